@@ -1,0 +1,31 @@
+"""The errors that users see as one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: the message is one sentence that says what is wrong, where, and what to do.
+
+    The command line prints the message alone and exits with code 2; ``--debug`` shows the traceback.
+    """
+
+
+class DataError(UserError):
+    """A table, an id or a prepared data set that cannot be used."""
+
+
+class ConfigError(UserError):
+    """A configuration key, value or preset that does not exist or does not fit."""
+
+
+class RunError(UserError):
+    """A run folder or a weights file that is missing, incomplete or altered."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,1 @@
+"""Evaluation: ranks, metrics and their intervals."""
