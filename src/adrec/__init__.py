@@ -1,0 +1,1 @@
+"""ADRec: sequential recommendation with auto-regression and token-level diffusion."""

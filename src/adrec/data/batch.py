@@ -1,0 +1,73 @@
+"""Packed batches: the sequences of many users in flat tensors, without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B sequences, one after the other: N tokens in all.
+
+    Attributes:
+        items: item numbers s_1..s_n of each user, int64 [N].
+        targets: the item after each, s_2..s_{n+1}, int64 [N]; 0 where it is not known (the last at inference).
+        lengths: the number of tokens of each user, int64 [B], each at least 1, on the CPU.
+        cu_seqlens: where each user's tokens begin and the last one's end, int64 [B + 1].
+    """
+
+    items: Tensor
+    targets: Tensor
+    lengths: Int64s
+    cu_seqlens: Tensor
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return len(self.lengths)
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """Return the batch with its tensors on ``device``."""
+        return PackedBatch(
+            self.items.to(device), self.targets.to(device), self.lengths, self.cu_seqlens.to(device)
+        )
+
+
+def spans(starts: Int64s, lengths: Int64s) -> Int64s:
+    """Return the positions ``start, start + 1, ..`` of each span, one span after the other."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
+
+
+def _packed(items: Int64s, targets: Int64s, lengths: Int64s) -> PackedBatch:
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+    return PackedBatch(torch.from_numpy(items), torch.from_numpy(targets), lengths, torch.from_numpy(cu_seqlens))
+
+
+def training_batch(items: NDArray[np.int32], starts: Int64s, ends: Int64s, max_length: int) -> PackedBatch:
+    """Pack the last ``max_length`` + 1 interactions of ``items[start:end]`` as inputs and targets shifted by one.
+
+    Every span must hold two interactions or more.
+    """
+    lengths = np.minimum(ends - starts - 1, max_length)
+    positions = spans(ends - 1 - lengths, lengths)
+    return _packed(items[positions].astype(np.int64), items[positions + 1].astype(np.int64), lengths)
+
+
+def history_batch(items: NDArray[np.integer], starts: Int64s, ends: Int64s, max_length: int) -> PackedBatch:
+    """Pack the last ``max_length`` interactions of ``items[start:end]``, to predict what follows.
+
+    Every span must hold one interaction or more. The last token's target is 0: not known.
+    """
+    lengths = np.minimum(ends - starts, max_length)
+    histories = items[spans(ends - lengths, lengths)].astype(np.int64)
+    targets = np.concatenate([histories[1:], [0]])
+    targets[np.cumsum(lengths) - 1] = 0
+    return _packed(histories, targets, lengths)

@@ -1,0 +1,172 @@
+"""The mathematics of diffusion, apart from network and loop: schedules, the forward process, the posterior, sampling.
+
+Locals are named as in the paper and in Ho et al. 2020 (DDPM, arXiv 2006.11239), whose equations are cited. Timesteps
+count 0..T-1. Everything is computed once in float64 and used in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adrec.config import ScheduleName
+from adrec.errors import ConfigError
+
+Float64s = NDArray[np.float64]
+
+
+def _from_alpha_bar(alpha_bar: Callable[[float], float], num_steps: int, highest: float = 0.999) -> Float64s:
+    """Discretise a continuous ``alpha_bar`` over [0, 1]: ``beta_t = 1 - abar((t+1)/T) / abar(t/T)``, at most .999."""
+    edges = [alpha_bar(step / num_steps) for step in range(num_steps + 1)]
+    return np.array([min(1 - after / before, highest) for before, after in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def _truncated_cosine(num_steps: int) -> Float64s:
+    def alpha_bar(u: float) -> float:
+        return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
+
+    # The first step jumps from clean data to abar(0), which is below 1 here; the last interval is left out.
+    return np.concatenate([[1 - alpha_bar(0)], _from_alpha_bar(alpha_bar, num_steps)[:-1]])
+
+
+def _piecewise_linear(num_steps: int, scale: float) -> Float64s:
+    knee = 10
+    if num_steps <= knee:
+        raise ConfigError(f"noise_schedule 'pw_lin' needs more than {knee} num_train_timesteps; {num_steps} were asked.")
+    falling = np.linspace(scale * 1e-4 + 0.01, scale * 1e-4, knee)
+    rising = np.linspace(scale * 1e-4, scale * 0.02, num_steps - knee)
+    return np.concatenate([falling, rising])
+
+
+def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
+    """Return ``beta_t`` for t = 0..T-1, float64 [T].
+
+    Raises :class:`ConfigError` where the schedule cannot have so few steps (a ``beta`` above 1).
+    """
+    scale = 1000 / num_steps
+    if schedule == "trunc_lin":
+        end = scale * 0.02 + 0.01
+        values = np.linspace(scale * 1e-4 + 0.01, end if end <= 1 else scale * 0.001 + 0.01, num_steps)
+    elif schedule == "linear":
+        values = np.linspace(scale * 1e-4, scale * 0.02, num_steps)
+    elif schedule == "cosine":
+        values = _from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, num_steps)
+    elif schedule == "sqrt":
+        values = _from_alpha_bar(lambda u: 1 - math.sqrt(u + 1e-4), num_steps)
+    elif schedule == "trunc_cos":
+        values = _truncated_cosine(num_steps)
+    elif schedule == "pw_lin":
+        values = _piecewise_linear(num_steps, scale)
+    else:
+        values = np.array([1 / (num_steps - step + 1) for step in range(num_steps)])
+    if values.max() > 1 or values.min() <= 0:
+        raise ConfigError(
+            f"noise_schedule {schedule!r} with {num_steps} num_train_timesteps has a beta of {values.max():.3g}, "
+            "outside (0, 1]; take more timesteps."
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A diffusion chain: which timestep each of its S steps stands for, and its coefficients, float64 [S].
+
+    The whole chain has S = T and ``timesteps = 0..T-1``; :meth:`respaced` keeps some of them.
+    """
+
+    timesteps: NDArray[np.int64]
+    betas: Float64s
+
+    @classmethod
+    def create(cls, name: ScheduleName, num_train_timesteps: int) -> Schedule:
+        """Return the whole chain of the named schedule."""
+        return cls(np.arange(num_train_timesteps), betas(name, num_train_timesteps))
+
+    def respaced(self, num_steps: int) -> Schedule:
+        """Return the chain over ``num_steps`` of the timesteps, spread evenly, the noisiest always kept.
+
+        The marginals q(x_t given x0) stay those of the whole chain: ``beta' = 1 - abar_t / abar_s`` for neighbours
+        s < t (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 19).
+        """
+        if num_steps == len(self.timesteps):
+            return self
+        kept = np.rint(np.linspace(len(self.timesteps) - 1, 0, num_steps)).astype(np.int64)[::-1].copy()
+        alpha_bars = self.alpha_bars[kept]
+        return Schedule(self.timesteps[kept], 1 - alpha_bars / np.concatenate([[1.0], alpha_bars[:-1]]))
+
+    @property
+    def alpha_bars(self) -> Float64s:
+        """``abar_t``, the product of ``1 - beta`` up to t (DDPM eq. 4)."""
+        return np.cumprod(1 - self.betas)
+
+    @property
+    def posterior(self) -> tuple[Float64s, Float64s, Float64s]:
+        """The weights of x0 and x_t in the mean of q(x_{t-1} given x_t, x0), and its variance (DDPM eq. 7)."""
+        alpha_bars = self.alpha_bars
+        before = np.concatenate([[1.0], alpha_bars[:-1]])
+        of_x0 = np.sqrt(before) * self.betas / (1 - alpha_bars)
+        of_xt = np.sqrt(1 - self.betas) * (1 - before) / (1 - alpha_bars)
+        return of_x0, of_xt, self.betas * (1 - before) / (1 - alpha_bars)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return ``x`` scaled to length 1 along its last dimension."""
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def exponential_map(x0: Tensor, v: Tensor) -> Tensor:
+    """Return ``cos(|v|) x0 + sin(|v|) v / |v|``, the published code's geodesic step from ``x0`` along ``v``."""
+    length = v.norm(dim=-1, keepdim=True)
+    return torch.cos(length) * x0 + torch.sin(length) * v / length
+
+
+class ForwardProcess(torch.nn.Module):
+    """q(x_t given x0): ``x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps``, each token with its own t (DDPM eq. 4)."""
+
+    signal: Tensor
+    noise: Tensor
+
+    def __init__(self, schedule: Schedule, geodesic: bool) -> None:
+        super().__init__()
+        alpha_bars = torch.from_numpy(schedule.alpha_bars)
+        self.register_buffer("signal", alpha_bars.sqrt().float(), persistent=False)
+        self.register_buffer("noise", (1 - alpha_bars).sqrt().float(), persistent=False)
+        self.geodesic = geodesic
+
+    def forward(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Return ``x_t`` [N, D] from ``x0`` [N, D], timesteps ``t`` [N] and unit noise ``eps`` [N, D]."""
+        x_t = self.signal[t, None] * x0 + self.noise[t, None] * eps  # [N, D]
+        return exponential_map(x0, x_t) if self.geodesic else x_t
+
+
+class Denoiser(Protocol):
+    """Predicts ``x0_hat`` [B, D] from ``x`` [B, D] at the timestep ``t``."""
+
+    def __call__(self, x: Tensor, t: int, /) -> Tensor: ...  # noqa: D102
+
+
+def sample(denoise: Denoiser, schedule: Schedule, noise: Callable[[int], Tensor], geodesic: bool) -> Tensor:
+    """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
+
+    ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. The variance is the
+    forward process's ``beta_i`` ("fixed large"); nothing is added at i = 0. Where diffusion is geodesic, every
+    sample but the start is scaled to length 1.
+    """
+    of_x0, of_xt, _ = schedule.posterior
+    num_steps = len(schedule.timesteps)
+    x = noise(num_steps)  # [B, D]
+    for i in reversed(range(num_steps)):
+        x0_hat = denoise(x, int(schedule.timesteps[i]))  # [B, D]
+        x = float(of_x0[i]) * x0_hat + float(of_xt[i]) * x
+        if i > 0:
+            x = x + math.sqrt(schedule.betas[i]) * noise(i)
+        if geodesic:
+            x = unit(x)
+    return x

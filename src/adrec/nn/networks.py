@@ -1,0 +1,274 @@
+"""The networks: ADRec (paper, section 4) and the SASRec that pre-trains its item embedding.
+
+Rows are the tokens of a packed batch and, where padding is attended, one sink per user (see ``layers``). Noise and
+timesteps come in as tensors, drawn outside; dropout is on exactly where a generator is passed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from adrec.config import ModelConfig
+from adrec.data.batch import PackedBatch
+from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
+from adrec.nn.layers import Blocks, Layout, dropout, initialize_bias, layout
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one training step.
+
+    Attributes:
+        t: timesteps, int64 [N], or [B] with noise per sequence.
+        eps: unit noise, [N, D].
+        condition_kept: which users keep their condition, bool [B]; None keeps all (no guidance).
+    """
+
+    t: Tensor
+    eps: Tensor
+    condition_kept: Tensor | None = None
+
+
+class SequenceNetwork(nn.Module):
+    """What both networks share: the item embedding, the layout of a batch, and the scoring of the catalogue."""
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__()
+        self.config, self.num_items = config, num_items
+        # padding_idx: the padding row enters the input without gradient; only the softmax trains it.
+        self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=0)
+
+    def plan(self, batch: PackedBatch) -> Layout:
+        """Return where each row of ``batch`` stands in attention."""
+        config, device = self.config, self.item_embedding.weight.device
+        return layout(
+            batch.lengths, config.max_length, sink=config.attend_padding, causal=config.causal, device=device
+        )
+
+    def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
+        """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
+        num_sinks = len(plan.row_users) - plan.num_tokens
+        return torch.cat([tokens, sinks.expand(num_sinks, *tokens.shape[1:])]) if num_sinks else tokens
+
+    def embed(self, batch: PackedBatch, plan: Layout) -> Tensor:
+        """Return the embedded items of all rows, [rows, D]."""
+        rows = self.with_sinks(batch.items, batch.items.new_zeros(()), plan)
+        return self.item_embedding(rows)  # type: ignore[no-any-return]
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
+        return x @ self.item_embedding.weight.T
+
+
+class SASRec(SequenceNetwork):
+    """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.blocks = Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Embedding):
+                nn.init.normal_(part.weight, std=0.1, generator=rng)
+            if isinstance(part, nn.Linear):
+                nn.init.zeros_(part.bias)
+            if isinstance(part, nn.LayerNorm):
+                part.reset_parameters()
+
+    def forward(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
+        """Return the output of every token, [N, D]."""
+        plan = self.plan(batch)
+        h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
+        return self.blocks(h, plan, rng)[: plan.num_tokens]  # type: ignore[no-any-return]
+
+    def predict(self, batch: PackedBatch, noise: Callable[[int], Tensor] | None = None) -> Tensor:  # noqa: ARG002
+        """Return each user's last output, [B, D]; nothing here is random."""
+        return self(batch)[batch.cu_seqlens[1:] - 1]  # type: ignore[no-any-return]
+
+
+class TimeEmbedding(nn.Module):
+    """``temb``: an MLP of sinusoids of 1000 t / T, computed once for all T timesteps."""
+
+    sinusoids: Tensor
+
+    def __init__(self, num_timesteps: int, hidden_size: int, max_period: float = 10_000.0) -> None:
+        super().__init__()
+        half = hidden_size // 2
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)  # [D / 2]
+        angles = torch.arange(num_timesteps)[:, None] * (1000.0 / num_timesteps) * frequencies  # [T, D / 2]
+        self.register_buffer("sinusoids", torch.cat([angles.cos(), angles.sin()], dim=-1), persistent=False)
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw PyTorch's usual weights."""
+        initialize_linear(self.expand, rng)
+        initialize_linear(self.contract, rng)
+
+    def forward(self) -> Tensor:
+        """Return the embedding of every timestep, [T, D]."""
+        return self.contract(nn.functional.silu(self.expand(self.sinusoids)))  # type: ignore[no-any-return]
+
+
+class MLPDecoder(nn.Module):
+    """The token-wise ADM: D -> 4D -> D with SiLU, then a layer norm."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw PyTorch's usual weights."""
+        initialize_linear(self.expand, rng)
+        initialize_linear(self.contract, rng)
+        self.norm.reset_parameters()
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Transform ``z`` [rows, D]."""
+        return self.norm(self.contract(nn.functional.silu(self.expand(z))))  # type: ignore[no-any-return]
+
+
+def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
+    """Draw a linear layer as PyTorch does: uniform within 1 / sqrt(inputs)."""
+    bound = 1 / math.sqrt(linear.in_features)
+    nn.init.uniform_(linear.weight, -bound, bound, generator=rng)
+    initialize_bias(linear, rng)
+
+
+class ADRec(SequenceNetwork):
+    """The causal attention module (CAM) and the auto-regressive diffusion module (ADM)."""
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        size = config.hidden_size
+        self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
+        self.forward_process = ForwardProcess(self.schedule, config.geodesic)
+        self.history_norm = nn.LayerNorm(size, eps=1e-12)
+        self.cam = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
+        self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
+        if config.decoder == "attention":
+            self.adm: Blocks | MLPDecoder = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
+        else:
+            self.adm = MLPDecoder(size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw the initial weights: the embedding N(0, 1), blocks Xavier normal, MLPs as PyTorch does."""
+        nn.init.normal_(self.item_embedding.weight, generator=rng)
+        self.history_norm.reset_parameters()
+        self.cam.initialize(rng)
+        self.time_embedding.initialize(rng)
+        self.adm.initialize(rng)
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on."""
+        return self.config.guidance_scale != 1
+
+    def draw(self, batch: PackedBatch, rng: Generator) -> Draws:
+        """Draw the timesteps, the noise and the dropped conditions of a training step."""
+        device = self.item_embedding.weight.device
+        num_t = len(batch.items) if self.config.noise_level == "token" else batch.num_users
+        t = torch.randint(self.config.num_train_timesteps, (num_t,), generator=rng, device=device)
+        eps = torch.randn(len(batch.items), self.config.hidden_size, generator=rng, device=device)
+        kept = None
+        if self.guided:
+            kept = torch.rand(batch.num_users, generator=rng, device=device) >= self.config.condition_dropout
+        return Draws(t, eps, kept)
+
+    def clean_targets(self, items: Tensor) -> Tensor:
+        """Return ``x0 = E[items]``, of length 1 where diffusion is geodesic."""
+        x0 = self.item_embedding(items)
+        return unit(x0) if self.config.geodesic else x0  # type: ignore[no-any-return]
+
+    def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
+        """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
+        h = self.history_norm(dropout(self.embed(batch, plan), self.config.embedding_dropout, rng))
+        return self.cam(h, plan, rng)  # type: ignore[no-any-return]
+
+    def decode(self, z: Tensor, plan: Layout, rng: Generator | None = None) -> Tensor:
+        """Return ``ADM(z)`` of every row, [rows, D]."""
+        return self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)  # type: ignore[no-any-return]
+
+    def forward(self, batch: PackedBatch, draws: Draws, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Predict the clean targets from noisy ones: return ``x0_hat`` and ``x0``, [N, D] each."""
+        plan = self.plan(batch)
+        c = self.condition(batch, plan, rng)  # [rows, D]
+        if draws.condition_kept is not None:
+            c = c * draws.condition_kept[plan.row_users, None]
+        x0 = self.clean_targets(batch.targets)  # [N, D]
+        per_token = self.config.noise_level == "token"
+        t = draws.t if per_token else draws.t[plan.row_users[: plan.num_tokens]]  # [N]
+        x_t = self.forward_process(x0, t, draws.eps)  # [N, D]
+        sink_t = draws.t.new_zeros(()) if per_token else draws.t
+        z = c + self.noisy_input(x_t, t, sink_t, plan)  # [rows, D]
+        return self.decode(z, plan, rng)[: plan.num_tokens], x0
+
+    def noisy_input(self, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout) -> Tensor:
+        """Return ``lambda (x_t + temb(t))`` of every row; a sink has the padding row, clean, [rows, D]."""
+        padding = self.clean_targets(t.new_zeros(()))  # [D]
+        x_rows = self.with_sinks(x_t, padding, plan)
+        t_rows = self.with_sinks(t, sink_t, plan)
+        return self.config.noise_weight * (x_rows + self.time_embedding()[t_rows])
+
+    def predict(
+        self, batch: PackedBatch, noise: Callable[[int], Tensor], num_steps: int | None = None
+    ) -> Tensor:
+        """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
+
+        Args:
+            batch: histories; their targets are the true next items, clean, at t = 0.
+            noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
+            num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
+        """
+        steps = num_steps or self.config.num_inference_steps
+        denoise = LastTokenDenoiser(self, batch)
+        return sample(denoise, self.schedule.respaced(steps), noise, self.config.geodesic)
+
+
+class LastTokenDenoiser:
+    """Predicts ``x0_hat`` of each user's last token; what depends on the history alone is computed once.
+
+    With causal attention the history's keys and values in ADM are the same at every step, so a step costs one
+    token per user. With bidirectional attention they depend on the last token: every step decodes all rows.
+    """
+
+    def __init__(self, network: ADRec, batch: PackedBatch) -> None:
+        self.network, self.plan = network, network.plan(batch)
+        zeros = torch.zeros_like(batch.items)
+        history = network.noisy_input(network.clean_targets(batch.targets), zeros, zeros.new_zeros(()), self.plan)
+        self.temb = network.time_embedding()  # [T, D]
+        condition = network.condition(batch, self.plan)  # [rows, D]
+        # Guidance needs a second pass, without condition.
+        self.conditions = [condition, torch.zeros_like(condition)] if network.guided else [condition]
+        self.inputs = [c + history for c in self.conditions]
+        self.caches = []
+        if isinstance(network.adm, Blocks) and network.config.causal:
+            self.caches = [network.adm.fill(z, self.plan) for z in self.inputs]
+
+    def __call__(self, x: Tensor, t: int) -> Tensor:
+        """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``."""
+        noisy = self.network.config.noise_weight * (x + self.temb[t])  # [B, D]
+        outputs = [self._decode(branch, noisy) for branch in range(len(self.conditions))]
+        if len(outputs) == 1:
+            return outputs[0]
+        conditional, unconditional = outputs
+        return unconditional + self.network.config.guidance_scale * (conditional - unconditional)
+
+    def _decode(self, branch: int, noisy: Tensor) -> Tensor:
+        adm, last = self.network.adm, self.plan.last_rows
+        z = self.conditions[branch][last] + noisy  # [B, D]
+        if isinstance(adm, MLPDecoder):
+            return adm(z)  # type: ignore[no-any-return]
+        if self.caches:
+            return adm.step(z, self.plan, self.caches[branch])
+        return adm(self.inputs[branch].index_copy(0, last, z), self.plan)[last]  # type: ignore[no-any-return]
