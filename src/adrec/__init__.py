@@ -1,1 +1,13 @@
-"""ADRec: sequential recommendation with auto-regression and token-level diffusion."""
+"""ADRec: sequential recommendation with auto-regression and token-level diffusion.
+
+Chen, Xu and Jiang: "Unlocking the Power of Diffusion Models in Sequential Recommendation: A Simple and Effective
+Approach", KDD 2025, arXiv 2505.19544.
+"""
+
+from adrec._version import __version__
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.prepare import prepare
+from adrec.errors import UserError
+from adrec.model import ADRec
+
+__all__ = ["ADRec", "Dataset", "UserError", "__version__", "open_dataset", "prepare", "write_dataset"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
-from adrec.nn.networks import ADRec, Draws, SASRec
+from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
 from adrec.nn.published import from_published
 from adrec.train.step import Step
 
@@ -62,8 +62,8 @@ def packed(vectors: Vectors) -> tuple[PackedBatch, torch.Tensor]:
     return PackedBatch(vectors["history"][real], vectors["target"][real], lengths, cu_seqlens), real
 
 
-def network(settings: dict[str, Any], weights: Vectors) -> ADRec:
-    model = ADRec(model_config(settings), settings["item_num"])
+def network(settings: dict[str, Any], weights: Vectors) -> ADRecNetwork:
+    model = ADRecNetwork(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(weights))
     return model
 
@@ -182,7 +182,7 @@ def test_adam_steps_with_a_decaying_then_free_embedding() -> None:
 
 def test_stage_1() -> None:
     values, settings = part(TRAINING_VECTORS, "stage1/"), TRAINING["stage1"]
-    model = SASRec(model_config(settings), settings["item_num"])
+    model = SASRecNetwork(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(part(values, "weights/")))
     batch, real = packed(TRAINING_VECTORS)
     close(model(batch), values["train_output"][real])

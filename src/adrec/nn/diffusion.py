@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy.stats
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,10 +40,16 @@ def _truncated_cosine(num_steps: int) -> Float64s:
 def _piecewise_linear(num_steps: int, scale: float) -> Float64s:
     knee = 10
     if num_steps <= knee:
-        raise ConfigError(f"noise_schedule 'pw_lin' needs more than {knee} num_train_timesteps; {num_steps} were asked.")
+        raise ConfigError(f"noise_schedule 'pw_lin' needs more than {knee} num_train_timesteps; it got {num_steps}.")
     falling = np.linspace(scale * 1e-4 + 0.01, scale * 1e-4, knee)
     rising = np.linspace(scale * 1e-4, scale * 0.02, num_steps - knee)
     return np.concatenate([falling, rising])
+
+
+def _beta_quantiles(num_steps: int, a: float = 0.3, b: float = 10.0) -> Float64s:
+    """``abar(k / T)`` is the quantile 1 - k / T of a Beta(a, b) distribution, with the published a and b."""
+    quantiles = scipy.stats.beta.ppf(1 - np.arange(num_steps + 1) / num_steps, a, b)
+    return 1 - quantiles[1:] / quantiles[:-1]
 
 
 def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
@@ -65,7 +72,7 @@ def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
     elif schedule == "pw_lin":
         values = _piecewise_linear(num_steps, scale)
     else:
-        values = np.array([1 / (num_steps - step + 1) for step in range(num_steps)])
+        values = _beta_quantiles(num_steps)
     if values.max() > 1 or values.min() <= 0:
         raise ConfigError(
             f"noise_schedule {schedule!r} with {num_steps} num_train_timesteps has a beta of {values.max():.3g}, "

@@ -65,7 +65,7 @@ class SequenceNetwork(nn.Module):
         return x @ self.item_embedding.weight.T
 
 
-class SASRec(SequenceNetwork):
+class SASRecNetwork(SequenceNetwork):
     """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
@@ -89,7 +89,7 @@ class SASRec(SequenceNetwork):
         h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
         return self.blocks(h, plan, rng)[: plan.num_tokens]  # type: ignore[no-any-return]
 
-    def predict(self, batch: PackedBatch, noise: Callable[[int], Tensor] | None = None) -> Tensor:  # noqa: ARG002
+    def predict(self, batch: PackedBatch) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
         return self(batch)[batch.cu_seqlens[1:] - 1]  # type: ignore[no-any-return]
 
@@ -145,7 +145,7 @@ def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
     initialize_bias(linear, rng)
 
 
-class ADRec(SequenceNetwork):
+class ADRecNetwork(SequenceNetwork):
     """The causal attention module (CAM) and the auto-regressive diffusion module (ADM)."""
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
@@ -242,7 +242,7 @@ class LastTokenDenoiser:
     token per user. With bidirectional attention they depend on the last token: every step decodes all rows.
     """
 
-    def __init__(self, network: ADRec, batch: PackedBatch) -> None:
+    def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:
         self.network, self.plan = network, network.plan(batch)
         zeros = torch.zeros_like(batch.items)
         history = network.noisy_input(network.clean_targets(batch.targets), zeros, zeros.new_zeros(()), self.plan)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
-from adrec.nn.networks import ADRec, Draws, SASRec
+from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Step:
     embedding: Literal["train", "frozen", "decaying"]
 
     def losses(
-        self, network: ADRec | SASRec, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self, network: ADRecNetwork | SASRecNetwork, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
     ) -> dict[str, Tensor]:
-        """Return the losses by name; ``draws`` are ADRec's noise and timesteps, ``rng`` draws the dropout."""
+        """Return the losses by name; ``draws`` are ADRecNetwork's noise and timesteps, ``rng`` draws the dropout."""
         weight, padding_class = network.item_embedding.weight, network.config.padding_class
-        if isinstance(network, SASRec):
+        if isinstance(network, SASRecNetwork):
             return {"ce": cross_entropy(network(batch, rng), weight, batch.targets, padding_class=padding_class)}
-        assert draws is not None, "ADRec needs noise and timesteps"
+        assert draws is not None, "ADRecNetwork needs noise and timesteps"
         x0_hat, x0 = network(batch, draws, rng)
         losses = {"ce": cross_entropy(x0_hat, weight, batch.targets, padding_class=padding_class)}
         if self.loss == "ce+mse":
@@ -38,7 +38,7 @@ class Step:
         return losses
 
     def gradients(
-        self, network: ADRec | SASRec, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self, network: ADRecNetwork | SASRecNetwork, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 

@@ -1,0 +1,298 @@
+"""The command line: one thin function per verb."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import torch
+import typer
+from rich.console import Console
+
+from adrec import workflow
+from adrec._version import __version__
+from adrec.config import PRESETS, parse_changes, preset
+from adrec.console import counter, evaluation_notes, evaluation_table, frame_table
+from adrec.errors import ConfigError, UserError
+from adrec.files import write_json
+from adrec.model import make_config
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Sequential recommendation, from a table of interactions to recommendations.",
+    epilog="Any command takes --debug to show a traceback where it fails.",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
+Data = Annotated[Optional[Path], typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; all cores by default.")]
+Ids = Annotated[Optional[list[str]], typer.Option()]
+
+
+def _console(quiet: bool = False) -> Console:
+    """Return the console for people: standard error, so that standard output holds results alone."""
+    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"adrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Take options that every verb has."""
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV, TSV or Parquet file of interactions.")],
+    out: Out,
+    user: Annotated[Optional[str], typer.Option(help="The column of user ids.")] = None,
+    item: Annotated[Optional[str], typer.Option(help="The column of item ids.")] = None,
+    time: Annotated[Optional[str], typer.Option(help="The column of times.")] = None,
+    rating: Annotated[Optional[str], typer.Option(help="The column of ratings.")] = None,
+    min_rating: Annotated[Optional[float], typer.Option(help="Keep interactions rated at least so.")] = None,
+    min_user: Annotated[int, typer.Option(help="Keep users with at least so many interactions.")] = 0,
+    min_item: Annotated[int, typer.Option(help="Keep items with at least so many interactions.")] = 0,
+    name: Annotated[Optional[str], typer.Option(help="The data set's name; the file's by default.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a table of interactions into a prepared data set."""
+    columns = {"user": user, "item": item, "time": time, "rating": rating}
+    filters = {"min_rating": min_rating, "min_user": min_user, "min_item": min_item}
+    for line in workflow.prepare_folder(source, out, columns, filters, name=name, overwrite=overwrite):
+        _console(quiet).print(line)
+
+
+@app.command()
+def train(
+    data: Annotated[Optional[Path], typer.Argument(help="A prepared data set.")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The run folder to write.")] = None,
+    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run, and give nothing else.")] = None,
+    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    assignments: Annotated[
+        Optional[list[str]], typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable.")
+    ] = None,
+    max_epochs: Annotated[Optional[int], typer.Option(help="At most so many epochs in each stage.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the three stages; an interrupted run goes on with --resume and loses nothing."""
+    console = _console(quiet)
+    if resume is not None:
+        if data is not None or out is not None:
+            raise ConfigError("--resume takes the run folder alone: its data set and configuration are recorded there.")
+        run = workflow.resume(resume, threads=threads, console=console)
+    else:
+        if data is None or out is None:
+            raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
+        changes = parse_changes(assignments or [])
+        config = make_config(preset_name, changes, max_epochs)
+        run = workflow.train_dataset(
+            data, out, config, "leave-one-out", seed, console, device=device, threads=threads
+        )
+    console.print(f"Next: adrec evaluate {run.path}")
+
+
+@app.command()
+def refit(
+    run: RunFolder,
+    out: Out,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
+    console = _console(quiet)
+    workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
+    console.print(f"Next: adrec recommend {out}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="The held-out part.")] = "test",
+    k: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,10,20",
+    filter_seen: Annotated[bool, typer.Option(help="Leave the history's items out of the ranking.")] = False,
+    batch_means: Annotated[bool, typer.Option(help="Add the published code's average over batches.")] = False,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the result here as JSON.")] = None,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
+    console = _console(quiet)
+    _use_threads(threads)
+    with counter(console) as progress:
+        task = progress.add_task("ranking", total=None)
+        result, ranks_file = workflow.evaluate_run(
+            run,
+            on,
+            cutoffs=_cutoffs(k),
+            filter_seen=filter_seen,
+            with_batch_means=batch_means,
+            data=data,
+            device=device,
+            on_batch=lambda users: progress.advance(task, users),
+        )
+    if not quiet:
+        output = Console(highlight=False)
+        output.print(evaluation_table(result))
+        output.print(evaluation_notes(result))
+    console.print(f"Ranks of each user: {ranks_file}")
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+
+
+@app.command()
+def recommend(
+    run: RunFolder,
+    users: Annotated[Optional[Path], typer.Option(help="A table with a column of user ids; all users by default.")] = None,
+    user: Annotated[Optional[list[str]], typer.Option(help="One user id; repeatable.")] = None,
+    history: Annotated[
+        Optional[Path], typer.Option(help="Instead of users: a table of the interactions of people never seen.")
+    ] = None,
+    given: Annotated[
+        Optional[list[str]], typer.Option(help="Instead of users: an item somebody interacted with, oldest first; repeatable.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Items for each.")] = 10,
+    filter_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
+    allow: Annotated[Optional[Path], typer.Option(help="Recommend only the items in this table.")] = None,
+    block: Annotated[Optional[Path], typer.Option(help="Never recommend the items in this table.")] = None,
+    on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
+    out: Annotated[Optional[Path], typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
+    output_format: Annotated[
+        Optional[Literal["table", "csv", "jsonl"]], typer.Option("--format", help="On standard output, without --out.")
+    ] = None,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend items to users of the data set, or to people never seen in training."""
+    console = _console(quiet)
+    _use_threads(threads)
+    workflow.check_output(out)
+    with counter(console) as progress:
+        task = progress.add_task("recommending", total=None)
+        result = workflow.recommend(
+            run,
+            workflow.Audience(users, user, history, given),
+            k=k,
+            filter_seen=filter_seen,
+            allow=allow,
+            block=block,
+            on_unknown=on_unknown,
+            data=data,
+            device=device,
+            on_batch=lambda done: progress.advance(task, done),
+        )
+    for note in result.notes:
+        console.print(f"note: {note}")
+    _emit(result.table, out, output_format, console)
+
+
+@app.command()
+def similar(
+    run: RunFolder,
+    item: Annotated[list[str], typer.Option(help="An item id; repeatable.")],
+    k: Annotated[int, typer.Option(help="Similar items for each.")] = 10,
+    out: Annotated[Optional[Path], typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
+    output_format: Annotated[
+        Optional[Literal["table", "csv", "jsonl"]], typer.Option("--format", help="On standard output, without --out.")
+    ] = None,
+    data: Data = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the items whose embeddings are nearest to an item's."""
+    workflow.check_output(out)
+    _emit(workflow.similar(run, item, k, data=data), out, output_format, _console(quiet))
+
+
+@app.command()
+def config(
+    preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
+    assignments: Annotated[Optional[list[str]], typer.Option("--set", help="A key to change; repeatable.")] = None,
+) -> None:
+    """Print a preset's full configuration as JSON: every key that --set takes."""
+    print(json.dumps(preset(preset_name, parse_changes(assignments or [])).to_dict(), indent=2))
+
+
+@app.command()
+def demo(
+    out: Annotated[Optional[Path], typer.Option("--out", help="Keep the data set and the run here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train on real MovieLens ratings and recommend films by title, in minutes."""
+    from adrec.demo import run_demo  # noqa: PLC0415 - needs the extra `demo`
+
+    _use_threads(threads)
+    run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False))
+
+
+def _emit(table: workflow.Frame, out: Path | None, output_format: str | None, console: Console) -> None:
+    """Write a result to its file, or show it on standard output."""
+    if out is not None:
+        workflow.write_table(table, out)
+        console.print(f"{table.height:,} rows written to {out}")
+    elif output_format == "csv":
+        sys.stdout.write(table.write_csv())
+    elif output_format == "jsonl":
+        sys.stdout.write(table.write_ndjson())
+    else:
+        Console(highlight=False).print(frame_table(table))
+
+
+def _cutoffs(text: str) -> list[int]:
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise ConfigError(f"--k takes whole numbers with commas, such as 5,10,20; it was given {text!r}.") from error
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _one_sentence(debug: bool) -> Iterator[None]:
+    """Print a user's error as one sentence and exit with 2."""
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            raise
+        print(f"adrec: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nadrec: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line; ``--debug`` anywhere shows tracebacks."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    with _one_sentence(debug):
+        app()

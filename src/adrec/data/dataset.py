@@ -1,0 +1,192 @@
+"""The prepared data set: flat arrays on disk, memory-mapped, with the vocabularies beside them.
+
+====================  =====================================================================
+``items.npy``         item numbers, int32 [n], user after user, oldest first
+``offsets.npy``       where each user's interactions begin, and the last one's end, int64 [U + 1]
+``times.npy``         times, int64 or float64 [n]
+``users.parquet``     the users' own ids, in the order of their index
+``items.parquet``     the items' own ids; item number = position + 1, number 0 is padding
+``dataset.json``      counts, filters, source, sizes of the files, format version
+====================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from adrec._version import __version__
+from adrec.data.vocab import Vocabulary
+from adrec.errors import DataError
+from adrec.files import atomic_folder, write_json
+
+FORMAT_VERSION = 1
+ARRAYS = ("items", "offsets", "times")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset.json`` holds.
+
+    Attributes:
+        name: of the data set.
+        num_users: U.
+        num_items: V.
+        num_interactions: n, those that were kept.
+        num_read: rows of the source.
+        filters: what was kept: ``min_rating``, ``min_user``, ``min_item``.
+        source: the file, or the kind of frame.
+        source_sha256: of the file.
+        columns: the source's column for each role.
+        time_kind: ``integer`` and ``float`` as in the source, or ``microseconds`` since 1970 where it had dates.
+        fingerprint: of items, offsets and ids; equal fingerprints are equal data sets.
+        files: the size of each file, in bytes.
+        format_version: of the folder.
+        adrec_version: that wrote it.
+    """
+
+    name: str
+    num_users: int
+    num_items: int
+    num_interactions: int
+    num_read: int
+    filters: Mapping[str, float | None]
+    source: str
+    source_sha256: str | None
+    columns: Mapping[str, str]
+    time_kind: str
+    fingerprint: str = ""
+    files: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    adrec_version: str = __version__
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions of U users with V items, in flat arrays; ids exist only in the two vocabularies.
+
+    Attributes:
+        items: item numbers 1..V, int32 [n], user after user, oldest first.
+        offsets: user u has ``items[offsets[u] : offsets[u + 1]]``, int64 [U + 1].
+        times: int64 or float64 [n].
+        users: index 0..U-1 of each user's id.
+        catalogue: index 0..V-1 of each item's id; the item number is one more.
+        info: where it came from.
+        path: the folder it was opened from.
+    """
+
+    items: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    times: NDArray[np.int64] | NDArray[np.float64]
+    users: Vocabulary
+    catalogue: Vocabulary
+    info: DatasetInfo
+    path: Path | None = None
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.users)
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return len(self.catalogue)
+
+    @property
+    def num_interactions(self) -> int:
+        """The number of interactions, n."""
+        return len(self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this data set from any other."""
+        return self.info.fingerprint
+
+    def history(self, user: int) -> NDArray[np.int32]:
+        """Return the item numbers of the user with this index, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    @cached_property
+    def popularity(self) -> NDArray[np.int64]:
+        """The interactions of each item number, int64 [V + 1]."""
+        return np.bincount(self.items, minlength=self.num_items + 1)
+
+    def with_fingerprint(self) -> Dataset:
+        """Return the data set with its fingerprint computed."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for array in (self.items, self.offsets):
+            hasher.update(np.ascontiguousarray(array).data)
+        for ids in (self.users.ids, self.catalogue.ids):
+            hasher.update(str(ids.dtype).encode())
+            if ids.dtype == pl.String:
+                hasher.update(ids.str.len_bytes().to_numpy().data)
+                hasher.update("".join(ids).encode())
+            else:
+                hasher.update(ids.to_numpy().data)
+        return replace(self, info=replace(self.info, fingerprint=hasher.hexdigest()))
+
+
+def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> None:
+    """Write ``dataset`` as the folder ``path``, whole or not at all.
+
+    Raises :class:`adrec.errors.UserError` where something is there already and ``overwrite`` is false.
+    """
+    with atomic_folder(Path(path), overwrite=overwrite) as folder:
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+        dataset.users.write(folder / "users.parquet")
+        dataset.catalogue.write(folder / "items.parquet")
+        files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        write_json(folder / "dataset.json", asdict(replace(dataset.info, files=files)))
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Open a prepared data set; its arrays are memory-mapped, not read.
+
+    Raises:
+        DataError: where there is none, a file of it is missing or cut short, or a newer adrec wrote it.
+    """
+    path = Path(path)
+    info = _read_info(path)
+    for name, size in info.files.items():
+        file = path / name
+        if not file.is_file():
+            raise DataError(f"{file} is missing; prepare the data set again.")
+        if file.stat().st_size != size:
+            raise DataError(
+                f"{file} has {file.stat().st_size} bytes where {size} were written: it was cut short or altered; "
+                "prepare the data set again."
+            )
+    try:
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    except (OSError, ValueError) as error:
+        raise DataError(f"the arrays of {path} cannot be read; prepare the data set again.") from error
+    users, catalogue = Vocabulary.read(path / "users.parquet"), Vocabulary.read(path / "items.parquet")
+    return Dataset(**arrays, users=users, catalogue=catalogue, info=info, path=path)
+
+
+def _read_info(path: Path) -> DatasetInfo:
+    if not path.exists():
+        raise DataError(f"there is no prepared data set {path}; `adrec prepare INPUT --out {path}` makes one.")
+    file = path / "dataset.json"
+    if not file.is_file():
+        what = "is a run folder" if (path / "run.json").is_file() else "has no dataset.json"
+        raise DataError(f"{path} {what}, so it is not a prepared data set; name a folder that `adrec prepare` wrote.")
+    try:
+        values: dict[str, Any] = json.loads(file.read_bytes())
+        if values["format_version"] > FORMAT_VERSION:
+            raise DataError(f"{path} was written by a newer adrec ({values['adrec_version']}); upgrade adrec.")
+        known = {item.name for item in fields(DatasetInfo)}
+        return DatasetInfo(**{key: value for key, value in values.items() if key in known})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read; prepare the data set again.") from error

@@ -1,0 +1,94 @@
+"""Metrics of ranks, and their intervals over users.
+
+A rank counts from 0: the number of items scored at least as high as the held-out one. Each user has one held-out
+item, so hit ratio equals recall, and the ideal DCG is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adrec.data.batch import Int64s
+from adrec.errors import ConfigError, did_you_mean
+
+Float64s = NDArray[np.float64]
+
+KINDS = ("hr", "ndcg", "mrr")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over users and its 95 % bootstrap interval, in 0..1."""
+
+    mean: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return ``{"mean": .., "low": .., "high": ..}``."""
+        return asdict(self)
+
+
+def metric_names(cutoffs: Sequence[int], kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
+    """Return names such as ``hr@5``; raises :class:`ConfigError` for a cut-off below 1."""
+    for k in cutoffs:
+        if k < 1:
+            raise ConfigError(f"a metric's cut-off k must be at least 1; it is {k}.")
+    return tuple(f"{kind}@{k}" for kind in kinds for k in cutoffs)
+
+
+def values(name: str, ranks: Int64s) -> Float64s:
+    """Return the metric ``name`` (``hr@k``, ``ndcg@k``, ``mrr@k``) of each rank, [m].
+
+    ``hr`` is 1 within the first k; ``ndcg`` is 1 / log2(rank + 2) there (Järvelin and Kekäläinen 2002); ``mrr`` is
+    1 / (rank + 1) there.
+    """
+    kind, _, cutoff = name.partition("@")
+    if kind not in KINDS or not cutoff.isdigit() or int(cutoff) < 1:
+        raise ConfigError(f"there is no metric {name!r}{did_you_mean(kind, KINDS)}; write one such as 'ndcg@20'.")
+    hit = ranks < int(cutoff)
+    if kind == "hr":
+        return hit.astype(np.float64)
+    gain = 1 / np.log2(ranks + 2) if kind == "ndcg" else 1 / (ranks + 1)
+    return np.where(hit, gain, 0.0)
+
+
+def means(names: Sequence[str], ranks: Int64s) -> dict[str, float]:
+    """Return each metric's mean over users."""
+    return {name: float(values(name, ranks).mean()) for name in names}
+
+
+def batch_means(names: Sequence[str], ranks: Int64s, batch_size: int = 512) -> dict[str, float]:
+    """Return the published code's average: of each batch, then of the batches, whatever their size."""
+    batches = [ranks[first : first + batch_size] for first in range(0, len(ranks), batch_size)]
+    per_batch = [means(names, batch) for batch in batches]
+    return {name: float(np.mean([each[name] for each in per_batch])) for name in names}
+
+
+def estimates(
+    names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resamples: int = 2000
+) -> dict[str, Estimate]:
+    """Return each metric's mean with its 95 % percentile bootstrap interval over users.
+
+    Metrics depend on the rank alone, so a resample of users is a multinomial draw over the distinct ranks: the same
+    bootstrap, at a cost that does not grow with the number of users.
+    """
+    if len(ranks) == 0:
+        raise ConfigError("there are no users to evaluate: every sequence is too short to be split.")
+    distinct, counts = np.unique(ranks, return_counts=True)
+    table = np.stack([values(name, distinct) for name in names], axis=1)  # [distinct, metrics]
+    rng = np.random.default_rng(seed)
+    shares = counts / len(ranks)
+    resampled = []
+    for first in range(0, num_resamples, 100):
+        draws = rng.multinomial(len(ranks), shares, size=min(100, num_resamples - first))
+        resampled.append(draws @ table / len(ranks))
+    low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975], axis=0)  # [metrics] each
+    mean = counts @ table / len(ranks)
+    return {
+        name: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)
+    }

@@ -1,0 +1,135 @@
+"""Evaluation on held-out interactions: who is evaluated, against what, and everything a table should say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.errors import DataError
+from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
+from adrec.evaluate.ranking import ranking
+from adrec.recommend import Histories, Scorer
+
+DEFAULT_CUTOFFS = (5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Attributes:
+        split: the split's name.
+        part: ``validation`` or ``test``.
+        filter_seen: whether the items of the history were left out of the ranking.
+        metrics: each metric's mean and 95 % interval over users, in 0..1.
+        batch_means: the published code's averages over batches of 512 users, where asked for.
+        coverage: the share of the catalogue that is in the first k of at least one evaluated user, k the largest
+            cut-off.
+        popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
+        cutoff: that k.
+        ranks: a row a user: ``user``, ``item`` (held out), ``rank`` (from 1).
+    """
+
+    split: str
+    part: str
+    filter_seen: bool
+    metrics: Mapping[str, Estimate]
+    batch_means: Mapping[str, float] | None
+    coverage: float
+    popularity: Mapping[str, float]
+    cutoff: int
+    ranks: pl.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``adrec evaluate --json`` writes."""
+        result: dict[str, Any] = {
+            "split": self.split,
+            "part": self.part,
+            "users": self.ranks.height,
+            "filter_seen": self.filter_seen,
+            "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()},
+            f"coverage@{self.cutoff}": self.coverage,
+            "mean_interactions": dict(self.popularity),
+        }
+        if self.batch_means is not None:
+            result["batch_means"] = dict(self.batch_means)
+        return result
+
+
+def evaluate(
+    scorer: Scorer,
+    dataset: Dataset,
+    split: Split,
+    part: str = "test",
+    *,
+    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
+    filter_seen: bool = False,
+    with_batch_means: bool = False,
+    seed: int = 0,
+    on_batch: Callable[[int], None] = lambda users: None,
+) -> Evaluation:
+    """Rank each held-out item of ``part`` against the whole catalogue.
+
+    Args:
+        scorer: the model.
+        dataset: the prepared data set.
+        split: what was held out of it.
+        part: ``validation`` or ``test``.
+        cutoffs: the k of the metrics.
+        filter_seen: leave the history's items out of the ranking; the papers rank them too.
+        with_batch_means: add the published code's averages.
+        seed: of the bootstrap.
+        on_batch: called with the number of users done after each batch.
+
+    Raises:
+        DataError: where nobody is evaluated: every sequence is too short to be split.
+        ConfigError: for a cut-off below 1.
+    """
+    names = metric_names(cutoffs)
+    targets = split.targets(part)
+    if len(targets.users) == 0:
+        raise DataError(
+            f"the split {split.name!r} has no {part} users: a sequence needs 3 interactions to be split."
+        )
+    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
+    held_out = dataset.items[targets.positions].astype(np.int64)
+    k = min(max(cutoffs), dataset.num_items)
+    ranked = ranking(scorer, histories, held_out, filter_seen=filter_seen, top=k, on_batch=on_batch)
+    trained = training_popularity(dataset, split)
+    ranks = pl.DataFrame(
+        {
+            "user": dataset.users.decode(targets.users),
+            "item": dataset.catalogue.decode(held_out - 1),
+            "rank": ranked.ranks + 1,
+        }
+    )
+    return Evaluation(
+        split=split.name,
+        part=part,
+        filter_seen=filter_seen,
+        metrics=estimates(names, ranked.ranks, seed=seed),
+        batch_means=batch_means(names, ranked.ranks) if with_batch_means else None,
+        coverage=len(np.unique(ranked.top[ranked.top > 0])) / dataset.num_items,
+        popularity={
+            "recommended": float(trained[ranked.top[ranked.top > 0]].mean()),
+            "held_out": float(trained[held_out].mean()),
+        },
+        cutoff=k,
+        ranks=ranks,
+    )
+
+
+def training_popularity(dataset: Dataset, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the interactions of each item in the training part, int64 [V + 1] by item number."""
+    change = np.zeros(dataset.num_interactions + 1, dtype=np.int64)
+    offsets = np.asarray(dataset.offsets)
+    np.add.at(change, offsets[:-1], 1)
+    np.add.at(change, np.asarray(split.train_ends), -1)
+    in_training = change.cumsum()[:-1] > 0
+    return np.bincount(dataset.items[in_training], minlength=dataset.num_items + 1)

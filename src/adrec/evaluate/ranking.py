@@ -1,0 +1,72 @@
+"""The rank of each held-out item among the whole catalogue, found by counting: nothing is sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from adrec.data.batch import Int64s
+from adrec.errors import RunError
+from adrec.recommend import Histories, Scorer, mask_seen, scored_batches
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where the held-out items stand.
+
+    Attributes:
+        ranks: how many other items score at least as high as the held-out one, int64 [m].
+        top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
+    """
+
+    ranks: Int64s
+    top: Int64s
+
+
+def ranking(
+    scorer: Scorer,
+    histories: Histories,
+    held_out: Int64s,
+    *,
+    filter_seen: bool = False,
+    top: int = 0,
+    batch_size: int = 512,
+    on_batch: Callable[[int], None] = lambda users: None,
+) -> Ranking:
+    """Rank each held-out item; ties count against the model.
+
+    Args:
+        scorer: the model.
+        histories: m histories.
+        held_out: the item number that followed each, [m].
+        filter_seen: leave the items of the history out of the ranking (the held-out item stays in it).
+        top: how many first items to return with the ranks.
+        batch_size: histories scored at a time.
+        on_batch: called with the number of histories done after each batch.
+
+    Raises:
+        RunError: where the model's scores are not numbers.
+    """
+    ranks = np.empty(len(histories), dtype=np.int64)
+    first = np.zeros((len(histories), top), dtype=np.int64)
+    for chosen, scores in scored_batches(scorer, histories, batch_size):
+        target = torch.from_numpy(held_out[chosen])[:, None]  # [B, 1]
+        own = scores.gather(1, target)  # [B, 1]
+        if not torch.isfinite(own).all():
+            raise RunError(
+                "the model's scores are not finite numbers: its training has diverged; train it again with a "
+                "smaller learning_rate."
+            )
+        if filter_seen:
+            mask_seen(scores, histories, chosen)
+            scores.scatter_(1, target, own)
+        ranks[chosen] = ((scores >= own).sum(1) - 1).numpy()
+        if top:
+            scores[:, 0] = -torch.inf
+            best = scores.topk(top, dim=1)
+            first[chosen] = torch.where(best.values > -torch.inf, best.indices, 0).numpy()
+        on_batch(len(chosen))
+    return Ranking(ranks, first)

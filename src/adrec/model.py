@@ -1,0 +1,288 @@
+"""The Python interface: fit a table of interactions, recommend, save and load."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from rich.console import Console
+
+from adrec.config import Config, preset
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.prepare import prepare
+from adrec.data.split import leave_one_out, no_split
+from adrec.errors import ConfigError, UserError
+from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
+from adrec.files import atomic_folder, write_json
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.recommend import NetworkScorer
+from adrec.recommender import Recommendations, Recommender
+from adrec.train.loop import Trainer
+from adrec.train.report import Live
+from adrec.train.run import Run, RunInfo, environment, refit_config, write_weights
+
+FrameKind = Literal["polars", "pandas", "pyarrow"]
+
+
+class ADRec:
+    """Sequential recommendation with auto-regression and token-level diffusion.
+
+    >>> model = ADRec().fit(interactions)                     # pandas, polars, pyarrow or a path
+    >>> model.recommend(users=["anna"], k=10)                 # user, item, score, rank, source
+    >>> model.recommend(histories=[["tt0111161", "tt0068646"]], k=10)
+    >>> model.save("model/"); model = ADRec.load("model/")
+
+    Args:
+        preset: the configuration to start from, ``default`` or ``published``.
+        changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
+        max_epochs: at most so many epochs in each stage.
+        seed: of every random number; the same seed gives the same model on the same machine.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+        progress: show training on the terminal.
+
+    Raises:
+        ConfigError: for an unknown preset, key or device, or a value that does not fit.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        changes: Mapping[str, Any] | None = None,
+        *,
+        max_epochs: int | None = None,
+        seed: int = 2025,
+        device: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.config = make_config(preset, changes, max_epochs)
+        self.seed, self.device, self.progress = seed, find_device(device), progress
+        self._frame: FrameKind = "polars"
+        self._dataset: Dataset | None = None
+        self._network: ADRecNetwork | SASRecNetwork | None = None
+        self._info: RunInfo | None = None
+
+    def fit(
+        self,
+        interactions: Any,
+        *,
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        rating: str | None = None,
+        min_rating: float | None = None,
+        min_user: int = 0,
+        min_item: int = 0,
+    ) -> ADRec:
+        """Train the three stages; the last two interactions of each user are held out for test and validation.
+
+        :meth:`refit` then trains on all interactions, as for production.
+
+        Args:
+            interactions: a pandas, polars or pyarrow table, a CSV, TSV or Parquet path, the folder of a prepared
+                data set, or a :class:`~adrec.data.dataset.Dataset`.
+            user: the column of user ids; found by its usual names by default, as are the others.
+            item: the column of item ids.
+            time: the column of times; ties keep the order of the table.
+            rating: the column of ratings, needed for ``min_rating`` alone.
+            min_rating: keep interactions rated at least so.
+            min_user: keep users with at least so many interactions (with ``min_item``, until nothing changes).
+            min_item: keep items with at least so many.
+
+        Raises:
+            DataError: for a table that cannot be used; the sentence says where and what to do.
+        """
+        columns = {"user": user, "item": item, "time": time, "rating": rating}
+        if isinstance(interactions, Dataset):
+            dataset = interactions
+        elif isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists():
+            dataset = open_dataset(Path(interactions))
+        else:
+            filters: dict[str, Any] = {"min_rating": min_rating, "min_user": min_user, "min_item": min_item}
+            dataset = prepare(interactions, **columns, **filters)
+        self._frame = frame_kind(interactions)
+        self._train(self.config, dataset, "leave-one-out")
+        return self
+
+    def refit(self) -> ADRec:
+        """Train again with the chosen numbers of epochs on all interactions, nothing held out: for production."""
+        dataset, _, info = self._fitted()
+        config = refit_config(self.config, info.stages)
+        self._train(config, dataset, "none")
+        return self
+
+    def _train(self, config: Config, dataset: Dataset, split_name: str) -> None:
+        split = leave_one_out(dataset) if split_name == "leave-one-out" else no_split(dataset)
+        with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
+            trainer = Trainer(config, dataset, split, seed=self.seed, device=self.device, reporter=reporter)
+            self._network = trainer.run()
+        self._dataset = dataset
+        self._info = RunInfo(
+            data="data",
+            data_fingerprint=dataset.fingerprint,
+            split=split_name,
+            seed=self.seed,
+            device=str(self.device),
+            threads=torch.get_num_threads(),
+            environment=environment(),
+            finished=True,
+            stages=tuple(trainer.place.ended),
+        )
+
+    def recommend(
+        self,
+        users: Iterable[Any] | None = None,
+        histories: Sequence[Iterable[Any]] | None = None,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Iterable[Any] | None = None,
+        exclude: Iterable[Any] | None = None,
+        on_unknown: Literal["error", "skip"] = "error",
+    ) -> Any:
+        """Recommend k items to each user of the data set, or for each history of people it has never met.
+
+        Args:
+            users: user ids; all users by default. Their whole history is used, held-out interactions included.
+            histories: instead of users: lists of item ids, oldest first.
+            k: items for each.
+            filter_seen: leave out the items of the history.
+            items: recommend only these.
+            exclude: never recommend these.
+            on_unknown: ``error`` or ``skip`` for users who are not in the data set.
+
+        Returns:
+            A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
+            ``item``, ``score``, ``rank`` (from 1) and ``source`` (``popular`` where no item of the history is known,
+            else ``model``). What was skipped is told by a warning.
+
+        Raises:
+            DataError: for unknown users, or where nothing may be recommended.
+            ConfigError: where both users and histories are given, or k is below 1.
+        """
+        if users is not None and histories is not None:
+            raise ConfigError("recommend takes users or histories, not both; call it twice.")
+        limits: dict[str, Any] = {"filter_seen": filter_seen, "items": ids(items), "exclude": ids(exclude)}
+        if histories is not None:
+            result = self.recommender().for_histories([ids(history) or [] for history in histories], k, **limits)
+        else:
+            result = self.recommender().for_users(ids(users), k, on_unknown=on_unknown, **limits)
+        return self._told(result)
+
+    def similar_items(self, items: Iterable[Any], k: int = 10) -> Any:
+        """Return the k items nearest to each of ``items`` by the cosine of their embeddings.
+
+        The table has ``item``, ``similar_item``, ``score`` and ``rank``. Raises :class:`adrec.errors.DataError` for
+        an item that is not in the catalogue.
+        """
+        _, network, _ = self._fitted()
+        embedding = network.item_embedding.weight.detach().cpu().numpy()
+        return self._as_given(self.recommender().similar_items(embedding, ids(items) or [], k))
+
+    def evaluate(
+        self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, filter_seen: bool = False
+    ) -> Evaluation:
+        """Return metrics with intervals on the held-out ``validation`` or ``test`` interactions.
+
+        Raises :class:`adrec.errors.UserError` after :meth:`refit`, which holds nothing out.
+        """
+        dataset, network, info = self._fitted()
+        if info.split == "none":
+            raise UserError("this model was trained on all interactions, so there is nothing held out to evaluate on.")
+        scorer = NetworkScorer(network, self.seed)
+        return evaluate(scorer, dataset, leave_one_out(dataset), part, cutoffs=cutoffs, filter_seen=filter_seen)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
+        dataset, network, info = self._fitted()
+        with atomic_folder(Path(path), overwrite=overwrite) as folder:
+            write_json(folder / "config.json", self.config.to_dict())
+            write_json(folder / "run.json", asdict(info))
+            write_weights(folder / "weights.safetensors", network)
+            write_dataset(dataset, folder / "data")
+
+    @classmethod
+    def load(cls, path: str | Path, *, data: str | Path | None = None, device: str = "auto") -> ADRec:
+        """Load a saved model or a run folder.
+
+        Args:
+            path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
+            data: where its data set is now, if it was moved.
+            device: ``cpu``, ``cuda`` or ``auto``.
+
+        Raises:
+            RunError: where there is no finished run, or its files are damaged.
+            DataError: where the data set is gone or is another one.
+        """
+        run = Run.open(Path(path))
+        model = cls(seed=run.info.seed, device=device)
+        model.config, model._info = run.config, run.info
+        model._network = run.network(model.device)
+        model._dataset = run.dataset(Path(data) if data else None)
+        return model
+
+    def recommender(self) -> Recommender:
+        """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
+        dataset, network, _ = self._fitted()
+        return Recommender(NetworkScorer(network, self.seed), dataset)
+
+    def _fitted(self) -> tuple[Dataset, ADRecNetwork | SASRecNetwork, RunInfo]:
+        if self._dataset is None or self._network is None or self._info is None:
+            raise UserError("this model is not trained yet; call fit(interactions) first, or ADRec.load(path).")
+        return self._dataset, self._network, self._info
+
+    def _told(self, result: Recommendations) -> Any:
+        for note in result.notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return self._as_given(result.table)
+
+    def _as_given(self, table: pl.DataFrame) -> Any:
+        if self._frame == "pandas":
+            return table.to_pandas()
+        return table.to_arrow() if self._frame == "pyarrow" else table
+
+
+def make_config(name: str, changes: Mapping[str, Any] | None = None, max_epochs: int | None = None) -> Config:
+    """Return a preset with changes and at most ``max_epochs`` epochs in each stage."""
+    config = preset(name, changes)
+    return config if max_epochs is None else config.with_max_epochs(max_epochs)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of ``name``; ``auto`` is a GPU where there is one. Raises :class:`ConfigError` otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}; write auto, cpu, cuda or cuda:0.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but PyTorch finds no GPU here; write cpu.")
+    return device
+
+
+def frame_kind(table: Any) -> FrameKind:
+    """Return the kind of frame that results are given in for ``table``: its own, polars for anything else."""
+    module = type(table).__module__.partition(".")[0]
+    return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
+
+
+def ids(values: Iterable[Any] | None) -> list[Any] | None:
+    """Return ids as a list of plain Python values; None stays None.
+
+    Raises :class:`ConfigError` for a lone text or number where a list is expected.
+    """
+    if values is None:
+        return None
+    if isinstance(values, str | bytes | int | float):
+        raise ConfigError(f"a list of ids is expected, such as [{values!r}]; it was given {values!r}.")
+    if isinstance(values, list):
+        return values
+    if hasattr(values, "to_pylist"):
+        return list(values.to_pylist())
+    return list(values.tolist()) if hasattr(values, "tolist") else list(values)

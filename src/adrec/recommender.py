@@ -1,0 +1,226 @@
+"""From users' own ids to recommended items' own ids: the one way in which everybody recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from adrec.data.batch import Int64s
+from adrec.data.dataset import Dataset
+from adrec.data.vocab import Vocabulary
+from adrec.errors import ConfigError, DataError
+from adrec.recommend import Histories, Scorer, top_k
+
+Ids = Sequence[Any] | pl.Series
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Recommended items, best first.
+
+    Attributes:
+        table: one row an item: ``user`` (or ``history``, the position of the history that was given, from 0),
+            ``item``, ``score``, ``rank`` (from 1) and ``source``: ``model``, or ``popular`` where there was no
+            known history to go by.
+        notes: sentences on what was skipped.
+    """
+
+    table: pl.DataFrame
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def examples(values: Iterable[Any], most: int = 3) -> str:
+    """Return the first few values as text, with how many more there are."""
+    listed = list(values)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(repr(value) for value in listed[:most]) + more
+
+
+class Recommender:
+    """Recommends from a scorer and the data set whose ids and popularity it was trained with."""
+
+    def __init__(self, scorer: Scorer, dataset: Dataset) -> None:
+        self.scorer, self.dataset = scorer, dataset
+
+    def for_users(
+        self,
+        users: Ids | None = None,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Ids | None = None,
+        exclude: Ids | None = None,
+        on_unknown: Literal["error", "skip"] = "error",
+        on_batch: Callable[[int], None] = lambda users: None,
+    ) -> Recommendations:
+        """Recommend to users of the data set, from their whole history.
+
+        Args:
+            users: their ids; all users by default.
+            k: items for each; fewer where fewer may be recommended.
+            filter_seen: leave out what the user has interacted with.
+            items: recommend only these.
+            exclude: never recommend these.
+            on_unknown: ``error`` names users who are not in the data set; ``skip`` leaves them out and notes it.
+            on_batch: called with the number of users done after each batch.
+
+        Raises:
+            DataError: for an unknown user, or lists that leave nothing to recommend.
+            ConfigError: where k is below 1.
+        """
+        dataset = self.dataset
+        candidates, notes = self._candidates(k, items, exclude)
+        if users is None:
+            wanted = np.arange(dataset.num_users)
+        else:
+            wanted = dataset.users.encode(users)
+            unknown = [user for user, index in zip(users, wanted, strict=True) if index < 0]
+            if unknown and on_unknown == "error":
+                raise DataError(
+                    f"unknown users: {examples(unknown)}; recommend by history for people who are not in the data "
+                    "set, or skip them (on_unknown='skip', --on-unknown skip)."
+                )
+            if unknown:
+                notes.append(f"skipped {len(unknown)} unknown users: {examples(unknown)}.")
+            wanted = wanted[wanted >= 0]
+        offsets = np.asarray(dataset.offsets)
+        histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
+        numbers, scores = top_k(
+            self.scorer, histories, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
+        )
+        labels = dataset.users.decode(np.repeat(wanted, k)).alias("user")
+        source = np.zeros(len(wanted), dtype=bool)
+        return Recommendations(self._table(labels, numbers, scores, source), tuple(notes))
+
+    def for_histories(
+        self,
+        histories: Sequence[Ids],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Ids | None = None,
+        exclude: Ids | None = None,
+        on_batch: Callable[[int], None] = lambda users: None,
+    ) -> Recommendations:
+        """Recommend to people the model has never met, from lists of item ids, oldest first.
+
+        Items that are not in the catalogue are skipped and noted. A history of which nothing is known gets the
+        most popular items, with ``source`` ``popular``. Other arguments and errors as in :meth:`for_users`.
+        """
+        candidates, notes = self._candidates(k, items, exclude)
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        flat = [item for history in histories for item in history]
+        numbers = self.dataset.catalogue.encode(flat) + 1 if flat else np.empty(0, dtype=np.int64)
+        unknown = [item for item, number in zip(flat, numbers, strict=True) if number == 0]
+        if unknown:
+            distinct = dict.fromkeys(unknown)
+            notes.append(f"skipped {len(unknown)} interactions with unknown items: {examples(distinct)}.")
+        known = numbers > 0
+        owner = np.repeat(np.arange(len(lengths)), lengths)[known]
+        kept = np.bincount(owner, minlength=len(lengths))
+        ends = np.cumsum(kept)
+        spoken = np.flatnonzero(kept > 0)
+        best, scores = self._popular(len(lengths), k, candidates)
+        if len(spoken):
+            spans = Histories(numbers[known], (ends - kept)[spoken], ends[spoken])
+            best[spoken], scores[spoken] = top_k(
+                self.scorer, spans, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
+            )
+        silent = len(lengths) - len(spoken)
+        if silent:
+            notes.append(f"{silent} histories hold no known item; they get the most popular items.")
+        labels = pl.Series("history", np.repeat(np.arange(len(lengths)), k))
+        return Recommendations(self._table(labels, best, scores, kept == 0), tuple(notes))
+
+    def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
+        """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
+
+        The table has ``item``, ``similar_item``, ``score`` (the cosine) and ``rank`` (from 1). Raises
+        :class:`DataError` for an item that is not in the catalogue.
+        """
+        check_k(k)
+        catalogue = self.dataset.catalogue
+        numbers = catalogue.encode(items) + 1
+        unknown = [item for item, number in zip(items, numbers, strict=True) if number == 0]
+        if unknown:
+            raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue.")
+        unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
+        cosines = unit[torch.from_numpy(numbers)] @ unit.T  # [m, V + 1]
+        cosines[:, 0] = -torch.inf
+        cosines[torch.arange(len(numbers)), torch.from_numpy(numbers)] = -torch.inf
+        best = cosines.topk(min(k, len(catalogue) - 1), dim=1)
+        width = best.indices.shape[1]
+        return pl.DataFrame(
+            {
+                "item": catalogue.decode(np.repeat(numbers - 1, width)),
+                "similar_item": catalogue.decode(best.indices.flatten().numpy() - 1),
+                "score": best.values.flatten().numpy(),
+                "rank": np.tile(np.arange(1, width + 1), len(numbers)),
+            }
+        )
+
+    def _candidates(
+        self, k: int, items: Ids | None, exclude: Ids | None
+    ) -> tuple[NDArray[np.bool_] | None, list[str]]:
+        """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""
+        check_k(k)
+        notes: list[str] = []
+        if items is None and exclude is None:
+            return None, notes
+        allowed = np.full(self.dataset.num_items + 1, items is None)
+        for name, ids, value in (("allowed", items, True), ("excluded", exclude, False)):
+            if ids is None or len(ids) == 0:
+                continue
+            numbers = self.dataset.catalogue.encode(ids) + 1
+            unknown = [item for item, number in zip(ids, numbers, strict=True) if number == 0]
+            if unknown:
+                notes.append(f"{len(unknown)} {name} items are not in the catalogue: {examples(unknown)}.")
+            allowed[numbers[numbers > 0]] = value
+        allowed[0] = False
+        if not allowed.any():
+            raise DataError("the lists of allowed and excluded items leave nothing to recommend.")
+        return allowed, notes
+
+    def _popular(
+        self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None
+    ) -> tuple[Int64s, NDArray[np.float32]]:
+        """Return the most popular items, the same in each of ``num_rows`` rows, and their interactions as scores."""
+        counts = self.dataset.popularity.astype(np.float32)
+        counts[0] = -np.inf
+        if candidates is not None:
+            counts[~candidates] = -np.inf
+        order = np.argsort(-counts, kind="stable")[: min(k, self.dataset.num_items)]
+        numbers = np.zeros((num_rows, k), dtype=np.int64)
+        scores = np.full((num_rows, k), -np.inf, dtype=np.float32)
+        numbers[:, : len(order)] = np.where(np.isfinite(counts[order]), order, 0)
+        scores[:, : len(order)] = counts[order]
+        return numbers, scores
+
+    def _table(
+        self, labels: pl.Series, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]
+    ) -> pl.DataFrame:
+        """Return the rows of real recommendations; slots that were not filled are left out."""
+        num_rows, k = numbers.shape
+        real = numbers.flatten() > 0
+        source = np.repeat(np.where(popular, "popular", "model"), k)
+        return pl.DataFrame(
+            {
+                labels.name: labels.filter(pl.Series(real)),
+                "item": self.dataset.catalogue.decode(numbers.flatten()[real] - 1),
+                "score": scores.flatten()[real],
+                "rank": np.tile(np.arange(1, k + 1), num_rows)[real],
+                "source": source[real],
+            }
+        )
+
+
+def check_k(k: int) -> None:
+    """Raise :class:`ConfigError` where ``k`` is below 1."""
+    if k < 1:
+        raise ConfigError(f"k, the number of recommended items, must be at least 1; it is {k}.")

@@ -1,0 +1,100 @@
+"""Tensors and JSON values in one safetensors file, written atomically and checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adrec.errors import RunError
+from adrec.files import atomic_file
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A value that is written and read whole: tensors by name, and plain JSON values."""
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose name begins with ``prefix/``, without it."""
+        start = f"{prefix}/"
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with ``prefix/`` before their names, as :meth:`Snapshot.part` finds them."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        hasher.update(tensor.numpy().data)
+    return hasher.hexdigest()
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write ``snapshot`` to ``path``: the old file stays until the new one is whole and on the disk."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
+    metadata = {"values": json.dumps(snapshot.values), "digest": _digest(tensors)}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read what :func:`write_snapshot` wrote.
+
+    Raises:
+        RunError: where the file is missing, cut short or altered.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} is missing; the folder is not a complete run.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        values = json.loads(metadata["values"])
+        expected = metadata["digest"]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged or was not written by adrec; restore it from a copy or train again."
+        ) from error
+    if _digest(tensors) != expected:
+        raise RunError(f"{path} was altered: its content does not match its digest; restore it from a copy.")
+    return Snapshot(tensors, values)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """Return an optimizer's state tensors, named ``<parameter>/<what>``."""
+    return {
+        f"{names[parameter]}/{what}": value
+        for parameter, state in optimizer.state.items()
+        for what, value in state.items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what :func:`optimizer_tensors` returned."""
+    for parameter, name in names.items():
+        start = f"{name}/"
+        state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        if state:
+            # Adam keeps its step count on the CPU and its moments beside the parameter.
+            optimizer.state[parameter] = {
+                what: value.clone() if what == "step" else value.to(parameter.device, copy=True)
+                for what, value in state.items()
+            }

@@ -1,0 +1,264 @@
+"""The loop: one for every stage, read from top to bottom; its whole state is one value.
+
+``Trainer.run`` goes through the stages of the configuration. After each epoch :meth:`Trainer.snapshot` holds all that
+the rest of the run depends on: weights, Adam's moments, both generators, the best weights so far and the place in the
+stages. A trainer restored from it goes on to the same weights, bit for bit, on the same machine and thread count.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adrec.config import Config, StageConfig
+from adrec.data.batch import Int64s, training_batch
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.errors import DataError, RunError
+from adrec.evaluate.metrics import means, metric_names
+from adrec.evaluate.ranking import ranking
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.recommend import Histories, NetworkScorer
+from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
+from adrec.train.report import Reporter, Silent
+from adrec.train.step import Step
+
+VALIDATION_METRICS = metric_names((5, 10, 20))
+
+Network = ADRecNetwork | SASRecNetwork
+
+
+@dataclass
+class Place:
+    """Where a run stands: all of its state that is not tensors."""
+
+    stage: int = 0
+    epoch: int = 0
+    schedule_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    stale: int = 0
+    rows: int = 0
+    ended: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains the stages of ``config`` on the training part of ``split``.
+
+    Args:
+        config: what is trained, and how.
+        dataset: the prepared data set.
+        split: what is held out; validation selects weights and stops early where it has users.
+        seed: of every random number; the same seed gives the same weights on the same machine.
+        device: where the networks live.
+        reporter: is told what happens.
+        on_epoch: called after each epoch with its row of metrics; what it does must not change the trainer.
+
+    Raises:
+        DataError: where no user has two interactions to learn from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        split: Split,
+        *,
+        seed: int,
+        device: torch.device | None = None,
+        reporter: Reporter | None = None,
+        on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.config, self.dataset, self.split, self.seed = config, dataset, split, seed
+        self.device = device or torch.device("cpu")
+        self.reporter, self.on_epoch = reporter or Silent(), on_epoch
+        self.stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
+        starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
+        learnable = ends - starts >= 2
+        self.starts, self.ends = starts[learnable], ends[learnable]
+        if len(self.starts) == 0:
+            raise DataError(
+                "no user has two interactions left for training, so there is no next item to learn; "
+                "give more interactions or weaker filters."
+            )
+        self.order = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator(self.device).manual_seed(seed)
+        self.place = Place()
+        self.network: Network | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.best: dict[str, Tensor] = {}
+        self.selected: dict[str, Tensor] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """Training tokens of one epoch."""
+        return int(np.minimum(self.ends - self.starts - 1, self.config.model.max_length).sum())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return math.ceil(len(self.starts) / self.config.batch_size)
+
+    def run(self) -> Network:
+        """Train what is left of the stages and return the network with its selected weights."""
+        while self.place.stage < len(self.stages):
+            name, stage = self.stages[self.place.stage]
+            if self.place.epoch == 0:
+                self._begin(stage)
+            self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps_per_epoch)
+            while self.place.epoch < stage.epochs and not self._stopped_early(stage):
+                began = time.perf_counter()
+                losses = self._epoch(stage)
+                self.place.epoch += 1
+                self.place.schedule_epoch += 1
+                validation = self._validate() if self._is_due(stage) else None
+                selected = validation is not None and self._select(stage, validation)
+                row = self._row(name, losses, validation, selected, time.perf_counter() - began)
+                self.reporter.epoch(row)
+                self.on_epoch(row)
+            self._end(name, stage)
+        network = self.network or self._new_network(self.stages[-1][1])
+        network.load_state_dict(self.selected)
+        return network
+
+    def _begin(self, stage: StageConfig) -> None:
+        """Make the network and the optimizer that ``stage`` starts from."""
+        if stage.start != "continue" or not isinstance(self.network, ADRecNetwork):
+            self.network = self._new_network(stage)
+            self.network.initialize(self.rng)
+            if stage.start != "scratch" and self.selected:
+                embedding = self.selected["item_embedding.weight"]
+                self.network.item_embedding.weight.data.copy_(embedding)
+            self.optimizer = self._new_optimizer(self.network, stage)
+            self.place.schedule_epoch = 0
+        self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
+
+    def _new_network(self, stage: StageConfig) -> Network:
+        kind = SASRecNetwork if stage.network == "sasrec" else ADRecNetwork
+        return kind(self.config.model, self.dataset.num_items).to(self.device)
+
+    @staticmethod
+    def _new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
+        return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+
+    def _epoch(self, stage: StageConfig) -> dict[str, float]:
+        """Go once through the users in random order; return each loss's mean over the steps."""
+        assert self.network is not None and self.optimizer is not None
+        rate = cosine(stage, self.place.schedule_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = rate, stage.weight_decay
+        step = Step(stage.loss, stage.mse_weight, stage.pcgrad, stage.embedding)
+        totals: dict[str, Tensor] = {}
+        users = torch.randperm(len(self.starts), generator=self.order).numpy()
+        for first in range(0, len(users), self.config.batch_size):
+            losses = self._step(step, users[first : first + self.config.batch_size])
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
+            self.reporter.step()
+        means = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
+        return means
+
+    def _step(self, step: Step, users: Int64s) -> Mapping[str, Tensor]:
+        assert self.network is not None and self.optimizer is not None
+        starts, ends = self.starts[users], self.ends[users]
+        batch = training_batch(self.dataset.items, starts, ends, self.config.model.max_length).to(self.device)
+        draws = self.network.draw(batch, self.rng) if isinstance(self.network, ADRecNetwork) else None
+        losses = step.gradients(self.network, batch, draws, self.rng)
+        self.optimizer.step()
+        return losses
+
+    def _is_due(self, stage: StageConfig) -> bool:
+        after = self.place.epoch - stage.first_evaluation
+        return after >= 0 and after % stage.evaluate_every == 0 and len(self.split.validation.users) > 0
+
+    def _validate(self) -> dict[str, float]:
+        """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
+        assert self.network is not None
+        targets = self.split.validation
+        histories = Histories(self.dataset.items, np.asarray(self.dataset.offsets)[targets.users], targets.positions)
+        held_out = self.dataset.items[targets.positions].astype(np.int64)
+        wanted = {*VALIDATION_METRICS, *(metric for _, stage in self.stages for metric in stage.select_by)}
+        return means(sorted(wanted), ranking(NetworkScorer(self.network, self.seed), histories, held_out).ranks)
+
+    def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
+        """Keep the weights where any selecting metric is better than ever in this stage."""
+        assert self.network is not None
+        best = self.place.best
+        better = [metric for metric in stage.select_by if validation[metric] > best.get(metric, -math.inf)]
+        best.update({metric: validation[metric] for metric in better})
+        if better:
+            self.place.best_epoch, self.place.stale = self.place.epoch, 0
+            self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
+        else:
+            self.place.stale += 1
+        return bool(better)
+
+    def _stopped_early(self, stage: StageConfig) -> bool:
+        return 0 < stage.patience <= self.place.stale
+
+    def _row(
+        self,
+        name: str,
+        losses: Mapping[str, float],
+        validation: Mapping[str, float] | None,
+        selected: bool,
+        seconds: float,
+    ) -> dict[str, Any]:
+        self.place.rows += 1
+        row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
+        row["seconds"] = round(seconds, 4)
+        if validation is not None:
+            row |= {"validation": dict(validation), "selected": selected}
+        return row
+
+    def _end(self, name: str, stage: StageConfig) -> None:
+        """Keep the stage's selected weights (the last ones where nothing was validated) and move on."""
+        assert self.network is not None
+        state = self.network.state_dict()
+        self.selected = self.best or {key: value.clone() for key, value in state.items()}
+        chosen = self.place.best_epoch or self.place.epoch
+        self.place.ended.append({"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen})
+        early = " (validation stopped improving)" if self._stopped_early(stage) else ""
+        self.reporter.end(f"{name:>8}  ended after {self.place.epoch} epochs{early}; epoch {chosen} is kept.")
+        self.place.stage, self.place.epoch = self.place.stage + 1, 0
+
+    def snapshot(self) -> Snapshot:
+        """Return all that the rest of the run depends on."""
+        tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
+        tensors |= with_prefix("best", self.best) | with_prefix("selected", self.selected)
+        if self.network is not None and self.optimizer is not None:
+            tensors |= with_prefix("network", self.network.state_dict())
+            names = {parameter: name for name, parameter in self.network.named_parameters()}
+            tensors |= with_prefix("optimizer", optimizer_tensors(self.optimizer, names))
+        return Snapshot(tensors, asdict(self.place))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to where ``snapshot`` was taken."""
+        self.place = Place(**snapshot.values)
+        self.order.set_state(snapshot.tensors["generator/order"])
+        self.rng.set_state(snapshot.tensors["generator/rng"])
+        self.best = {name: value.to(self.device) for name, value in snapshot.part("best").items()}
+        self.selected = {name: value.to(self.device) for name, value in snapshot.part("selected").items()}
+        weights = snapshot.part("network")
+        if weights:
+            _, stage = self.stages[min(self.place.stage, len(self.stages) - 1)]
+            self.network = self._new_network(stage)
+            self.network.load_state_dict(weights)
+            self.optimizer = self._new_optimizer(self.network, stage)
+            names = {parameter: name for name, parameter in self.network.named_parameters()}
+            load_optimizer(self.optimizer, names, snapshot.part("optimizer"))
+
+
+def cosine(stage: StageConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 0: half a cosine over ``schedule_epochs``."""
+    share = min(epoch / stage.schedule_epochs, 1.0)
+    return stage.learning_rate * (1 + math.cos(math.pi * share)) / 2

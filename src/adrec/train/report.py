@@ -1,0 +1,99 @@
+"""What training tells while it runs: to a terminal, to a log, or to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Reporter(Protocol):
+    """Receives the events of a training run."""
+
+    def stage(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
+        """A stage begins, or goes on after ``done`` epochs."""
+
+    def step(self) -> None:
+        """One optimizer step is done."""
+
+    def epoch(self, row: Mapping[str, object]) -> None:
+        """An epoch is done; ``row`` is what the metrics file gets."""
+
+    def end(self, sentence: str) -> None:
+        """A stage has ended, and why."""
+
+
+class Silent:
+    """Tells nothing."""
+
+    def stage(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
+        """Tell nothing."""
+
+    def step(self) -> None:
+        """Tell nothing."""
+
+    def epoch(self, row: Mapping[str, object]) -> None:
+        """Tell nothing."""
+
+    def end(self, sentence: str) -> None:
+        """Tell nothing."""
+
+
+class Live:
+    """Shows stage, epoch, loss, validation metric and time left; a bar only where there is a terminal.
+
+    The time left counts every epoch that the stage may take; early stopping often ends it sooner.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("at most"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=1, state="")
+        self.loss, self.validation, self.steps_per_epoch = "", "", 1
+
+    def __enter__(self) -> Live:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
+        """Begin a bar for the stage."""
+        self.loss, self.validation, self.steps_per_epoch = "", "", steps_per_epoch
+        self.progress.reset(self.task, description=name, total=epochs, completed=done, state="")
+
+    def step(self) -> None:
+        """Move the bar by one step."""
+        self.progress.advance(self.task, 1 / self.steps_per_epoch)
+
+    def epoch(self, row: Mapping[str, object]) -> None:
+        """Show the epoch's loss, and its validation metrics where there are any."""
+        loss, validation = row["loss"], row.get("validation")
+        assert isinstance(loss, Mapping)
+        self.loss = "  ".join(f"{name} {value:.4f}" for name, value in loss.items())
+        if isinstance(validation, Mapping):
+            shown = [(name, validation[name]) for name in ("hr@20", "ndcg@20") if name in validation]
+            kept = " [green]best so far[/]" if row["selected"] else ""
+            self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown)
+            self.console.print(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}{kept}")
+        state = f"{self.loss}  [cyan]{self.validation}[/]"
+        self.progress.update(self.task, completed=row["epoch"], state=state)
+
+    def end(self, sentence: str) -> None:
+        """Print why the stage ended."""
+        self.console.print(sentence)

@@ -1,0 +1,225 @@
+"""The run folder: everything about one training run, on disk.
+
+========================  ================================================================================
+``config.json``           the full configuration
+``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
+``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, validation metrics
+``state.safetensors``     the whole state after the last epoch, while the run is not finished
+``weights.safetensors``   the selected weights, once it is
+========================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adrec._version import __version__
+from adrec.config import Config
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.split import Split, leave_one_out, no_split
+from adrec.errors import DataError, RunError
+from adrec.files import atomic_folder, write_bytes, write_json
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.train.loop import Network, Trainer
+from adrec.train.report import Reporter
+
+FORMAT_VERSION = 1
+SPLITS = {"leave-one-out": leave_one_out, "none": no_split}
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What ``run.json`` holds.
+
+    Attributes:
+        data: the data set's folder, absolute, or relative to the run's own.
+        data_fingerprint: of the data set that was trained on.
+        split: the name of the split.
+        seed: of every random number.
+        device: where it was trained.
+        threads: of the CPU; with another number results are equal but for rounding.
+        environment: versions and machine.
+        refit_of: the run whose settings and epochs a refit took.
+        finished: whether weights.safetensors is there.
+        stages: what each stage did: its name, its epochs and the epoch whose weights were chosen.
+        format_version: of the folder.
+        adrec_version: that wrote it.
+    """
+
+    data: str
+    data_fingerprint: str
+    split: str
+    seed: int
+    device: str
+    threads: int
+    environment: Mapping[str, str]
+    refit_of: str | None = None
+    finished: bool = False
+    stages: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    format_version: int = FORMAT_VERSION
+    adrec_version: str = __version__
+
+
+def environment() -> dict[str, str]:
+    """Return the versions and the machine that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": str(os.cpu_count()),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing; the folder is not a complete run.") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON; restore it from a copy or train again.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} does not hold a JSON object; restore it from a copy or train again.")
+    return value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been opened."""
+
+    path: Path
+    config: Config
+    info: RunInfo
+
+    @classmethod
+    def create(cls, path: Path, config: Config, info: RunInfo) -> Run:
+        """Make the folder of a new run. Raises :class:`adrec.errors.UserError` where something is there already."""
+        with atomic_folder(path) as folder:
+            write_json(folder / "config.json", config.to_dict())
+            write_json(folder / "run.json", asdict(info))
+        return cls(path, config, info)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run folder, finished or not.
+
+        Raises:
+            RunError: where there is no run, or a newer version's, or a damaged one.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"there is no run folder {path}; `adrec train DATA --out {path}` makes one.")
+        if not (path / "run.json").is_file():
+            hint = "a prepared data set, not a run" if (path / "dataset.json").is_file() else "not a run folder"
+            raise RunError(f"{path} is {hint} (it has no run.json); name a folder that `adrec train` wrote.")
+        values = _read_json(path / "run.json")
+        if values.get("format_version", 0) > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
+        known = {item.name for item in fields(RunInfo)}
+        try:
+            info = RunInfo(**{key: value for key, value in values.items() if key in known})
+        except TypeError as error:
+            raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
+        return cls(path, Config.from_dict(_read_json(path / "config.json")), info)
+
+    def dataset(self, data: Path | None = None) -> Dataset:
+        """Open the data set that the run was trained on, at its recorded place or at ``data``.
+
+        Raises:
+            DataError: where it is gone or is another one.
+        """
+        place = Path(data) if data else (self.path / self.info.data)
+        if not place.is_dir():
+            raise DataError(f"the data set of {self.path} is not at {place}; say where it is with --data.")
+        dataset = open_dataset(place)
+        if dataset.fingerprint != self.info.data_fingerprint:
+            raise DataError(f"{place} is not the data set that {self.path} was trained on (its fingerprint differs).")
+        return dataset
+
+    def split(self, dataset: Dataset) -> Split:
+        """Return the run's split of ``dataset``."""
+        return SPLITS[self.info.split](dataset)
+
+    def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
+        """Return a trainer that records each epoch here, at the place where the run was left."""
+        trainer = Trainer(
+            self.config,
+            dataset,
+            self.split(dataset),
+            seed=self.info.seed,
+            device=torch.device(self.info.device),
+            reporter=reporter,
+            on_epoch=lambda row: self._record(trainer, row),
+        )
+        if (self.path / "state.safetensors").exists():
+            trainer.restore(read_snapshot(self.path / "state.safetensors"))
+            self._drop_rows_after(trainer.place.rows)
+        return trainer
+
+    def _record(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        write_snapshot(self.path / "state.safetensors", trainer.snapshot())
+
+    def _drop_rows_after(self, rows: int) -> None:
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > rows:
+            write_bytes(path, "".join(lines[:rows]).encode())
+
+    def train(self, dataset: Dataset, reporter: Reporter | None = None) -> Run:
+        """Train what is left, write the weights, and return the finished run."""
+        trainer = self.trainer(dataset, reporter)
+        network = trainer.run()
+        write_weights(self.path / "weights.safetensors", network)
+        info = replace(self.info, finished=True, stages=tuple(trainer.place.ended))
+        write_json(self.path / "run.json", asdict(info))
+        (self.path / "state.safetensors").unlink(missing_ok=True)
+        return replace(self, info=info)
+
+    def network(self, device: torch.device | None = None) -> Network:
+        """Return the trained network.
+
+        Raises:
+            RunError: where the run is not finished, or its weights are missing or damaged.
+        """
+        if not self.info.finished:
+            raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
+        return read_weights(self.path / "weights.safetensors", self.config, device)
+
+
+def write_weights(path: Path, network: Network) -> None:
+    """Write a network's weights, with its kind and the size of its catalogue."""
+    kind = "adrec" if isinstance(network, ADRecNetwork) else "sasrec"
+    write_snapshot(path, Snapshot(network.state_dict(), {"network": kind, "num_items": network.num_items}))
+
+
+def read_weights(path: Path, config: Config, device: torch.device | None = None) -> Network:
+    """Return the network that :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
+    snapshot = read_snapshot(path)
+    kind = ADRecNetwork if snapshot.values["network"] == "adrec" else SASRecNetwork
+    network = kind(config.model, snapshot.values["num_items"])
+    try:
+        network.load_state_dict(dict(snapshot.tensors))
+    except RuntimeError as error:
+        raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
+    return network.to(device or torch.device("cpu"))
+
+
+def refit_config(config: Config, stages: Sequence[Mapping[str, Any]]) -> Config:
+    """Return ``config`` with the number of epochs that each finished stage chose."""
+    chosen = {stage["stage"]: stage["chosen_epoch"] for stage in stages}
+    return replace(
+        config,
+        **{name: replace(stage, epochs=chosen.get(name, 0)) for name, stage in config.stages.items()},
+    )

@@ -1,0 +1,236 @@
+"""What each verb of the command line does, from paths to paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from rich.console import Console
+
+from adrec.config import Config
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.lists import read_histories, read_ids
+from adrec.data.prepare import prepare
+from adrec.data.read import read_interactions
+from adrec.errors import ConfigError, RunError, UserError
+from adrec.evaluate.protocol import Evaluation, evaluate
+from adrec.files import atomic_file
+from adrec.model import ADRec, find_device
+from adrec.recommend import NetworkScorer
+from adrec.recommender import Recommendations
+from adrec.train.cost import estimate
+from adrec.train.loop import Trainer
+from adrec.train.report import Live
+from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config
+
+Frame = pl.DataFrame
+
+WRITERS: Mapping[str, Callable[[Frame, Path], Any]] = {
+    ".csv": lambda table, path: table.write_csv(path),
+    ".jsonl": lambda table, path: table.write_ndjson(path),
+    ".parquet": lambda table, path: table.write_parquet(path),
+}
+
+
+def prepare_folder(
+    source: Path,
+    out: Path,
+    columns: Mapping[str, str | None],
+    filters: Mapping[str, Any],
+    *,
+    name: str | None,
+    overwrite: bool,
+) -> Iterator[str]:
+    """Prepare ``source`` into the folder ``out``; yield what to tell about it."""
+    interactions = read_interactions(source, **columns)
+    for role, column in interactions.columns.items():
+        yield f"{role}: column {column!r}{' (by its name)' if role in interactions.guessed else ''}"
+    dataset = prepare(interactions, **filters, name=name)
+    write_dataset(dataset, out, overwrite=overwrite)
+    yield f"read {interactions.table.height:,} interactions, kept {dataset.num_interactions:,}"
+    yield f"{dataset.num_users:,} users, {dataset.num_items:,} items: {out}"
+    yield f"Next: adrec train {out} --out runs/{dataset.info.name}"
+
+
+def _announce(console: Console, trainer: Trainer, config: Config, path: Path) -> None:
+    """Say what is about to be computed and what it will cost."""
+    dataset = trainer.dataset
+    cost = estimate(config, trainer.num_tokens, len(trainer.split.validation.users), dataset.num_items)
+    console.print(
+        f"{dataset.info.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; {trainer.num_tokens:,} tokens "
+        f"an epoch in {trainer.steps_per_epoch:,} steps."
+    )
+    console.print(f"{path}: {cost.sentence(trainer.stages)}")
+    if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
+        console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
+
+
+def _train(run: Run, dataset: Dataset, console: Console) -> Run:
+    _announce(console, run.trainer(dataset), run.config, run.path)
+    try:
+        with Live(console) as reporter:
+            return run.train(dataset, reporter)
+    except KeyboardInterrupt:
+        started = (run.path / "state.safetensors").exists()
+        kept = "everything up to the last epoch is kept" if started else "no epoch was finished"
+        console.print(f"\nInterrupted; {kept}. Go on with: adrec train --resume {run.path}")
+        raise
+
+
+def train_dataset(
+    data: Path,
+    out: Path,
+    config: Config,
+    split: str,
+    seed: int,
+    console: Console,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    refit_of: Path | None = None,
+) -> Run:
+    """Train a new run in the folder ``out`` on the prepared data set ``data``.
+
+    Raises :class:`UserError` before anything is written where the two do not go together.
+    """
+    dataset = open_dataset(data)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    Trainer(config, dataset, SPLITS[split](dataset), seed=seed)
+    info = RunInfo(
+        data=str(data.resolve()),
+        data_fingerprint=dataset.fingerprint,
+        split=split,
+        seed=seed,
+        device=str(find_device(device)),
+        threads=torch.get_num_threads(),
+        environment=environment(),
+        refit_of=str(refit_of.resolve()) if refit_of else None,
+    )
+    return _train(Run.create(out, config, info), dataset, console)
+
+
+def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
+    """Train with the settings and chosen epochs of the run at ``path`` on all interactions."""
+    run = Run.open(path)
+    if not run.info.finished:
+        raise RunError(f"the run {path} is not finished; `adrec train --resume {path}` goes on with it.")
+    run.dataset(data)
+    config = refit_config(run.config, run.info.stages)
+    place = data or run.path / run.info.data
+    seed = run.info.seed
+    return train_dataset(place, out, config, "none", seed, console, device=device, threads=threads, refit_of=path)
+
+
+def resume(path: Path, *, threads: int | None, console: Console) -> Run:
+    """Go on with an interrupted run, with the threads it had (with others, results are equal but for rounding)."""
+    run = Run.open(path)
+    if run.info.finished:
+        raise RunError(f"the run {path} is finished already; there is nothing to resume.")
+    torch.set_num_threads(threads or run.info.threads)
+    find_device(run.info.device)
+    return _train(run, run.dataset(), console)
+
+
+def evaluate_run(
+    path: Path,
+    part: str,
+    *,
+    cutoffs: Sequence[int],
+    filter_seen: bool,
+    with_batch_means: bool,
+    data: Path | None,
+    device: str,
+    on_batch: Callable[[int], None],
+) -> tuple[Evaluation, Path]:
+    """Evaluate a run; return the result and the Parquet file that has each user's rank."""
+    run = Run.open(path)
+    if run.info.split == "none":
+        raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
+    network = run.network(find_device(device))
+    dataset = run.dataset(data)
+    result = evaluate(
+        NetworkScorer(network, run.info.seed),
+        dataset,
+        run.split(dataset),
+        part,
+        cutoffs=cutoffs,
+        filter_seen=filter_seen,
+        with_batch_means=with_batch_means,
+        on_batch=on_batch,
+    )
+    ranks_file = path / f"ranks-{part}{'-filter-seen' if filter_seen else ''}.parquet"
+    write_table(result.ranks, ranks_file)
+    return result, ranks_file
+
+
+@dataclass(frozen=True)
+class Audience:
+    """To whom is recommended: users of the data set (a table, ids, or all), or histories (a table, or one)."""
+
+    users: Path | None = None
+    user: Sequence[str] | None = None
+    history: Path | None = None
+    given: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("users", "user", "history", "given") if getattr(self, name)]
+        if len(named) > 1:
+            raise ConfigError(f"--{named[0]} and --{named[1]} exclude each other; give one.")
+
+
+def recommend(
+    path: Path,
+    audience: Audience,
+    *,
+    k: int,
+    filter_seen: bool,
+    allow: Path | None,
+    block: Path | None,
+    on_unknown: Literal["error", "skip"],
+    data: Path | None,
+    device: str,
+    on_batch: Callable[[int], None],
+) -> Recommendations:
+    """Recommend with the run at ``path``."""
+    limits: dict[str, Any] = {
+        "filter_seen": filter_seen,
+        "items": read_ids(allow, "item") if allow else None,
+        "exclude": read_ids(block, "item") if block else None,
+        "on_batch": on_batch,
+    }
+    recommender = ADRec.load(path, data=data, device=device).recommender()
+    if audience.given:
+        return recommender.for_histories([audience.given], k, **limits)
+    if audience.history:
+        people, histories = read_histories(audience.history)
+        result = recommender.for_histories(histories, k, **limits)
+        owner = pl.Series("user", people).gather(result.table["history"])
+        return Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
+    users: Any = list(audience.user) if audience.user else None
+    if audience.users:
+        users = read_ids(audience.users, "user")
+    return recommender.for_users(users, k, on_unknown=on_unknown, **limits)
+
+
+def similar(path: Path, items: Sequence[str], k: int, *, data: Path | None) -> Frame:
+    """Return the items nearest to each of ``items``."""
+    table: Frame = ADRec.load(path, data=data).similar_items(list(items), k)
+    return table
+
+
+def check_output(out: Path | None) -> None:
+    """Raise :class:`ConfigError` where ``out`` has an ending that cannot be written, before any work is done."""
+    if out is not None and out.suffix not in WRITERS:
+        raise ConfigError(f"--out {out} should end in one of {', '.join(WRITERS)}.")
+
+
+def write_table(table: Frame, out: Path) -> None:
+    """Write ``table`` as CSV, JSON lines or Parquet, by the ending of ``out``, atomically."""
+    check_output(out)
+    with atomic_file(out) as temporary:
+        WRITERS[out.suffix](table, temporary)

@@ -1,0 +1,207 @@
+"""The engine and the ids around it: top-k, masks, lists, unknown people and items, ranks with ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adrec.baselines.popularity import Popularity
+from adrec.data.batch import PackedBatch
+from adrec.data.dataset import Dataset
+from adrec.data.prepare import prepare
+from adrec.data.split import leave_one_out
+from adrec.errors import ConfigError, DataError, RunError
+from adrec.evaluate.protocol import evaluate, training_popularity
+from adrec.evaluate.ranking import ranking
+from adrec.recommend import Histories, top_k
+from adrec.recommender import Recommender
+
+NUM_ITEMS = 6
+
+
+class LastItemScorer:
+    """Scores item j by a fixed table row of the last item: a model whose every answer is known."""
+
+    num_items, max_length = NUM_ITEMS, 3
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.table = torch.from_numpy(table.astype(np.float32))
+
+    def __call__(self, batch: PackedBatch) -> torch.Tensor:
+        scores = self.table[batch.items[batch.cu_seqlens[1:] - 1]].clone()
+        scores[:, 0] = -torch.inf
+        return scores
+
+
+def scorer(seed: int = 0, levels: int = 1000) -> LastItemScorer:
+    return LastItemScorer(np.random.default_rng(seed).integers(levels, size=(NUM_ITEMS + 1, NUM_ITEMS + 1)))
+
+
+def dataset() -> Dataset:
+    rows = [("ann", "a"), ("ann", "b"), ("ann", "c"), ("bob", "b"), ("bob", "d"), ("cy", "e"), ("cy", "f"), ("cy", "b")]
+    return prepare(pl.DataFrame({"user": [u for u, _ in rows], "item": [i for _, i in rows], "time": range(len(rows))}))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[int]]:
+    item = st.integers(1, NUM_ITEMS)
+    return draw(st.lists(st.lists(item, min_size=1, max_size=5), min_size=1, max_size=6))
+
+
+def packed(lists: list[list[int]]) -> Histories:
+    lengths = np.array([len(each) for each in lists])
+    ends = np.cumsum(lengths)
+    return Histories(np.concatenate(lists).astype(np.int32), ends - lengths, ends)
+
+
+@settings(deadline=None)
+@given(histories(), st.integers(1, 8), st.booleans(), st.sets(st.integers(1, NUM_ITEMS)), st.integers(1, 3))
+def test_top_k_equals_sorting(
+    lists: list[list[int]], k: int, filter_seen: bool, allowed: set[int], batch_size: int
+) -> None:
+    model = scorer()
+    candidates = np.zeros(NUM_ITEMS + 1, dtype=bool)
+    candidates[list(allowed)] = True
+    items, scores = top_k(
+        model, packed(lists), k, filter_seen=filter_seen, candidates=candidates, batch_size=batch_size
+    )
+    for history, row, values in zip(lists, items, scores, strict=True):
+        possible = [i for i in allowed if not (filter_seen and i in history)]
+        expected = sorted((float(model.table[history[-1], i]) for i in possible), reverse=True)[:k]
+        real = row[row > 0]
+        assert list(values[: len(expected)]) == expected
+        assert [float(model.table[history[-1], i]) for i in real] == expected
+        assert set(real) <= set(possible)
+        assert (row[len(expected) :] == 0).all()
+
+
+@settings(deadline=None)
+@given(histories(), st.data(), st.booleans(), st.integers(1, 3), st.integers(1, 5))
+def test_ranks_equal_counting(
+    lists: list[list[int]], data: st.DataObject, filter_seen: bool, batch_size: int, levels: int
+) -> None:
+    model = scorer(levels=levels)  # few levels make many ties
+    held_out = np.array([data.draw(st.integers(1, NUM_ITEMS)) for _ in lists])
+    found = ranking(model, packed(lists), held_out, filter_seen=filter_seen, batch_size=batch_size).ranks
+    for history, target, rank in zip(lists, held_out, found, strict=True):
+        rivals = [i for i in range(1, NUM_ITEMS + 1) if i != target and not (filter_seen and i in history)]
+        table = model.table[history[-1]]
+        assert rank == sum(bool(table[i] >= table[target]) for i in rivals)
+
+
+def test_a_model_that_scores_everything_alike_ranks_last() -> None:
+    alike = LastItemScorer(np.ones((NUM_ITEMS + 1, NUM_ITEMS + 1)))
+    assert ranking(alike, packed([[1], [2]]), np.array([3, 4])).ranks.tolist() == [NUM_ITEMS - 1] * 2
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    broken = LastItemScorer(np.full((NUM_ITEMS + 1, NUM_ITEMS + 1), np.nan))
+    with pytest.raises(RunError, match="diverged"):
+        ranking(broken, packed([[1]]), np.array([2]))
+
+
+class TestForUsers:
+    def test_ids_are_the_users_own(self) -> None:
+        table = Recommender(scorer(), dataset()).for_users(["cy", "ann"], 2).table
+        assert table.columns == ["user", "item", "score", "rank", "source"]
+        assert table["user"].to_list() == ["cy", "cy", "ann", "ann"]
+        assert table["rank"].to_list() == [1, 2, 1, 2]
+        assert set(table.filter(pl.col("user") == "ann")["item"]) <= {"d", "e", "f"}
+
+    def test_all_users_by_default(self) -> None:
+        assert Recommender(scorer(), dataset()).for_users(k=1).table["user"].to_list() == ["ann", "bob", "cy"]
+
+    def test_seen_items_come_back_when_asked_for(self) -> None:
+        table = Recommender(scorer(), dataset()).for_users(["ann"], 100, filter_seen=False).table
+        assert sorted(table["item"]) == list("abcdef")
+
+    def test_k_larger_than_the_catalogue_gives_what_there_is(self) -> None:
+        assert Recommender(scorer(), dataset()).for_users(["ann"], 100).table.height == 3
+
+    def test_unknown_users_are_named_or_skipped(self) -> None:
+        recommender = Recommender(scorer(), dataset())
+        with pytest.raises(DataError, match="unknown users: 'dan'"):
+            recommender.for_users(["ann", "dan"], 2)
+        result = recommender.for_users(["ann", "dan"], 2, on_unknown="skip")
+        assert result.table["user"].unique().to_list() == ["ann"]
+        assert "skipped 1 unknown users: 'dan'" in result.notes[0]
+
+    def test_allow_and_block_lists(self) -> None:
+        recommender = Recommender(scorer(), dataset())
+        result = recommender.for_users(["bob"], 9, items=["a", "e", "nowhere"], exclude=["e"])
+        assert result.table["item"].to_list() == ["a"]
+        assert "1 allowed items are not in the catalogue: 'nowhere'" in result.notes[0]
+        with pytest.raises(DataError, match="leave nothing"):
+            recommender.for_users(["bob"], 9, items=["a"], exclude=["a"])
+
+    @pytest.mark.parametrize("k", [0, -1])
+    def test_k_below_one_is_refused(self, k: int) -> None:
+        with pytest.raises(ConfigError, match="at least 1"):
+            Recommender(scorer(), dataset()).for_users(["ann"], k)
+
+    def test_no_users_give_no_rows(self) -> None:
+        assert Recommender(scorer(), dataset()).for_users([], 3).table.height == 0
+
+
+class TestForHistories:
+    def test_a_known_history_gives_what_its_user_gets(self) -> None:
+        recommender = Recommender(scorer(), dataset())
+        own = recommender.for_users(["ann"], 3).table.drop("user")
+        assert recommender.for_histories([["a", "b", "c"]], 3).table.drop("history").equals(own)
+
+    def test_unknown_items_are_skipped_and_reported(self) -> None:
+        recommender = Recommender(scorer(), dataset())
+        result = recommender.for_histories([["a", "zz", "b", "c"]], 3)
+        assert result.table.equals(recommender.for_histories([["a", "b", "c"]], 3).table)
+        assert "skipped 1 interactions with unknown items: 'zz'" in result.notes[0]
+
+    def test_empty_histories_get_popular_items_marked_as_such(self) -> None:
+        result = Recommender(scorer(), dataset()).for_histories([[], ["a"], ["zz"]], 2)
+        sources = result.table.group_by("history", maintain_order=True).agg(pl.col("source").unique())
+        assert sources["source"].to_list() == [["popular"], ["model"], ["popular"]]
+        assert result.table["item"][0] == "b"
+        assert result.table["score"][0] == 3
+        assert any("2 histories hold no known item" in note for note in result.notes)
+
+    def test_only_empty_histories(self) -> None:
+        assert Recommender(scorer(), dataset()).for_histories([[]], 100).table.height == NUM_ITEMS
+
+
+class TestSimilar:
+    EMBEDDING = np.array([[9, 9], [1, 0], [1, 0.1], [0, 1], [-1, 0], [2, 0], [0.1, 1]], dtype=np.float32)
+
+    def test_nearest_by_cosine_without_itself(self) -> None:
+        table = Recommender(scorer(), dataset()).similar_items(self.EMBEDDING, ["a"], 2)
+        assert table["similar_item"].to_list() == ["e", "b"]
+        assert table["score"][0] == pytest.approx(1)
+
+    def test_unknown_item_is_named(self) -> None:
+        with pytest.raises(DataError, match="unknown items: 'q'"):
+            Recommender(scorer(), dataset()).similar_items(self.EMBEDDING, ["q"])
+
+
+class TestEvaluate:
+    def test_popularity_by_hand(self) -> None:
+        table = pl.DataFrame(
+            {"user": list("1111222233"), "item": list("abcdabdcab"), "time": list(range(10))},
+        )
+        data = prepare(table)
+        split = leave_one_out(data)
+        counts = training_popularity(data, split)
+        assert dict(zip(data.catalogue.ids, counts[1:].tolist(), strict=True)) == {"a": 3, "b": 3, "c": 0, "d": 0}
+        result = evaluate(Popularity(counts), data, split, "test", cutoffs=(2, 4), filter_seen=False)
+        # Users 1 and 2 are tested on d and c, which tie with each other behind a and b: rank 4 of 4.
+        assert result.ranks["rank"].to_list() == [4, 4]
+        assert result.metrics["hr@2"].mean == 0
+        assert result.metrics["mrr@4"].mean == 0.25
+        assert result.popularity == {"recommended": 1.5, "held_out": 0.0}
+        assert result.coverage == 1.0
+
+    def test_sequences_too_short_to_split_are_said(self) -> None:
+        data = prepare(pl.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "time": [1, 2, 3]}))
+        with pytest.raises(DataError, match="no test users"):
+            evaluate(Popularity(np.ones(3, dtype=np.int64)), data, leave_one_out(data))
