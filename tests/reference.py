@@ -57,9 +57,7 @@ def betas(schedule: str, T: int, *, a: float = 0.3, b: float = 10.0) -> Tensor:
         result = _from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, T)
     elif schedule == "sqrt":
         result = _from_alpha_bar(lambda u: 1 - math.sqrt(u + 0.0001), T)
-    elif (
-        schedule == "trunc_cos"
-    ):  # the first step takes the signal from 1 to alpha_bar(0); one step fewer follows
+    elif schedule == "trunc_cos":  # the first step takes the signal from 1 to alpha_bar(0); one step fewer follows
 
         def alpha_bar(u: float) -> float:
             return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
@@ -208,7 +206,7 @@ def cam(weights: Weights, history: Tensor, settings: Settings) -> Tensor:
     return blocks(weights, "diffu.ag_encoder", h, history > 0, settings.get("is_causal", True))
 
 
-def adm(  # noqa: PLR0917
+def adm(
     weights: Weights,
     c: Tensor,
     x: Tensor,
@@ -221,9 +219,7 @@ def adm(  # noqa: PLR0917
     if settings["dif_decoder"] == "att":
         return blocks(weights, "diffu.net.decoder", z, real, settings.get("is_causal", True))
     wide = F.silu(linear(weights, "diffu.net.decoder.0", z))  # [B, L, 4D]
-    return layer_norm(
-        weights, "diffu.net.decoder.3", linear(weights, "diffu.net.decoder.2", wide), DECODER_EPS
-    )
+    return layer_norm(weights, "diffu.net.decoder.3", linear(weights, "diffu.net.decoder.2", wide), DECODER_EPS)
 
 
 def clean_targets(weights: Weights, target: Tensor, settings: Settings) -> Tensor:
@@ -232,7 +228,7 @@ def clean_targets(weights: Weights, target: Tensor, settings: Settings) -> Tenso
     return F.normalize(x0, dim=-1) if settings.get("geodesic", False) else x0
 
 
-def train_forward(  # noqa: PLR0917
+def train_forward(
     weights: Weights,
     history: Tensor,
     target: Tensor,
@@ -253,9 +249,7 @@ def train_forward(  # noqa: PLR0917
     else:
         t = t.reshape(B, 1).expand(B, L)  # [B, L]; fitted: the padding's time is the user's
     x0 = clean_targets(weights, target, settings)  # [B, L, D]
-    bar = alpha_bars(betas(settings["noise_schedule"], settings["diffusion_steps"]))[t][
-        ..., None
-    ]  # [B, L, 1]
+    bar = alpha_bars(betas(settings["noise_schedule"], settings["diffusion_steps"]))[t][..., None]  # [B, L, 1]
     x_t = bar.sqrt().to(x0.dtype) * x0 + (1 - bar).sqrt().to(x0.dtype) * noise  # [B, L, D]
     if settings.get("geodesic", False):
         length = x_t.norm(dim=-1, keepdim=True)  # [B, L, 1]
@@ -280,9 +274,7 @@ def cross_entropy(weights: Weights, output: Tensor, target: Tensor) -> Tensor:
     return total / tokens
 
 
-def losses(
-    weights: Weights, x0_hat: Tensor, target: Tensor, settings: Settings | None = None
-) -> tuple[Tensor, Tensor]:
+def losses(weights: Weights, x0_hat: Tensor, target: Tensor, settings: Settings | None = None) -> tuple[Tensor, Tensor]:
     """Return (CE, MSE). Geodesic settings compare with the normalised x0, so they must be given.
 
     MSE, fitted: the mean over D too (not the sum), of each user's mean over its real tokens, then over users.
@@ -295,7 +287,7 @@ def losses(
     return cross_entropy(weights, x0_hat, target), torch.stack(per_user).mean()
 
 
-def infer(  # noqa: PLR0917
+def infer(
     weights: Weights,
     history: Tensor,
     targets_of_history: Tensor,
@@ -321,9 +313,7 @@ def infer(  # noqa: PLR0917
     x = init_noise[:, -1]  # [B, D]; fitted: not normalised, even if geodesic
     for i in reversed(range(T)):
         noisy = torch.cat([known, x[:, None]], dim=1)  # [B, L, D]
-        t = torch.zeros(
-            B, L, dtype=torch.long
-        )  # [B, L]; history and padding at 0, also if noise is per sequence
+        t = torch.zeros(B, L, dtype=torch.long)  # [B, L]; history and padding at 0, also if noise is per sequence
         t[:, -1] = i
         x0_hat = adm(weights, c, noisy, t, real, settings)[:, -1]  # [B, D]
         if scale != 1:

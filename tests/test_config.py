@@ -20,7 +20,12 @@ def test_presets_survive_json(name: str) -> None:
 def test_published_is_what_the_design_lists() -> None:
     config = preset("published")
     model = config.model
-    assert (model.hidden_size, model.num_train_timesteps, model.max_length, config.batch_size) == (128, 32, 50, 512)
+    assert (model.hidden_size, model.num_train_timesteps, model.max_length, config.batch_size) == (
+        128,
+        32,
+        50,
+        512,
+    )
     assert (model.noise_weight, model.noise_schedule, model.padding_class) == (0.001, "trunc_lin", True)
     assert config.align.embedding == "decaying"
     assert config.align.epochs + config.finetune.epochs == config.finetune.schedule_epochs == 500

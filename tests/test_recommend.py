@@ -42,7 +42,16 @@ def scorer(seed: int = 0, levels: int = 1000) -> LastItemScorer:
 
 
 def dataset() -> Dataset:
-    rows = [("ann", "a"), ("ann", "b"), ("ann", "c"), ("bob", "b"), ("bob", "d"), ("cy", "e"), ("cy", "f"), ("cy", "b")]
+    rows = [
+        ("ann", "a"),
+        ("ann", "b"),
+        ("ann", "c"),
+        ("bob", "b"),
+        ("bob", "d"),
+        ("cy", "e"),
+        ("cy", "f"),
+        ("cy", "b"),
+    ]
     return prepare(pl.DataFrame({"user": [u for u, _ in rows], "item": [i for _, i in rows], "time": range(len(rows))}))
 
 
@@ -192,7 +201,12 @@ class TestEvaluate:
         data = prepare(table)
         split = leave_one_out(data)
         counts = training_popularity(data, split)
-        assert dict(zip(data.catalogue.ids, counts[1:].tolist(), strict=True)) == {"a": 3, "b": 3, "c": 0, "d": 0}
+        assert dict(zip(data.catalogue.ids, counts[1:].tolist(), strict=True)) == {
+            "a": 3,
+            "b": 3,
+            "c": 0,
+            "d": 0,
+        }
         result = evaluate(Popularity(counts), data, split, "test", cutoffs=(2, 4), filter_seen=False)
         # Users 1 and 2 are tested on d and c, which tie with each other behind a and b: rank 4 of 4.
         assert result.ranks["rank"].to_list() == [4, 4]

@@ -63,9 +63,7 @@ def test_training_forward_and_losses(file: str, name: str) -> None:
     weights, record, settings = case(file, name)
     history, target = record["history"], record["target"]
     with torch.no_grad():
-        cam_output, x0_hat = reference.train_forward(
-            weights, history, target, record["noise"], record["t"], settings
-        )
+        cam_output, x0_hat = reference.train_forward(weights, history, target, record["noise"], record["t"], settings)
         ce, mse = reference.losses(weights, x0_hat, target, settings)
         if "cam_output" in record:
             assert_near(cam_output, record["cam_output"], what="cam_output")
@@ -82,9 +80,7 @@ def test_inference_and_scores(file: str, name: str) -> None:
     known = record["target"].clone()
     known[:, -1] = 0  # the answer must not be read
     with torch.no_grad():
-        x0 = reference.infer(
-            weights, record["history"], known, record["init_noise"], record["step_noise"], settings
-        )
+        x0 = reference.infer(weights, record["history"], known, record["init_noise"], record["step_noise"], settings)
         assert_near(x0, record["infer_output"], what="infer_output")
         assert_near(reference.scores(weights, x0), record["infer_scores"], what="infer_scores")
 
@@ -169,9 +165,7 @@ def test_schedules_at_known_points() -> None:
     )
     sqrt = reference.alpha_bars(reference.betas("sqrt", 40))
     assert float(sqrt[9]) == pytest.approx((1 - math.sqrt(0.2501)) / 0.99)
-    uniform = reference.alpha_bars(
-        reference.betas("beta", 40, a=1, b=1)
-    )  # Beta(1, 1): the quantile is itself
+    uniform = reference.alpha_bars(reference.betas("beta", 40, a=1, b=1))  # Beta(1, 1): the quantile is itself
     assert_near(uniform, 1 - torch.arange(1, 41, dtype=torch.float64) / 40, atol=1e-12)
     last = reference.betas("beta", 2, a=3, b=3)  # symmetric, so its median is a half
     assert_near(last, torch.tensor([0.5, 1.0], dtype=torch.float64), atol=1e-12)
@@ -193,9 +187,7 @@ def test_dropped_condition_forgets_the_history() -> None:
         cam_output, some = reference.train_forward(
             weights, history, target, record["noise"], record["t"], settings, kept
         )
-        _, changed = reference.train_forward(
-            weights, other, target, record["noise"], record["t"], settings, kept
-        )
+        _, changed = reference.train_forward(weights, other, target, record["noise"], record["t"], settings, kept)
     assert_near(cam_output, record["cam_output"])
     assert_near(some[kept], whole[kept])
     assert_near(some[~kept], changed[~kept])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -17,8 +17,9 @@ from adrec import workflow
 from adrec._version import __version__
 from adrec.config import PRESETS, parse_changes, preset
 from adrec.console import counter, evaluation_notes, evaluation_table, frame_table
+from adrec.data.prepare import prepare as prepare_dataset
 from adrec.errors import ConfigError, UserError
-from adrec.files import write_json
+from adrec.files import check_folder, write_json
 from adrec.model import make_config
 
 app = typer.Typer(
@@ -32,10 +33,10 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
-Data = Annotated[Optional[Path], typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; all cores by default.")]
-Ids = Annotated[Optional[list[str]], typer.Option()]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+Ids = Annotated[list[str] | None, typer.Option()]
 
 
 def _console(quiet: bool = False) -> Console:
@@ -60,34 +61,45 @@ def root(
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV, TSV or Parquet file of interactions.")],
     out: Out,
-    user: Annotated[Optional[str], typer.Option(help="The column of user ids.")] = None,
-    item: Annotated[Optional[str], typer.Option(help="The column of item ids.")] = None,
-    time: Annotated[Optional[str], typer.Option(help="The column of times.")] = None,
-    rating: Annotated[Optional[str], typer.Option(help="The column of ratings.")] = None,
-    min_rating: Annotated[Optional[float], typer.Option(help="Keep interactions rated at least so.")] = None,
+    user: Annotated[str | None, typer.Option(help="The column of user ids.")] = None,
+    item: Annotated[str | None, typer.Option(help="The column of item ids.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of times.")] = None,
+    rating: Annotated[str | None, typer.Option(help="The column of ratings.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Keep interactions rated at least so.")] = None,
     min_user: Annotated[int, typer.Option(help="Keep users with at least so many interactions.")] = 0,
     min_item: Annotated[int, typer.Option(help="Keep items with at least so many interactions.")] = 0,
-    name: Annotated[Optional[str], typer.Option(help="The data set's name; the file's by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="The data set's name; the file's by default.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
-    columns = {"user": user, "item": item, "time": time, "rating": rating}
-    filters = {"min_rating": min_rating, "min_user": min_user, "min_item": min_item}
-    for line in workflow.prepare_folder(source, out, columns, filters, name=name, overwrite=overwrite):
+    check_folder(out, overwrite=overwrite)
+    dataset = prepare_dataset(
+        source,
+        user=user,
+        item=item,
+        time=time,
+        rating=rating,
+        min_rating=min_rating,
+        min_user=min_user,
+        min_item=min_item,
+        name=name,
+    )
+    for line in workflow.prepare_folder(dataset, out, overwrite=overwrite):
         _console(quiet).print(line)
 
 
 @app.command()
 def train(
-    data: Annotated[Optional[Path], typer.Argument(help="A prepared data set.")] = None,
-    out: Annotated[Optional[Path], typer.Option("--out", help="The run folder to write.")] = None,
-    resume: Annotated[Optional[Path], typer.Option(help="Go on with this run, and give nothing else.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="A prepared data set.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to write.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run, and give nothing else.")] = None,
     preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
     assignments: Annotated[
-        Optional[list[str]], typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
     ] = None,
-    max_epochs: Annotated[Optional[int], typer.Option(help="At most so many epochs in each stage.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
     device: Device = "auto",
     threads: Threads = None,
@@ -104,9 +116,7 @@ def train(
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
         config = make_config(preset_name, changes, max_epochs)
-        run = workflow.train_dataset(
-            data, out, config, "leave-one-out", seed, console, device=device, threads=threads
-        )
+        run = workflow.train_dataset(data, out, config, "leave-one-out", seed, console, device=device, threads=threads)
     console.print(f"Next: adrec evaluate {run.path}")
 
 
@@ -132,7 +142,7 @@ def evaluate(
     k: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,10,20",
     filter_seen: Annotated[bool, typer.Option(help="Leave the history's items out of the ranking.")] = False,
     batch_means: Annotated[bool, typer.Option(help="Add the published code's average over batches.")] = False,
-    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the result here as JSON.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
     data: Data = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -165,22 +175,25 @@ def evaluate(
 @app.command()
 def recommend(
     run: RunFolder,
-    users: Annotated[Optional[Path], typer.Option(help="A table with a column of user ids; all users by default.")] = None,
-    user: Annotated[Optional[list[str]], typer.Option(help="One user id; repeatable.")] = None,
+    users: Annotated[Path | None, typer.Option(help="A table with a column of user ids; all users by default.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="One user id; repeatable.")] = None,
     history: Annotated[
-        Optional[Path], typer.Option(help="Instead of users: a table of the interactions of people never seen.")
+        Path | None,
+        typer.Option(help="Instead of users: a table of the interactions of people never seen."),
     ] = None,
     given: Annotated[
-        Optional[list[str]], typer.Option(help="Instead of users: an item somebody interacted with, oldest first; repeatable.")
+        list[str] | None,
+        typer.Option(help="Instead of users: an item somebody interacted with, oldest first; repeatable."),
     ] = None,
     k: Annotated[int, typer.Option(help="Items for each.")] = 10,
     filter_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
-    allow: Annotated[Optional[Path], typer.Option(help="Recommend only the items in this table.")] = None,
-    block: Annotated[Optional[Path], typer.Option(help="Never recommend the items in this table.")] = None,
+    allow: Annotated[Path | None, typer.Option(help="Recommend only the items in this table.")] = None,
+    block: Annotated[Path | None, typer.Option(help="Never recommend the items in this table.")] = None,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
-    out: Annotated[Optional[Path], typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
     output_format: Annotated[
-        Optional[Literal["table", "csv", "jsonl"]], typer.Option("--format", help="On standard output, without --out.")
+        Literal["table", "csv", "jsonl"] | None,
+        typer.Option("--format", help="On standard output, without --out."),
     ] = None,
     data: Data = None,
     device: Device = "auto",
@@ -215,9 +228,10 @@ def similar(
     run: RunFolder,
     item: Annotated[list[str], typer.Option(help="An item id; repeatable.")],
     k: Annotated[int, typer.Option(help="Similar items for each.")] = 10,
-    out: Annotated[Optional[Path], typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
     output_format: Annotated[
-        Optional[Literal["table", "csv", "jsonl"]], typer.Option("--format", help="On standard output, without --out.")
+        Literal["table", "csv", "jsonl"] | None,
+        typer.Option("--format", help="On standard output, without --out."),
     ] = None,
     data: Data = None,
     quiet: Quiet = False,
@@ -230,7 +244,7 @@ def similar(
 @app.command()
 def config(
     preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
-    assignments: Annotated[Optional[list[str]], typer.Option("--set", help="A key to change; repeatable.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
     print(json.dumps(preset(preset_name, parse_changes(assignments or [])).to_dict(), indent=2))
@@ -238,7 +252,7 @@ def config(
 
 @app.command()
 def demo(
-    out: Annotated[Optional[Path], typer.Option("--out", help="Keep the data set and the run here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the data set and the run here.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
     threads: Threads = None,
     quiet: Quiet = False,

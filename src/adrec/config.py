@@ -7,6 +7,7 @@ A key that does not exist is an error that names the nearest one.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
@@ -47,6 +48,7 @@ class ModelConfig:
         attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
             sink token whose logit gets ``log p`` for p paddings.
         padding_class: the padding row is a class of the softmax, and can be ranked.
+
     """
 
     hidden_size: int = 128
@@ -106,6 +108,7 @@ class StageConfig:
         evaluate_every: epochs between validations.
         patience: stop after so many validations without improvement; 0 never stops early.
         select_by: validation metrics; weights are kept when any of them improves.
+
     """
 
     network: Literal["sasrec", "adrec"]
@@ -125,9 +128,15 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "weight_decay", "mse_weight"):
-            _require(getattr(self, name) >= 0, f"{name} of a stage must not be negative; it is {getattr(self, name)}.")
+            _require(
+                getattr(self, name) >= 0,
+                f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
+            )
         for name in ("schedule_epochs", "first_evaluation", "evaluate_every"):
-            _require(getattr(self, name) >= 1, f"{name} of a stage must be at least 1; it is {getattr(self, name)}.")
+            _require(
+                getattr(self, name) >= 1,
+                f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
+            )
         _require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
         _require(
             not (self.network == "sasrec" and self.loss != "ce"),
@@ -161,7 +170,8 @@ class Config:
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"batch_size must be at least 1; it is {self.batch_size}.")
         _require(
-            any(stage.epochs for stage in self.stages.values()), "every stage has 0 epochs: nothing would be trained."
+            any(stage.epochs for stage in self.stages.values()),
+            "every stage has 0 epochs: nothing would be trained.",
         )
 
     @property
@@ -172,7 +182,12 @@ class Config:
     def with_max_epochs(self, limit: int) -> Config:
         """Return this configuration with at most ``limit`` epochs in every stage."""
         _require(limit >= 1, f"--max-epochs must be at least 1; it is {limit}.")
-        return replace(self, **{name: replace(s, epochs=min(s.epochs, limit)) for name, s in self.stages.items()})
+        return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.stages.items()})
+
+    def with_epochs(self, epochs: Mapping[str, int]) -> Config:
+        """Return this configuration with other numbers of epochs; a stage that is not named has none."""
+        pretrain, align, finetune = (replace(stage, epochs=epochs.get(name, 0)) for name, stage in self.stages.items())
+        return replace(self, pretrain=pretrain, align=align, finetune=finetune)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; :meth:`from_dict` reads them back."""
@@ -204,7 +219,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def preset(name: str = "default", changes: Mapping[str, Any] | None = None) -> Config:
-    """Return the preset ``name`` with ``changes``, keyed as ``"model.hidden_size"`` or, where unique, ``"hidden_size"``.
+    """Return the preset ``name`` with ``changes``, keyed ``"model.hidden_size"`` or, where unique, ``"hidden_size"``.
 
     Raises :class:`ConfigError` for an unknown preset or key (the near one is suggested) and for a value that
     does not fit.
@@ -293,9 +308,9 @@ def _check(hint: Any, value: Any, key: str) -> Any:
         _require(good, f"{key} must be a list of texts; it is {value!r}.")
         return tuple(texts)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and abs(value) != float("inf") and value == value:
+    if hint is float and number and math.isfinite(value):
         return float(value)
-    good = {int: number and isinstance(value, int), bool: isinstance(value, bool), str: isinstance(value, str)}
+    fits = {int: number and isinstance(value, int), bool: isinstance(value, bool), str: isinstance(value, str)}
     kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    _require(good.get(hint, False), f"{key} must be {kind}; it is {value!r}.")
+    _require(fits.get(hint, False), f"{key} must be {kind}; it is {value!r}.")
     return value

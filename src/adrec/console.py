@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from adrec.evaluate.protocol import Evaluation
@@ -15,19 +22,12 @@ from adrec.evaluate.protocol import Evaluation
 def counter(console: Console) -> Progress:
     """Return a transient progress bar that counts users; nothing where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
-    return Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    )
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Return metrics with their intervals; the caption says of whom and how."""
-    seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
-    table = Table(
-        title=f"{evaluation.part}, split {evaluation.split}: {evaluation.ranks.height:,} users, {seen}",
-        title_justify="left",
-        title_style="bold",
-    )
+    """Return metrics with their intervals over users."""
+    table = Table()
     table.add_column("metric")
     table.add_column("mean", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -42,8 +42,10 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def evaluation_notes(evaluation: Evaluation) -> str:
-    """Return what the recommended items are like, in two sentences."""
+    """Return of whom and how the metrics are, and what the recommended items are like."""
+    seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
     return (
+        f"{evaluation.part} part of {evaluation.split}, {evaluation.ranks.height:,} users, whole catalogue, {seen}.\n"
         f"The first {evaluation.cutoff} of all users cover {evaluation.coverage:.1%} of the catalogue. A recommended "
         f"item has {evaluation.popularity['recommended']:.1f} training interactions on average, a held-out one "
         f"{evaluation.popularity['held_out']:.1f}."

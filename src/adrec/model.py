@@ -48,6 +48,7 @@ class ADRec:
 
     Raises:
         ConfigError: for an unknown preset, key or device, or a value that does not fit.
+
     """
 
     def __init__(
@@ -96,15 +97,23 @@ class ADRec:
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
+
         """
-        columns = {"user": user, "item": item, "time": time, "rating": rating}
         if isinstance(interactions, Dataset):
             dataset = interactions
         elif isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists():
             dataset = open_dataset(Path(interactions))
         else:
-            filters: dict[str, Any] = {"min_rating": min_rating, "min_user": min_user, "min_item": min_item}
-            dataset = prepare(interactions, **columns, **filters)
+            dataset = prepare(
+                interactions,
+                user=user,
+                item=item,
+                time=time,
+                rating=rating,
+                min_rating=min_rating,
+                min_user=min_user,
+                min_item=min_item,
+            )
         self._frame = frame_kind(interactions)
         self._train(self.config, dataset, "leave-one-out")
         return self
@@ -164,6 +173,7 @@ class ADRec:
         Raises:
             DataError: for unknown users, or where nothing may be recommended.
             ConfigError: where both users and histories are given, or k is below 1.
+
         """
         if users is not None and histories is not None:
             raise ConfigError("recommend takes users or histories, not both; call it twice.")
@@ -218,6 +228,7 @@ class ADRec:
         Raises:
             RunError: where there is no finished run, or its files are damaged.
             DataError: where the data set is gone or is another one.
+
         """
         run = Run.open(Path(path))
         model = cls(seed=run.info.seed, device=device)

@@ -43,6 +43,7 @@ class NetworkScorer:
         network: ADRecNetwork or its pre-training SASRecNetwork.
         seed: of the noise at inference, which depends on the seed and the history alone.
         num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
+
     """
 
     def __init__(self, network: ADRecNetwork | SASRecNetwork, seed: int = 0, num_steps: int | None = None) -> None:
@@ -83,6 +84,7 @@ class Histories:
         items: item numbers, 1..V.
         starts: where each history begins, int64 [m].
         ends: where it ends (exclusive), int64 [m].
+
     """
 
     items: NDArray[np.integer]
@@ -93,9 +95,7 @@ class Histories:
         return len(self.starts)
 
 
-def scored_batches(
-    scorer: Scorer, histories: Histories, batch_size: int = 512
-) -> Iterator[tuple[Int64s, Tensor]]:
+def scored_batches(scorer: Scorer, histories: Histories, batch_size: int = 512) -> Iterator[tuple[Int64s, Tensor]]:
     """Yield (which histories [B], their scores [B, V + 1]) for batches of histories of similar length."""
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
@@ -135,6 +135,7 @@ def top_k(
         candidates: which item numbers may be recommended, bool [V + 1]; all by default.
         batch_size: histories scored at a time.
         on_batch: called with the number of histories done after each batch.
+
     """
     num_columns = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from adrec.data.batch import Int64s
 from adrec.data.dataset import Dataset
-from adrec.data.vocab import Vocabulary
 from adrec.errors import ConfigError, DataError
 from adrec.recommend import Histories, Scorer, top_k
 
@@ -29,6 +28,7 @@ class Recommendations:
             ``item``, ``score``, ``rank`` (from 1) and ``source``: ``model``, or ``popular`` where there was no
             known history to go by.
         notes: sentences on what was skipped.
+
     """
 
     table: pl.DataFrame
@@ -73,6 +73,7 @@ class Recommender:
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
             ConfigError: where k is below 1.
+
         """
         dataset = self.dataset
         candidates, notes = self._candidates(k, items, exclude)
@@ -165,9 +166,7 @@ class Recommender:
             }
         )
 
-    def _candidates(
-        self, k: int, items: Ids | None, exclude: Ids | None
-    ) -> tuple[NDArray[np.bool_] | None, list[str]]:
+    def _candidates(self, k: int, items: Ids | None, exclude: Ids | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
         """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""
         check_k(k)
         notes: list[str] = []

@@ -14,9 +14,7 @@ from rich.console import Console
 from adrec.config import Config
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.lists import read_histories, read_ids
-from adrec.data.prepare import prepare
-from adrec.data.read import read_interactions
-from adrec.errors import ConfigError, RunError, UserError
+from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.files import atomic_file
 from adrec.model import ADRec, find_device
@@ -36,24 +34,14 @@ WRITERS: Mapping[str, Callable[[Frame, Path], Any]] = {
 }
 
 
-def prepare_folder(
-    source: Path,
-    out: Path,
-    columns: Mapping[str, str | None],
-    filters: Mapping[str, Any],
-    *,
-    name: str | None,
-    overwrite: bool,
-) -> Iterator[str]:
-    """Prepare ``source`` into the folder ``out``; yield what to tell about it."""
-    interactions = read_interactions(source, **columns)
-    for role, column in interactions.columns.items():
-        yield f"{role}: column {column!r}{' (by its name)' if role in interactions.guessed else ''}"
-    dataset = prepare(interactions, **filters, name=name)
+def prepare_folder(dataset: Dataset, out: Path, *, overwrite: bool) -> Iterator[str]:
+    """Write a prepared data set; yield what to tell about it."""
     write_dataset(dataset, out, overwrite=overwrite)
-    yield f"read {interactions.table.height:,} interactions, kept {dataset.num_interactions:,}"
-    yield f"{dataset.num_users:,} users, {dataset.num_items:,} items: {out}"
-    yield f"Next: adrec train {out} --out runs/{dataset.info.name}"
+    info = dataset.info
+    yield "columns: " + ", ".join(f"{role} = {column!r}" for role, column in info.columns.items())
+    yield f"read {info.num_read:,} interactions, kept {info.num_interactions:,}"
+    yield f"{info.num_users:,} users, {info.num_items:,} items: {out}"
+    yield f"Next: adrec train {out} --out runs/{info.name}"
 
 
 def _announce(console: Console, trainer: Trainer, config: Config, path: Path) -> None:

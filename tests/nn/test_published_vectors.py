@@ -120,7 +120,10 @@ class TestForward:
         ends = packed_batch.cu_seqlens.numpy()
         batch = history_batch(packed_batch.items.numpy(), ends[:-1], ends[1:], settings["max_len"])
         steps = settings["diffusion_steps"]
-        noises = {steps: values["init_noise"], **{steps - 1 - i: n for i, n in enumerate(values["step_noise"])}}
+        noises = {
+            steps: values["init_noise"],
+            **{steps - 1 - i: n for i, n in enumerate(values["step_noise"])},
+        }
         x0 = model.predict(batch, lambda i: noises[i][:, -1])
         close(x0, values["infer_output"])
         close(model.scores(x0), values["infer_scores"])

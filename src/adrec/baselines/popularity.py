@@ -15,6 +15,7 @@ class Popularity:
 
     Args:
         counts: interactions by item number, [V + 1]; of the training part, to be evaluated honestly.
+
     """
 
     max_length = 1

@@ -22,7 +22,9 @@ def read_file(path: Path) -> tuple[pl.DataFrame, Place]:
     head = _head(path)
     suffix = path.suffix.lower()
     if suffix not in READABLE:
-        raise DataError(f"{path} has an ending that is not read; give a file that ends in one of {', '.join(READABLE)}.")
+        raise DataError(
+            f"{path} has an ending that is not read; give a file that ends in one of {', '.join(READABLE)}."
+        )
     if head.startswith(b"\x1f\x8b"):
         raise DataError(f"{path} is compressed with gzip; decompress it first (gunzip).")
     if suffix == ".parquet":
@@ -67,11 +69,16 @@ def _read_text(path: Path, separator: str) -> pl.DataFrame:
         raise DataError(f"{path} has two columns {twice!r} in its header (line 1); rename one.")
     try:
         return pl.read_csv(
-            path, separator=separator, has_header=False, skip_rows=1, new_columns=names, infer_schema=False,
-            schema={name: pl.String for name in names},
+            path,
+            separator=separator,
+            has_header=False,
+            skip_rows=1,
+            new_columns=names,
+            infer_schema=False,
+            schema=dict.fromkeys(names, pl.String),
         )
     except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema={name: pl.String for name in names})
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(_what_is_wrong(path, separator, len(names), str(error))) from error
 
@@ -96,5 +103,7 @@ def _what_is_wrong(path: Path, separator: str, num_columns: int, message: str) -
             except csv.Error:
                 fields = []
             if len(fields) > num_columns:
-                return f"{path} line {number} has {len(fields)} fields where the header has {num_columns}; mend the line."
+                return (
+                    f"{path} line {number} has {len(fields)} fields where the header has {num_columns}; mend the line."
+                )
     return f"{path} cannot be read ({message.splitlines()[0]}); check its quotes and separators."

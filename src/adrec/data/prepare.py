@@ -43,6 +43,7 @@ def prepare(
 
     Raises:
         DataError: for a table that cannot be used, or where the filters leave nothing.
+
     """
     for option, value in (("min_user", min_user), ("min_item", min_item)):
         if value < 0:

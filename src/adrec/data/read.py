@@ -45,6 +45,7 @@ class Interactions:
         kind: of the source.
         time_kind: ``integer``, ``float``, or ``microseconds`` where the source has dates.
         sha256: of the file.
+
     """
 
     table: pl.DataFrame
@@ -78,6 +79,7 @@ def read_interactions(
     Raises:
         DataError: for a source that cannot be read, a column that is missing, and for the first null id or
             unreadable value, with its row.
+
     """
     raw, place, kind = _open(source)
     named = {"user": user, "item": item, "time": time, "rating": rating}

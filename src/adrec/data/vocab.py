@@ -22,6 +22,7 @@ class Vocabulary:
 
     Attributes:
         ids: the ids, Int64 or String; the position of an id is its index.
+
     """
 
     ids: pl.Series

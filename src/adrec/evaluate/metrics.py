@@ -69,9 +69,7 @@ def batch_means(names: Sequence[str], ranks: Int64s, batch_size: int = 512) -> d
     return {name: float(np.mean([each[name] for each in per_batch])) for name in names}
 
 
-def estimates(
-    names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resamples: int = 2000
-) -> dict[str, Estimate]:
+def estimates(names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resamples: int = 2000) -> dict[str, Estimate]:
     """Return each metric's mean with its 95 % percentile bootstrap interval over users.
 
     Metrics depend on the rank alone, so a resample of users is a multinomial draw over the distinct ranks: the same
@@ -89,6 +87,4 @@ def estimates(
         resampled.append(draws @ table / len(ranks))
     low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975], axis=0)  # [metrics] each
     mean = counts @ table / len(ranks)
-    return {
-        name: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)
-    }
+    return {name: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}

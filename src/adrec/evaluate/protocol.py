@@ -34,6 +34,7 @@ class Evaluation:
         popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
         cutoff: that k.
         ranks: a row a user: ``user``, ``item`` (held out), ``rank`` (from 1).
+
     """
 
     split: str
@@ -90,13 +91,12 @@ def evaluate(
     Raises:
         DataError: where nobody is evaluated: every sequence is too short to be split.
         ConfigError: for a cut-off below 1.
+
     """
     names = metric_names(cutoffs)
     targets = split.targets(part)
     if len(targets.users) == 0:
-        raise DataError(
-            f"the split {split.name!r} has no {part} users: a sequence needs 3 interactions to be split."
-        )
+        raise DataError(f"the split {split.name!r} has no {part} users: a sequence needs 3 interactions to be split.")
     histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
     held_out = dataset.items[targets.positions].astype(np.int64)
     k = min(max(cutoffs), dataset.num_items)

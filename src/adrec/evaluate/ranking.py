@@ -20,6 +20,7 @@ class Ranking:
     Attributes:
         ranks: how many other items score at least as high as the held-out one, int64 [m].
         top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
+
     """
 
     ranks: Int64s
@@ -49,6 +50,7 @@ def ranking(
 
     Raises:
         RunError: where the model's scores are not numbers.
+
     """
     ranks = np.empty(len(histories), dtype=np.int64)
     first = np.zeros((len(histories), top), dtype=np.int64)

@@ -6,6 +6,7 @@ count 0..T-1. Everything is computed once in float64 and used in float32.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ Float64s = NDArray[np.float64]
 def _from_alpha_bar(alpha_bar: Callable[[float], float], num_steps: int, highest: float = 0.999) -> Float64s:
     """Discretise a continuous ``alpha_bar`` over [0, 1]: ``beta_t = 1 - abar((t+1)/T) / abar(t/T)``, at most .999."""
     edges = [alpha_bar(step / num_steps) for step in range(num_steps + 1)]
-    return np.array([min(1 - after / before, highest) for before, after in zip(edges[:-1], edges[1:], strict=True)])
+    return np.array([min(1 - after / before, highest) for before, after in itertools.pairwise(edges)])
 
 
 def _truncated_cosine(num_steps: int) -> Float64s:
@@ -111,7 +112,7 @@ class Schedule:
     @property
     def alpha_bars(self) -> Float64s:
         """``abar_t``, the product of ``1 - beta`` up to t (DDPM eq. 4)."""
-        return np.cumprod(1 - self.betas)
+        return np.cumprod(1 - self.betas, dtype=np.float64)
 
     @property
     def posterior(self) -> tuple[Float64s, Float64s, Float64s]:
@@ -143,8 +144,9 @@ class ForwardProcess(torch.nn.Module):
     def __init__(self, schedule: Schedule, geodesic: bool) -> None:
         super().__init__()
         alpha_bars = torch.from_numpy(schedule.alpha_bars)
-        self.register_buffer("signal", alpha_bars.sqrt().float(), persistent=False)
-        self.register_buffer("noise", (1 - alpha_bars).sqrt().float(), persistent=False)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("signal", alpha_bars.sqrt().to(dtype), persistent=False)
+        self.register_buffer("noise", (1 - alpha_bars).sqrt().to(dtype), persistent=False)
         self.geodesic = geodesic
 
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

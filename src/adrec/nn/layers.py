@@ -14,7 +14,9 @@ Dropout is on exactly where a generator is passed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ class Bucket:
         rows: the flat row in each slot, [b, l]; slots behind a sequence's end repeat a row and are masked.
         last: the slot of each user's last token, [b].
         bias: what is added to the logits, [b, 1, l or 1, l].
+
     """
 
     users: Tensor
@@ -63,6 +66,7 @@ class Layout:
         uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
             published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
             attention padding sees only padding, all alike, so there the weights do not matter.
+
     """
 
     buckets: tuple[Bucket, ...]
@@ -106,7 +110,7 @@ def _bias(
     lengths: NDArray[np.int64], max_length: int, real: NDArray[np.bool_], *, sink: bool, causal: bool
 ) -> NDArray[np.float32]:
     """Return the logit bias [b, 1, l or 1, l]: log p for the sink, never for what must not be seen."""
-    num_users, num_slots = real.shape
+    num_slots = real.shape[1]
     keys = np.where(real, 0.0, NEVER)[:, None, None, :]  # [b, 1, 1, l]
     if sink:
         padding = (max_length - lengths).astype(np.float64)
@@ -161,7 +165,7 @@ class Attention(nn.Module):
                 cache.keys.append(k.contiguous())
                 cache.values.append(v.contiguous())
             mixed.append(self._mix(q, k, v, bucket.bias, rng).transpose(1, 2).reshape(-1, x.shape[1]))
-        return self.output(torch.cat(mixed).index_select(0, layout.slots))  # type: ignore[no-any-return]
+        return self.output(torch.cat(mixed).index_select(0, layout.slots))
 
     def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
         """Attend from each user's last token ``x`` [B, D] to its history in ``cache`` and to itself."""
@@ -174,7 +178,7 @@ class Attention(nn.Module):
             bias = bucket.bias[users, :, bucket.last].unsqueeze(1)  # [b, 1, 1, l]
             own = self._mix(q[bucket.users].unsqueeze(2), keys, values, bias, None)  # [b, H, 1, d]
             mixed[bucket.users] = own.flatten(1)
-        return self.output(mixed)  # type: ignore[no-any-return]
+        return self.output(mixed)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rng: Generator | None) -> Tensor:
         logits = (q * self.scale) @ k.transpose(-2, -1) + bias  # [b, H, l, l]
@@ -213,7 +217,7 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = self.attention_norm(x + dropout(attended, self.dropout, rng))
         inner = dropout(F.gelu(self.expand(x), approximate="tanh"), self.dropout, rng)  # [rows, 4 D]
-        return self.feed_forward_norm(x + dropout(self.contract(inner), self.dropout, rng))  # type: ignore[no-any-return]
+        return self.feed_forward_norm(x + dropout(self.contract(inner), self.dropout, rng))
 
 
 class Blocks(nn.ModuleList):
@@ -221,6 +225,9 @@ class Blocks(nn.ModuleList):
 
     def __init__(self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float) -> None:
         super().__init__(Block(hidden_size, num_heads, dropout) for _ in range(num_blocks))
+
+    def __iter__(self) -> Iterator[Block]:
+        return cast("Iterator[Block]", super().__iter__())
 
     def initialize(self, rng: Generator) -> None:
         """Draw the weights of every block."""

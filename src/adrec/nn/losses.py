@@ -19,6 +19,7 @@ def cross_entropy(x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding
         item_embedding: E, [V + 1, D]; row 0 is padding.
         targets: item numbers, int64 [N].
         padding_class: whether row 0 is one of the classes.
+
     """
     if padding_class:
         return F.cross_entropy(x @ item_embedding.T, targets)
@@ -49,4 +50,4 @@ def project_conflicts(gradients: Sequence[Sequence[Tensor]], order: Sequence[int
         projected.append(g)
     mean = torch.stack(projected).mean(0)
     sizes = [part.numel() for part in gradients[0]]
-    return [part.view_as(like) for part, like in zip(mean.split(sizes), gradients[0], strict=True)]
+    return [part.view_as(like) for part, like in zip(torch.split(mean, sizes), gradients[0], strict=True)]

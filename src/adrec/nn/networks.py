@@ -27,6 +27,7 @@ class Draws:
         t: timesteps, int64 [N], or [B] with noise per sequence.
         eps: unit noise, [N, D].
         condition_kept: which users keep their condition, bool [B]; None keeps all (no guidance).
+
     """
 
     t: Tensor
@@ -46,9 +47,7 @@ class SequenceNetwork(nn.Module):
     def plan(self, batch: PackedBatch) -> Layout:
         """Return where each row of ``batch`` stands in attention."""
         config, device = self.config, self.item_embedding.weight.device
-        return layout(
-            batch.lengths, config.max_length, sink=config.attend_padding, causal=config.causal, device=device
-        )
+        return layout(batch.lengths, config.max_length, sink=config.attend_padding, causal=config.causal, device=device)
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -58,7 +57,7 @@ class SequenceNetwork(nn.Module):
     def embed(self, batch: PackedBatch, plan: Layout) -> Tensor:
         """Return the embedded items of all rows, [rows, D]."""
         rows = self.with_sinks(batch.items, batch.items.new_zeros(()), plan)
-        return self.item_embedding(rows)  # type: ignore[no-any-return]
+        return self.item_embedding(rows)
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
@@ -87,11 +86,11 @@ class SASRecNetwork(SequenceNetwork):
         """Return the output of every token, [N, D]."""
         plan = self.plan(batch)
         h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
-        return self.blocks(h, plan, rng)[: plan.num_tokens]  # type: ignore[no-any-return]
+        return self.blocks(h, plan, rng)[: plan.num_tokens]
 
     def predict(self, batch: PackedBatch) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
-        return self(batch)[batch.cu_seqlens[1:] - 1]  # type: ignore[no-any-return]
+        return self(batch)[batch.cu_seqlens[1:] - 1]
 
 
 class TimeEmbedding(nn.Module):
@@ -115,7 +114,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the embedding of every timestep, [T, D]."""
-        return self.contract(nn.functional.silu(self.expand(self.sinusoids)))  # type: ignore[no-any-return]
+        return self.contract(nn.functional.silu(self.expand(self.sinusoids)))
 
 
 class MLPDecoder(nn.Module):
@@ -135,7 +134,7 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Transform ``z`` [rows, D]."""
-        return self.norm(self.contract(nn.functional.silu(self.expand(z))))  # type: ignore[no-any-return]
+        return self.norm(self.contract(nn.functional.silu(self.expand(z))))
 
 
 def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
@@ -188,16 +187,16 @@ class ADRecNetwork(SequenceNetwork):
     def clean_targets(self, items: Tensor) -> Tensor:
         """Return ``x0 = E[items]``, of length 1 where diffusion is geodesic."""
         x0 = self.item_embedding(items)
-        return unit(x0) if self.config.geodesic else x0  # type: ignore[no-any-return]
+        return unit(x0) if self.config.geodesic else x0
 
     def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
         h = self.history_norm(dropout(self.embed(batch, plan), self.config.embedding_dropout, rng))
-        return self.cam(h, plan, rng)  # type: ignore[no-any-return]
+        return self.cam(h, plan, rng)
 
     def decode(self, z: Tensor, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``ADM(z)`` of every row, [rows, D]."""
-        return self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)  # type: ignore[no-any-return]
+        return self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)
 
     def forward(self, batch: PackedBatch, draws: Draws, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Predict the clean targets from noisy ones: return ``x0_hat`` and ``x0``, [N, D] each."""
@@ -220,15 +219,14 @@ class ADRecNetwork(SequenceNetwork):
         t_rows = self.with_sinks(t, sink_t, plan)
         return self.config.noise_weight * (x_rows + self.time_embedding()[t_rows])
 
-    def predict(
-        self, batch: PackedBatch, noise: Callable[[int], Tensor], num_steps: int | None = None
-    ) -> Tensor:
+    def predict(self, batch: PackedBatch, noise: Callable[[int], Tensor], num_steps: int | None = None) -> Tensor:
         """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
 
         Args:
             batch: histories; their targets are the true next items, clean, at t = 0.
             noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
             num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
+
         """
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)
@@ -268,7 +266,7 @@ class LastTokenDenoiser:
         adm, last = self.network.adm, self.plan.last_rows
         z = self.conditions[branch][last] + noisy  # [B, D]
         if isinstance(adm, MLPDecoder):
-            return adm(z)  # type: ignore[no-any-return]
+            return adm(z)
         if self.caches:
             return adm.step(z, self.plan, self.caches[branch])
-        return adm(self.inputs[branch].index_copy(0, last, z), self.plan)[last]  # type: ignore[no-any-return]
+        return adm(self.inputs[branch].index_copy(0, last, z), self.plan)[last]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from adrec.errors import RunError
 from adrec.files import atomic_file
@@ -58,6 +58,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
     Raises:
         RunError: where the file is missing, cut short or altered.
+
     """
     if not path.is_file():
         raise RunError(f"{path} is missing; the folder is not a complete run.")
@@ -76,22 +77,19 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(tensors, values)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """Return an optimizer's state tensors, named ``<parameter>/<what>``."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """Return an optimizer's state of a network's parameters, named ``<parameter>/<what>``."""
     return {
-        f"{names[parameter]}/{what}": value
-        for parameter, state in optimizer.state.items()
-        for what, value in state.items()
+        f"{name}/{what}": value
+        for name, parameter in network.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
-) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` returned."""
-    for parameter, name in names.items():
-        start = f"{name}/"
-        state = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+    for name, parameter in network.named_parameters():
+        state = Snapshot(tensors).part(name)
         if state:
             # Adam keeps its step count on the CPU and its moments beside the parameter.
             optimizer.state[parameter] = {

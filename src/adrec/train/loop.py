@@ -63,6 +63,7 @@ class Trainer:
 
     Raises:
         DataError: where no user has two interactions to learn from.
+
     """
 
     def __init__(
@@ -237,8 +238,7 @@ class Trainer:
         tensors |= with_prefix("best", self.best) | with_prefix("selected", self.selected)
         if self.network is not None and self.optimizer is not None:
             tensors |= with_prefix("network", self.network.state_dict())
-            names = {parameter: name for name, parameter in self.network.named_parameters()}
-            tensors |= with_prefix("optimizer", optimizer_tensors(self.optimizer, names))
+            tensors |= with_prefix("optimizer", optimizer_tensors(self.optimizer, self.network))
         return Snapshot(tensors, asdict(self.place))
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -254,8 +254,7 @@ class Trainer:
             self.network = self._new_network(stage)
             self.network.load_state_dict(weights)
             self.optimizer = self._new_optimizer(self.network, stage)
-            names = {parameter: name for name, parameter in self.network.named_parameters()}
-            load_optimizer(self.optimizer, names, snapshot.part("optimizer"))
+            load_optimizer(self.optimizer, self.network, snapshot.part("optimizer"))
 
 
 def cosine(stage: StageConfig, epoch: int) -> float:

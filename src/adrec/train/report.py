@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Reporter(Protocol):
@@ -92,7 +99,7 @@ class Live:
             self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown)
             self.console.print(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}{kept}")
         state = f"{self.loss}  [cyan]{self.validation}[/]"
-        self.progress.update(self.task, completed=row["epoch"], state=state)
+        self.progress.update(self.task, completed=float(str(row["epoch"])), state=state)
 
     def end(self, sentence: str) -> None:
         """Print why the stage ended."""

@@ -53,6 +53,7 @@ class RunInfo:
         stages: what each stage did: its name, its epochs and the epoch whose weights were chosen.
         format_version: of the folder.
         adrec_version: that wrote it.
+
     """
 
     data: str
@@ -114,6 +115,7 @@ class Run:
 
         Raises:
             RunError: where there is no run, or a newer version's, or a damaged one.
+
         """
         path = Path(path)
         if not path.is_dir():
@@ -136,6 +138,7 @@ class Run:
 
         Raises:
             DataError: where it is gone or is another one.
+
         """
         place = Path(data) if data else (self.path / self.info.data)
         if not place.is_dir():
@@ -192,6 +195,7 @@ class Run:
 
         Raises:
             RunError: where the run is not finished, or its weights are missing or damaged.
+
         """
         if not self.info.finished:
             raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
@@ -218,8 +222,4 @@ def read_weights(path: Path, config: Config, device: torch.device | None = None)
 
 def refit_config(config: Config, stages: Sequence[Mapping[str, Any]]) -> Config:
     """Return ``config`` with the number of epochs that each finished stage chose."""
-    chosen = {stage["stage"]: stage["chosen_epoch"] for stage in stages}
-    return replace(
-        config,
-        **{name: replace(stage, epochs=chosen.get(name, 0)) for name, stage in config.stages.items()},
-    )
+    return config.with_epochs({stage["stage"]: stage["chosen_epoch"] for stage in stages})

@@ -24,7 +24,11 @@ class Step:
     embedding: Literal["train", "frozen", "decaying"]
 
     def losses(
-        self, network: ADRecNetwork | SASRecNetwork, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self,
+        network: ADRecNetwork | SASRecNetwork,
+        batch: PackedBatch,
+        draws: Draws | None = None,
+        rng: Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return the losses by name; ``draws`` are ADRecNetwork's noise and timesteps, ``rng`` draws the dropout."""
         weight, padding_class = network.item_embedding.weight, network.config.padding_class
@@ -38,7 +42,11 @@ class Step:
         return losses
 
     def gradients(
-        self, network: ADRecNetwork | SASRecNetwork, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self,
+        network: ADRecNetwork | SASRecNetwork,
+        batch: PackedBatch,
+        draws: Draws | None = None,
+        rng: Generator | None = None,
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 

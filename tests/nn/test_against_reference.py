@@ -1,0 +1,285 @@
+"""The packed network equals the slow left-padded restatement on random cases, forward and gradients, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adrec.config import ModelConfig, ScheduleName
+from adrec.data.batch import PackedBatch, history_batch, training_batch
+from adrec.nn.diffusion import Schedule, betas
+from adrec.nn.losses import cross_entropy, squared_error
+from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork, SequenceNetwork
+from adrec.nn.published import from_published
+
+NUM_ITEMS, MAX_LENGTH, SIZE = 9, 6, 8
+SCHEDULES: tuple[ScheduleName, ...] = ("trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a batch of sequences of 2 to L + 3 items, and a seed for weights and noise."""
+
+    config: ModelConfig
+    sequences: list[list[int]]
+    seed: int
+
+    @property
+    def reference_settings(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "diffusion_steps": config.num_train_timesteps,
+            "noise_schedule": config.noise_schedule,
+            "lambda_uncertainty": config.noise_weight,
+            "cfg_scale": config.guidance_scale,
+            "geodesic": config.geodesic,
+            "independent": config.noise_level == "token",
+            "is_causal": config.causal,
+            "rescale_timesteps": True,
+            "dif_decoder": {"attention": "att", "mlp": "mlp"}[config.decoder],
+            "item_num": NUM_ITEMS,
+            "hidden_size": SIZE,
+            "max_len": MAX_LENGTH,
+        }
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    config = ModelConfig(
+        hidden_size=SIZE,
+        max_length=MAX_LENGTH,
+        num_train_timesteps=draw(st.integers(1, 4)),
+        num_inference_steps=1,
+        noise_schedule=draw(st.sampled_from(["trunc_lin", "cosine", "sqrt", "trunc_cos"])),
+        noise_weight=draw(st.sampled_from([0.0, 0.001, 0.5, 2.0])),
+        noise_level=draw(st.sampled_from(["token", "sequence"])),
+        decoder=draw(st.sampled_from(["attention", "mlp"])),
+        causal=draw(st.booleans()),
+        guidance_scale=draw(st.sampled_from([1.0, 2.5])),
+        geodesic=draw(st.booleans()),
+        padding_class=True,
+    )
+    config = replace(config, num_inference_steps=config.num_train_timesteps)
+    sequence = st.lists(st.integers(1, NUM_ITEMS), min_size=2, max_size=MAX_LENGTH + 3)
+    return Case(config, draw(st.lists(sequence, min_size=1, max_size=5)), draw(st.integers(0, 2**31)))
+
+
+def published_names(network: SequenceNetwork) -> dict[str, torch.Tensor]:
+    """Return the network's weights under the published names: the inverse of ``from_published``, built by hand."""
+    theirs = {}
+    for name, value in network.state_dict().items():
+        name = name.replace("cam.", "diffu.ag_encoder.transformer_blocks.")
+        name = name.replace("adm.0.", "diffu.net.decoder.transformer_blocks.0.")
+        name = name.replace("adm.1.", "diffu.net.decoder.transformer_blocks.1.")
+        name = name.replace("adm.expand", "diffu.net.decoder.0").replace("adm.contract", "diffu.net.decoder.2")
+        name = name.replace("adm.norm", "diffu.net.decoder.3")
+        name = name.replace("time_embedding.expand", "diffu.net.time_embed.0")
+        name = name.replace("time_embedding.contract", "diffu.net.time_embed.2")
+        name = name.replace("blocks.0.", "trm_encoder.transformer_blocks.0.") if name.startswith("blocks") else name
+        name = name.replace("blocks.1.", "trm_encoder.transformer_blocks.1.") if name.startswith("blocks") else name
+        name = "LayerNorm" + name.removeprefix("norm") if name.startswith("norm.") else name
+        name = name.replace("history_norm", "hist_norm")
+        if not name.startswith("diffu.net.decoder.0") and not name.startswith("diffu.net.time"):
+            name = name.replace(".expand.", ".feed_forward.w_1.").replace(".contract.", ".feed_forward.w_2.")
+        name = name.replace("attention_norm", "input_sublayer.norm")
+        name = name.replace("feed_forward_norm", "output_sublayer.norm")
+        name = name.replace("attention.output.", "attention.w_layer.")
+        if "query_key_value" in name:
+            for i, part in enumerate(value.chunk(3)):
+                theirs[name.replace("query_key_value", f"linear_layers.{i}")] = part.clone()
+        else:
+            theirs[name] = value.clone()
+    return theirs
+
+
+def network(case: Case, kind: type[ADRecNetwork] | type[SASRecNetwork]) -> ADRecNetwork | SASRecNetwork:
+    rng = torch.Generator().manual_seed(case.seed)
+    torch.set_default_dtype(torch.float64)
+    try:
+        made = kind(case.config, NUM_ITEMS)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    made.initialize(rng)
+    for parameter in made.parameters():  # biases and norms too, so that nothing is 0 or 1 by chance
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=rng, dtype=torch.float64))
+    return made
+
+
+def flat(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lengths = np.array([len(sequence) for sequence in case.sequences])
+    ends = np.cumsum(lengths)
+    return np.concatenate(case.sequences).astype(np.int32), ends - lengths, ends
+
+
+def padded(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """Return packed values [N, ..] left-padded with zeros, [B, L, ..]."""
+    out = values.new_zeros(batch.num_users, MAX_LENGTH, *values.shape[1:])
+    for user, length in enumerate(batch.lengths.tolist()):
+        begin = int(batch.cu_seqlens[user])
+        out[user, MAX_LENGTH - length :] = values[begin : begin + length]
+    return out
+
+
+def noise(case: Case, *shape: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(case.seed + 1)
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    # All is float64 but log p, which is rounded to float32.
+    torch.testing.assert_close(actual, expected, atol=1e-7, rtol=1e-5)
+
+
+def training_draws(case: Case, model: ADRecNetwork, batch: PackedBatch) -> Draws:
+    drawn = model.draw(batch, torch.Generator().manual_seed(case.seed))
+    return replace(drawn, eps=noise(case, len(batch.items), SIZE))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_training(case: Case) -> None:
+    model = network(case, ADRecNetwork)
+    assert isinstance(model, ADRecNetwork)
+    items, starts, ends = flat(case)
+    batch = training_batch(items, starts, ends, MAX_LENGTH)
+    draws = training_draws(case, model, batch)
+    x0_hat, x0 = model(batch, draws)
+    ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
+    mse = squared_error(x0_hat, x0, batch)
+    (ce + mse).backward()
+
+    weights = {name: value.requires_grad_() for name, value in published_names(model).items()}
+    target = padded(batch.targets, batch)
+    t = padded(draws.t, batch) if case.config.noise_level == "token" else draws.t
+    cam_output, expected = reference.train_forward(
+        weights,
+        padded(batch.items, batch),
+        target,
+        padded(draws.eps, batch),
+        t,
+        case.reference_settings,
+        draws.condition_kept,
+    )
+    real = target > 0
+    plan = model.plan(batch)
+    close(model.condition(batch, plan)[: plan.num_tokens], cam_output[real])
+    close(x0_hat, expected[real])
+    their_ce, their_mse = reference.losses(weights, expected, target, case.reference_settings)
+    close(ce, their_ce)
+    close(mse, their_mse)
+    (their_ce + their_mse).backward()
+    zeros = {name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in weights.items()}
+    gradients = from_published(zeros)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        close(parameter.grad, gradients[name])
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_inference(case: Case) -> None:
+    model = network(case, ADRecNetwork)
+    assert isinstance(model, ADRecNetwork)
+    items, starts, ends = flat(case)
+    batch = history_batch(items, starts, ends, MAX_LENGTH)
+    steps = case.config.num_train_timesteps
+    drawn = noise(case, steps + 1, batch.num_users, SIZE)
+    with torch.no_grad():
+        x0 = model.predict(batch, lambda i: drawn[i])
+    spread = drawn[:, :, None].expand(-1, -1, MAX_LENGTH, -1)  # [T + 1, B, L, D]
+    weights = published_names(model)
+    history = padded(batch.items, batch)
+    shifted = torch.where(history[:, :-1] > 0, history[:, 1:], 0)  # what follows a real item
+    shifted = torch.cat([shifted, torch.zeros_like(history[:, :1])], dim=1)
+    step_noise = spread[:steps].flip(0)
+    expected = reference.infer(weights, history, shifted, spread[steps], step_noise, case.reference_settings)
+    close(x0, expected)
+    close(model.scores(x0), reference.scores(weights, expected))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_stage_1(case: Case) -> None:
+    case = replace(case, config=replace(case.config, causal=True))
+    model = network(case, SASRecNetwork)
+    items, starts, ends = flat(case)
+    batch = training_batch(items, starts, ends, MAX_LENGTH)
+    loss = cross_entropy(model(batch), model.item_embedding.weight, batch.targets, padding_class=True)
+    loss.backward()
+    weights = {name: value.requires_grad_() for name, value in published_names(model).items()}
+    output = reference.stage1_forward(weights, padded(batch.items, batch))
+    their_loss = reference.stage1_loss(weights, output, padded(batch.targets, batch))
+    close(loss, their_loss)
+    their_loss.backward()
+    gradients = from_published({name: value.grad for name, value in weights.items() if value.grad is not None})
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        close(parameter.grad, gradients[name])
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.randoms())
+def test_other_users_do_not_matter(case: Case, random: Any) -> None:
+    """A user's output is the same alone, among others, and in any order."""
+    model = network(case, ADRecNetwork)
+    items, starts, ends = flat(case)
+    order = list(range(len(starts)))
+    random.shuffle(order)
+    together = history_batch(items, starts[order], ends[order], MAX_LENGTH)
+    drawn = noise(case, case.config.num_train_timesteps + 1, SIZE)
+    with torch.no_grad():
+        outputs = model.predict(together, lambda i: drawn[i].expand(len(order), SIZE))
+        for row, user in enumerate(order):
+            alone = history_batch(items, starts[[user]], ends[[user]], MAX_LENGTH)
+            close(model.predict(alone, lambda i: drawn[i].expand(1, SIZE))[0], outputs[row])
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_without_padding_no_sink_is_seen(case: Case) -> None:
+    """Where padding is not attended, the padding row of E changes nothing but its own score."""
+    case = replace(case, config=replace(case.config, attend_padding=False))
+    model = network(case, ADRecNetwork)
+    items, starts, ends = flat(case)
+    batch = history_batch(items, starts, ends, MAX_LENGTH)
+    drawn = noise(case, case.config.num_train_timesteps + 1, len(starts), SIZE)
+    with torch.no_grad():
+        before = model.predict(batch, lambda i: drawn[i])
+        model.item_embedding.weight[0] += 1
+        close(model.predict(batch, lambda i: drawn[i]), before)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 11, 20, 32, 1000])
+def test_schedules(name: ScheduleName, num_steps: int) -> None:
+    try:
+        expected = reference.betas(name, num_steps)
+    except ValueError:
+        expected = None
+    if expected is None or float(expected.max()) > 1:
+        with pytest.raises(Exception, match="num_train_timesteps"):
+            betas(name, num_steps)
+        return
+    schedule = Schedule.create(name, num_steps)
+    np.testing.assert_allclose(schedule.betas, expected, rtol=1e-9, atol=1e-12)
+    for mine, theirs in zip(schedule.posterior, reference.posterior_coefficients(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 31, 32])
+def test_respaced_chains_keep_the_marginals(num_steps: int) -> None:
+    whole = Schedule.create("trunc_lin", 32)
+    chain = whole.respaced(num_steps)
+    assert len(chain.timesteps) == num_steps
+    assert chain.timesteps[-1] == 31
+    assert (np.diff(chain.timesteps) > 0).all()
+    np.testing.assert_allclose(chain.alpha_bars, whole.alpha_bars[chain.timesteps], rtol=1e-9)
+    of_x0, of_xt, variance = chain.posterior
+    np.testing.assert_allclose((of_x0[0], of_xt[0], variance[0]), (1, 0, 0), atol=1e-12)
