@@ -1,4 +1,7 @@
-"""The command line: one thin function per verb."""
+"""The command line: one thin function per verb.
+
+Verbs import what needs PyTorch themselves: it takes seconds, which ``adrec --help`` and a mistyped path should not.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
+import polars as pl
 import typer
 from rich.console import Console
 
-from adrec import workflow
 from adrec._version import __version__
 from adrec.config import PRESETS, parse_changes, preset
-from adrec.console import counter, evaluation_notes, evaluation_table, frame_table
+from adrec.console import counter, evaluation_notes, evaluation_table, frame_table, preparation
+from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.errors import ConfigError, UserError
 from adrec.files import check_folder, write_json
-from adrec.model import make_config
+from adrec.tables import check_output, write_table
 
 app = typer.Typer(
     add_completion=False,
@@ -85,7 +88,8 @@ def prepare(
         min_item=min_item,
         name=name,
     )
-    for line in workflow.prepare_folder(dataset, out, overwrite=overwrite):
+    write_dataset(dataset, out, overwrite=overwrite)
+    for line in preparation(dataset.info, out):
         _console(quiet).print(line)
 
 
@@ -106,6 +110,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train the three stages; an interrupted run goes on with --resume and loses nothing."""
+    from adrec import workflow
+    from adrec.model import make_config
+
     console = _console(quiet)
     if resume is not None:
         if data is not None or out is not None:
@@ -130,6 +137,8 @@ def refit(
     quiet: Quiet = False,
 ) -> None:
     """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
+    from adrec import workflow
+
     console = _console(quiet)
     workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
     console.print(f"Next: adrec recommend {out}")
@@ -149,6 +158,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
+    from adrec import workflow
+
     console = _console(quiet)
     _use_threads(threads)
     with counter(console) as progress:
@@ -201,9 +212,11 @@ def recommend(
     quiet: Quiet = False,
 ) -> None:
     """Recommend items to users of the data set, or to people never seen in training."""
+    from adrec import workflow
+
     console = _console(quiet)
     _use_threads(threads)
-    workflow.check_output(out)
+    check_output(out)
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
         result = workflow.recommend(
@@ -237,7 +250,9 @@ def similar(
     quiet: Quiet = False,
 ) -> None:
     """Find the items whose embeddings are nearest to an item's."""
-    workflow.check_output(out)
+    from adrec import workflow
+
+    check_output(out)
     _emit(workflow.similar(run, item, k, data=data), out, output_format, _console(quiet))
 
 
@@ -258,16 +273,16 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train on real MovieLens ratings and recommend films by title, in minutes."""
-    from adrec.demo import run_demo  # noqa: PLC0415 - needs the extra `demo`
+    from adrec.demo import run_demo
 
     _use_threads(threads)
     run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False))
 
 
-def _emit(table: workflow.Frame, out: Path | None, output_format: str | None, console: Console) -> None:
+def _emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:
     """Write a result to its file, or show it on standard output."""
     if out is not None:
-        workflow.write_table(table, out)
+        write_table(table, out)
         console.print(f"{table.height:,} rows written to {out}")
     elif output_format == "csv":
         sys.stdout.write(table.write_csv())
@@ -285,6 +300,8 @@ def _cutoffs(text: str) -> list[int]:
 
 
 def _use_threads(threads: int | None) -> None:
+    import torch
+
     if threads is not None:
         torch.set_num_threads(threads)
 

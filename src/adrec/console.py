@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -16,13 +18,24 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from adrec.evaluate.protocol import Evaluation
+from adrec.data.dataset import DatasetInfo
+
+if TYPE_CHECKING:
+    from adrec.evaluate.protocol import Evaluation
 
 
 def counter(console: Console) -> Progress:
     """Return a transient progress bar that counts users; nothing where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+
+
+def preparation(info: DatasetInfo, out: Path) -> Iterator[str]:
+    """Yield what to tell about a data set that was prepared into ``out``."""
+    yield "columns: " + ", ".join(f"{role} = {column!r}" for role, column in info.columns.items())
+    yield f"read {info.num_read:,} interactions, kept {info.num_interactions:,}"
+    yield f"{info.num_users:,} users, {info.num_items:,} items: {out}"
+    yield f"Next: adrec train {out} --out runs/{info.name}"
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

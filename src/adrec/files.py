@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,19 +29,18 @@ def _sync(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it replaces ``path`` in one step.
 
-    When the block raises, ``path`` stays as it was and the temporary file is removed.
+    When the block raises, ``path`` stays as it was and the temporary file is removed. Its name is always the same, so
+    what a killed process left there is replaced by the next write.
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary.write_bytes(b"")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; choose another place.") from error
-    os.close(descriptor)
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -81,19 +79,19 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_folder(path, overwrite=overwrite)
+    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; choose another --out.") from error
     try:
         yield temporary
-        temporary.chmod(0o755)
         for file in temporary.rglob("*"):
             _sync(file)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / path.name)
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
             temporary.replace(path)
             shutil.rmtree(old)
         else:

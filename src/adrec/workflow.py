@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,36 +12,20 @@ import torch
 from rich.console import Console
 
 from adrec.config import Config
-from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
-from adrec.files import atomic_file
 from adrec.model import ADRec, find_device
 from adrec.recommend import NetworkScorer
 from adrec.recommender import Recommendations
+from adrec.tables import write_table
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
 from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config
 
 Frame = pl.DataFrame
-
-WRITERS: Mapping[str, Callable[[Frame, Path], Any]] = {
-    ".csv": lambda table, path: table.write_csv(path),
-    ".jsonl": lambda table, path: table.write_ndjson(path),
-    ".parquet": lambda table, path: table.write_parquet(path),
-}
-
-
-def prepare_folder(dataset: Dataset, out: Path, *, overwrite: bool) -> Iterator[str]:
-    """Write a prepared data set; yield what to tell about it."""
-    write_dataset(dataset, out, overwrite=overwrite)
-    info = dataset.info
-    yield "columns: " + ", ".join(f"{role} = {column!r}" for role, column in info.columns.items())
-    yield f"read {info.num_read:,} interactions, kept {info.num_interactions:,}"
-    yield f"{info.num_users:,} users, {info.num_items:,} items: {out}"
-    yield f"Next: adrec train {out} --out runs/{info.name}"
 
 
 def _announce(console: Console, trainer: Trainer, config: Config, path: Path) -> None:
@@ -209,16 +193,3 @@ def similar(path: Path, items: Sequence[str], k: int, *, data: Path | None) -> F
     """Return the items nearest to each of ``items``."""
     table: Frame = ADRec.load(path, data=data).similar_items(list(items), k)
     return table
-
-
-def check_output(out: Path | None) -> None:
-    """Raise :class:`ConfigError` where ``out`` has an ending that cannot be written, before any work is done."""
-    if out is not None and out.suffix not in WRITERS:
-        raise ConfigError(f"--out {out} should end in one of {', '.join(WRITERS)}.")
-
-
-def write_table(table: Frame, out: Path) -> None:
-    """Write ``table`` as CSV, JSON lines or Parquet, by the ending of ``out``, atomically."""
-    check_output(out)
-    with atomic_file(out) as temporary:
-        WRITERS[out.suffix](table, temporary)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from adrec.config import ModelConfig, ScheduleName
 from adrec.data.batch import PackedBatch, history_batch, training_batch
 from adrec.nn.diffusion import Schedule, betas
@@ -71,26 +71,35 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(config, draw(st.lists(sequence, min_size=1, max_size=5)), draw(st.integers(0, 2**31)))
 
 
+def published_name(ours: str) -> str:
+    """Return the published name of one of our weights: the inverse of ``from_published``, written by hand."""
+    part, _, rest = ours.partition(".")
+    if part in ("cam", "blocks", "adm") and rest[0].isdigit():
+        stack = {"cam": "diffu.ag_encoder", "adm": "diffu.net.decoder", "blocks": "trm_encoder"}[part]
+        inner = {
+            "attention.output": "attention.w_layer",
+            "expand": "feed_forward.w_1",
+            "contract": "feed_forward.w_2",
+            "attention_norm": "input_sublayer.norm",
+            "feed_forward_norm": "output_sublayer.norm",
+        }
+        number, _, layer = rest.partition(".")
+        layer, _, kind = layer.rpartition(".")
+        return f"{stack}.transformer_blocks.{number}.{inner.get(layer, layer)}.{kind}"
+    mlp = {"expand": "0", "contract": "2", "norm": "3"}
+    layer, _, kind = rest.partition(".")
+    if part == "adm":
+        return f"diffu.net.decoder.{mlp[layer]}.{kind}"
+    if part == "time_embedding":
+        return f"diffu.net.time_embed.{mlp[layer]}.{kind}"
+    return {"history_norm": "hist_norm", "norm": "LayerNorm"}.get(part, part) + f".{rest}"
+
+
 def published_names(network: SequenceNetwork) -> dict[str, torch.Tensor]:
-    """Return the network's weights under the published names: the inverse of ``from_published``, built by hand."""
+    """Return the network's weights under the published names."""
     theirs = {}
-    for name, value in network.state_dict().items():
-        name = name.replace("cam.", "diffu.ag_encoder.transformer_blocks.")
-        name = name.replace("adm.0.", "diffu.net.decoder.transformer_blocks.0.")
-        name = name.replace("adm.1.", "diffu.net.decoder.transformer_blocks.1.")
-        name = name.replace("adm.expand", "diffu.net.decoder.0").replace("adm.contract", "diffu.net.decoder.2")
-        name = name.replace("adm.norm", "diffu.net.decoder.3")
-        name = name.replace("time_embedding.expand", "diffu.net.time_embed.0")
-        name = name.replace("time_embedding.contract", "diffu.net.time_embed.2")
-        name = name.replace("blocks.0.", "trm_encoder.transformer_blocks.0.") if name.startswith("blocks") else name
-        name = name.replace("blocks.1.", "trm_encoder.transformer_blocks.1.") if name.startswith("blocks") else name
-        name = "LayerNorm" + name.removeprefix("norm") if name.startswith("norm.") else name
-        name = name.replace("history_norm", "hist_norm")
-        if not name.startswith("diffu.net.decoder.0") and not name.startswith("diffu.net.time"):
-            name = name.replace(".expand.", ".feed_forward.w_1.").replace(".contract.", ".feed_forward.w_2.")
-        name = name.replace("attention_norm", "input_sublayer.norm")
-        name = name.replace("feed_forward_norm", "output_sublayer.norm")
-        name = name.replace("attention.output.", "attention.w_layer.")
+    for ours, value in network.state_dict().items():
+        name = published_name(ours)
         if "query_key_value" in name:
             for i, part in enumerate(value.chunk(3)):
                 theirs[name.replace("query_key_value", f"linear_layers.{i}")] = part.clone()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.stats
 import torch
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 from torch import Tensor
 
 from adrec.config import ScheduleName
@@ -49,7 +49,7 @@ def _piecewise_linear(num_steps: int, scale: float) -> Float64s:
 
 def _beta_quantiles(num_steps: int, a: float = 0.3, b: float = 10.0) -> Float64s:
     """``abar(k / T)`` is the quantile 1 - k / T of a Beta(a, b) distribution, with the published a and b."""
-    quantiles = scipy.stats.beta.ppf(1 - np.arange(num_steps + 1) / num_steps, a, b)
+    quantiles = betaincinv(a, b, 1 - np.arange(num_steps + 1) / num_steps)
     return 1 - quantiles[1:] / quantiles[:-1]
 
 

@@ -7,7 +7,7 @@ timesteps come in as tensors, drawn outside; dropout is on exactly where a gener
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -270,3 +270,15 @@ class LastTokenDenoiser:
         if self.caches:
             return adm.step(z, self.plan, self.caches[branch])
         return adm(self.inputs[branch].index_copy(0, last, z), self.plan)[last]
+
+
+NETWORKS: Mapping[str, type[ADRecNetwork] | type[SASRecNetwork]] = {"adrec": ADRecNetwork, "sasrec": SASRecNetwork}
+
+
+def make_network(kind: str, config: ModelConfig, num_items: int) -> ADRecNetwork | SASRecNetwork:
+    """Return a network of a kind of :data:`NETWORKS`, with weights still to be drawn or loaded.
+
+    PyTorch's layers draw weights from the global generator when they are made; it is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return NETWORKS[kind](config, num_items)

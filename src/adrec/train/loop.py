@@ -24,7 +24,7 @@ from adrec.data.split import Split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import ranking
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
 from adrec.recommend import Histories, NetworkScorer
 from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
@@ -142,8 +142,7 @@ class Trainer:
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
 
     def _new_network(self, stage: StageConfig) -> Network:
-        kind = SASRecNetwork if stage.network == "sasrec" else ADRecNetwork
-        return kind(self.config.model, self.dataset.num_items).to(self.device)
+        return make_network(stage.network, self.config.model, self.dataset.num_items).to(self.device)
 
     @staticmethod
     def _new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:

@@ -27,7 +27,7 @@ from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, leave_one_out, no_split
 from adrec.errors import DataError, RunError
 from adrec.files import atomic_folder, write_bytes, write_json
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Network, Trainer
 from adrec.train.report import Reporter
@@ -211,8 +211,7 @@ def write_weights(path: Path, network: Network) -> None:
 def read_weights(path: Path, config: Config, device: torch.device | None = None) -> Network:
     """Return the network that :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
     snapshot = read_snapshot(path)
-    kind = ADRecNetwork if snapshot.values["network"] == "adrec" else SASRecNetwork
-    network = kind(config.model, snapshot.values["num_items"])
+    network = make_network(snapshot.values["network"], config.model, snapshot.values["num_items"])
     try:
         network.load_state_dict(dict(snapshot.tensors))
     except RuntimeError as error:

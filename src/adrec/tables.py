@@ -1,0 +1,31 @@
+"""Tables out: CSV, JSON lines or Parquet, by the ending of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from adrec.errors import ConfigError
+from adrec.files import atomic_file
+
+WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".csv": lambda table, path: table.write_csv(path),
+    ".jsonl": lambda table, path: table.write_ndjson(path),
+    ".parquet": lambda table, path: table.write_parquet(path),
+}
+
+
+def check_output(out: Path | None) -> None:
+    """Raise :class:`ConfigError` where ``out`` has an ending that cannot be written, before any work is done."""
+    if out is not None and out.suffix not in WRITERS:
+        raise ConfigError(f"--out {out} should end in one of {', '.join(WRITERS)}.")
+
+
+def write_table(table: pl.DataFrame, out: Path) -> None:
+    """Write ``table`` to ``out`` atomically."""
+    check_output(out)
+    with atomic_file(out) as temporary:
+        WRITERS[out.suffix](table, temporary)

@@ -1,0 +1,62 @@
+"""What several test files share: small data with a known answer, a configuration that trains in moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from adrec.config import Config, preset
+from adrec.data.dataset import Dataset
+from adrec.data.prepare import prepare
+
+torch.set_num_threads(1)
+
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_heads": 2,
+    "max_length": 8,
+    "num_train_timesteps": 4,
+    "num_inference_steps": 4,
+    "batch_size": 16,
+    "pretrain.first_evaluation": 2,
+    "pretrain.evaluate_every": 2,
+    "finetune.evaluate_every": 2,
+}
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """Return a maker of small configurations; changes are given by key."""
+
+    def make(epochs: tuple[int, int, int] = (3, 2, 3), **changes: Any) -> Config:
+        counts = dict(zip(("pretrain.epochs", "align.epochs", "finetune.epochs"), epochs, strict=True))
+        return preset(changes={**TINY, **counts, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+    return make
+
+
+def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.DataFrame:
+    """Return interactions in which every item is followed by the next one, from a random start: the answer is known."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(num_users):
+        start, length = rng.integers(num_items), rng.integers(5, 12)
+        rows += [(f"user {user}", f"item {(start + step) % num_items}", step) for step in range(length)]
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+@pytest.fixture
+def interactions() -> pl.DataFrame:
+    """Return the table of :func:`cyclic_table`."""
+    return cyclic_table()
+
+
+@pytest.fixture
+def dataset(interactions: pl.DataFrame) -> Dataset:
+    """Return the prepared data set of :func:`cyclic_table`."""
+    return prepare(interactions)

@@ -1,0 +1,286 @@
+"""Tables in: formats, columns by name, ids, times, and one sentence for whatever cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+
+from adrec.data.read import read_interactions
+from adrec.errors import DataError
+
+HEADER = b"user_id,item_id,timestamp\n"
+TABLE = pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "timestamp": [5, 6]})
+
+
+def write(folder: Path, content: bytes, name: str = "r.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def rows(source: Any, **columns: Any) -> list[tuple[Any, ...]]:
+    return read_interactions(source, **columns).table.rows()
+
+
+def changed(**columns: Any) -> pl.DataFrame:
+    return TABLE.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.csv", HEADER + b"7,a,1\n7,b,2\n"),
+        ("r.CSV", HEADER + b"7,a,1\n7,b,2"),
+        ("r.csv", b"\xef\xbb\xbf" + (HEADER + b"7,a,1\n7,b,2\n").replace(b"\n", b"\r\n")),
+        ("r.csv", (HEADER + b"7,a,1\n7,b,2\n").replace(b",", b";")),
+        ("r.csv", (HEADER + b"7,a,1\n7,b,2\n").replace(b",", b"\t")),
+        ("r.tsv", (HEADER + b"7,a,1\n7,b,2\n").replace(b",", b"\t")),
+        ("r.csv", b'"user_id","item_id",note,"timestamp"\n"7","a","x, ""y""",1\n7,b,,2\n'),
+    ],
+)
+def test_text_formats(tmp_path: Path, name: str, content: bytes) -> None:
+    assert rows(write(tmp_path, content, name)) == [(7, "a", 1), (7, "b", 2)]
+
+
+def test_parquet_and_what_is_told_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    TABLE.with_columns(extra=pl.lit("x")).write_parquet(path)
+    read = read_interactions(str(path), item="item_id")
+    assert read.table.rows() == [(1, 3, 5), (2, 4, 6)]
+    assert read.columns == {"user": "user_id", "item": "item_id", "time": "timestamp"}
+    assert read.guessed == ("user", "time")
+    assert (read.kind, read.source, read.time_kind) == ("path", str(path), "integer")
+    assert read.sha256 is not None
+    assert len(read.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (TABLE, "polars"),
+        (TABLE.lazy(), "polars"),
+        (TABLE.to_pandas(), "pandas"),
+        (TABLE.to_arrow(), "pyarrow"),
+    ],
+)
+def test_frames(source: Any, kind: str) -> None:
+    read = read_interactions(source)
+    assert (read.kind, read.sha256) == (kind, None)
+    assert read.table.rows() == [(1, 3, 5), (2, 4, 6)]
+    assert read.table.schema == {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64}
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "time"),
+    [
+        ("reviewerID", "asin", "unixReviewTime"),
+        ("userId", "movieId", "timestamp"),
+        ("user_id:token", "item_id:token", "timestamp:float"),
+        ("visitor_id", "parent_asin", "event_time"),
+        ("SESSION_ID", "Product_ID", "created_at"),
+        ("uid", "iid", "ts"),
+    ],
+)
+def test_columns_are_found_by_usual_names(user: str, item: str, time: str) -> None:
+    read = read_interactions(pl.DataFrame({"other": ["x"], time: [1], item: ["i"], user: ["u"]}))
+    assert read.columns == {"user": user, "item": item, "time": time}
+    assert read.table.rows() == [("u", "i", 1)]
+
+
+def test_a_name_that_is_given_wins_and_the_likelier_usual_name_comes_first() -> None:
+    table = changed(uid=[8, 9], session_id=["a", "b"])
+    assert read_interactions(table).columns["user"] == "user_id"
+    assert read_interactions(table, user="session_id").table["user"].to_list() == ["a", "b"]
+
+
+def test_rating_is_read_where_it_is_named_or_needed() -> None:
+    table = changed(rating=["5", "2.5"])
+    assert "rating" not in read_interactions(table).table.columns
+    assert read_interactions(table, need_rating=True).table["rating"].to_list() == [5.0, 2.5]
+    assert read_interactions(table, rating="rating").table["rating"].dtype == pl.Float64
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["12", "-3"], [12, -3]),
+        (["0", "9223372036854775807"], [0, 2**63 - 1]),
+        (["007", "8"], ["007", "8"]),
+        (["-0", "8"], ["-0", "8"]),
+        (["+1", "8"], ["+1", "8"]),
+        (["1.0", "8"], ["1.0", "8"]),
+        (["9223372036854775808", "8"], ["9223372036854775808", "8"]),
+        ([" a ", "ü 🎬"], [" a ", "ü 🎬"]),
+        ([" 1", "8"], [" 1", "8"]),
+    ],
+)
+def test_ids_of_text_files_are_integers_only_where_all_are_printed_as_integers(
+    tmp_path: Path, texts: list[str], expected: list[Any]
+) -> None:
+    content = HEADER.decode() + "".join(f"{text},a,1\n" for text in texts)
+    assert [user for user, *_ in rows(write(tmp_path, content.encode()))] == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pl.Series([1, 2], dtype=pl.UInt8), [1, 2]),
+        (pl.Series([1.0, -2.0]), [1, -2]),
+        (pl.Series(["1", "2"]), ["1", "2"]),
+        (pl.Series(["x", "y"], dtype=pl.Categorical), ["x", "y"]),
+        (pl.Series(["x", "y"], dtype=pl.Enum(["x", "y"])), ["x", "y"]),
+    ],
+)
+def test_ids_of_frames_keep_their_kind(values: pl.Series, expected: list[Any]) -> None:
+    assert read_interactions(changed(user_id=values)).table["user"].to_list() == expected
+
+
+def test_pandas_texts_categories_and_nullable_integers() -> None:
+    frame = pd.DataFrame(
+        {
+            "user_id": pd.Series(["ann", "bob"], dtype=object),
+            "item_id": pd.Series(["x", "y"], dtype="category"),
+            "timestamp": pd.Series([5, 6], dtype="Int64"),
+        }
+    )
+    assert rows(frame) == [("ann", "x", 5), ("bob", "y", 6)]
+
+
+NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 10**6
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "kind"),
+    [
+        ("12", 12, "integer"),
+        ("-1e3", -1000, "integer"),
+        ("1.5", 1.5, "float"),
+        ("2024-05-01", NOON - 12 * 3600 * 10**6, "microseconds"),
+        ("2024-05-01 12:00", NOON, "microseconds"),
+        ("2024-05-01T12:00:00", NOON, "microseconds"),
+        ("2024-05-01 12:00:00.000001", NOON + 1, "microseconds"),
+        ("2024-05-01T12:00:00Z", NOON, "microseconds"),
+        ("2024-05-01T14:00:00+02:00", NOON, "microseconds"),
+    ],
+)
+def test_times_of_texts(tmp_path: Path, text: str, expected: float, kind: str) -> None:
+    read = read_interactions(write(tmp_path, HEADER + f"1,2,{text}\n".encode()))
+    assert (read.table["time"].to_list(), read.time_kind) == ([expected], kind)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "kind"),
+    [
+        ([1.0, 2.0], [1, 2], "integer"),
+        ([1.5, 2.0], [1.5, 2.0], "float"),
+        ([date(1970, 1, 2), date(1970, 1, 1)], [86400 * 10**6, 0], "microseconds"),
+        (pl.Series([1000, 2999]).cast(pl.Datetime("ns", "Europe/Rome")), [1, 2], "microseconds"),
+    ],
+)
+def test_times_of_frames(values: Any, expected: list[float], kind: str) -> None:
+    read = read_interactions(changed(timestamp=values))
+    assert (read.table["time"].to_list(), read.time_kind) == (expected, kind)
+
+
+BAD_FILES = {
+    "empty": ("r.csv", b"", ["empty"]),
+    "header alone": ("r.csv", HEADER, ["no rows"]),
+    "unknown ending": ("r.xlsx", b"x", [".csv", ".parquet"]),
+    "gzip": ("r.csv", gzip.compress(HEADER), ["gzip", "decompress"]),
+    "Parquet as CSV": ("r.csv", b"PAR1xxxxPAR1", ["Parquet"]),
+    "bytes as CSV": ("r.csv", bytes(range(256)) * 8, []),
+    "UTF-16": ("r.csv", "user_id,item_id\n".encode("utf-16"), []),
+    "not UTF-8": ("r.csv", HEADER + b"1,2,3\n1,\xff,3\n", ["line 3", "UTF-8"]),
+    "header not UTF-8": ("r.csv", b"user\xff,item\n1,2\n", ["line 1", "UTF-8"]),
+    "text as Parquet": ("r.parquet", b"hello " * 9, ["Parquet"]),
+    "long row": ("r.csv", HEADER + b"1,2,3\n1,2,3,4\n", ["line 3", "4 fields", "3"]),
+    "short row": ("r.csv", HEADER + b"1,2,3\n1,2\n", ["line 3", "'timestamp'", "missing"]),
+    "open quote": ("r.csv", HEADER + b'1,"2,3\n1,2,3\n', ["quote"]),
+    "column twice": ("r.csv", b"user_id,item_id,item_id\n1,2,3\n", ["two columns", "'item_id'", "line 1"]),
+    "no user": ("r.csv", HEADER + b"1,2,3\n,2,3\n", ["line 3", "'user_id'", "missing"]),
+    "quoted nothing": ("r.csv", HEADER + b'1,2,3\n1,"",3\n', ["line 3", "'item_id'", "missing"]),
+    "no time": ("r.csv", HEADER + b"1,2,\n", ["line 2", "'timestamp'", "missing"]),
+    "unreadable time": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,05/02/2024\n", ["line 3", "'timestamp'", "05/02/2024"]),
+    "mixed times": ("r.csv", HEADER + b"1,2,17\n1,2,2024-05-01\n", ["line 3", "2024-05-01"]),
+    "no such day": ("r.csv", HEADER + b"1,2,2024-02-30\n", ["line 2", "2024-02-30"]),
+    "infinite time": ("r.csv", HEADER + b"1,2,inf\n", ["line 2", "inf"]),
+    "column missing": ("r.csv", b"user_id,item_id,when\n1,2,3\n", ["time", "'when'", "--time"]),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_gets_one_sentence(tmp_path: Path, name: str, content: bytes, said: list[str]) -> None:
+    path = write(tmp_path, content, name)
+    with pytest.raises(DataError) as error:
+        read_interactions(path)
+    sentence = str(error.value)
+    assert sentence.startswith(str(path))
+    assert "\n" not in sentence
+    assert all(part in sentence for part in said), sentence
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_truncated_parquet_file(tmp_path: Path) -> None:
+    TABLE.write_parquet(tmp_path / "whole.parquet")
+    path = write(tmp_path, (tmp_path / "whole.parquet").read_bytes()[:-9], "cut.parquet")
+    with pytest.raises(DataError, match=r"cut\.parquet"):
+        read_interactions(path)
+
+
+def test_no_file_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        read_interactions(tmp_path / "r.csv")
+    with pytest.raises(DataError, match="an empty folder"):
+        read_interactions(tmp_path)
+    write(tmp_path, b"x")
+    with pytest.raises(DataError, match="a folder; name a file"):
+        read_interactions(tmp_path)
+
+
+BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "null user": ({"user_id": ["a", None]}, ["row 2", "'user_id'"]),
+    "all null": ({"item_id": [None, None]}, ["row 1", "'item_id'"]),
+    "NaN user": ({"user_id": [1.0, float("nan")]}, ["row 2", "'user_id'"]),
+    "empty category": ({"user_id": pl.Series(["a", ""], dtype=pl.Categorical)}, ["row 2", "'user_id'"]),
+    "half user": ({"user_id": [1.0, 2.5]}, ["row 2", "'user_id'", "2.5"]),
+    "infinite user": ({"user_id": [1.0, float("inf")]}, ["row 2", "'user_id'"]),
+    "too large": ({"user_id": pl.Series([1, 2**63], dtype=pl.UInt64)}, ["row 2", "'user_id'", str(2**63)]),
+    "true user": ({"user_id": [True, False]}, ["'user_id'", "Boolean"]),
+    "list": ({"item_id": [[1], [2]]}, ["'item_id'", "List"]),
+    "infinite time": ({"timestamp": [1.5, float("inf")]}, ["row 2", "'timestamp'"]),
+    "true time": ({"timestamp": [True, False]}, ["'timestamp'", "Boolean"]),
+}
+
+
+@pytest.mark.parametrize(("columns", "said"), BAD_FRAMES.values(), ids=BAD_FRAMES)
+def test_a_bad_column_gets_one_sentence(columns: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(DataError) as error:
+        read_interactions(changed(**columns))
+    assert all(part in str(error.value) for part in ["the polars table", *said]), str(error.value)
+
+
+def test_ratings_that_are_no_numbers() -> None:
+    with pytest.raises(DataError, match=r"row 2, column 'rating'.*'good'"):
+        read_interactions(changed(rating=["5", "good"]), rating="rating")
+    with pytest.raises(DataError, match="no rating column"):
+        read_interactions(TABLE, need_rating=True)
+
+
+def test_a_column_that_is_not_there_names_the_likely_one() -> None:
+    with pytest.raises(DataError, match=r"'usr_id' \(did you mean 'user_id'\?\).*'item_id'"):
+        read_interactions(TABLE, user="usr_id")
+
+
+def test_other_things_are_refused() -> None:
+    with pytest.raises(DataError, match="type dict"):
+        read_interactions({"user_id": [1]})
+    with pytest.raises(DataError, match="no rows"):
+        read_interactions(TABLE.clear())
+    with pytest.raises(DataError, match=r"'user_id'|one type"):
+        read_interactions(pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2], "timestamp": [1, 2]}))

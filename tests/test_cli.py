@@ -1,0 +1,259 @@
+"""The command line as users meet it: each verb, its outputs, and bad input in one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import adrec as package
+from command import TRAIN_FAST, adrec, refused
+from conftest import cyclic_table
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a table, a prepared data set and a trained run."""
+    folder = tmp_path_factory.mktemp("work")
+    cyclic_table().write_csv(folder / "table.csv")
+    assert adrec("prepare", "table.csv", "--out", "data", cwd=folder).returncode == 0
+    result = adrec("train", "data", "--out", "run", "--max-epochs", "7", *TRAIN_FAST, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_version() -> None:
+    assert adrec("--version").stdout == f"adrec {package.__version__}\n"
+
+
+def test_prepare_tells_what_it_read(work: Path, tmp_path: Path) -> None:
+    result = adrec("prepare", work / "table.csv", "--out", tmp_path / "data", "--min-item", "2")
+    assert result.stdout == ""
+    for part in ("user = 'user_id'", "item = 'item_id'", "time = 'timestamp'", "60 users, 12 items"):
+        assert part in result.stderr
+    assert names(tmp_path / "data") == {
+        *("items.npy", "offsets.npy", "times.npy", "users.parquet", "items.parquet", "dataset.json")
+    }
+
+
+def test_quiet_says_nothing(work: Path, tmp_path: Path) -> None:
+    result = adrec("prepare", work / "table.csv", "--out", tmp_path / "data", "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_run_keeps_everything(work: Path) -> None:
+    assert names(work / "run") >= {"config.json", "run.json", "metrics.jsonl", "weights.safetensors"}
+    assert "state.safetensors" not in names(work / "run")
+    config = json.loads((work / "run" / "config.json").read_text())
+    assert config["model"]["hidden_size"] == 16
+    rows = [json.loads(line) for line in (work / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows] == ["pretrain"] * 7 + ["align"] * 5 + ["finetune"] * 7
+    assert all(row["loss"]["ce"] > 0 for row in rows)
+    info = json.loads((work / "run" / "run.json").read_text())
+    assert info["finished"] is True
+    assert info["seed"] == 2025
+    assert info["environment"]["torch"]
+
+
+def test_evaluate(work: Path) -> None:
+    result = adrec("evaluate", "run", "--json", "out.json", "--k", "1,5", "--batch-means", cwd=work)
+    assert "ndcg@5" in result.stdout
+    assert "95 % interval" in result.stdout
+    value = json.loads((work / "out.json").read_text())
+    assert (value["split"], value["part"], value["users"]) == ("leave-one-out", "test", 60)
+    estimate = value["metrics"]["ndcg@5"]
+    assert 0 <= estimate["low"] <= estimate["mean"] <= estimate["high"] <= 1
+    assert value["batch_means"]["ndcg@5"] == pytest.approx(estimate["mean"])
+    ranks = pl.read_parquet(work / "run" / "ranks-test.parquet")
+    assert ranks.columns == ["user", "item", "rank"]
+    assert (ranks["rank"] <= 5).mean() == pytest.approx(value["metrics"]["hr@5"]["mean"])
+    filtered = adrec("evaluate", "run", "--on", "validation", "--filter-seen", cwd=work)
+    assert "seen items left out" in filtered.stdout
+    assert "ranks-validation-filter-seen.parquet" in names(work / "run")
+
+
+def test_recommend_on_standard_output(work: Path) -> None:
+    result = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "csv", cwd=work)
+    table = pl.read_csv(result.stdout.encode())
+    assert table.columns == ["user", "item", "score", "rank", "source"]
+    seen = set(cyclic_table().filter(pl.col("user_id") == "user 3")["item_id"])
+    assert not seen & set(table["item"])
+    as_lines = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "jsonl", cwd=work).stdout
+    assert [json.loads(line)["item"] for line in as_lines.splitlines()] == table["item"].to_list()
+    shown = adrec("recommend", "run", "--user", "user 3", "--k", "4", cwd=work).stdout
+    assert table["item"][0] in shown
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_recommend_to_files(work: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"out.{ending}"
+    result = adrec("recommend", work / "run", "--k", "2", "--out", out)
+    assert result.returncode == 0, result.stderr
+    readers = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}
+    table = readers[ending](out)
+    assert table["user"].n_unique() == 60
+    assert table.group_by("user").len()["len"].max() == 2
+    assert names(tmp_path) == {out.name}
+
+
+def test_recommend_with_lists_and_histories(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id\nuser 1\nnobody\n")
+    (tmp_path / "allow.csv").write_text("item\nitem 1\nitem 2\nitem 3\n")
+    (tmp_path / "block.csv").write_text("item\nitem 2\n")
+    (tmp_path / "new.csv").write_text("user,item\nzoe,item 4\nzoe,item 5\nyan,item 9\nxi,\n")
+    run = work / "run"
+    assert "unknown users: 'nobody'" in refused("recommend", run, "--users", tmp_path / "users.csv")
+    skipped = adrec("recommend", run, "--users", tmp_path / "users.csv", "--on-unknown", "skip", "--format", "csv")
+    assert set(pl.read_csv(skipped.stdout.encode())["user"]) == {"user 1"}
+    assert "skipped 1 unknown users" in skipped.stderr
+    lists = ["--allow", tmp_path / "allow.csv", "--block", tmp_path / "block.csv", "--no-filter-seen"]
+    allowed = pl.read_csv(adrec("recommend", run, "--user", "user 1", *lists, "--format", "csv").stdout.encode())
+    assert set(allowed["item"]) == {"item 1", "item 3"}
+    new = pl.read_csv(adrec("recommend", run, "--history", tmp_path / "new.csv", "--format", "csv").stdout.encode())
+    assert new["user"].unique(maintain_order=True).to_list() == ["zoe", "yan", "xi"]
+    assert set(new.filter(pl.col("user") == "xi")["source"]) == {"popular"}
+    assert not {"item 4", "item 5"} & set(new.filter(pl.col("user") == "zoe")["item"])
+    given = adrec("recommend", run, "--given", "item 4", "--given", "item 5", "--format", "csv")
+    zoe = new.filter(pl.col("user") == "zoe")["item"].to_list()
+    assert pl.read_csv(given.stdout.encode())["item"].to_list() == zoe
+
+
+def test_similar(work: Path) -> None:
+    result = adrec("similar", "run", "--item", "item 3", "--k", "2", "--format", "csv", cwd=work)
+    table = pl.read_csv(result.stdout.encode())
+    assert table["rank"].to_list() == [1, 2]
+    assert "item 3" not in table["similar_item"].to_list()
+    assert "unknown items: 'x'" in refused("similar", "run", "--item", "x", cwd=work)
+
+
+def test_refit_trains_on_everything(work: Path, tmp_path: Path) -> None:
+    result = adrec("refit", work / "run", "--out", tmp_path / "final", "--threads", "1")
+    assert result.returncode == 0, result.stderr
+    chosen = {
+        stage["stage"]: stage["chosen_epoch"] for stage in json.loads((work / "run/run.json").read_text())["stages"]
+    }
+    info = json.loads((tmp_path / "final" / "run.json").read_text())
+    assert {stage["stage"]: stage["epochs"] for stage in info["stages"]} == chosen
+    assert info["split"] == "none"
+    assert adrec("recommend", tmp_path / "final", "--user", "user 1").returncode == 0
+    assert "nothing was held out" in refused("evaluate", tmp_path / "final")
+
+
+def test_config_prints_every_key() -> None:
+    value = json.loads(adrec("config", "published", "--set", "hidden_size=64").stdout)
+    assert value["model"]["hidden_size"] == 64
+    assert value["align"]["embedding"] == "decaying"
+
+
+HEADER = "user,item,timestamp\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("empty.csv", b"", ["empty.csv is empty"]),
+        ("header.csv", HEADER.encode(), ["header.csv has a header but no rows"]),
+        (
+            "column.csv",
+            b"user,film_idd,timestamp\n1,2,3\n",
+            ["no item column", "'user', 'film_idd', 'timestamp'", "--item"],
+        ),
+        ("time.csv", b"user,item,timestamp\n1,a,1\n1,b,yesterday\n", ["time.csv line 3", "'timestamp'", "'yesterday'"]),
+        ("null.csv", b"user,item,timestamp\n1,a,1\n,b,2\n", ["null.csv line 3", "column 'user'", "missing"]),
+        ("garbage.csv", b"\x00\x01\xff\xfe" * 50, ["garbage.csv is not CSV text but binary"]),
+        ("latin.csv", HEADER.encode() + b"caf\xe9,a,1\n", ["latin.csv line 2 is not UTF-8"]),
+        ("garbage.parquet", b"\x00\x01\xff\xfe" * 50, ["garbage.parquet is not a whole Parquet file"]),
+        ("zipped.csv", gzip.compress(HEADER.encode()), ["zipped.csv is compressed with gzip"]),
+        ("ragged.csv", HEADER.encode() + b"1,a,1\n1,b,2,3,4\n", ["ragged.csv line 3 has 5 fields"]),
+        ("twice.csv", b"user,item,item,time\n1,2,3,4\n", ["twice.csv has two columns 'item'"]),
+        ("table.xlsx", b"PK", ["table.xlsx has an ending that is not read", ".csv, .tsv, .parquet"]),
+        ("oneitem.csv", HEADER.encode() + b"1,a,1\n2,a,2\n", ["one item only"]),
+    ],
+)
+def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    sentence = refused("prepare", name, "--out", "data", cwd=tmp_path)
+    for part in parts:
+        assert part in sentence
+    assert names(tmp_path) == {name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["prepare", "nowhere.csv", "--out", "d"], ["there is no file nowhere.csv"]),
+        (["prepare", "folder", "--out", "d"], ["folder is an empty folder"]),
+        (["prepare", "table.csv", "--out", "d", "--min-user", "99"], ["everything was filtered away"]),
+        (["prepare", "table.csv", "--out", "d", "--min-rating", "4"], ["no rating column"]),
+        (["prepare", "table.csv", "--out", "d", "--user", "usr_id"], ["no column 'usr_id'", "did you mean 'user_id'?"]),
+        (["prepare", "table.csv", "--out", "folder2"], ["folder2 exists already and is not empty"]),
+        (["prepare", "table.csv", "--out", "table.csv"], ["table.csv is a file"]),
+        (["train", "nowhere", "--out", "r"], ["no prepared data set nowhere"]),
+        (["train", "folder", "--out", "r"], ["folder has no dataset.json"]),
+        (["train", "data"], ["--out"]),
+        (["train", "data", "--out", "r", "--preset", "publishd"], ["did you mean 'published'?"]),
+        (["train", "data", "--out", "r", "--set", "hiden_size=3"], ["did you mean 'hidden_size'?"]),
+        (["train", "data", "--out", "r", "--max-epochs", "0"], ["--max-epochs must be at least 1"]),
+        (["train", "data", "--out", "r", "--device", "abacus"], ["no device 'abacus'"]),
+        (["train", "--resume", "run"], ["finished already"]),
+        (["train", "--resume", "data"], ["data is a prepared data set, not a run"]),
+        (["evaluate", "folder"], ["folder is not a run folder"]),
+        (["evaluate", "nowhere"], ["no run folder nowhere"]),
+        (["evaluate", "run", "--k", "0"], ["at least 1; it is 0"]),
+        (["evaluate", "run", "--k", "five"], ["--k takes whole numbers"]),
+        (["recommend", "run", "--k", "0"], ["k, the number of recommended items, must be at least 1"]),
+        (["recommend", "run", "--out", "out.xlsx"], ["out.xlsx should end in one of .csv, .jsonl, .parquet"]),
+        (["recommend", "run", "--user", "user 1", "--given", "item 1"], ["--user and --given exclude each other"]),
+        (["recommend", "run", "--data", "nowhere"], ["not at nowhere", "--data"]),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
+)
+def test_bad_arguments(work: Path, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    for name in ("table.csv", "data", "run"):
+        (tmp_path / name).symlink_to(work / name)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder2").mkdir()
+    (tmp_path / "folder2" / "precious").write_text("mine")
+    before = names(tmp_path)
+    sentence = refused(*arguments, cwd=tmp_path)
+    for part in parts:
+        assert part in sentence
+    assert names(tmp_path) == before
+    assert names(tmp_path / "folder2") == {"precious"}
+
+
+def test_another_data_set_is_refused(work: Path, tmp_path: Path) -> None:
+    cyclic_table(seed=5).write_csv(tmp_path / "other.csv")
+    adrec("prepare", tmp_path / "other.csv", "--out", tmp_path / "other")
+    assert "is not the data set" in refused("recommend", work / "run", "--data", tmp_path / "other")
+
+
+def test_weights_cut_in_half_are_refused(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for file in (work / "run").iterdir():
+        (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "run" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert "weights.safetensors is damaged" in refused("recommend", tmp_path / "run")
+
+
+def test_overwrite_replaces_a_data_set_but_nothing_else(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    for _ in range(2):
+        assert adrec("prepare", work / "table.csv", "--out", out, "--overwrite").returncode == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").write_text("dear")
+    assert "not empty" in refused("prepare", work / "table.csv", "--out", tmp_path / "mine", "--overwrite")
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = adrec("--debug", "evaluate", "nowhere")
+    assert "Traceback" in result.stderr
+    assert "RunError" in result.stderr
