@@ -75,6 +75,10 @@ def ids(column: pl.Series, place: Place) -> pl.Series:
     if column.dtype.is_float():
         broken = column != column.round()
         _refuse_first(broken, column, place, "the id is not a whole number", "give ids as integers or texts")
+        # Above this several integers are one floating point number: two people would become one.
+        exact = 2**24 if column.dtype == pl.Float32 else 2**53
+        inexact = (column.abs() >= exact) & column.is_finite()
+        _refuse_first(inexact, column, place, "the id is too large to be exact as a float", "give integers or texts")
     elif not column.dtype.is_integer():
         raise DataError(
             f"{place.name}, column {column.name!r}: ids of type {column.dtype} are not read; give integers or texts."
@@ -139,7 +143,9 @@ def _begins_with_number(column: pl.Series) -> bool:
 
 def _iso(column: pl.Series) -> pl.Series:
     """Return microseconds since 1970 of ISO dates and date-times, null where a text is none."""
-    text = column.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ").str.replace(r"[Zz]$", "+00:00")
+    text = (
+        column.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ").str.replace(r"[Zz]$| UTC$", "+00:00")
+    )
     naive = [
         text.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
         for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")

@@ -71,7 +71,7 @@ class DatasetInfo:
     adrec_version: str = __version__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Interactions of U users with V items, in flat arrays; ids exist only in the two vocabularies.
 
@@ -175,6 +175,11 @@ def open_dataset(path: Path) -> Dataset:
     except (OSError, ValueError) as error:
         raise DataError(f"the arrays of {path} cannot be read; prepare the data set again.") from error
     users, catalogue = Vocabulary.read(path / "users.parquet"), Vocabulary.read(path / "items.parquet")
+    items, offsets, times = (arrays[name] for name in ARRAYS)
+    lengths = (len(users), len(catalogue), len(items), len(times), len(offsets) - 1)
+    expected = (info.num_users, info.num_items, info.num_interactions, info.num_interactions, info.num_users)
+    if lengths != expected or items.dtype != np.int32 or offsets.dtype != np.int64 or offsets[-1] != len(items):
+        raise DataError(f"the files of {path} do not fit together; prepare the data set again.")
     return Dataset(**arrays, users=users, catalogue=catalogue, info=info, path=path)
 
 
@@ -190,6 +195,9 @@ def _read_info(path: Path) -> DatasetInfo:
         if values["format_version"] > FORMAT_VERSION:
             raise DataError(f"{path} was written by a newer adrec ({values['adrec_version']}); upgrade adrec.")
         known = {item.name for item in fields(DatasetInfo)}
-        return DatasetInfo(**{key: value for key, value in values.items() if key in known})
+        info = DatasetInfo(**{key: value for key, value in values.items() if key in known})
+        if not isinstance(info.files, dict) or not {f"{name}.npy" for name in ARRAYS} <= info.files.keys():
+            raise ValueError("the list of files is not whole")
+        return info
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read; prepare the data set again.") from error

@@ -10,7 +10,7 @@ import polars as pl
 from adrec.data.convert import Place
 from adrec.errors import DataError
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t"}  # others where the header has none of these
 READABLE = (*SEPARATORS, ".parquet")
 
 
@@ -53,57 +53,70 @@ def _head(path: Path) -> bytes:
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
+    # A name such as "ratings[1].parquet" is a name, not a pattern.
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not a whole Parquet file; write it again.") from error
 
 
 def _read_text(path: Path, separator: str) -> pl.DataFrame:
     header = _header(path)
-    if separator == "," and "," not in header:
-        separator = next((other for other in (";", "\t") if other in header), separator)
+    if separator not in header:
+        separator = next((other for other in ",;\t" if other in header), separator)
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    twice = next((name for index, name in enumerate(names) if name and name in names[:index]), None)
     if twice is not None:
         raise DataError(f"{path} has two columns {twice!r} in its header (line 1); rename one.")
     try:
-        return pl.read_csv(
-            path,
-            separator=separator,
-            has_header=False,
-            skip_rows=1,
-            new_columns=names,
-            infer_schema=False,
-            schema=dict.fromkeys(names, pl.String),
-        )
-    except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(_what_is_wrong(path, separator, len(names), str(error))) from error
+        table = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise DataError(f"{path} {_what_is_wrong(path, separator, len(names))}") from error
+    # Polars makes repeated names distinct: those that are empty in the header stay as it wrote them.
+    table.columns = [name or its for name, its in zip(names, table.columns, strict=True)]
+    return _without_blank_end(table)
 
 
 def _header(path: Path) -> str:
     with path.open("rb") as file:
-        line = file.readline(1 << 20)
+        line = file.readline(csv.field_size_limit())
     try:
-        return line.decode("utf-8-sig").rstrip("\r\n")
+        header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} line 1 is not UTF-8 text; save the file as UTF-8.") from error
+    if not header.strip():
+        raise DataError(f"{path} line 1 is blank; the first line names the columns.")
+    if "\r" in header:
+        raise DataError(f"{path} has lines that end in a carriage return alone; save it with ordinary line ends.")
+    if header.count('"') % 2:
+        raise DataError(f"{path} line 1 has a quote that is not closed on it; name the columns on one line.")
+    return header
 
 
-def _what_is_wrong(path: Path, separator: str, num_columns: int, message: str) -> str:
+def _without_blank_end(table: pl.DataFrame) -> pl.DataFrame:
+    """Leave out blank lines at the end of a file, which Polars reads as rows of nulls."""
+    while table.height and all(value is None for value in table.row(-1)):
+        table = table.head(-1)
+    return table
+
+
+def _what_is_wrong(path: Path, separator: str, num_columns: int) -> str:
     """Find the first line that cannot be read, the slow way: this runs only when reading has failed."""
+    lonely = 0  # the first line that has a quote without its partner
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                fields = next(csv.reader([line.decode("utf-8")], delimiter=separator), [])
-            except UnicodeDecodeError:
-                return f"{path} line {number} is not UTF-8 text; save the file as UTF-8."
-            except csv.Error:
-                fields = []
-            if len(fields) > num_columns:
-                return (
-                    f"{path} line {number} has {len(fields)} fields where the header has {num_columns}; mend the line."
-                )
-    return f"{path} cannot be read ({message.splitlines()[0]}); check its quotes and separators."
+        reader = csv.reader((line.decode() for line in file), delimiter=separator, strict=True)
+        try:
+            for fields in reader:
+                if len(fields) > num_columns:
+                    return (
+                        f"line {reader.line_num} has {len(fields)} fields where the header has {num_columns}; put a "
+                        f"value that holds {separator!r} in double quotes."
+                    )
+                if any(field.count('"') % 2 for field in fields):
+                    lonely = lonely or reader.line_num
+        except UnicodeDecodeError:
+            return f"line {reader.line_num + 1} is not UTF-8 text; save the file as UTF-8."
+        except csv.Error:
+            lonely = lonely or reader.line_num
+    where = f"has a quote that is not closed, up to line {lonely}" if lonely else "cannot be read"
+    return f"{where}; close every double quote, and double it where it is part of a value."

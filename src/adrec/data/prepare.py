@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ def prepare(
 
     """
     for option, value in (("min_user", min_user), ("min_item", min_item)):
-        if value < 0:
-            raise DataError(f"{option} must not be negative; it is {value}.")
+        if not isinstance(value, int) or value < 0:
+            raise DataError(f"{option} is a number of interactions, 0 or more; it is {value!r}.")
+    if min_rating is not None and not (isinstance(min_rating, int | float) and math.isfinite(min_rating)):
+        raise DataError(f"min_rating is a finite number; it is {min_rating!r}.")
     if isinstance(source, Interactions):
         interactions = source
     else:
@@ -57,7 +60,7 @@ def prepare(
     if min_rating is not None:
         table = _some(rated_at_least(table, min_rating), f"no interaction is rated {min_rating:g} or more")
     kept = k_core(table, min_user, min_item)
-    table = _some(kept, f"no user has {min_user} and no item {min_item} interactions, taken together")
+    table = _some(kept, f"min_user={min_user} and min_item={min_item} leave nobody and nothing")
     return _build(interactions, table, name, {"min_rating": min_rating, "min_user": min_user, "min_item": min_item})
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from adrec.data import convert
 from adrec.data.files import read_file
+from adrec.data.frames import FrameKind, Opened, open_frame
 from adrec.errors import DataError, did_you_mean
 from adrec.files import sha256
 
@@ -29,8 +30,6 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
 }
-
-FrameKind = Literal["polars", "pandas", "pyarrow", "path"]
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,14 @@ def read_interactions(
             unreadable value, with its row.
 
     """
-    raw, place, kind = _open(source)
+    opened = _open(source)
+    place = opened.place
     named = {"user": user, "item": item, "time": time, "rating": rating}
     if rating is None and not need_rating:
         del named["rating"]
-    columns = {role: find_column(raw.columns, role, name, place.name) for role, name in named.items()}
+    columns = {role: find_column(opened.columns, role, name, place.name) for role, name in named.items()}
+    _refuse_shared(columns, place.name)
+    raw = opened.take(list(columns.values()))
     if raw.height == 0:
         raise DataError(f"{place.name} has a header but no rows; give a table with interactions.")
     table = {role: convert.ids(raw[columns[role]], place) for role in ("user", "item")}
@@ -93,8 +95,8 @@ def read_interactions(
     if "rating" in columns:
         table["rating"] = convert.numbers(raw[columns["rating"]], place)
     guessed = tuple(role for role, name in named.items() if name is None)
-    digest = sha256(Path(source)) if kind == "path" else None
-    return Interactions(pl.DataFrame(table), place.name, columns, guessed, kind, time_kind, digest)
+    digest = sha256(Path(source)) if opened.kind == "path" else None
+    return Interactions(pl.DataFrame(table), place.name, columns, guessed, opened.kind, time_kind, digest)
 
 
 def find_column(columns: Sequence[str], role: str, name: str | None, source: str) -> str:
@@ -115,30 +117,15 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
     raise DataError(f"{source} has no {role} column that is known by name{near}; name one of {listed} with --{role}.")
 
 
-def _open(source: Any) -> tuple[pl.DataFrame, convert.Place, FrameKind]:
-    """Return the source as a polars table of whatever types it has, how to name its rows, and its kind."""
+def _refuse_shared(columns: Mapping[str, str], source: str) -> None:
+    for role, column in columns.items():
+        twin = next((other for other in columns if other != role and columns[other] == column), None)
+        if twin is not None:
+            raise DataError(f"{source}: column {column!r} cannot be both the {role} and the {twin}; name one of them.")
+
+
+def _open(source: Any) -> Opened:
     if isinstance(source, str | Path):
-        path = Path(source)
-        return (*read_file(path), "path")
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if isinstance(source, pl.DataFrame):
-        return source, convert.Place("the polars table"), "polars"
-    module = type(source).__module__.partition(".")[0]
-    if module not in ("pandas", "pyarrow"):
-        raise DataError(
-            f"interactions of type {type(source).__name__} cannot be read; give a pandas, polars or pyarrow table, or "
-            "a path."
-        )
-    place = convert.Place(f"the {module} table")
-    try:
-        frame = pl.from_pandas(source) if module == "pandas" else pl.from_arrow(source)
-    except ModuleNotFoundError as error:
-        raise DataError("pandas tables need pyarrow to be read; run pip install 'adrec[pandas]'.") from error
-    except Exception as error:
-        raise DataError(
-            f"{place.name} cannot be read ({str(error).splitlines()[0]}); give each column values of one type."
-        ) from error
-    if not isinstance(frame, pl.DataFrame):
-        raise DataError(f"{place.name} is a single column; give a table with user, item and time.")
-    return frame, place, "pandas" if module == "pandas" else "pyarrow"
+        table, place = read_file(Path(source))
+        return Opened(table.columns, table.select, place, "path")
+    return open_frame(source)

@@ -16,7 +16,7 @@ from adrec.errors import DataError
 INTEGER = r"^(0|-?[1-9][0-9]*)$"  # a text that an integer id is printed as: "007" is not one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """Distinct ids in the order of their first appearance; new ids only ever follow the old ones.
 
@@ -47,7 +47,9 @@ class Vocabulary:
         return found["index"].fill_null(-1).cast(pl.Int64).to_numpy()
 
     def decode(self, indices: NDArray[np.integer]) -> pl.Series:
-        """Return the ids at ``indices`` [m]."""
+        """Return the ids at ``indices`` [m]. Raises IndexError for -1 (unknown) and whatever else is no index."""
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"indices must be 0..{len(self) - 1}")
         return self.ids.gather(indices)
 
     def _as_own_type(self, values: Sequence[Any] | pl.Series) -> pl.Series:

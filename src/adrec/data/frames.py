@@ -1,0 +1,117 @@
+"""Frames in: polars, pandas and pyarrow tables become polars columns, or one sentence that says why not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from adrec.data.convert import Place
+from adrec.errors import DataError
+
+FrameKind = Literal["polars", "pandas", "pyarrow", "path"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose columns are known and not yet converted, so that one nobody asks for does no harm.
+
+    Attributes:
+        columns: their names.
+        take: returns the columns of these names as a polars table of whatever types they have.
+        place: how to name its rows.
+        kind: of the source.
+
+    """
+
+    columns: Sequence[str]
+    take: Callable[[list[str]], pl.DataFrame]
+    place: Place
+    kind: FrameKind
+
+
+def open_frame(source: Any) -> Opened:
+    """Open a polars, pandas or pyarrow table; the last two are recognised without importing them.
+
+    Raises :class:`DataError` for anything else, and where two columns have one name.
+    """
+    pandas, pyarrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        opened = _open_polars(source.lazy())
+    elif pandas is not None and isinstance(source, pandas.DataFrame):
+        opened = _open_pandas(source)
+    elif pyarrow is not None and isinstance(source, pyarrow.Table):
+        opened = _open_pyarrow(source)
+    else:
+        raise DataError(
+            f"interactions of type {type(source).__name__} cannot be read; give a pandas, polars or pyarrow table, or "
+            "a path."
+        )
+    twice = next((name for at, name in enumerate(opened.columns) if name in opened.columns[:at]), None)
+    if twice is not None:
+        raise DataError(f"{opened.place.name} has two columns {twice!r}; rename one.")
+    return opened
+
+
+def _open_polars(frame: pl.LazyFrame) -> Opened:
+    place = Place("the polars table")
+
+    def take(names: list[str]) -> pl.DataFrame:
+        try:
+            return frame.select(names).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(place.name, error) from error
+
+    try:
+        columns = frame.collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(place.name, error) from error
+    return Opened(columns, take, place, "polars")
+
+
+def _open_pandas(frame: Any) -> Opened:
+    place = Place("the pandas table")
+    columns = [str(name) for name in frame.columns]
+
+    def take(names: list[str]) -> pl.DataFrame:
+        return pl.DataFrame([_pandas_column(frame.iloc[:, columns.index(name)], name) for name in names])
+
+    return Opened(columns, take, place, "pandas")
+
+
+def _pandas_column(column: Any, name: str) -> pl.Series:
+    # Numbers and dates are NumPy arrays and need nothing else; texts and nullable types go through pyarrow.
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufM":
+        return pl.Series(name, column.to_numpy())
+    try:
+        return pl.from_pandas(column.to_frame(name))[name]
+    except ImportError as error:
+        raise DataError(
+            f"the pandas table, column {name!r} needs pyarrow to be read; run pip install 'adrec[pandas]'."
+        ) from error
+    except Exception as error:  # pyarrow raises ten kinds
+        raise DataError(
+            f"the pandas table, column {name!r} has values of several types, or of one that is not read; make it "
+            "integers, texts or dates."
+        ) from error
+
+
+def _open_pyarrow(table: Any) -> Opened:
+    place = Place("the pyarrow table")
+
+    def take(names: list[str]) -> pl.DataFrame:
+        try:
+            return pl.DataFrame(pl.from_arrow(table.select(names)))
+        except Exception as error:  # pyarrow raises ten kinds
+            raise _unreadable(place.name, error) from error
+
+    return Opened(table.column_names, take, place, "pyarrow")
+
+
+def _unreadable(source: str, error: Exception) -> DataError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"{source} cannot be read ({reason}); mend what it is made from.")
