@@ -44,7 +44,7 @@ Ids = Annotated[list[str] | None, typer.Option()]
 
 def _console(quiet: bool = False) -> Console:
     """Return the console for people: standard error, so that standard output holds results alone."""
-    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 
 def _version(asked: bool) -> None:
@@ -276,7 +276,7 @@ def demo(
     from adrec.demo import run_demo
 
     _use_threads(threads)
-    run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False))
+    run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False, soft_wrap=True))
 
 
 def _emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from adrec.data.dataset import DatasetInfo
 
@@ -72,7 +73,7 @@ def frame_table(frame: pl.DataFrame, most: int = 40) -> Table:
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() else "left")
     for row in frame.head(most).iter_rows():
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else Text(str(value)) for value in row))
     return table
 
 

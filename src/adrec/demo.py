@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 
 from adrec.baselines.popularity import Popularity
 from adrec.config import preset
@@ -102,32 +104,39 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
     )
     _show_person(Recommender(scorer, dataset), films, console)
     console.rule("[bold]5. Next")
-    person = dataset.users.ids[0]
-    console.print(
-        f"adrec recommend {out}/run --user {person}           [dim]# more for this person[/]\n"
-        f"adrec recommend {out}/run --given 318 --given 296  [dim]# for somebody new, who liked these two[/]\n"
-        f"adrec similar {out}/run --item 318                 [dim]# films near The Shawshank Redemption[/]\n"
-        f"adrec evaluate {out}/run                           [dim]# all metrics, and each user's rank[/]\n"
-        f"adrec refit {out}/run --out {out}/final     [dim]# the same on all ratings, for production[/]\n"
-        "adrec prepare YOUR.csv --out data/yours                [dim]# your own table of user, item, time[/]"
-    )
-    console.print(f"\nThe demo took {duration(time.perf_counter() - began)}.")
+    _show_commands(out, dataset.users.ids[0], console)
+    console.print(f"\nThe demo took {duration(time.perf_counter() - began)}; everything is in {out}/.")
+
+
+def _show_commands(out: Path, person: int, console: Console) -> None:
+    """Print what to try next, a command a line."""
+    commands = {
+        f"adrec recommend {out}/run --user {person}": "more for this person",
+        f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
+        f"adrec similar {out}/run --item 318": "films near The Shawshank Redemption",
+        f"adrec evaluate {out}/run": "all metrics, and each user's rank",
+        f"adrec refit {out}/run --out {out}/final": "train on all ratings, for production",
+        "adrec prepare YOUR.csv --out data/yours": "your own table of user, item, time",
+    }
+    width = max(map(len, commands))
+    for command, what in commands.items():
+        console.print(f"{command:{width}}  [dim]# {what}[/]", soft_wrap=True)
 
 
 def _show_person(recommender: Recommender, films: pl.DataFrame, console: Console) -> None:
     """Print the last films of one person and what is recommended to them, by title."""
     dataset = recommender.dataset
     person = dataset.users.ids[0]
-    last = dataset.catalogue.decode(dataset.history(0)[-8:].astype("int64") - 1).alias("item")
+    last = dataset.catalogue.decode(dataset.history(0)[-8:].astype(np.int64) - 1)
     console.rule(f"[bold]4. Person {person}")
     console.print("The last films rated, oldest first:")
-    for title, genres in (
-        last.to_frame().join(films, on="item", how="left", maintain_order="left").select("title", "genres").iter_rows()
-    ):
-        console.print(f"    {title}  [dim]{genres}[/]")
-    best = recommender.for_users([person], 10).table
+    _show_films(last, films, console)
     console.print("Recommended next:")
-    for rank, title, genres in (
-        best.join(films, on="item", how="left", maintain_order="left").select("rank", "title", "genres").iter_rows()
-    ):
-        console.print(f"{rank:>3} {title}  [dim]{genres}[/]")
+    _show_films(recommender.for_users([person], 10).table["item"], films, console)
+
+
+def _show_films(items: pl.Series, films: pl.DataFrame, console: Console) -> None:
+    """Print films in the order of ``items``, numbered from 1."""
+    table = items.alias("item").to_frame().join(films, on="item", how="left", maintain_order="left")
+    for number, (_, title, genres) in enumerate(table.iter_rows(), start=1):
+        console.print(f"{number:>4}  {escape(title)}  [dim]{escape(genres)}[/]")

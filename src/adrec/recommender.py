@@ -96,6 +96,7 @@ class Recommender:
             self.scorer, histories, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
         )
         labels = dataset.users.decode(np.repeat(wanted, k)).alias("user")
+        notes += few(numbers, "users")
         source = np.zeros(len(wanted), dtype=bool)
         return Recommendations(self._table(labels, numbers, scores, source), tuple(notes))
 
@@ -136,6 +137,7 @@ class Recommender:
         silent = len(lengths) - len(spoken)
         if silent:
             notes.append(f"{silent} histories hold no known item; they get the most popular items.")
+        notes += few(best, "histories")
         labels = pl.Series("history", np.repeat(np.arange(len(lengths)), k))
         return Recommendations(self._table(labels, best, scores, kept == 0), tuple(notes))
 
@@ -217,6 +219,13 @@ class Recommender:
                 "source": source[real],
             }
         )
+
+
+def few(numbers: Int64s, whom: str) -> list[str]:
+    """Return a note on the rows [m, k] that could not be filled, if there are any."""
+    short = int((numbers[:, -1] == 0).sum())
+    k = numbers.shape[1]
+    return [f"{short} {whom} get fewer than {k} items: nothing else may be recommended to them."] if short else []
 
 
 def check_k(k: int) -> None:

@@ -1,0 +1,149 @@
+"""The Python interface: what the design promises, on real small training."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from adrec import ADRec, open_dataset, prepare, write_dataset
+from adrec.errors import ConfigError, DataError, RunError, UserError
+from conftest import TINY, cyclic_table
+
+
+def make(max_epochs: int = 4) -> ADRec:
+    return ADRec(changes=TINY, max_epochs=max_epochs, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model() -> ADRec:
+    """Return a model that has learnt what follows what."""
+    return ADRec(changes=TINY, max_epochs=40, seed=3).fit(cyclic_table())
+
+
+def test_fit_recommends_in_the_given_kind_of_frame() -> None:
+    table = cyclic_table()
+    kinds = {pl.DataFrame: table, pd.DataFrame: table.to_pandas(), pa.Table: table.to_arrow()}
+    answers = []
+    for kind, given in kinds.items():
+        answer = make().fit(given).recommend(users=["user 1"], k=3)
+        assert isinstance(answer, kind)
+        answers.append(pl.DataFrame(answer if kind is not pd.DataFrame else pl.from_pandas(answer)))
+    assert answers[0].equals(answers[1])
+    assert answers[0].equals(answers[2])
+
+
+def test_fit_reads_paths_and_prepared_data(tmp_path: Path) -> None:
+    table = cyclic_table()
+    table.write_csv(tmp_path / "table.csv")
+    write_dataset(prepare(table), tmp_path / "data")
+    expected = make().fit(table).recommend(k=2)
+    for source in (tmp_path / "table.csv", str(tmp_path / "data"), open_dataset(tmp_path / "data")):
+        assert make().fit(source).recommend(k=2).equals(expected)
+
+
+def test_it_recommends_what_follows(model: ADRec) -> None:
+    answer = model.recommend(histories=[["item 3", "item 4", "item 5"], ["item 10", "item 11"]], k=1)
+    assert answer["item"].to_list() == ["item 6", "item 0"]
+    assert answer["history"].to_list() == [0, 1]
+
+
+def test_integer_ids_stay_integers() -> None:
+    table = cyclic_table().with_columns(pl.col("user_id", "item_id").str.extract(r"(\d+)").cast(pl.Int64))
+    answer = make().fit(table).recommend(users=[7], k=2)
+    assert answer.schema["user"] == answer.schema["item"] == pl.Int64
+    assert answer["user"].to_list() == [7, 7]
+
+
+def test_save_and_load_answer_the_same(model: ADRec, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    loaded = ADRec.load(tmp_path / "model")
+    assert loaded.recommend(k=3).equals(model.recommend(k=3))
+    assert loaded.similar_items(["item 1"]).equals(model.similar_items(["item 1"]))
+    assert loaded.evaluate().metrics == model.evaluate().metrics
+    assert loaded.config == model.config
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert ADRec.load(tmp_path / "moved").recommend(k=3).equals(model.recommend(k=3))
+
+
+def test_saving_over_something_is_refused(model: ADRec, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    with pytest.raises(UserError, match="not empty"):
+        model.save(tmp_path / "model")
+    model.save(tmp_path / "model", overwrite=True)
+
+
+def test_batches_do_not_change_a_recommendation(model: ADRec) -> None:
+    everybody = model.recommend(k=3)
+    alone = model.recommend(users=["user 5"], k=3)
+    same = everybody.filter(pl.col("user") == "user 5")
+    assert alone["item"].equals(same["item"])
+    assert (alone["score"] - same["score"]).abs().max() < 1e-4
+
+
+def test_refit_uses_all_interactions(model: ADRec) -> None:
+    table = cyclic_table()
+    final = make().fit(table).refit()
+    with pytest.raises(UserError, match="nothing held out"):
+        final.evaluate()
+    assert final.recommend(users=["user 1"], k=2).height == 2
+
+
+def test_unknown_items_are_told_by_a_warning(model: ADRec) -> None:
+    with pytest.warns(UserWarning, match="skipped 1 interactions with unknown items: 'item 99'"):
+        model.recommend(histories=[["item 1", "item 99"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.recommend(histories=[["item 1"]])
+
+
+def test_ids_come_as_series_and_arrays(model: ADRec) -> None:
+    expected = model.recommend(users=["user 1", "user 2"], k=2)
+    series = pd.Series(["user 1", "user 2"])
+    for users in (series, series.to_numpy(), pl.Series(series.tolist()), pa.array(series), iter(series)):
+        assert model.recommend(users=users, k=2).equals(expected)
+
+
+def test_evaluation_of_the_known_answer(model: ADRec) -> None:
+    result = model.evaluate(cutoffs=(1, 5), filter_seen=False)
+    assert result.metrics["hr@1"].mean > 0.8
+    assert set(result.metrics) == {f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (1, 5)}
+    with pytest.raises(ConfigError, match="did you mean 'validation'"):
+        model.evaluate("validatoin")
+
+
+class TestBadInput:
+    def test_before_fit(self) -> None:
+        with pytest.raises(UserError, match="not trained yet"):
+            make().recommend()
+
+    def test_a_lone_id_is_no_list(self, model: ADRec) -> None:
+        with pytest.raises(ConfigError, match="a list of ids is expected"):
+            model.recommend(users="user 1")  # type: ignore[arg-type]
+
+    def test_users_and_histories(self, model: ADRec) -> None:
+        with pytest.raises(ConfigError, match="not both"):
+            model.recommend(users=["user 1"], histories=[["item 1"]])
+
+    def test_unknown_device(self) -> None:
+        with pytest.raises(ConfigError, match="no device"):
+            ADRec(device="abacus")
+
+    def test_one_user_trains_and_recommends(self) -> None:
+        table = cyclic_table(num_users=1)
+        assert make(1).fit(table).recommend(k=2, filter_seen=False).height == 2
+
+    def test_no_such_model(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match="no run folder"):
+            ADRec.load(tmp_path / "none")
+
+    def test_a_model_without_its_data_names_it(self, model: ADRec, tmp_path: Path) -> None:
+        model.save(tmp_path / "model")
+        (tmp_path / "model" / "data").rename(tmp_path / "elsewhere")
+        with pytest.raises(DataError, match="say where it is with --data"):
+            ADRec.load(tmp_path / "model")
+        assert ADRec.load(tmp_path / "model", data=tmp_path / "elsewhere").recommend(k=1).height > 0
