@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Reporter(Protocol):
@@ -95,9 +96,9 @@ class Live:
         self.loss = "  ".join(f"{name} {value:.4f}" for name, value in loss.items())
         if isinstance(validation, Mapping):
             shown = [(name, validation[name]) for name in ("hr@20", "ndcg@20") if name in validation]
-            kept = " [green]best so far[/]" if row["selected"] else ""
             self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown)
-            self.console.print(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}{kept}")
+            line = Text(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}")
+            self.console.print(line.append("  best so far", style="green") if row["selected"] else line)
         state = f"{self.loss}  [cyan]{self.validation}[/]"
         self.progress.update(self.task, completed=float(str(row["epoch"])), state=state)
 
