@@ -25,6 +25,15 @@ def test_round_trip(path: Path) -> None:
     assert snapshot.part("b") == {}
 
 
+def test_equal_snapshots_are_equal_files(tmp_path: Path) -> None:
+    contents = set()
+    for number in range(8):
+        path = tmp_path / str(number)
+        write_snapshot(path, Snapshot({"x": torch.ones(2), "y": torch.zeros(3)}, {"a": 1, "b": 2}))
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
 def test_nothing_else_is_left_in_the_folder(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["state.safetensors"]
 

@@ -48,7 +48,8 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write ``snapshot`` to ``path``: the old file stays until the new one is whole and on the disk."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
-    metadata = {"values": json.dumps(snapshot.values), "digest": _digest(tensors)}
+    # One key: safetensors writes several in random order, and equal snapshots should be equal files.
+    metadata = {"adrec": json.dumps({"values": snapshot.values, "digest": _digest(tensors)})}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -64,10 +65,9 @@ def read_snapshot(path: Path) -> Snapshot:
         raise RunError(f"{path} is missing; the folder is not a complete run.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {})["adrec"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        values = json.loads(metadata["values"])
-        expected = metadata["digest"]
+        values, expected = metadata["values"], metadata["digest"]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(
             f"{path} is damaged or was not written by adrec; restore it from a copy or train again."
