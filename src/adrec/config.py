@@ -48,7 +48,6 @@ class ModelConfig:
         attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
             sink token whose logit gets ``log p`` for p paddings.
         padding_class: the padding row is a class of the softmax, and can be ranked.
-
     """
 
     hidden_size: int = 128
@@ -108,7 +107,6 @@ class StageConfig:
         evaluate_every: epochs between validations.
         patience: stop after so many validations without improvement; 0 never stops early.
         select_by: validation metrics; weights are kept when any of them improves.
-
     """
 
     network: Literal["sasrec", "adrec"]

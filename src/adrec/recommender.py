@@ -28,7 +28,6 @@ class Recommendations:
             ``item``, ``score``, ``rank`` (from 1) and ``source``: ``model``, or ``popular`` where there was no
             known history to go by.
         notes: sentences on what was skipped.
-
     """
 
     table: pl.DataFrame
@@ -73,7 +72,6 @@ class Recommender:
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
             ConfigError: where k is below 1.
-
         """
         dataset = self.dataset
         candidates, notes = self._candidates(k, items, exclude)

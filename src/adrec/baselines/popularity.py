@@ -15,7 +15,6 @@ class Popularity:
 
     Args:
         counts: interactions by item number, [V + 1]; of the training part, to be evaluated honestly.
-
     """
 
     max_length = 1

@@ -21,7 +21,6 @@ class PackedBatch:
         targets: the item after each, s_2..s_{n+1}, int64 [N]; 0 where it is not known (the last at inference).
         lengths: the number of tokens of each user, int64 [B], each at least 1, on the CPU.
         cu_seqlens: where each user's tokens begin and the last one's end, int64 [B + 1].
-
     """
 
     items: Tensor

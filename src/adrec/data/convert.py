@@ -21,7 +21,6 @@ class Place:
     Attributes:
         name: of the source.
         first_line: the line of a text file's first row; None where rows are counted from 1.
-
     """
 
     name: str
@@ -61,7 +60,6 @@ def ids(column: pl.Series, place: Place) -> pl.Series:
 
     Raises:
         DataError: for a missing value, a float that is not whole, or another type.
-
     """
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
@@ -111,7 +109,6 @@ def times(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
 
     Raises:
         DataError: for the first missing or unreadable time.
-
     """
     _refuse_missing(column, place)
     if column.dtype in (pl.Date, pl.Datetime):

@@ -52,7 +52,6 @@ class DatasetInfo:
         files: the size of each file, in bytes.
         format_version: of the folder.
         adrec_version: that wrote it.
-
     """
 
     name: str
@@ -83,7 +82,6 @@ class Dataset:
         catalogue: index 0..V-1 of each item's id; the item number is one more.
         info: where it came from.
         path: the folder it was opened from.
-
     """
 
     items: NDArray[np.int32]
@@ -157,7 +155,6 @@ def open_dataset(path: Path) -> Dataset:
 
     Raises:
         DataError: where there is none, a file of it is missing or cut short, or a newer adrec wrote it.
-
     """
     path = Path(path)
     info = _read_info(path)

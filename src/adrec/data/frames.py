@@ -25,7 +25,6 @@ class Opened:
         take: returns the columns of these names as a polars table of whatever types they have.
         place: how to name its rows.
         kind: of the source.
-
     """
 
     columns: Sequence[str]

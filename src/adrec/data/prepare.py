@@ -44,7 +44,6 @@ def prepare(
 
     Raises:
         DataError: for a table that cannot be used, or where the filters leave nothing.
-
     """
     for option, value in (("min_user", min_user), ("min_item", min_item)):
         if not isinstance(value, int) or value < 0:

@@ -44,7 +44,6 @@ class Interactions:
         kind: of the source.
         time_kind: ``integer``, ``float``, or ``microseconds`` where the source has dates.
         sha256: of the file.
-
     """
 
     table: pl.DataFrame
@@ -78,7 +77,6 @@ def read_interactions(
     Raises:
         DataError: for a source that cannot be read, a column that is missing, and for the first null id or
             unreadable value, with its row.
-
     """
     opened = _open(source)
     place = opened.place

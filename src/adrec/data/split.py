@@ -21,7 +21,6 @@ class Targets:
         users: whose they are, user indices, int64 [m].
         positions: where they stand in the data set's flat arrays, int64 [m]; the history of one is everything of
             the user before it, ``items[offsets[user] : position]``.
-
     """
 
     users: Int64s
@@ -40,7 +39,6 @@ class Split:
         train_ends: where each user's training part ends (exclusive) in the flat arrays, int64 [U].
         validation: held out to choose by.
         test: held out to be looked at last.
-
     """
 
     name: str

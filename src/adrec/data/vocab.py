@@ -22,7 +22,6 @@ class Vocabulary:
 
     Attributes:
         ids: the ids, Int64 or String; the position of an id is its index.
-
     """
 
     ids: pl.Series

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from adrec.data.batch import spans
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.errors import DataError
@@ -34,7 +35,6 @@ class Evaluation:
         popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
         cutoff: that k.
         ranks: a row a user: ``user``, ``item`` (held out), ``rank`` (from 1).
-
     """
 
     split: str
@@ -91,7 +91,6 @@ def evaluate(
     Raises:
         DataError: where nobody is evaluated: every sequence is too short to be split.
         ConfigError: for a cut-off below 1.
-
     """
     names = metric_names(cutoffs)
     targets = split.targets(part)
@@ -127,9 +126,6 @@ def evaluate(
 
 def training_popularity(dataset: Dataset, split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the interactions of each item in the training part, int64 [V + 1] by item number."""
-    change = np.zeros(dataset.num_interactions + 1, dtype=np.int64)
-    offsets = np.asarray(dataset.offsets)
-    np.add.at(change, offsets[:-1], 1)
-    np.add.at(change, np.asarray(split.train_ends), -1)
-    in_training = change.cumsum()[:-1] > 0
+    starts = np.asarray(dataset.offsets[:-1])
+    in_training = spans(starts, split.train_ends - starts)
     return np.bincount(dataset.items[in_training], minlength=dataset.num_items + 1)

@@ -20,7 +20,6 @@ class Ranking:
     Attributes:
         ranks: how many other items score at least as high as the held-out one, int64 [m].
         top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
-
     """
 
     ranks: Int64s
@@ -34,7 +33,7 @@ def ranking(
     *,
     filter_seen: bool = False,
     top: int = 0,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
@@ -45,12 +44,11 @@ def ranking(
         held_out: the item number that followed each, [m].
         filter_seen: leave the items of the history out of the ranking (the held-out item stays in it).
         top: how many first items to return with the ranks.
-        batch_size: histories scored at a time.
+        batch_size: histories scored at a time; by default as many as their scores have room for.
         on_batch: called with the number of histories done after each batch.
 
     Raises:
         RunError: where the model's scores are not numbers.
-
     """
     ranks = np.empty(len(histories), dtype=np.int64)
     first = np.zeros((len(histories), top), dtype=np.int64)

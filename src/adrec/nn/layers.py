@@ -44,7 +44,6 @@ class Bucket:
         rows: the flat row in each slot, [b, l]; slots behind a sequence's end repeat a row and are masked.
         last: the slot of each user's last token, [b].
         bias: what is added to the logits, [b, 1, l or 1, l].
-
     """
 
     users: Tensor
@@ -66,7 +65,6 @@ class Layout:
         uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
             published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
             attention padding sees only padding, all alike, so there the weights do not matter.
-
     """
 
     buckets: tuple[Bucket, ...]

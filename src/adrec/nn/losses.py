@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions
 
 from adrec.data.batch import PackedBatch
 
 
-def cross_entropy(x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding_class: bool) -> Tensor:
+def cross_entropy(
+    x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding_class: bool, chunked: bool = True
+) -> Tensor:
     """Mean over tokens of the cross-entropy against the whole catalogue.
 
     Args:
@@ -19,11 +22,12 @@ def cross_entropy(x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding
         item_embedding: E, [V + 1, D]; row 0 is padding.
         targets: item numbers, int64 [N].
         padding_class: whether row 0 is one of the classes.
-
+        chunked: never hold all logits [N, V]: faster, and exact; its backward pass can run once only.
     """
+    options = LinearCrossEntropyOptions() if chunked else None
     if padding_class:
-        return F.cross_entropy(x @ item_embedding.T, targets)
-    return F.cross_entropy(x @ item_embedding[1:].T, targets - 1)
+        return F.linear_cross_entropy(x, item_embedding, targets, options=options)
+    return F.linear_cross_entropy(x, item_embedding[1:], targets - 1, options=options)
 
 
 def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch) -> Tensor:

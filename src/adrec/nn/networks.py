@@ -27,7 +27,6 @@ class Draws:
         t: timesteps, int64 [N], or [B] with noise per sequence.
         eps: unit noise, [N, D].
         condition_kept: which users keep their condition, bool [B]; None keeps all (no guidance).
-
     """
 
     t: Tensor
@@ -226,7 +225,6 @@ class ADRecNetwork(SequenceNetwork):
             batch: histories; their targets are the true next items, clean, at t = 0.
             noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
             num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
-
         """
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)

@@ -59,7 +59,6 @@ def read_snapshot(path: Path) -> Snapshot:
 
     Raises:
         RunError: where the file is missing, cut short or altered.
-
     """
     if not path.is_file():
         raise RunError(f"{path} is missing; the folder is not a complete run.")

@@ -63,7 +63,6 @@ class Trainer:
 
     Raises:
         DataError: where no user has two interactions to learn from.
-
     """
 
     def __init__(

@@ -53,7 +53,6 @@ class RunInfo:
         stages: what each stage did: its name, its epochs and the epoch whose weights were chosen.
         format_version: of the folder.
         adrec_version: that wrote it.
-
     """
 
     data: str
@@ -115,7 +114,6 @@ class Run:
 
         Raises:
             RunError: where there is no run, or a newer version's, or a damaged one.
-
         """
         path = Path(path)
         if not path.is_dir():
@@ -138,7 +136,6 @@ class Run:
 
         Raises:
             DataError: where it is gone or is another one.
-
         """
         place = Path(data) if data else (self.path / self.info.data)
         if not place.is_dir():
@@ -195,7 +192,6 @@ class Run:
 
         Raises:
             RunError: where the run is not finished, or its weights are missing or damaged.
-
         """
         if not self.info.finished:
             raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")

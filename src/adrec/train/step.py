@@ -31,15 +31,19 @@ class Step:
         rng: Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return the losses by name; ``draws`` are ADRecNetwork's noise and timesteps, ``rng`` draws the dropout."""
-        weight, padding_class = network.item_embedding.weight, network.config.padding_class
         if isinstance(network, SASRecNetwork):
-            return {"ce": cross_entropy(network(batch, rng), weight, batch.targets, padding_class=padding_class)}
+            return {"ce": self._cross_entropy(network, network(batch, rng), batch)}
         assert draws is not None, "ADRecNetwork needs noise and timesteps"
         x0_hat, x0 = network(batch, draws, rng)
-        losses = {"ce": cross_entropy(x0_hat, weight, batch.targets, padding_class=padding_class)}
+        losses = {"ce": self._cross_entropy(network, x0_hat, batch)}
         if self.loss == "ce+mse":
             losses["mse"] = self.mse_weight * squared_error(x0_hat, x0, batch)
         return losses
+
+    def _cross_entropy(self, network: ADRecNetwork | SASRecNetwork, x: Tensor, batch: PackedBatch) -> Tensor:
+        embedding, padding_class = network.item_embedding.weight, network.config.padding_class
+        # PCGrad goes backward through one graph twice.
+        return cross_entropy(x, embedding, batch.targets, padding_class=padding_class, chunked=not self.pcgrad)
 
     def gradients(
         self,
