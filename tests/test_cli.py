@@ -204,6 +204,8 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["train", "data", "--out", "r", "--max-epochs", "0"], ["--max-epochs must be at least 1"]),
         (["train", "data", "--out", "r", "--device", "abacus"], ["no device 'abacus'"]),
         (["train", "--resume", "run"], ["finished already"]),
+        (["train", "data", "--resume", "run"], ["--resume takes no DATA"]),
+        (["train", "--resume", "run", "--max-epochs", "3"], ["the run began with"]),
         (["train", "--resume", "data"], ["data is a prepared data set, not a run"]),
         (["evaluate", "folder"], ["folder is not a run folder"]),
         (["evaluate", "nowhere"], ["no run folder nowhere"]),

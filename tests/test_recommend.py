@@ -131,7 +131,7 @@ class TestForUsers:
     def test_k_larger_than_the_catalogue_gives_what_there_is(self) -> None:
         result = Recommender(scorer(), dataset()).for_users(["ann"], 100)
         assert result.table.height == 3
-        assert "1 users get fewer than 100 items" in result.notes[0]
+        assert "1 users get fewer than 6 items" in result.notes[0]
 
     def test_unknown_users_are_named_or_skipped(self) -> None:
         recommender = Recommender(scorer(), dataset())

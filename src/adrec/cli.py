@@ -25,6 +25,8 @@ from adrec.errors import ConfigError, UserError
 from adrec.files import check_folder, write_json
 from adrec.tables import check_output, write_table
 
+DEFAULT_SEED = 2025
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -104,7 +106,7 @@ def train(
         typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
     ] = None,
     max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -116,7 +118,12 @@ def train(
     console = _console(quiet)
     if resume is not None:
         if data is not None or out is not None:
-            raise ConfigError("--resume takes the run folder alone: its data set and configuration are recorded there.")
+            raise ConfigError("--resume takes no DATA and no --out: both are recorded in the run folder.")
+        if assignments or max_epochs is not None or (preset_name, seed, device) != ("default", DEFAULT_SEED, "auto"):
+            raise ConfigError(
+                "--resume goes on with the configuration, seed and device that the run began with; give none of them, "
+                "or train a new run."
+            )
         run = workflow.resume(resume, threads=threads, console=console)
     else:
         if data is None or out is None:
@@ -268,7 +275,7 @@ def config(
 @app.command()
 def demo(
     out: Annotated[Path | None, typer.Option("--out", help="Keep the data set and the run here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 2025,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:

@@ -66,6 +66,7 @@ class ADRec:
         self._dataset: Dataset | None = None
         self._network: ADRecNetwork | SASRecNetwork | None = None
         self._info: RunInfo | None = None
+        self._trained = self.config
 
     def fit(
         self,
@@ -128,7 +129,7 @@ class ADRec:
         with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
             trainer = Trainer(config, dataset, split, seed=self.seed, device=self.device, reporter=reporter)
             self._network = trainer.run()
-        self._dataset = dataset
+        self._dataset, self._trained = dataset, config
         self._info = RunInfo(
             data="data",
             data_fingerprint=dataset.fingerprint,
@@ -208,7 +209,7 @@ class ADRec:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
         dataset, network, info = self._fitted()
         with atomic_folder(Path(path), overwrite=overwrite) as folder:
-            write_json(folder / "config.json", self.config.to_dict())
+            write_json(folder / "config.json", self._trained.to_dict())
             write_json(folder / "run.json", asdict(info))
             write_weights(folder / "weights.safetensors", network)
             write_dataset(dataset, folder / "data")
@@ -228,7 +229,8 @@ class ADRec:
         """
         run = Run.open(Path(path))
         model = cls(seed=run.info.seed, device=device)
-        model.config, model._info = run.config, run.info
+        model.config = model._trained = run.config
+        model._info = run.info
         model._network = run.network(model.device)
         model._dataset = run.dataset(Path(data) if data else None)
         return model

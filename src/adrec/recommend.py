@@ -129,7 +129,7 @@ def top_k(
     batch_size: int | None = None,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> tuple[Int64s, NDArray[np.float32]]:
-    """Return the best items of each history, best first: item numbers and scores, [m, k] each.
+    """Return the best items of each history, best first: item numbers and scores, [m, k] each (k at most V).
 
     Where fewer than k items may be recommended the row ends with item 0 and score ``-inf``.
 
@@ -142,7 +142,7 @@ def top_k(
         batch_size: histories scored at a time; :func:`users_per_batch` by default.
         on_batch: called with the number of histories done after each batch.
     """
-    num_columns = min(k, scorer.num_items)
+    k = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
@@ -152,9 +152,9 @@ def top_k(
             scores[:, excluded] = -torch.inf
         if filter_seen:
             mask_seen(scores, histories, chosen)
-        best = scores.topk(num_columns, dim=1)
+        best = scores.topk(k, dim=1)
         possible = best.values > -torch.inf
-        items[chosen, :num_columns] = torch.where(possible, best.indices, 0).numpy()
-        values[chosen, :num_columns] = best.values.numpy()
+        items[chosen] = torch.where(possible, best.indices, 0).numpy()
+        values[chosen] = best.values.numpy()
         on_batch(len(chosen))
     return items, values

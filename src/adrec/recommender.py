@@ -75,11 +75,12 @@ class Recommender:
         """
         dataset = self.dataset
         candidates, notes = self._candidates(k, items, exclude)
+        k = min(k, self.dataset.num_items)
         if users is None:
             wanted = np.arange(dataset.num_users)
         else:
             wanted = dataset.users.encode(users)
-            unknown = [user for user, index in zip(users, wanted, strict=True) if index < 0]
+            unknown = missing(users, wanted)
             if unknown and on_unknown == "error":
                 raise DataError(
                     f"unknown users: {examples(unknown)}; recommend by history for people who are not in the data "
@@ -114,10 +115,11 @@ class Recommender:
         most popular items, with ``source`` ``popular``. Other arguments and errors as in :meth:`for_users`.
         """
         candidates, notes = self._candidates(k, items, exclude)
+        k = min(k, self.dataset.num_items)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
-        numbers = self.dataset.catalogue.encode(flat) + 1 if flat else np.empty(0, dtype=np.int64)
-        unknown = [item for item, number in zip(flat, numbers, strict=True) if number == 0]
+        numbers = self.dataset.catalogue.encode(flat) + 1
+        unknown = missing(flat, numbers - 1)
         if unknown:
             distinct = dict.fromkeys(unknown)
             notes.append(f"skipped {len(unknown)} interactions with unknown items: {examples(distinct)}.")
@@ -148,7 +150,7 @@ class Recommender:
         check_k(k)
         catalogue = self.dataset.catalogue
         numbers = catalogue.encode(items) + 1
-        unknown = [item for item, number in zip(items, numbers, strict=True) if number == 0]
+        unknown = missing(items, numbers - 1)
         if unknown:
             raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue.")
         unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
@@ -177,7 +179,7 @@ class Recommender:
             if ids is None or len(ids) == 0:
                 continue
             numbers = self.dataset.catalogue.encode(ids) + 1
-            unknown = [item for item, number in zip(ids, numbers, strict=True) if number == 0]
+            unknown = missing(ids, numbers - 1)
             if unknown:
                 notes.append(f"{len(unknown)} {name} items are not in the catalogue: {examples(unknown)}.")
             allowed[numbers[numbers > 0]] = value
@@ -194,12 +196,9 @@ class Recommender:
         counts[0] = -np.inf
         if candidates is not None:
             counts[~candidates] = -np.inf
-        order = np.argsort(-counts, kind="stable")[: min(k, self.dataset.num_items)]
-        numbers = np.zeros((num_rows, k), dtype=np.int64)
-        scores = np.full((num_rows, k), -np.inf, dtype=np.float32)
-        numbers[:, : len(order)] = np.where(np.isfinite(counts[order]), order, 0)
-        scores[:, : len(order)] = counts[order]
-        return numbers, scores
+        order = np.argsort(-counts, kind="stable")[:k]
+        numbers = np.where(np.isfinite(counts[order]), order, 0)
+        return np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
 
     def _table(
         self, labels: pl.Series, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]
@@ -217,6 +216,11 @@ class Recommender:
                 "source": source[real],
             }
         )
+
+
+def missing(ids: Ids, indices: Int64s) -> list[Any]:
+    """Return the ids whose index is -1: those that are not in the vocabulary."""
+    return [ids[at] for at in np.flatnonzero(indices < 0).tolist()]
 
 
 def few(numbers: Int64s, whom: str) -> list[str]:

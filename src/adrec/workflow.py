@@ -42,10 +42,12 @@ def _announce(console: Console, trainer: Trainer, config: Config, path: Path) ->
 
 
 def _train(run: Run, dataset: Dataset, console: Console) -> Run:
-    _announce(console, run.trainer(dataset), run.config, run.path)
+    live = Live(console)
+    trainer = run.trainer(dataset, live)
+    _announce(console, trainer, run.config, run.path)
     try:
-        with Live(console) as reporter:
-            return run.train(dataset, reporter)
+        with live:
+            return run.train(trainer)
     except KeyboardInterrupt:
         started = (run.path / "state.safetensors").exists()
         kept = "everything up to the last epoch is kept" if started else "no epoch was finished"

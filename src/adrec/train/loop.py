@@ -124,9 +124,9 @@ class Trainer:
                 self.reporter.epoch(row)
                 self.on_epoch(row)
             self._end(name, stage)
-        network = self.network or self._new_network(self.stages[-1][1])
-        network.load_state_dict(self.selected)
-        return network
+        assert self.network is not None
+        self.network.load_state_dict(self.selected)
+        return self.network
 
     def _begin(self, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
@@ -248,7 +248,7 @@ class Trainer:
         self.selected = {name: value.to(self.device) for name, value in snapshot.part("selected").items()}
         weights = snapshot.part("network")
         if weights:
-            _, stage = self.stages[min(self.place.stage, len(self.stages) - 1)]
+            _, stage = self.stages[self.place.stage]
             self.network = self._new_network(stage)
             self.network.load_state_dict(weights)
             self.optimizer = self._new_optimizer(self.network, stage)

@@ -150,7 +150,12 @@ class Run:
         return SPLITS[self.info.split](dataset)
 
     def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
-        """Return a trainer that records each epoch here, at the place where the run was left."""
+        """Return a trainer that records each epoch here, at the place where the run was left.
+
+        Raises:
+            DataError: where the data set has nothing to learn from.
+            RunError: where the state is damaged.
+        """
         trainer = Trainer(
             self.config,
             dataset,
@@ -169,17 +174,18 @@ class Run:
         """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         write_snapshot(self.path / "state.safetensors", trainer.snapshot())
 
     def _drop_rows_after(self, rows: int) -> None:
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         if len(lines) > rows:
             write_bytes(path, "".join(lines[:rows]).encode())
 
-    def train(self, dataset: Dataset, reporter: Reporter | None = None) -> Run:
-        """Train what is left, write the weights, and return the finished run."""
-        trainer = self.trainer(dataset, reporter)
+    def train(self, trainer: Trainer) -> Run:
+        """Let :meth:`trainer`'s trainer do what is left, write the weights, and return the finished run."""
         network = trainer.run()
         write_weights(self.path / "weights.safetensors", network)
         info = replace(self.info, finished=True, stages=tuple(trainer.place.ended))
