@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -112,7 +113,7 @@ def test_recommend_with_lists_and_histories(work: Path, tmp_path: Path) -> None:
     assert "unknown users: 'nobody'" in refused("recommend", run, "--users", tmp_path / "users.csv")
     skipped = adrec("recommend", run, "--users", tmp_path / "users.csv", "--on-unknown", "skip", "--format", "csv")
     assert set(pl.read_csv(skipped.stdout.encode())["user"]) == {"user 1"}
-    assert "skipped 1 unknown users" in skipped.stderr
+    assert "skipped 1 unknown user" in skipped.stderr
     lists = ["--allow", tmp_path / "allow.csv", "--block", tmp_path / "block.csv", "--no-filter-seen"]
     allowed = pl.read_csv(adrec("recommend", run, "--user", "user 1", *lists, "--format", "csv").stdout.encode())
     assert set(allowed["item"]) == {"item 1", "item 3"}
@@ -203,15 +204,33 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["train", "data", "--out", "r", "--set", "hiden_size=3"], ["did you mean 'hidden_size'?"]),
         (["train", "data", "--out", "r", "--max-epochs", "0"], ["--max-epochs must be at least 1"]),
         (["train", "data", "--out", "r", "--device", "abacus"], ["no device 'abacus'"]),
+        (["train", "data", "--out", "r", "--seed", "-1"], ["the seed must be a whole number"]),
+        (
+            [
+                "train",
+                "data",
+                "--out",
+                "r",
+                "--set",
+                "noise_schedule=linear",
+                "--set",
+                "num_train_timesteps=4",
+                "--set",
+                "num_inference_steps=1",
+            ],
+            ["outside (0, 1]"],
+        ),
+        (["train", "data", "--out", "run"], ["run holds a run already", "adrec train --resume run"]),
+        (["evaluate", "table.csv"], ["table.csv is a file"]),
         (["train", "--resume", "run"], ["finished already"]),
-        (["train", "data", "--resume", "run"], ["--resume takes no DATA"]),
+        (["train", "--resume", "run", "--out", "r"], ["--resume takes no --out"]),
         (["train", "--resume", "run", "--max-epochs", "3"], ["the run began with"]),
         (["train", "--resume", "data"], ["data is a prepared data set, not a run"]),
         (["evaluate", "folder"], ["folder is not a run folder"]),
         (["evaluate", "nowhere"], ["no run folder nowhere"]),
         (["evaluate", "run", "--k", "0"], ["at least 1; it is 0"]),
         (["evaluate", "run", "--k", "five"], ["--k takes whole numbers"]),
-        (["recommend", "run", "--k", "0"], ["k, the number of recommended items, must be at least 1"]),
+        (["recommend", "run", "--k", "0"], ["k, the number of items, must be a whole number of at least 1"]),
         (["recommend", "run", "--out", "out.xlsx"], ["out.xlsx should end in one of .csv, .jsonl, .parquet"]),
         (["recommend", "run", "--user", "user 1", "--given", "item 1"], ["--user and --given exclude each other"]),
         (["recommend", "run", "--data", "nowhere"], ["not at nowhere", "--data"]),
@@ -238,6 +257,32 @@ def test_another_data_set_is_refused(work: Path, tmp_path: Path) -> None:
     assert "is not the data set" in refused("recommend", work / "run", "--data", tmp_path / "other")
 
 
+def test_an_altered_data_set_is_refused(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for file in (work / "data").iterdir():
+        (tmp_path / "data" / file.name).write_bytes(file.read_bytes())
+    items = tmp_path / "data" / "items.npy"
+    content = bytearray(items.read_bytes())
+    content[-4] ^= 1
+    items.write_bytes(bytes(content))
+    assert "was altered after it was prepared" in refused("recommend", work / "run", "--data", tmp_path / "data")
+    assert "was altered after it was prepared" in refused("train", tmp_path / "data", "--out", tmp_path / "run")
+    assert names(tmp_path) == {"data"}
+
+
+def test_a_run_moved_with_its_data_is_found(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "data", tmp_path / "before" / "data")
+    moved = ["train", "before/data", "--out", "before/run", "--max-epochs", "1", *TRAIN_FAST]
+    assert adrec(*moved, cwd=tmp_path).returncode == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert adrec("recommend", "after/run", "--user", "user 1", cwd=tmp_path).returncode == 0
+
+
+def test_a_list_without_a_header_is_refused(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("5\n7\n9\n")
+    assert "seems to have no header" in refused("recommend", work / "run", "--users", tmp_path / "ids.csv")
+
+
 def test_weights_cut_in_half_are_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for file in (work / "run").iterdir():
@@ -260,3 +305,4 @@ def test_debug_shows_the_traceback() -> None:
     result = adrec("--debug", "evaluate", "nowhere")
     assert "Traceback" in result.stderr
     assert "RunError" in result.stderr
+    assert result.returncode == 2

@@ -60,6 +60,8 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"noise_schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"num_inference_steps": 33}, "between 1 and num_train_timesteps = 32"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
+        ({"finetune.epochs": 600}, "set finetune.schedule_epochs too"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"pretrain.loss": "ce+mse"}, "a sasrec stage has no diffusion"),
         ({"finetune.pcgrad": True, "finetune.loss": "ce"}, "pcgrad needs two losses"),

@@ -66,6 +66,9 @@ def test_save_and_load_answer_the_same(model: ADRec, tmp_path: Path) -> None:
     assert loaded.similar_items(["item 1"]).equals(model.similar_items(["item 1"]))
     assert loaded.evaluate().metrics == model.evaluate().metrics
     assert loaded.config == model.config
+    pandas_model = make(1).fit(cyclic_table().to_pandas())
+    pandas_model.save(tmp_path / "pandas")
+    assert isinstance(ADRec.load(tmp_path / "pandas").recommend(k=1), pd.DataFrame)
     (tmp_path / "model").rename(tmp_path / "moved")
     assert ADRec.load(tmp_path / "moved").recommend(k=3).equals(model.recommend(k=3))
 
@@ -94,7 +97,7 @@ def test_refit_uses_all_interactions(model: ADRec) -> None:
 
 
 def test_unknown_items_are_told_by_a_warning(model: ADRec) -> None:
-    with pytest.warns(UserWarning, match="skipped 1 interactions with unknown items: 'item 99'"):
+    with pytest.warns(UserWarning, match="skipped 1 interaction with unknown items: 'item 99'"):
         model.recommend(histories=[["item 1", "item 99"]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -129,6 +132,11 @@ class TestBadInput:
         with pytest.raises(ConfigError, match="not both"):
             model.recommend(users=["user 1"], histories=[["item 1"]])
 
+    @pytest.mark.parametrize("seed", [-1, 2**63, 1.5])
+    def test_seeds_that_are_none(self, seed: int) -> None:
+        with pytest.raises(ConfigError, match="seed must be a whole number"):
+            ADRec(seed=seed)
+
     def test_unknown_device(self) -> None:
         with pytest.raises(ConfigError, match="no device"):
             ADRec(device="abacus")
@@ -144,6 +152,6 @@ class TestBadInput:
     def test_a_model_without_its_data_names_it(self, model: ADRec, tmp_path: Path) -> None:
         model.save(tmp_path / "model")
         (tmp_path / "model" / "data").rename(tmp_path / "elsewhere")
-        with pytest.raises(DataError, match="say where it is with --data"):
+        with pytest.raises(DataError, match="name its place with --data"):
             ADRec.load(tmp_path / "model")
         assert ADRec.load(tmp_path / "model", data=tmp_path / "elsewhere").recommend(k=1).height > 0

@@ -111,6 +111,8 @@ def test_scores_that_are_not_numbers_are_refused() -> None:
     broken = LastItemScorer(np.full((NUM_ITEMS + 1, NUM_ITEMS + 1), np.nan))
     with pytest.raises(RunError, match="diverged"):
         ranking(broken, packed([[1]]), np.array([2]))
+    with pytest.raises(RunError, match="diverged"):
+        top_k(broken, packed([[1]]), 2)
 
 
 class TestForUsers:
@@ -131,7 +133,7 @@ class TestForUsers:
     def test_k_larger_than_the_catalogue_gives_what_there_is(self) -> None:
         result = Recommender(scorer(), dataset()).for_users(["ann"], 100)
         assert result.table.height == 3
-        assert "1 users get fewer than 6 items" in result.notes[0]
+        assert "1 user cannot get 6 items" in result.notes[0]
 
     def test_unknown_users_are_named_or_skipped(self) -> None:
         recommender = Recommender(scorer(), dataset())
@@ -139,17 +141,21 @@ class TestForUsers:
             recommender.for_users(["ann", "dan"], 2)
         result = recommender.for_users(["ann", "dan"], 2, on_unknown="skip")
         assert result.table["user"].unique().to_list() == ["ann"]
-        assert "skipped 1 unknown users: 'dan'" in result.notes[0]
+        assert "skipped 1 unknown user: 'dan'" in result.notes[0]
 
     def test_allow_and_block_lists(self) -> None:
         recommender = Recommender(scorer(), dataset())
         result = recommender.for_users(["bob"], 9, items=["a", "e", "nowhere"], exclude=["e"])
         assert result.table["item"].to_list() == ["a"]
-        assert "1 allowed items are not in the catalogue: 'nowhere'" in result.notes[0]
+        assert "not in the catalogue: 1 allowed item, 'nowhere'" in result.notes[0]
         with pytest.raises(DataError, match="leave nothing"):
             recommender.for_users(["bob"], 9, items=["a"], exclude=["a"])
 
-    @pytest.mark.parametrize("k", [0, -1])
+    def test_on_unknown_is_one_of_two(self) -> None:
+        with pytest.raises(ConfigError, match="'error' or 'skip'"):
+            Recommender(scorer(), dataset()).for_users(["ann"], on_unknown="eror")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("k", [0, -1, 2.5, "2", True])
     def test_k_below_one_is_refused(self, k: int) -> None:
         with pytest.raises(ConfigError, match="at least 1"):
             Recommender(scorer(), dataset()).for_users(["ann"], k)
@@ -168,7 +174,7 @@ class TestForHistories:
         recommender = Recommender(scorer(), dataset())
         result = recommender.for_histories([["a", "zz", "b", "c"]], 3)
         assert result.table.equals(recommender.for_histories([["a", "b", "c"]], 3).table)
-        assert "skipped 1 interactions with unknown items: 'zz'" in result.notes[0]
+        assert "skipped 1 interaction with unknown items: 'zz'" in result.notes[0]
 
     def test_empty_histories_get_popular_items_marked_as_such(self) -> None:
         result = Recommender(scorer(), dataset()).for_histories([[], ["a"], ["zz"]], 2)
@@ -176,7 +182,11 @@ class TestForHistories:
         assert sources["source"].to_list() == [["popular"], ["model"], ["popular"]]
         assert result.table["item"][0] == "b"
         assert result.table["score"][0] == 3
-        assert any("2 histories hold no known item" in note for note in result.notes)
+        assert any("no item of 2 histories is known" in note for note in result.notes)
+
+    def test_popular_items_keep_to_the_lists(self) -> None:
+        recommender = Recommender(scorer(), dataset())
+        assert recommender.for_histories([[]], 9, items=["a", "b"], exclude=["b"]).table["item"].to_list() == ["a"]
 
     def test_only_empty_histories(self) -> None:
         assert Recommender(scorer(), dataset()).for_histories([[]], 100).table.height == NUM_ITEMS

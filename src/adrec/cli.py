@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,7 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
-    check_folder(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
     dataset = prepare_dataset(
         source,
         user=user,
@@ -99,7 +100,7 @@ def prepare(
 def train(
     data: Annotated[Path | None, typer.Argument(help="A prepared data set.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to write.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, and give nothing else.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; DATA only if it was moved.")] = None,
     preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
     assignments: Annotated[
         list[str] | None,
@@ -117,21 +118,22 @@ def train(
 
     console = _console(quiet)
     if resume is not None:
-        if data is not None or out is not None:
-            raise ConfigError("--resume takes no DATA and no --out: both are recorded in the run folder.")
+        if out is not None:
+            raise ConfigError("--resume takes no --out: it goes on in the run folder.")
         if assignments or max_epochs is not None or (preset_name, seed, device) != ("default", DEFAULT_SEED, "auto"):
             raise ConfigError(
                 "--resume goes on with the configuration, seed and device that the run began with; give none of them, "
                 "or train a new run."
             )
-        run = workflow.resume(resume, threads=threads, console=console)
+        run = workflow.resume(resume, data=data, threads=threads, console=console)
     else:
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
         config = make_config(preset_name, changes, max_epochs)
         run = workflow.train_dataset(data, out, config, "leave-one-out", seed, console, device=device, threads=threads)
-    console.print(f"Next: adrec evaluate {run.path}")
+    verb = "evaluate" if run.info.num_test else "recommend"
+    console.print(f"Next: adrec {verb} {run.path}")
 
 
 @app.command()
@@ -159,6 +161,9 @@ def evaluate(
     filter_seen: Annotated[bool, typer.Option(help="Leave the history's items out of the ranking.")] = False,
     batch_means: Annotated[bool, typer.Option(help="Add the published code's average over batches.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Write each user's rank here (.parquet, .csv, .jsonl); into the run by default.")
+    ] = None,
     data: Data = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -171,7 +176,7 @@ def evaluate(
     _use_threads(threads)
     with counter(console) as progress:
         task = progress.add_task("ranking", total=None)
-        result, ranks_file = workflow.evaluate_run(
+        result = workflow.evaluate_run(
             run,
             on,
             cutoffs=_cutoffs(k),
@@ -185,9 +190,11 @@ def evaluate(
         output = Console(highlight=False)
         output.print(evaluation_table(result))
         output.print(evaluation_notes(result))
-    console.print(f"Ranks of each user: {ranks_file}")
     if json_file is not None:
         write_json(json_file, result.to_dict())
+    place = ranks or run / f"ranks-{on}{'-filter-seen' if filter_seen else ''}.parquet"
+    write_table(result.ranks, place)
+    console.print(f"Ranks of each user: {place}")
 
 
 @app.command()
@@ -320,7 +327,7 @@ def _one_sentence(debug: bool) -> Iterator[None]:
         yield
     except UserError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"adrec: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

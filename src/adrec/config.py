@@ -142,8 +142,9 @@ class StageConfig:
         )
         _require(not (self.pcgrad and self.loss == "ce"), "pcgrad needs two losses; set loss to 'ce+mse'.")
         for metric in self.select_by:
+            kind, _, cutoff = metric.partition("@")
             _require(
-                metric.partition("@")[0] in ("hr", "ndcg", "mrr") and metric.partition("@")[2].isdigit(),
+                kind in ("hr", "ndcg", "mrr") and cutoff.isdecimal() and int(cutoff) >= 1,
                 f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
             )
         _require(len(self.select_by) > 0, "select_by must name at least one metric.")
@@ -167,10 +168,16 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"batch_size must be at least 1; it is {self.batch_size}.")
-        _require(
-            any(stage.epochs for stage in self.stages.values()),
-            "every stage has 0 epochs: nothing would be trained.",
-        )
+        some = any(stage.epochs for stage in self.stages.values())
+        _require(some, "every stage has 0 epochs: nothing would be trained.")
+        together = 0
+        for name, stage in self.stages.items():
+            together = stage.epochs + (together if stage.start == "continue" else 0)
+            _require(
+                together <= stage.schedule_epochs,
+                f"{name} would go on to epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
+                f"where the learning rate is 0; set {name}.schedule_epochs too.",
+            )
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:
@@ -232,6 +239,13 @@ def preset(name: str = "default", changes: Mapping[str, Any] | None = None) -> C
             place = place.setdefault(parent, {})
         place[leaf] = value
     return Config.from_dict(values)
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed``. Raises :class:`ConfigError` where it is not a whole number from 0 to 2^63 - 1."""
+    good = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63
+    _require(good, f"the seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
+    return seed
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def evaluation_notes(evaluation: Evaluation) -> str:
     seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
     return (
         f"{evaluation.part} part of {evaluation.split}, {evaluation.ranks.height:,} users, whole catalogue, {seen}.\n"
-        f"The first {evaluation.cutoff} of all users cover {evaluation.coverage:.1%} of the catalogue. A recommended "
+        f"Taken together, the first {evaluation.cutoff} items of all users are {evaluation.coverage:.1%} of the "
+        f"catalogue. A recommended "
         f"item has {evaluation.popularity['recommended']:.1f} training interactions on average, a held-out one "
         f"{evaluation.popularity['held_out']:.1f}."
     )
@@ -71,7 +72,7 @@ def frame_table(frame: pl.DataFrame, most: int = 40) -> Table:
     left = frame.height - most
     table = Table(caption=f"and {left:,} more rows; --out FILE writes them all" if left > 0 else None)
     for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left")
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
     for row in frame.head(most).iter_rows():
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else Text(str(value)) for value in row))
     return table

@@ -25,27 +25,35 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _beside(path: Path, ending: str) -> Path:
+    """Return the hidden name beside ``path`` that is always the same: what a killed process left there is replaced."""
+    whole = path.absolute()
+    return whole.with_name(f".{whole.name}.{ending}")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it replaces ``path`` in one step.
 
-    When the block raises, ``path`` stays as it was and the temporary file is removed. Its name is always the same, so
-    what a killed process left there is replaced by the next write.
+    When the block raises, ``path`` stays as it was and the temporary file is removed. Raises :class:`UserError` where
+    the disk is full or does not let us write.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _beside(Path(path), "tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(b"")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; choose another place.") from error
-    try:
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some writers make files that only their owner can read
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync(temporary.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written ({reason}); make room or choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if os.access(temporary.parent, os.W_OK):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -59,14 +67,18 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def check_folder(path: Path, *, overwrite: bool = False) -> None:
-    """Raise :class:`UserError` where :func:`atomic_folder` could not write ``path``: before any work is done."""
+def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") -> None:
+    """Raise :class:`UserError` where :func:`atomic_folder` could not write ``path``: before any work is done.
+
+    ``overwriting`` says how to overwrite a folder that adrec wrote, where that can be asked for.
+    """
+    recover(path)
     if path.is_file():
         raise UserError(f"{path} is a file, not a folder; choose another --out.")
     if path.is_dir() and any(path.iterdir()):
         ours = any((path / name).is_file() for name in OWN_FILES)
         if not (overwrite and ours):
-            hint = " or overwrite it" if ours and not overwrite else ""
+            hint = f", or {overwriting}" if ours and overwriting and not overwrite else ""
             raise UserError(f"{path} exists already and is not empty; choose another folder{hint}.")
 
 
@@ -79,26 +91,32 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_folder(path, overwrite=overwrite)
-    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    temporary, old = _beside(path, "tmp"), _beside(path, "old")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; choose another --out.") from error
-    try:
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        if path.exists():
+        target = path.absolute()  # "." itself cannot be renamed
+        if target.exists():
             shutil.rmtree(old, ignore_errors=True)
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-        _sync(path.parent)
+            target.replace(old)
+        temporary.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+        _sync(temporary.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path} cannot be written ({reason}); make room or choose another place.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recover(path: Path) -> None:
+    """Put back a folder that was being overwritten when its writer was killed between two renames."""
+    old = _beside(path, "old")
+    if old.is_dir() and not path.exists():
+        old.replace(path)
 
 
 def sha256(path: Path) -> str:

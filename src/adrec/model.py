@@ -7,19 +7,19 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import Config, preset
+from adrec.config import Config, check_seed, preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, no_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
-from adrec.files import atomic_folder, write_json
+from adrec.files import atomic_folder, check_folder, write_json
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.recommend import NetworkScorer
 from adrec.recommender import Recommendations, Recommender
@@ -61,12 +61,17 @@ class ADRec:
         progress: bool = False,
     ) -> None:
         self.config = make_config(preset, changes, max_epochs)
-        self.seed, self.device, self.progress = seed, find_device(device), progress
+        self.seed, self.device, self.progress = check_seed(seed), find_device(device), progress
         self._frame: FrameKind = "polars"
         self._dataset: Dataset | None = None
         self._network: ADRecNetwork | SASRecNetwork | None = None
         self._info: RunInfo | None = None
         self._trained = self.config
+
+    def __repr__(self) -> str:
+        preset, seed, dataset = self.config.preset, self.seed, self._dataset
+        state = f"trained on {dataset.info.name!r}" if dataset else "not trained"
+        return f"<ADRec preset={preset!r} seed={seed}, {state}>"
 
     def fit(
         self,
@@ -132,9 +137,12 @@ class ADRec:
         self._dataset, self._trained = dataset, config
         self._info = RunInfo(
             data="data",
+            data_beside="data",
             data_fingerprint=dataset.fingerprint,
             split=split_name,
             seed=self.seed,
+            num_test=len(split.test.users),
+            frame=self._frame,
             device=str(self.device),
             threads=torch.get_num_threads(),
             environment=environment(),
@@ -208,6 +216,7 @@ class ADRec:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
         dataset, network, info = self._fitted()
+        check_folder(Path(path), overwrite=overwrite, overwriting="pass overwrite=True")
         with atomic_folder(Path(path), overwrite=overwrite) as folder:
             write_json(folder / "config.json", self._trained.to_dict())
             write_json(folder / "run.json", asdict(info))
@@ -230,7 +239,7 @@ class ADRec:
         run = Run.open(Path(path))
         model = cls(seed=run.info.seed, device=device)
         model.config = model._trained = run.config
-        model._info = run.info
+        model._info, model._frame = run.info, cast("FrameKind", run.info.frame)
         model._network = run.network(model.device)
         model._dataset = run.dataset(Path(data) if data else None)
         return model

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.data.batch import Int64s, PackedBatch, history_batch, spans
+from adrec.errors import RunError
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.nn.noise import HistoryNoise
 
@@ -101,14 +102,23 @@ def users_per_batch(num_items: int) -> int:
 def scored_batches(
     scorer: Scorer, histories: Histories, batch_size: int | None = None
 ) -> Iterator[tuple[Int64s, Tensor]]:
-    """Yield (which histories [B], their scores [B, V + 1]) for batches of histories of similar length."""
+    """Yield (which histories [B], their scores [B, V + 1]) for batches of histories of similar length.
+
+    Raises :class:`RunError` where a score is not a number.
+    """
     batch_size = batch_size or users_per_batch(scorer.num_items)
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = history_batch(histories.items, histories.starts[chosen], histories.ends[chosen], scorer.max_length)
-        yield chosen, scorer(batch)
+        scores = scorer(batch)
+        if torch.isnan(scores).any():
+            raise RunError(
+                "the model's scores are not numbers: its training has diverged; train it again with a smaller "
+                "learning_rate."
+            )
+        yield chosen, scores
 
 
 def mask_seen(scores: Tensor, histories: Histories, chosen: Int64s) -> None:

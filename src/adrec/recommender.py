@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from adrec.data.batch import Int64s
 from adrec.data.dataset import Dataset
 from adrec.errors import ConfigError, DataError
-from adrec.recommend import Histories, Scorer, top_k
+from adrec.recommend import Histories, Scorer, top_k, users_per_batch
+from adrec.words import counted
 
 Ids = Sequence[Any] | pl.Series
 
@@ -74,6 +75,8 @@ class Recommender:
             ConfigError: where k is below 1.
         """
         dataset = self.dataset
+        if on_unknown not in ("error", "skip"):
+            raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
         candidates, notes = self._candidates(k, items, exclude)
         k = min(k, self.dataset.num_items)
         if users is None:
@@ -87,17 +90,17 @@ class Recommender:
                     "set, or skip them (on_unknown='skip', --on-unknown skip)."
                 )
             if unknown:
-                notes.append(f"skipped {len(unknown)} unknown users: {examples(unknown)}.")
+                notes.append(f"skipped {counted(len(unknown), 'unknown user')}: {examples(unknown)}.")
             wanted = wanted[wanted >= 0]
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
         numbers, scores = top_k(
             self.scorer, histories, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
         )
-        labels = dataset.users.decode(np.repeat(wanted, k)).alias("user")
-        notes += few(numbers, "users")
-        source = np.zeros(len(wanted), dtype=bool)
-        return Recommendations(self._table(labels, numbers, scores, source), tuple(notes))
+        notes += few(numbers, ("user", "users"))
+        table = self._table(numbers, scores, np.zeros(len(wanted), dtype=bool))
+        users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
+        return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
 
     def for_histories(
         self,
@@ -122,7 +125,7 @@ class Recommender:
         unknown = missing(flat, numbers - 1)
         if unknown:
             distinct = dict.fromkeys(unknown)
-            notes.append(f"skipped {len(unknown)} interactions with unknown items: {examples(distinct)}.")
+            notes.append(f"skipped {counted(len(unknown), 'interaction')} with unknown items: {examples(distinct)}.")
         known = numbers > 0
         owner = np.repeat(np.arange(len(lengths)), lengths)[known]
         kept = np.bincount(owner, minlength=len(lengths))
@@ -136,10 +139,10 @@ class Recommender:
             )
         silent = len(lengths) - len(spoken)
         if silent:
-            notes.append(f"{silent} histories hold no known item; they get the most popular items.")
-        notes += few(best, "histories")
-        labels = pl.Series("history", np.repeat(np.arange(len(lengths)), k))
-        return Recommendations(self._table(labels, best, scores, kept == 0), tuple(notes))
+            people = counted(silent, "history", "histories")
+            notes.append(f"no item of {people} is known: the most popular items are recommended (source 'popular').")
+        notes += few(best, ("history", "histories"))
+        return Recommendations(self._table(best, scores, kept == 0).rename({"row": "history"}), tuple(notes))
 
     def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
@@ -154,19 +157,24 @@ class Recommender:
         if unknown:
             raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue.")
         unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
-        cosines = unit[torch.from_numpy(numbers)] @ unit.T  # [m, V + 1]
-        cosines[:, 0] = -torch.inf
-        cosines[torch.arange(len(numbers)), torch.from_numpy(numbers)] = -torch.inf
-        best = cosines.topk(min(k, len(catalogue) - 1), dim=1)
-        width = best.indices.shape[1]
-        return pl.DataFrame(
-            {
-                "item": catalogue.decode(np.repeat(numbers - 1, width)),
-                "similar_item": catalogue.decode(best.indices.flatten().numpy() - 1),
-                "score": best.values.flatten().numpy(),
-                "rank": np.tile(np.arange(1, width + 1), len(numbers)),
-            }
-        )
+        width = min(k, len(catalogue) - 1)
+        tables = []
+        for own in torch.split(torch.from_numpy(numbers), users_per_batch(len(catalogue))):
+            cosines = unit[own] @ unit.T  # [b, V + 1]
+            cosines[:, 0] = -torch.inf
+            cosines[torch.arange(len(own)), own] = -torch.inf
+            best = cosines.topk(width, dim=1)  # [b, width]
+            tables.append(
+                pl.DataFrame(
+                    {
+                        "item": catalogue.decode(np.repeat(own.numpy() - 1, width)),
+                        "similar_item": catalogue.decode(best.indices.flatten().numpy() - 1),
+                        "score": best.values.flatten().numpy(),
+                        "rank": np.tile(np.arange(1, width + 1), len(own)),
+                    }
+                )
+            )
+        return pl.concat(tables)
 
     def _candidates(self, k: int, items: Ids | None, exclude: Ids | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
         """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""
@@ -181,7 +189,7 @@ class Recommender:
             numbers = self.dataset.catalogue.encode(ids) + 1
             unknown = missing(ids, numbers - 1)
             if unknown:
-                notes.append(f"{len(unknown)} {name} items are not in the catalogue: {examples(unknown)}.")
+                notes.append(f"not in the catalogue: {counted(len(unknown), f'{name} item')}, {examples(unknown)}.")
             allowed[numbers[numbers > 0]] = value
         allowed[0] = False
         if not allowed.any():
@@ -200,20 +208,16 @@ class Recommender:
         numbers = np.where(np.isfinite(counts[order]), order, 0)
         return np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
 
-    def _table(
-        self, labels: pl.Series, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]
-    ) -> pl.DataFrame:
-        """Return the rows of real recommendations; slots that were not filled are left out."""
-        num_rows, k = numbers.shape
-        real = numbers.flatten() > 0
-        source = np.repeat(np.where(popular, "popular", "model"), k)
+    def _table(self, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]) -> pl.DataFrame:
+        """Return the real recommendations, a row each; slots of [m, k] that were not filled are left out."""
+        rows, columns = np.nonzero(numbers)
         return pl.DataFrame(
             {
-                labels.name: labels.filter(pl.Series(real)),
-                "item": self.dataset.catalogue.decode(numbers.flatten()[real] - 1),
-                "score": scores.flatten()[real],
-                "rank": np.tile(np.arange(1, k + 1), num_rows)[real],
-                "source": source[real],
+                "row": rows,
+                "item": self.dataset.catalogue.decode(numbers[rows, columns] - 1),
+                "score": scores[rows, columns],
+                "rank": columns + 1,
+                "source": np.where(popular, "popular", "model")[rows],
             }
         )
 
@@ -223,14 +227,14 @@ def missing(ids: Ids, indices: Int64s) -> list[Any]:
     return [ids[at] for at in np.flatnonzero(indices < 0).tolist()]
 
 
-def few(numbers: Int64s, whom: str) -> list[str]:
+def few(numbers: Int64s, whom: tuple[str, str]) -> list[str]:
     """Return a note on the rows [m, k] that could not be filled, if there are any."""
     short = int((numbers[:, -1] == 0).sum())
     k = numbers.shape[1]
-    return [f"{short} {whom} get fewer than {k} items: nothing else may be recommended to them."] if short else []
+    return [f"{counted(short, *whom)} cannot get {k} items: nothing else may be recommended."] if short else []
 
 
 def check_k(k: int) -> None:
-    """Raise :class:`ConfigError` where ``k`` is below 1."""
-    if k < 1:
-        raise ConfigError(f"k, the number of recommended items, must be at least 1; it is {k}.")
+    """Raise :class:`ConfigError` where ``k`` is not a whole number of at least 1."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ConfigError(f"k, the number of items, must be a whole number of at least 1; it is {k!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,11 @@ from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.model import ADRec, find_device
 from adrec.recommend import NetworkScorer
 from adrec.recommender import Recommendations
-from adrec.tables import write_table
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
 from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config
+from adrec.words import counted
 
 Frame = pl.DataFrame
 
@@ -32,22 +33,22 @@ def _announce(console: Console, trainer: Trainer, config: Config, path: Path) ->
     """Say what is about to be computed and what it will cost."""
     dataset = trainer.dataset
     cost = estimate(config, trainer.num_tokens, len(trainer.split.validation.users), dataset.num_items)
-    console.print(
-        f"{dataset.info.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; {trainer.num_tokens:,} tokens "
-        f"an epoch in {trainer.steps_per_epoch:,} steps."
-    )
-    console.print(f"{path}: {cost.sentence(trainer.stages)}")
+    size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
+    epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
+    console.print(f"{dataset.info.name}: {size}; {epoch}.")
+    console.print(f"{path}: {cost.sentence(trainer.stages, validated=len(trainer.split.validation.users) > 0)}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
         console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
 
 
 def _train(run: Run, dataset: Dataset, console: Console) -> Run:
     live = Live(console)
-    trainer = run.trainer(dataset, live)
-    _announce(console, trainer, run.config, run.path)
     try:
-        with live:
-            return run.train(trainer)
+        with run.locked():
+            trainer = run.trainer(dataset, live)
+            _announce(console, trainer, run.config, run.path)
+            with live:
+                return run.train(trainer)
     except KeyboardInterrupt:
         started = (run.path / "state.safetensors").exists()
         kept = "everything up to the last epoch is kept" if started else "no epoch was finished"
@@ -74,15 +75,19 @@ def train_dataset(
     dataset = open_dataset(data)
     if threads is not None:
         torch.set_num_threads(threads)
-    Trainer(config, dataset, SPLITS[split](dataset), seed=seed)
+    dataset.verify()
+    parts = SPLITS[split](dataset)
+    Trainer(config, dataset, parts, seed=seed)
     info = RunInfo(
         data=str(data.resolve()),
+        data_beside=os.path.relpath(data.resolve(), out.resolve()),
         data_fingerprint=dataset.fingerprint,
         split=split,
         seed=seed,
         device=str(find_device(device)),
         threads=torch.get_num_threads(),
         environment=environment(),
+        num_test=len(parts.test.users),
         refit_of=str(refit_of.resolve()) if refit_of else None,
     )
     return _train(Run.create(out, config, info), dataset, console)
@@ -93,21 +98,24 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
     run = Run.open(path)
     if not run.info.finished:
         raise RunError(f"the run {path} is not finished; `adrec train --resume {path}` goes on with it.")
-    run.dataset(data)
+    dataset = run.dataset(data)
     config = refit_config(run.config, run.info.stages)
-    place = data or run.path / run.info.data
+    place = data or dataset.path or Path(run.info.data)
     seed = run.info.seed
     return train_dataset(place, out, config, "none", seed, console, device=device, threads=threads, refit_of=path)
 
 
-def resume(path: Path, *, threads: int | None, console: Console) -> Run:
-    """Go on with an interrupted run, with the threads it had (with others, results are equal but for rounding)."""
+def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
+    """Go on with an interrupted run, with the threads it had (with others, results are equal but for rounding).
+
+    ``data`` is where its data set is now, if it was moved.
+    """
     run = Run.open(path)
     if run.info.finished:
         raise RunError(f"the run {path} is finished already; there is nothing to resume.")
     torch.set_num_threads(threads or run.info.threads)
     find_device(run.info.device)
-    return _train(run, run.dataset(), console)
+    return _train(run, run.dataset(data), console)
 
 
 def evaluate_run(
@@ -120,14 +128,14 @@ def evaluate_run(
     data: Path | None,
     device: str,
     on_batch: Callable[[int], None],
-) -> tuple[Evaluation, Path]:
-    """Evaluate a run; return the result and the Parquet file that has each user's rank."""
+) -> Evaluation:
+    """Evaluate a run."""
     run = Run.open(path)
     if run.info.split == "none":
         raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
     network = run.network(find_device(device))
     dataset = run.dataset(data)
-    result = evaluate(
+    return evaluate(
         NetworkScorer(network, run.info.seed),
         dataset,
         run.split(dataset),
@@ -137,9 +145,6 @@ def evaluate_run(
         with_batch_means=with_batch_means,
         on_batch=on_batch,
     )
-    ranks_file = path / f"ranks-{part}{'-filter-seen' if filter_seen else ''}.parquet"
-    write_table(result.ranks, ranks_file)
-    return result, ranks_file
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,6 @@ def test_inference(case: Case) -> None:
 @settings(max_examples=30, deadline=None)
 @given(cases())
 def test_stage_1(case: Case) -> None:
-    case = replace(case, config=replace(case.config, causal=True))
     model = network(case, SASRecNetwork)
     items, starts, ends = flat(case)
     batch = training_batch(items, starts, ends, MAX_LENGTH)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adrec.errors import RunError
+from adrec.errors import RunError, UserError
 from adrec.train.checkpoint import Snapshot, read_snapshot, with_prefix, write_snapshot
 
 
@@ -65,7 +65,7 @@ def test_a_write_that_fails_keeps_the_old_file(path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("adrec.train.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"state.safetensors cannot be written \(No space left on device\)"):
         write_snapshot(path, Snapshot({"x": torch.zeros(1)}))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["state.safetensors"]

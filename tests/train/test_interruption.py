@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -68,7 +69,44 @@ def test_resumed_runs_end_with_the_same_weights(
     assert result.returncode == 0, result.stderr
     assert (run / "weights.safetensors").read_bytes() == (work / "whole" / "weights.safetensors").read_bytes()
     assert rows(run) == rows(work / "whole")
-    assert not list(run.glob(".*"))
+    assert not list(run.glob(".*.tmp"))
+
+
+def test_a_kill_before_the_first_state_leaves_no_extra_row(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", work / "data", "--out", run, *EPOCHS)
+    wait_for_rows(run, 1)
+    process.kill()
+    process.communicate()
+    (run / "state.safetensors").unlink(missing_ok=True)  # as if it had never been written
+    assert adrec("train", "--resume", run).returncode == 0
+    assert rows(run) == rows(work / "whole")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", work / "data", "--out", run, *EPOCHS)
+    wait_for_rows(run, 1)
+    second = adrec("train", "--resume", run)
+    assert second.returncode == 2, second.stderr
+    assert "another process is training" in second.stderr
+    assert process.wait(timeout=120) == 0
+    assert rows(run) == rows(work / "whole")
+
+
+def test_a_moved_data_set_is_named_on_resuming(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "data", tmp_path / "data")
+    run = tmp_path / "run"
+    process = start("train", tmp_path / "data", "--out", run, *EPOCHS)
+    wait_for_rows(run, 2)
+    process.kill()
+    process.communicate()
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    refused = adrec("train", "--resume", run)
+    assert refused.returncode == 2
+    assert f"DATA --resume {run}" in refused.stderr
+    assert adrec("train", tmp_path / "elsewhere", "--resume", run).returncode == 0
+    assert rows(run) == rows(work / "whole")
 
 
 def test_an_unfinished_run_is_named_by_whoever_needs_it(work: Path, tmp_path: Path) -> None:

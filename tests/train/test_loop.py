@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from adrec.config import Config, StageConfig
+from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, no_split
@@ -60,7 +62,9 @@ def test_resuming_from_any_epoch_gives_the_same_bits(tiny: Make, dataset: Datase
     expected = whole.run()
     assert len(snapshots) == 8
     for snapshot in snapshots:
-        resumed = trainer(config, dataset, seed=99)  # the seed's generators are replaced by the snapshot's
+        resumed = trainer(config, dataset)
+        resumed.order.manual_seed(99)
+        resumed.rng.manual_seed(99)
         resumed.restore(snapshot)
         assert same(resumed.run(), expected)
         assert resumed.place.ended == whole.place.ended
@@ -137,6 +141,109 @@ def test_early_stopping_keeps_the_best_weights(tiny: Make, dataset: Dataset) -> 
     # Nothing is learnt at such a rate: the first validation is the best, and two more end the stage.
     assert made.place.ended == [{"stage": "finetune", "epochs": 3, "chosen_epoch": 1}]
     assert [row["selected"] for row in rows] == [True, False, False]
+
+
+def test_the_selected_weights_are_those_of_the_chosen_epoch(tiny: Make, dataset: Dataset) -> None:
+    made = trainer(tiny((0, 0, 12), finetune__evaluate_every=1, finetune__learning_rate=0.05), dataset)
+    weights: list[torch.Tensor] = []
+    made.on_epoch = lambda _: weights.append(made.network.item_embedding.weight.detach().clone())  # type: ignore[union-attr]
+    final = made.run().item_embedding.weight
+    chosen = made.place.ended[0]["chosen_epoch"]
+    assert chosen < len(weights), "the best epoch must not be the last for this test to show anything"
+    assert torch.equal(final, weights[chosen - 1])
+    assert not torch.equal(final, weights[-1])
+
+
+def with_other_items(dataset: Dataset, from_end: int) -> Dataset:
+    """Return the data set with each user's item at a place from the end (1 is the last) replaced by another."""
+    items = np.array(dataset.items)
+    places = np.asarray(dataset.offsets[1:]) - from_end
+    items[places] = items[places] % dataset.num_items + 1
+    return replace(dataset, items=items)
+
+
+def test_nothing_held_out_leaks_into_training_or_selection(tiny: Make, dataset: Dataset) -> None:
+    rows: list[list[Mapping[str, Any]]] = []
+    networks = []
+    for data in (dataset, with_other_items(dataset, 1), with_other_items(dataset, 2)):
+        own: list[Mapping[str, Any]] = []
+        networks.append(trainer(tiny(), data, on_epoch=own.append).run())
+        rows.append(own)
+    losses = [[row["loss"] for row in each] for each in rows]
+    metrics = [[row.get("validation") for row in each] for each in rows]
+    assert losses[0] == losses[1]
+    assert metrics[0] == metrics[1]
+    assert same(networks[0], networks[1])
+    assert [row for row in losses[2] if row] == losses[0]  # validation items do not train
+    assert metrics[2] != metrics[0]  # but they are what validates
+
+
+def test_training_without_a_split_uses_every_interaction(tiny: Make, dataset: Dataset) -> None:
+    whole = Trainer(tiny(), dataset, no_split(dataset), seed=1)
+    lengths = np.diff(dataset.offsets)
+    assert whole.num_tokens == np.minimum(lengths - 1, 8).sum()
+    other = Trainer(tiny(), with_other_items(dataset, 1), no_split(dataset), seed=1)
+    assert not same(whole.run(), other.run())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finetune__mse_weight": 0.0},
+        {"finetune__loss": "ce"},
+        {"finetune__pcgrad": True, "noise_weight": 1.0},
+        {"finetune__weight_decay": 0.1},
+        {"finetune__schedule_epochs": 6},
+        {"dropout": 0.0},
+        {"embedding_dropout": 0.0},
+        {"noise_weight": 1.0},
+        {"noise_level": "sequence", "noise_weight": 1.0},
+        {"noise_schedule": "cosine", "noise_weight": 1.0},
+        {"decoder": "mlp"},
+        {"causal": False},
+        {"geodesic": True},
+        {"attend_padding": False},
+        {"padding_class": True},
+        {"guidance_scale": 2.0},
+        {"batch_size": 20},
+    ],
+    ids=str,
+)
+def test_every_setting_changes_the_weights(tiny: Make, dataset: Dataset, changes: dict[str, Any]) -> None:
+    baseline = {"noise_weight": 1.0} if "noise_weight" in changes and len(changes) > 1 else {}
+    first, second = (trainer(tiny((1, 1, 2), **each), dataset).run() for each in (baseline, changes))
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert any(name not in theirs or not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_condition_dropout_changes_the_weights_of_a_guided_model(tiny: Make, dataset: Dataset) -> None:
+    first, second = (
+        trainer(tiny((1, 1, 1), guidance_scale=2.0, condition_dropout=share), dataset).run() for share in (0.0, 0.9)
+    )
+    assert not same(first, second)
+
+
+def test_users_are_shuffled(tiny: Make, dataset: Dataset) -> None:
+    """Another order of users in each epoch: with shuffling off, the first batch would be the same users every time."""
+    made = trainer(tiny((2, 0, 0)), dataset)
+    seen: list[tuple[int, ...]] = []
+    step = made._step
+    made._step = lambda how, users: (seen.append(tuple(users)), step(how, users))[1]  # type: ignore[method-assign]
+    made.run()
+    first, second = seen[: made.steps_per_epoch], seen[made.steps_per_epoch :]
+    assert first != second
+    assert sorted(sum(first, ())) == sorted(sum(second, ())) == list(range(60))
+
+
+def test_steps_of_inference_and_the_padding_column(tiny: Make, dataset: Dataset) -> None:
+    network = trainer(tiny((1, 1, 1), noise_weight=1.0), dataset).run()
+    batch = history_batch(np.asarray(dataset.items), dataset.offsets[:-1], dataset.offsets[1:], 8)
+    whole, default, fewer = (NetworkScorer(network, num_steps=steps)(batch) for steps in (4, None, 2))
+    assert torch.equal(whole, default)
+    assert not torch.equal(whole, fewer)
+    assert (whole[:, 0] == -torch.inf).all()
+    ranked = trainer(tiny((1, 1, 1), padding_class=True), dataset).run()
+    assert torch.isfinite(NetworkScorer(ranked)(batch)[:, 0]).all()
 
 
 def test_any_selecting_metric_keeps_the_weights(tiny: Make, dataset: Dataset) -> None:

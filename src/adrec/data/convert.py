@@ -40,7 +40,9 @@ def _refuse_first(bad: pl.Series, column: pl.Series, place: Place, what: str, ad
         shown = repr(column[index])
         shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
         value = "" if column[index] is None else f": {shown}"
-        raise DataError(f"{place.row(index)}, column {column.name!r}: {what}{value}; {advice}.")
+        more = int(bad.sum()) - 1
+        others = f" (and in {more:,} more rows)" if more else ""
+        raise DataError(f"{place.row(index)}, column {column.name!r}: {what}{value}{others}; {advice}.")
 
 
 def _refuse_missing(column: pl.Series, place: Place) -> None:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from adrec._version import __version__
 from adrec.data.vocab import Vocabulary
 from adrec.errors import DataError
-from adrec.files import atomic_folder, write_json
+from adrec.files import atomic_folder, recover, write_json
 
 FORMAT_VERSION = 1
 ARRAYS = ("items", "offsets", "times")
@@ -121,6 +121,13 @@ class Dataset:
         """The interactions of each item number, int64 [V + 1]."""
         return np.bincount(self.items, minlength=self.num_items + 1)
 
+    def verify(self) -> None:
+        """Read everything that a model depends on. Raises :class:`DataError` where it was altered."""
+        if self.with_fingerprint().fingerprint != self.fingerprint:
+            raise DataError(
+                f"the data set {self.path or self.info.name} was altered after it was prepared; prepare it again."
+            )
+
     def with_fingerprint(self) -> Dataset:
         """Return the data set with its fingerprint computed."""
         hasher = hashlib.blake2b(digest_size=16)
@@ -157,6 +164,7 @@ def open_dataset(path: Path) -> Dataset:
         DataError: where there is none, a file of it is missing or cut short, or a newer adrec wrote it.
     """
     path = Path(path)
+    recover(path)
     info = _read_info(path)
     for name, size in info.files.items():
         file = path / name

@@ -9,17 +9,17 @@ import polars as pl
 
 from adrec.data import convert
 from adrec.data.files import read_file
-from adrec.data.read import USUAL_NAMES, find_column
+from adrec.data.read import find_column, usual_column
 from adrec.errors import DataError
 
 
 def read_ids(path: Path, role: Literal["user", "item"]) -> pl.Series:
-    """Read ids from a table: its only column, or the one for ``role`` by its usual names, repeats left out.
+    """Read ids from a table: the column for ``role`` by its usual names, repeats left out.
 
     Raises :class:`DataError` where there is no such column or no row.
     """
     raw, place = read_file(path)
-    column = raw.columns[0] if raw.width == 1 else find_column(raw.columns, role, None, place.name)
+    column = find_column(raw.columns, role, None, place.name)
     if raw.height == 0:
         raise DataError(f"{path} has a header but no rows; give one {role} id a row.")
     return convert.ids(raw[column], place).unique(maintain_order=True)
@@ -35,9 +35,12 @@ def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
     user = convert.ids(raw[find_column(raw.columns, "user", None, place.name)], place).alias("user")
     item = raw[find_column(raw.columns, "item", None, place.name)].alias("item")
     table = pl.DataFrame([user, item])
+    if raw.height == 0:
+        raise DataError(f"{path} has a header but no rows; give one interaction a row.")
     people = user.unique(maintain_order=True)
-    if any(column.strip().lower() in USUAL_NAMES["time"] for column in raw.columns):
-        times, _ = convert.times(raw[find_column(raw.columns, "time", None, place.name)], place)
+    time = usual_column(raw.columns, "time")
+    if time is not None:
+        times, _ = convert.times(raw[time], place)
         table = table.with_columns(time=times).sort("time", maintain_order=True)
     lists = table.group_by("user").agg(pl.col("item").drop_nulls())
     ordered = people.to_frame().join(lists, on="user", how="left", maintain_order="left")

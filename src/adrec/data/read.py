@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from adrec.data import convert
+from adrec.data.convert import NUMBER
 from adrec.data.files import read_file
 from adrec.data.frames import FrameKind, Opened, open_frame
 from adrec.errors import DataError, did_you_mean
@@ -98,7 +100,7 @@ def read_interactions(
 
 
 def find_column(columns: Sequence[str], role: str, name: str | None, source: str) -> str:
-    """Return the column for ``role``: the one that is named, or the first by its usual names, in any case.
+    """Return the column for ``role``: the one that is named, or the first by its usual names.
 
     Raises :class:`DataError` that lists the columns and the likely one.
     """
@@ -107,12 +109,28 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
         if name not in columns:
             raise DataError(f"{source} has no column {name!r}{did_you_mean(name, columns)}; it has {listed}.")
         return name
-    lowered = {column.strip().lower(): column for column in reversed(columns)}
-    for usual in USUAL_NAMES[role]:
-        if usual in lowered:
-            return lowered[usual]
+    found = usual_column(columns, role)
+    if found is not None:
+        return found
+    if any(re.fullmatch(NUMBER, column) for column in columns):
+        raise DataError(
+            f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
+            "such as user_id, item_id, timestamp."
+        )
     near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, columns))), "")
-    raise DataError(f"{source} has no {role} column that is known by name{near}; name one of {listed} with --{role}.")
+    raise DataError(
+        f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
+        f"{USUAL_NAMES[role][0]}, or say which it is ({role}=, or --{role} of adrec prepare)."
+    )
+
+
+def usual_column(columns: Sequence[str], role: str) -> str | None:
+    """Return the first column that has one of the usual names for ``role``, or None.
+
+    Capitals do not matter, nor whether words are joined by spaces, hyphens or underscores.
+    """
+    plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(columns)}
+    return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
 
 
 def _refuse_shared(columns: Mapping[str, str], source: str) -> None:

@@ -18,7 +18,7 @@ INTEGER = r"^(0|-?[1-9][0-9]*)$"  # a text that an integer id is printed as: "00
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Distinct ids in the order of their first appearance; new ids only ever follow the old ones.
+    """Distinct ids in the order of their first appearance.
 
     Attributes:
         ids: the ids, Int64 or String; the position of an id is its index.

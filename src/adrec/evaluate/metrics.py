@@ -48,7 +48,7 @@ def values(name: str, ranks: Int64s) -> Float64s:
     1 / (rank + 1) there.
     """
     kind, _, cutoff = name.partition("@")
-    if kind not in KINDS or not cutoff.isdigit() or int(cutoff) < 1:
+    if kind not in KINDS or not cutoff.isdecimal() or int(cutoff) < 1:
         raise ConfigError(f"there is no metric {name!r}{did_you_mean(kind, KINDS)}; write one such as 'ndcg@20'.")
     hit = ranks < int(cutoff)
     if kind == "hr":
@@ -77,7 +77,8 @@ def estimates(names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resampl
     """
     if len(ranks) == 0:
         raise ConfigError("there are no users to evaluate: every sequence is too short to be split.")
-    distinct, counts = np.unique(ranks, return_counts=True)
+    beyond = max(int(name.partition("@")[2]) for name in names)  # ranks from here on count as nothing
+    distinct, counts = np.unique(np.minimum(ranks, beyond), return_counts=True)
     table = np.stack([values(name, distinct) for name in names], axis=1)  # [distinct, metrics]
     rng = np.random.default_rng(seed)
     shares = counts / len(ranks)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from adrec.data.batch import Int64s
-from adrec.errors import RunError
 from adrec.recommend import Histories, Scorer, mask_seen, scored_batches
 
 
@@ -55,11 +54,6 @@ def ranking(
     for chosen, scores in scored_batches(scorer, histories, batch_size):
         target = torch.from_numpy(held_out[chosen])[:, None]  # [B, 1]
         own = scores.gather(1, target)  # [B, 1]
-        if not torch.isfinite(own).all():
-            raise RunError(
-                "the model's scores are not finite numbers: its training has diverged; train it again with a "
-                "smaller learning_rate."
-            )
         if filter_seen:
             mask_seen(scores, histories, chosen)
             scores.scatter_(1, target, own)

@@ -40,13 +40,17 @@ class SequenceNetwork(nn.Module):
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__()
         self.config, self.num_items = config, num_items
-        # padding_idx: the padding row enters the input without gradient; only the softmax trains it.
-        self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=0)
+        self.causal = config.causal
+        # As a class of the softmax the padding row is trained there alone, as in the published code: with padding_idx
+        # it enters the input without gradient. Otherwise it is trained as what the sink starts from: with neither,
+        # Adam's L2 term would shrink it until the input norm divides by almost nothing.
+        padding_idx = 0 if config.padding_class else None
+        self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=padding_idx)
 
     def plan(self, batch: PackedBatch) -> Layout:
         """Return where each row of ``batch`` stands in attention."""
         config, device = self.config, self.item_embedding.weight.device
-        return layout(batch.lengths, config.max_length, sink=config.attend_padding, causal=config.causal, device=device)
+        return layout(batch.lengths, config.max_length, sink=config.attend_padding, causal=self.causal, device=device)
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -68,6 +72,7 @@ class SASRecNetwork(SequenceNetwork):
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__(config, num_items)
+        self.causal = True  # also where ADRec's control is bidirectional: it must not pre-train on leaked targets
         self.norm = nn.LayerNorm(config.hidden_size)
         self.blocks = Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
 

@@ -51,7 +51,10 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     # One key: safetensors writes several in random order, and equal snapshots should be equal files.
     metadata = {"adrec": json.dumps({"values": snapshot.values, "digest": _digest(tensors)})}
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def read_snapshot(path: Path) -> Snapshot:

@@ -11,7 +11,7 @@ import torch
 from adrec.config import Config, StageConfig
 
 # Measured time over the time of the matrix products alone, on a CPU, hidden size 64 to 128.
-OVERHEAD = 1.6
+OVERHEAD = 1.2
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,21 @@ class Cost:
     epoch: dict[str, float]
     validation: float
 
-    def sentence(self, stages: Sequence[tuple[str, StageConfig]]) -> str:
-        """Return the cost of the stages in words."""
+    def sentence(self, stages: Sequence[tuple[str, StageConfig]], *, validated: bool) -> str:
+        """Return the cost of the stages in words; ``validated`` says whether a stage can stop early."""
         most = sum(
             stage.epochs * (self.epoch[stage.network] + self.validation / stage.evaluate_every) for _, stage in stages
         )
         each = ", ".join(f"{name} {stage.epochs} x {duration(self.epoch[stage.network])}" for name, stage in stages)
-        stops = " (early stopping usually ends stages sooner)" if any(stage.patience for _, stage in stages) else ""
-        return f"at most about {duration(most)}{stops}: {each}."
+        if validated and any(stage.patience for _, stage in stages):
+            return f"at most about {duration(most)} (early stopping usually ends stages sooner): {each}."
+        return f"about {duration(most)}: {each}."
 
 
 def duration(seconds: float) -> str:
     """Return seconds as a short text: ``3.1 s``, ``4 min``, ``2.5 h``."""
+    if seconds < 0.1:
+        return "under 0.1 s"
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,7 @@
 
 ``Trainer.run`` goes through the stages of the configuration. After each epoch :meth:`Trainer.snapshot` holds all that
 the rest of the run depends on: weights, Adam's moments, both generators, the best weights so far and the place in the
-stages. A trainer restored from it goes on to the same weights, bit for bit, on the same machine and thread count.
+stages. A trainer restored from it goes on to the same weights, bit for bit, on the same CPU and thread count.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adrec.config import Config, StageConfig
+from adrec.config import Config, StageConfig, check_seed
 from adrec.data.batch import Int64s, training_batch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import ranking
+from adrec.nn.diffusion import Schedule
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
 from adrec.recommend import Histories, NetworkScorer
 from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.step import Step
+from adrec.words import counted
 
 VALIDATION_METRICS = metric_names((5, 10, 20))
 
@@ -63,6 +65,7 @@ class Trainer:
 
     Raises:
         DataError: where no user has two interactions to learn from.
+        ConfigError: for a noise schedule that cannot have so few timesteps, or a seed that is none.
     """
 
     def __init__(
@@ -76,9 +79,10 @@ class Trainer:
         reporter: Reporter | None = None,
         on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ) -> None:
-        self.config, self.dataset, self.split, self.seed = config, dataset, split, seed
+        self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
+        Schedule.create(config.model.noise_schedule, config.model.num_train_timesteps)  # fails here, not after stage 1
         self.stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
         starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
         learnable = ends - starts >= 2
@@ -227,7 +231,9 @@ class Trainer:
         chosen = self.place.best_epoch or self.place.epoch
         self.place.ended.append({"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen})
         early = " (validation stopped improving)" if self._stopped_early(stage) else ""
-        self.reporter.end(f"{name:>8}  ended after {self.place.epoch} epochs{early}; epoch {chosen} is kept.")
+        self.reporter.end(
+            f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
+        )
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
 
     def snapshot(self) -> Snapshot:

@@ -14,19 +14,21 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from adrec._version import __version__
 from adrec.config import Config
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, leave_one_out, no_split
 from adrec.errors import DataError, RunError
-from adrec.files import atomic_folder, write_bytes, write_json
+from adrec.files import atomic_folder, recover, write_bytes, write_json
 from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Network, Trainer
@@ -41,13 +43,16 @@ class RunInfo:
     """What ``run.json`` holds.
 
     Attributes:
-        data: the data set's folder, absolute, or relative to the run's own.
+        data: the data set's folder, absolute.
+        data_beside: the same, relative to the run's own folder, for when both were moved together.
         data_fingerprint: of the data set that was trained on.
         split: the name of the split.
         seed: of every random number.
         device: where it was trained.
         threads: of the CPU; with another number results are equal but for rounding.
         environment: versions and machine.
+        num_test: users whom the split holds a test interaction of.
+        frame: the kind of table that results are given in.
         refit_of: the run whose settings and epochs a refit took.
         finished: whether weights.safetensors is there.
         stages: what each stage did: its name, its epochs and the epoch whose weights were chosen.
@@ -62,7 +67,10 @@ class RunInfo:
     device: str
     threads: int
     environment: Mapping[str, str]
+    data_beside: str = ""
     refit_of: str | None = None
+    num_test: int = 0
+    frame: str = "polars"
     finished: bool = False
     stages: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     format_version: int = FORMAT_VERSION
@@ -103,6 +111,10 @@ class Run:
     @classmethod
     def create(cls, path: Path, config: Config, info: RunInfo) -> Run:
         """Make the folder of a new run. Raises :class:`adrec.errors.UserError` where something is there already."""
+        if (path / "run.json").is_file():
+            raise RunError(
+                f"{path} holds a run already; choose another --out, or go on with it: adrec train --resume {path}."
+            )
         with atomic_folder(path) as folder:
             write_json(folder / "config.json", config.to_dict())
             write_json(folder / "run.json", asdict(info))
@@ -116,13 +128,21 @@ class Run:
             RunError: where there is no run, or a newer version's, or a damaged one.
         """
         path = Path(path)
+        recover(path)
+        if path.is_file():
+            raise RunError(f"{path} is a file, not a run folder; name a folder that `adrec train` wrote.")
         if not path.is_dir():
             raise RunError(f"there is no run folder {path}; `adrec train DATA --out {path}` makes one.")
         if not (path / "run.json").is_file():
             hint = "a prepared data set, not a run" if (path / "dataset.json").is_file() else "not a run folder"
             raise RunError(f"{path} is {hint} (it has no run.json); name a folder that `adrec train` wrote.")
         values = _read_json(path / "run.json")
-        if values.get("format_version", 0) > FORMAT_VERSION:
+        version = values.get("format_version")
+        if not isinstance(version, int) or values.get("split") not in SPLITS:
+            raise RunError(
+                f"{path / 'run.json'} has no format_version or no split that is known; restore it from a copy."
+            )
+        if version > FORMAT_VERSION:
             raise RunError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
         known = {item.name for item in fields(RunInfo)}
         try:
@@ -137,17 +157,32 @@ class Run:
         Raises:
             DataError: where it is gone or is another one.
         """
-        place = Path(data) if data else (self.path / self.info.data)
-        if not place.is_dir():
-            raise DataError(f"the data set of {self.path} is not at {place}; say where it is with --data.")
-        dataset = open_dataset(place)
+        recorded = [self.path / self.info.data_beside, Path(self.info.data)]
+        if data is None:
+            data = next((each for each in recorded if (each / "dataset.json").is_file()), recorded[1])
+        if not data.is_dir():
+            raise DataError(
+                f"the data set of {self.path} is not at {data}; name its place with --data (or adrec train "
+                f"DATA --resume {self.path})."
+            )
+        dataset = open_dataset(data)
+        dataset.verify()
         if dataset.fingerprint != self.info.data_fingerprint:
-            raise DataError(f"{place} is not the data set that {self.path} was trained on (its fingerprint differs).")
+            raise DataError(f"{data} is not the data set that {self.path} was trained on (its fingerprint differs).")
         return dataset
 
     def split(self, dataset: Dataset) -> Split:
         """Return the run's split of ``dataset``."""
         return SPLITS[self.info.split](dataset)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the run. Raises :class:`RunError` where one does."""
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise RunError(f"another process is training {self.path}; wait for it, or stop it first.") from error
 
     def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
         """Return a trainer that records each epoch here, at the place where the run was left.
@@ -167,7 +202,7 @@ class Run:
         )
         if (self.path / "state.safetensors").exists():
             trainer.restore(read_snapshot(self.path / "state.safetensors"))
-            self._drop_rows_after(trainer.place.rows)
+        self._drop_rows_after(trainer.place.rows)
         return trainer
 
     def _record(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
@@ -213,10 +248,10 @@ def write_weights(path: Path, network: Network) -> None:
 def read_weights(path: Path, config: Config, device: torch.device | None = None) -> Network:
     """Return the network that :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
     snapshot = read_snapshot(path)
-    network = make_network(snapshot.values["network"], config.model, snapshot.values["num_items"])
     try:
+        network = make_network(snapshot.values["network"], config.model, snapshot.values["num_items"])
         network.load_state_dict(dict(snapshot.tensors))
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
     return network.to(device or torch.device("cpu"))
 
