@@ -13,17 +13,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-import polars as pl
 import typer
 from rich.console import Console
 
 from adrec._version import __version__
 from adrec.config import PRESETS, parse_changes, preset
-from adrec.console import counter, evaluation_notes, evaluation_table, frame_table, preparation
+from adrec.console import counter, evaluation_notes, evaluation_table, preparation
 from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.errors import ConfigError, UserError
 from adrec.files import check_folder, write_json
+from adrec.options import (
+    Data,
+    Device,
+    Format,
+    Out,
+    OutFile,
+    Quiet,
+    RunFolder,
+    Threads,
+    console_for,
+    cutoffs,
+    emit,
+    use_threads,
+)
 from adrec.tables import check_output, write_table
 
 DEFAULT_SEED = 2025
@@ -35,19 +48,6 @@ app = typer.Typer(
     help="Sequential recommendation, from a table of interactions to recommendations.",
     epilog="Any command takes --debug to show a traceback where it fails.",
 )
-
-Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
-Ids = Annotated[list[str] | None, typer.Option()]
-
-
-def _console(quiet: bool = False) -> Console:
-    """Return the console for people: standard error, so that standard output holds results alone."""
-    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 
 def _version(asked: bool) -> None:
@@ -93,7 +93,7 @@ def prepare(
     )
     write_dataset(dataset, out, overwrite=overwrite)
     for line in preparation(dataset.info, out):
-        _console(quiet).print(line)
+        console_for(quiet).print(line)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def train(
     from adrec import workflow
     from adrec.model import make_config
 
-    console = _console(quiet)
+    console = console_for(quiet)
     if resume is not None:
         if out is not None:
             raise ConfigError("--resume takes no --out: it goes on in the run folder.")
@@ -148,7 +148,7 @@ def refit(
     """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
     from adrec import workflow
 
-    console = _console(quiet)
+    console = console_for(quiet)
     workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
     console.print(f"Next: adrec recommend {out}")
 
@@ -172,14 +172,14 @@ def evaluate(
     """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
     from adrec import workflow
 
-    console = _console(quiet)
-    _use_threads(threads)
+    console = console_for(quiet)
+    use_threads(threads)
     with counter(console) as progress:
         task = progress.add_task("ranking", total=None)
         result = workflow.evaluate_run(
             run,
             on,
-            cutoffs=_cutoffs(k),
+            cutoffs=cutoffs(k),
             filter_seen=filter_seen,
             with_batch_means=batch_means,
             data=data,
@@ -215,11 +215,8 @@ def recommend(
     allow: Annotated[Path | None, typer.Option(help="Recommend only the items in this table.")] = None,
     block: Annotated[Path | None, typer.Option(help="Never recommend the items in this table.")] = None,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
-    out: Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
-    output_format: Annotated[
-        Literal["table", "csv", "jsonl"] | None,
-        typer.Option("--format", help="On standard output, without --out."),
-    ] = None,
+    out: OutFile = None,
+    output_format: Format = None,
     data: Data = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -228,8 +225,8 @@ def recommend(
     """Recommend items to users of the data set, or to people never seen in training."""
     from adrec import workflow
 
-    console = _console(quiet)
-    _use_threads(threads)
+    console = console_for(quiet)
+    use_threads(threads)
     check_output(out)
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
@@ -247,7 +244,7 @@ def recommend(
         )
     for note in result.notes:
         console.print(f"note: {note}")
-    _emit(result.table, out, output_format, console)
+    emit(result.table, out, output_format, console)
 
 
 @app.command()
@@ -255,11 +252,8 @@ def similar(
     run: RunFolder,
     item: Annotated[list[str], typer.Option(help="An item id; repeatable.")],
     k: Annotated[int, typer.Option(help="Similar items for each.")] = 10,
-    out: Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")] = None,
-    output_format: Annotated[
-        Literal["table", "csv", "jsonl"] | None,
-        typer.Option("--format", help="On standard output, without --out."),
-    ] = None,
+    out: OutFile = None,
+    output_format: Format = None,
     data: Data = None,
     quiet: Quiet = False,
 ) -> None:
@@ -267,7 +261,7 @@ def similar(
     from adrec import workflow
 
     check_output(out)
-    _emit(workflow.similar(run, item, k, data=data), out, output_format, _console(quiet))
+    emit(workflow.similar(run, item, k, data=data), out, output_format, console_for(quiet))
 
 
 @app.command()
@@ -289,35 +283,8 @@ def demo(
     """Train on real MovieLens ratings and recommend films by title, in minutes."""
     from adrec.demo import run_demo
 
-    _use_threads(threads)
+    use_threads(threads)
     run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False, soft_wrap=True))
-
-
-def _emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:
-    """Write a result to its file, or show it on standard output."""
-    if out is not None:
-        write_table(table, out)
-        console.print(f"{table.height:,} rows written to {out}")
-    elif output_format == "csv":
-        sys.stdout.write(table.write_csv())
-    elif output_format == "jsonl":
-        sys.stdout.write(table.write_ndjson())
-    else:
-        Console(highlight=False).print(frame_table(table))
-
-
-def _cutoffs(text: str) -> list[int]:
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise ConfigError(f"--k takes whole numbers with commas, such as 5,10,20; it was given {text!r}.") from error
-
-
-def _use_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

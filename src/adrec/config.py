@@ -7,20 +7,15 @@ A key that does not exist is an error that names the nearest one.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from adrec.errors import ConfigError, did_you_mean
+from adrec.strict import leaves, read_dataclass, require
 
 ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta"]
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ConfigError(sentence)
 
 
 @dataclass(frozen=True)
@@ -71,15 +66,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_blocks", "num_heads", "max_length", "num_train_timesteps"):
-            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
+            require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
         for name in ("embedding_dropout", "dropout", "condition_dropout"):
-            _require(0 <= getattr(self, name) < 1, f"model.{name} must be in [0, 1); it is {getattr(self, name)}.")
-        _require(
+            require(0 <= getattr(self, name) < 1, f"model.{name} must be in [0, 1); it is {getattr(self, name)}.")
+        require(
             self.hidden_size % self.num_heads == 0 and self.hidden_size % 2 == 0,
             f"model.hidden_size must be even and a multiple of model.num_heads; {self.hidden_size} and "
             f"{self.num_heads} are not.",
         )
-        _require(
+        require(
             1 <= self.num_inference_steps <= self.num_train_timesteps,
             f"model.num_inference_steps must lie between 1 and num_train_timesteps = {self.num_train_timesteps}; "
             f"it is {self.num_inference_steps}.",
@@ -126,28 +121,28 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "weight_decay", "mse_weight"):
-            _require(
+            require(
                 getattr(self, name) >= 0,
                 f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
             )
         for name in ("schedule_epochs", "first_evaluation", "evaluate_every"):
-            _require(
+            require(
                 getattr(self, name) >= 1,
                 f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
             )
-        _require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
-        _require(
+        require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
+        require(
             not (self.network == "sasrec" and self.loss != "ce"),
             "a sasrec stage has no diffusion, so its loss must be 'ce'.",
         )
-        _require(not (self.pcgrad and self.loss == "ce"), "pcgrad needs two losses; set loss to 'ce+mse'.")
+        require(not (self.pcgrad and self.loss == "ce"), "pcgrad needs two losses; set loss to 'ce+mse'.")
         for metric in self.select_by:
             kind, _, cutoff = metric.partition("@")
-            _require(
+            require(
                 kind in ("hr", "ndcg", "mrr") and cutoff.isdecimal() and int(cutoff) >= 1,
                 f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
             )
-        _require(len(self.select_by) > 0, "select_by must name at least one metric.")
+        require(len(self.select_by) > 0, "select_by must name at least one metric.")
 
 
 PRETRAIN = StageConfig(network="sasrec", epochs=500, start="scratch", loss="ce")
@@ -167,13 +162,13 @@ class Config:
     finetune: StageConfig = FINETUNE
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, f"batch_size must be at least 1; it is {self.batch_size}.")
+        require(self.batch_size >= 1, f"batch_size must be at least 1; it is {self.batch_size}.")
         some = any(stage.epochs for stage in self.stages.values())
-        _require(some, "every stage has 0 epochs: nothing would be trained.")
+        require(some, "every stage has 0 epochs: nothing would be trained.")
         together = 0
         for name, stage in self.stages.items():
             together = stage.epochs + (together if stage.start == "continue" else 0)
-            _require(
+            require(
                 together <= stage.schedule_epochs,
                 f"{name} would go on to epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
                 f"where the learning rate is 0; set {name}.schedule_epochs too.",
@@ -186,7 +181,7 @@ class Config:
 
     def with_max_epochs(self, limit: int) -> Config:
         """Return this configuration with at most ``limit`` epochs in every stage."""
-        _require(limit >= 1, f"--max-epochs must be at least 1; it is {limit}.")
+        require(limit >= 1, f"--max-epochs must be at least 1; it is {limit}.")
         return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.stages.items()})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> Config:
@@ -202,7 +197,7 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
         """Read a saved configuration. Raises :class:`ConfigError` on an unknown key or a value that does not fit."""
-        config = _read(cls, Config(), values, "")
+        config = read_dataclass(cls, Config(), values)
         assert isinstance(config, Config)
         return config
 
@@ -244,7 +239,7 @@ def preset(name: str = "default", changes: Mapping[str, Any] | None = None) -> C
 def check_seed(seed: int) -> int:
     """Return ``seed``. Raises :class:`ConfigError` where it is not a whole number from 0 to 2^63 - 1."""
     good = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63
-    _require(good, f"the seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
+    require(good, f"the seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
     return seed
 
 
@@ -264,16 +259,7 @@ def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
 
 def keys() -> tuple[str, ...]:
     """Return every key that can be set, in full."""
-    return tuple(_leaves(Config(), ""))
-
-
-def _leaves(config: Any, prefix: str) -> Iterable[str]:
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if hasattr(value, "__dataclass_fields__"):
-            yield from _leaves(value, f"{prefix}{item.name}.")
-        elif item.name != "preset":
-            yield f"{prefix}{item.name}"
+    return tuple(key for key in leaves(Config()) if key != "preset")
 
 
 def _full_key(key: str) -> str:
@@ -287,42 +273,3 @@ def _full_key(key: str) -> str:
         raise ConfigError(f"the key {key!r} could be any of {', '.join(matches)}; write it in full.")
     near = did_you_mean(key, [*known, *(full.rpartition(".")[2] for full in known)])
     raise ConfigError(f"there is no configuration key {key!r}{near}.")
-
-
-def _read(cls: type, default: Any, values: Any, where: str) -> Any:
-    """Build the dataclass ``cls`` from ``values`` over ``default``."""
-    _require(isinstance(values, Mapping), f"{where or 'the configuration'} must be an object of keys and values.")
-    hints = get_type_hints(cls)
-    unknown = [key for key in values if key not in hints]
-    if unknown:
-        near = did_you_mean(unknown[0], hints)
-        raise ConfigError(f"there is no configuration key {where + unknown[0]!r}{near}.")
-    built = {}
-    for key, value in values.items():
-        hint = hints[key]
-        if hasattr(hint, "__dataclass_fields__"):
-            built[key] = _read(hint, getattr(default, key), value, f"{where}{key}.")
-        else:
-            built[key] = _check(hint, value, f"{where}{key}")
-    return replace(default, **built)
-
-
-def _check(hint: Any, value: Any, key: str) -> Any:
-    """Return ``value`` as the type ``hint`` (int, float, bool, str, Literal or a tuple of str)."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        near = did_you_mean(str(value), choices)
-        _require(value in choices, f"{key} must be one of {', '.join(choices)}; it is {value!r}{near}.")
-        return value
-    if get_origin(hint) is tuple:
-        texts = [value] if isinstance(value, str) else value
-        good = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
-        _require(good, f"{key} must be a list of texts; it is {value!r}.")
-        return tuple(texts)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
-        return float(value)
-    fits = {int: number and isinstance(value, int), bool: isinstance(value, bool), str: isinstance(value, str)}
-    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    _require(fits.get(hint, False), f"{key} must be {kind}; it is {value!r}.")
-    return value

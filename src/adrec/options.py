@@ -1,0 +1,60 @@
+"""What the verbs of the command line share: their options, and where they speak."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+import typer
+from rich.console import Console
+
+from adrec.console import frame_table
+from adrec.errors import ConfigError
+from adrec.tables import write_table
+
+Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")]
+Format = Annotated[
+    Literal["table", "csv", "jsonl"] | None, typer.Option("--format", help="On standard output, without --out.")
+]
+
+
+def console_for(quiet: bool = False) -> Console:
+    """Return the console for people: standard error, so that standard output holds results alone."""
+    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+
+
+def emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:
+    """Write a result to its file, or show it on standard output."""
+    if out is not None:
+        write_table(table, out)
+        console.print(f"{table.height:,} rows written to {out}")
+    elif output_format == "csv":
+        sys.stdout.write(table.write_csv())
+    elif output_format == "jsonl":
+        sys.stdout.write(table.write_ndjson())
+    else:
+        Console(highlight=False).print(frame_table(table))
+
+
+def cutoffs(text: str) -> list[int]:
+    """Return the numbers in a text such as ``5,10,20``. Raises :class:`ConfigError` where it has anything else."""
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise ConfigError(f"--k takes whole numbers with commas, such as 5,10,20; it was given {text!r}.") from error
+
+
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch use so many CPU threads; None leaves its own choice, all cores."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
