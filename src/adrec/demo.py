@@ -31,8 +31,8 @@ from adrec.workflow import train_dataset
 CHANGES: dict[str, Any] = {
     "batch_size": 64,
     "hidden_size": 64,
-    "pretrain.epochs": 60,
-    "finetune.epochs": 60,
+    "pretrain.epochs": 100,
+    "finetune.epochs": 100,
     "pretrain.first_evaluation": 2,
     "pretrain.evaluate_every": 2,
     "finetune.evaluate_every": 2,

@@ -29,14 +29,13 @@ from adrec.words import counted
 Frame = pl.DataFrame
 
 
-def _announce(console: Console, trainer: Trainer, config: Config, path: Path) -> None:
+def _announce(console: Console, trainer: Trainer, path: Path) -> None:
     """Say what is about to be computed and what it will cost."""
     dataset = trainer.dataset
-    cost = estimate(config, trainer.num_tokens, len(trainer.split.validation.users), dataset.num_items)
     size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
     epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
     console.print(f"{dataset.info.name}: {size}; {epoch}.")
-    console.print(f"{path}: {cost.sentence(trainer.stages, validated=len(trainer.split.validation.users) > 0)}")
+    console.print(f"{path}: {estimate(trainer).sentence(trainer.stages)}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
         console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
 
@@ -46,7 +45,7 @@ def _train(run: Run, dataset: Dataset, console: Console) -> Run:
     try:
         with run.locked():
             trainer = run.trainer(dataset, live)
-            _announce(console, trainer, run.config, run.path)
+            _announce(console, trainer, run.path)
             with live:
                 return run.train(trainer)
     except KeyboardInterrupt:

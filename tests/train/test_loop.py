@@ -248,7 +248,7 @@ def test_steps_of_inference_and_the_padding_column(tiny: Make, dataset: Dataset)
 
 def test_any_selecting_metric_keeps_the_weights(tiny: Make, dataset: Dataset) -> None:
     made = trainer(tiny(), dataset)
-    made.network = made._new_network(made.stages[0][1])
+    made.network = made.new_network(made.stages[0][1])
     stage: StageConfig = tiny(finetune__select_by=["hr@5", "ndcg@5"]).finetune
     assert made._select(stage, {"hr@5": 0.5, "ndcg@5": 0.5})
     assert made._select(stage, {"hr@5": 0.4, "ndcg@5": 0.6})

@@ -1,35 +1,44 @@
-"""What a run will cost, told before it starts."""
+"""What a run will cost, measured before it starts: a few real steps, scaled up."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from adrec.config import Config, StageConfig
+from adrec.config import StageConfig
+from adrec.data.batch import training_batch
+from adrec.nn.networks import ADRecNetwork
+from adrec.recommend import Histories, NetworkScorer, scored_batches
+from adrec.train.loop import Network, Trainer, new_optimizer
+from adrec.train.step import Step
 
-# Measured time over the time of the matrix products alone, on a CPU, hidden size 64 to 128.
-OVERHEAD = 1.2
+SAMPLED_USERS = 128
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated seconds: of an epoch of each kind of network, and of one validation."""
+    """Estimated seconds.
 
-    epoch: dict[str, float]
-    validation: float
+    Attributes:
+        epochs: of one epoch of each stage, by its name.
+        total: of every epoch that the stages may take, with their validations.
+        may_stop_early: whether a stage can end sooner.
+    """
 
-    def sentence(self, stages: Sequence[tuple[str, StageConfig]], *, validated: bool) -> str:
-        """Return the cost of the stages in words; ``validated`` says whether a stage can stop early."""
-        most = sum(
-            stage.epochs * (self.epoch[stage.network] + self.validation / stage.evaluate_every) for _, stage in stages
-        )
-        each = ", ".join(f"{name} {stage.epochs} x {duration(self.epoch[stage.network])}" for name, stage in stages)
-        if validated and any(stage.patience for _, stage in stages):
-            return f"at most about {duration(most)} (early stopping usually ends stages sooner): {each}."
-        return f"about {duration(most)}: {each}."
+    epochs: dict[str, float]
+    total: float
+    may_stop_early: bool
+
+    def sentence(self, stages: list[tuple[str, StageConfig]]) -> str:
+        """Return the cost of the stages in words."""
+        each = ", ".join(f"{name} {stage.epochs} x {duration(self.epochs[name])}" for name, stage in stages)
+        if self.may_stop_early:
+            return f"at most about {duration(self.total)} (early stopping usually ends stages sooner): {each}."
+        return f"about {duration(self.total)}: {each}."
 
 
 def duration(seconds: float) -> str:
@@ -41,31 +50,53 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _seconds_per_multiplication(hidden_size: int, device: torch.device) -> float:
-    """Time matrix products of the network's own size for a moment."""
-    x = torch.ones(2048, hidden_size, device=device)
-    weight = torch.ones(hidden_size, 4 * hidden_size, device=device)
-    x @ weight
-    began, repeats = time.perf_counter(), 0
-    while repeats < 5 or time.perf_counter() - began < 0.03:
-        x @ weight
-        repeats += 1
-    return (time.perf_counter() - began) / (repeats * x.shape[0] * weight.numel())
+def estimate(trainer: Trainer) -> Cost:
+    """Time a few steps and validations on weights of their own; the trainer is left as it is."""
+    epochs, total = {}, 0.0
+    num_validated = len(trainer.split.validation.users)
+    for name, stage in trainer.stages:
+        network = trainer.new_network(stage)
+        network.initialize(torch.Generator(trainer.device).manual_seed(0))
+        epochs[name] = _epoch_seconds(trainer, stage, network)
+        validations = max(0, stage.epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
+        per_user = _seconds_per_history(trainer, network) if num_validated and validations else 0.0
+        total += stage.epochs * epochs[name] + validations * num_validated * per_user
+    stops = num_validated > 0 and any(stage.patience for _, stage in trainer.stages)
+    return Cost(epochs, total, stops)
 
 
-def estimate(config: Config, num_tokens: int, num_validated: int, num_items: int) -> Cost:
-    """Estimate from the multiplications of a token and the measured speed of this machine's CPU.
+def _sample(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the training parts of some users begin and end."""
+    count = min(SAMPLED_USERS, trainer.config.batch_size, len(trainer.starts))
+    users = np.random.default_rng(0).choice(len(trainer.starts), count, replace=False)
+    return trainer.starts[users], trainer.ends[users]
 
-    A token costs 12 D^2 in each block and V D for the scores; a backward pass costs twice the forward pass.
-    """
-    model = config.model
-    size = model.hidden_size
-    block = 12 * size * size * model.num_blocks
-    unit = _seconds_per_multiplication(size, torch.device("cpu")) * OVERHEAD
-    scores = num_items * size
-    tokens = {"sasrec": block + scores, "adrec": 2 * block + scores}
-    per_user = num_tokens / max(num_validated, 1) * 2 * block + model.num_inference_steps * block + scores
-    return Cost(
-        epoch={name: 3 * each * num_tokens * unit for name, each in tokens.items()},
-        validation=num_validated * per_user * unit,
-    )
+
+def _epoch_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> float:
+    starts, ends = _sample(trainer)
+    batch = training_batch(trainer.dataset.items, starts, ends, trainer.config.model.max_length).to(trainer.device)
+    rng = torch.Generator(trainer.device).manual_seed(0)
+    step, optimizer = Step.of(stage), new_optimizer(network, stage)
+
+    def gradients() -> None:
+        draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
+        step.gradients(network, batch, draws, rng)
+
+    per_token = _seconds(gradients) / len(batch.items)
+    return trainer.num_tokens * per_token + trainer.steps_per_epoch * _seconds(optimizer.step)
+
+
+def _seconds_per_history(trainer: Trainer, network: Network) -> float:
+    starts, ends = _sample(trainer)
+    histories, scorer = Histories(trainer.dataset.items, starts, ends), NetworkScorer(network)
+    return _seconds(lambda: list(scored_batches(scorer, histories))) / len(histories)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the seconds of ``work`` the second time it is done."""
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    return time.perf_counter() - began

@@ -135,21 +135,18 @@ class Trainer:
     def _begin(self, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
         if stage.start != "continue" or not isinstance(self.network, ADRecNetwork):
-            self.network = self._new_network(stage)
+            self.network = self.new_network(stage)
             self.network.initialize(self.rng)
             if stage.start != "scratch" and self.selected:
                 embedding = self.selected["item_embedding.weight"]
                 self.network.item_embedding.weight.data.copy_(embedding)
-            self.optimizer = self._new_optimizer(self.network, stage)
+            self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
 
-    def _new_network(self, stage: StageConfig) -> Network:
+    def new_network(self, stage: StageConfig) -> Network:
+        """Return a network as ``stage`` trains it, with weights still to be drawn."""
         return make_network(stage.network, self.config.model, self.dataset.num_items).to(self.device)
-
-    @staticmethod
-    def _new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
-        return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
         """Go once through the users in random order; return each loss's mean over the steps."""
@@ -157,7 +154,7 @@ class Trainer:
         rate = cosine(stage, self.place.schedule_epoch)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, stage.weight_decay
-        step = Step(stage.loss, stage.mse_weight, stage.pcgrad, stage.embedding)
+        step = Step.of(stage)
         totals: dict[str, Tensor] = {}
         users = torch.randperm(len(self.starts), generator=self.order).numpy()
         for first in range(0, len(users), self.config.batch_size):
@@ -255,10 +252,15 @@ class Trainer:
         weights = snapshot.part("network")
         if weights:
             _, stage = self.stages[self.place.stage]
-            self.network = self._new_network(stage)
+            self.network = self.new_network(stage)
             self.network.load_state_dict(weights)
-            self.optimizer = self._new_optimizer(self.network, stage)
+            self.optimizer = new_optimizer(self.network, stage)
             load_optimizer(self.optimizer, self.network, snapshot.part("optimizer"))
+
+
+def new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
+    """Return the published optimizer: Adam, with L2 added to the gradient."""
+    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
 def cosine(stage: StageConfig, epoch: int) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from adrec.config import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
 from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
@@ -22,6 +23,11 @@ class Step:
     mse_weight: float
     pcgrad: bool
     embedding: Literal["train", "frozen", "decaying"]
+
+    @classmethod
+    def of(cls, stage: StageConfig) -> Step:
+        """Return the step of a stage."""
+        return cls(stage.loss, stage.mse_weight, stage.pcgrad, stage.embedding)
 
     def losses(
         self,

@@ -1,0 +1,43 @@
+"""The estimate grows with the work, and measuring it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from adrec.config import Config
+from adrec.data.dataset import Dataset
+from adrec.data.split import leave_one_out, no_split
+from adrec.train.cost import duration, estimate
+from adrec.train.loop import Trainer
+
+Make = Callable[..., Config]
+
+
+def test_estimating_changes_neither_the_trainer_nor_global_generators(tiny: Make, dataset: Dataset) -> None:
+    first = Trainer(tiny(), dataset, leave_one_out(dataset), seed=1)
+    state = torch.random.get_rng_state()
+    cost = estimate(first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert cost.may_stop_early
+    assert set(cost.epochs) == {"pretrain", "align", "finetune"}
+    assert cost.total >= sum(cost.epochs.values())
+    undisturbed = Trainer(tiny(), dataset, leave_one_out(dataset), seed=1).run()
+    for ours, theirs in zip(first.run().parameters(), undisturbed.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_sentence(tiny: Make, dataset: Dataset) -> None:
+    trainer = Trainer(tiny((3, 0, 4)), dataset, no_split(dataset), seed=1)
+    sentence = estimate(trainer).sentence(trainer.stages)
+    assert sentence.startswith("about ")
+    assert "pretrain 3 x" in sentence
+    assert "align" not in sentence
+    assert "finetune 4 x" in sentence
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.01, "under 0.1 s"), (3.14, "3.1 s"), (240, "4 min"), (9000, "2.5 h")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
