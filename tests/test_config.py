@@ -27,6 +27,7 @@ def test_published_is_what_the_design_lists() -> None:
         512,
     )
     assert (model.noise_weight, model.noise_schedule, model.padding_class) == (0.001, "trunc_lin", True)
+    assert model.num_inference_steps == 32
     assert config.align.embedding == "decaying"
     assert config.align.epochs + config.finetune.epochs == config.finetune.schedule_epochs == 500
     assert len(config.finetune.select_by) == 6

@@ -30,7 +30,9 @@ class ModelConfig:
         embedding_dropout: dropout of the embedded history.
         dropout: dropout of attention weights, feed-forward and residual branches.
         num_train_timesteps: T, the number of diffusion timesteps.
-        num_inference_steps: denoising steps at inference, at most T; T is the paper's sampler.
+        num_inference_steps: denoising steps at inference, at most T; T is the paper's sampler. One by default: at
+            ``noise_weight`` 0.001 more of them change no metric (``benchmarks/steps.py``). A larger weight may want
+            more.
         noise_schedule: the name of the schedule of ``beta``.
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition.
         noise_level: an independent timestep for every token (the paper), or one per sequence.
@@ -52,7 +54,7 @@ class ModelConfig:
     embedding_dropout: float = 0.3
     dropout: float = 0.1
     num_train_timesteps: int = 32
-    num_inference_steps: int = 32
+    num_inference_steps: int = 1
     noise_schedule: ScheduleName = "trunc_lin"
     noise_weight: float = 0.001
     noise_level: Literal["token", "sequence"] = "token"
@@ -206,6 +208,7 @@ _SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 1
 
 _PUBLISHED: dict[str, Any] = {
     "model.padding_class": True,
+    "model.num_inference_steps": 32,
     "align.embedding": "decaying",
     **{f"{stage}.select_by": _SIX_METRICS for stage in ("pretrain", "align", "finetune")},
 }

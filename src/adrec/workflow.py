@@ -35,7 +35,7 @@ def _announce(console: Console, trainer: Trainer, path: Path) -> None:
     size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
     epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
     console.print(f"{dataset.info.name}: {size}; {epoch}.")
-    console.print(f"{path}: {estimate(trainer).sentence(trainer.stages)}")
+    console.print(f"Estimate for {path}: {estimate(trainer).sentence(trainer.stages)}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
         console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
 

@@ -37,8 +37,8 @@ class Cost:
         """Return the cost of the stages in words."""
         each = ", ".join(f"{name} {stage.epochs} x {duration(self.epochs[name])}" for name, stage in stages)
         if self.may_stop_early:
-            return f"at most about {duration(self.total)} (early stopping usually ends stages sooner): {each}."
-        return f"about {duration(self.total)}: {each}."
+            return f"at most {duration(self.total)} (early stopping usually ends stages sooner): {each}."
+        return f"{duration(self.total)} in all: {each}."
 
 
 def duration(seconds: float) -> str:

@@ -113,7 +113,8 @@ class Run:
         """Make the folder of a new run. Raises :class:`adrec.errors.UserError` where something is there already."""
         if (path / "run.json").is_file():
             raise RunError(
-                f"{path} holds a run already; choose another --out, or go on with it: adrec train --resume {path}."
+                f"{path} holds a run already; choose another --out (an unfinished one goes on with "
+                f"adrec train --resume {path})."
             )
         with atomic_folder(path) as folder:
             write_json(folder / "config.json", config.to_dict())
