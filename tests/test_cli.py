@@ -137,6 +137,8 @@ def test_similar(work: Path) -> None:
 def test_refit_trains_on_everything(work: Path, tmp_path: Path) -> None:
     result = adrec("refit", work / "run", "--out", tmp_path / "final", "--threads", "1")
     assert result.returncode == 0, result.stderr
+    lengths = cyclic_table().group_by("user_id").len()["len"]
+    assert f"{(lengths - 1).clip(0, 8).sum()} tokens an epoch" in result.stderr  # all but each first item are learnt
     chosen = {
         stage["stage"]: stage["chosen_epoch"] for stage in json.loads((work / "run/run.json").read_text())["stages"]
     }

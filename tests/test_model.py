@@ -91,6 +91,10 @@ def test_batches_do_not_change_a_recommendation(model: ADRec) -> None:
 def test_refit_uses_all_interactions(model: ADRec) -> None:
     table = cyclic_table()
     final = make().fit(table).refit()
+    last = pl.col("timestamp") == pl.col("timestamp").max().over("user_id")
+    other = table.with_columns(item_id=pl.when(last).then(pl.lit("item 0")).otherwise("item_id"))
+    assert make().fit(other).similar_items(["item 1"]).equals(make().fit(table).similar_items(["item 1"]))
+    assert not make().fit(other).refit().similar_items(["item 1"]).equals(final.similar_items(["item 1"]))
     with pytest.raises(UserError, match="nothing held out"):
         final.evaluate()
     assert final.recommend(users=["user 1"], k=2).height == 2
