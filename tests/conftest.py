@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
 
 from adrec.config import Config, preset
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 
 torch.set_num_threads(1)
+
+# The same examples every time, unless new ones are asked for: HYPOTHESIS_PROFILE=explore pytest ...
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 TINY: dict[str, Any] = {
     "hidden_size": 16,

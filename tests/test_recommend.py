@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec.baselines.popularity import Popularity
@@ -67,7 +67,6 @@ def packed(lists: list[list[int]]) -> Histories:
     return Histories(np.concatenate(lists).astype(np.int32), ends - lengths, ends)
 
 
-@settings(deadline=None)
 @given(histories(), st.integers(1, 8), st.booleans(), st.sets(st.integers(1, NUM_ITEMS)), st.integers(1, 3))
 def test_top_k_equals_sorting(
     lists: list[list[int]], k: int, filter_seen: bool, allowed: set[int], batch_size: int
@@ -88,7 +87,6 @@ def test_top_k_equals_sorting(
         assert (row[len(expected) :] == 0).all()
 
 
-@settings(deadline=None)
 @given(histories(), st.data(), st.booleans(), st.integers(1, 3), st.integers(1, 5))
 def test_ranks_equal_counting(
     lists: list[list[int]], data: st.DataObject, filter_seen: bool, batch_size: int, levels: int
