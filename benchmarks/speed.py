@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -21,9 +20,9 @@ from rich.table import Table
 from adrec.config import parse_changes, preset
 from adrec.data.dataset import open_dataset
 from adrec.data.split import leave_one_out
-from adrec.evaluate.ranking import ranking
+from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.networks import make_network
-from adrec.recommend import Histories, NetworkScorer
+from adrec.recommend import NetworkScorer
 from adrec.train.loop import Trainer
 
 
@@ -64,13 +63,11 @@ def main(
 
     network = make_network("adrec", config.model, dataset.num_items)
     network.initialize(torch.Generator().manual_seed(1))
-    targets = split.test
-    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
-    held_out = dataset.items[targets.positions].astype(np.int64)
+    histories, items = held_out(dataset, split.test)
     for steps in (1, 4, config.model.num_train_timesteps):
         scorer = NetworkScorer(network, num_steps=steps)
-        seconds = best_of(3, lambda scorer=scorer: ranking(scorer, histories, held_out))  # type: ignore[misc]
-        table.add_row(f"evaluation, {steps} steps", f"{len(held_out) / seconds:,.0f} users/s")
+        seconds = best_of(3, lambda scorer=scorer: ranking(scorer, histories, items))  # type: ignore[misc]
+        table.add_row(f"evaluation, {steps} steps", f"{len(items) / seconds:,.0f} users/s")
     Console().print(table)
 
 

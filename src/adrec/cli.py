@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from adrec._version import __version__
-from adrec.config import PRESETS, parse_changes, preset
+from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
 from adrec.console import counter, evaluation_notes, evaluation_table, preparation
 from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare as prepare_dataset
@@ -38,8 +38,6 @@ from adrec.options import (
     use_threads,
 )
 from adrec.tables import check_output, write_table
-
-DEFAULT_SEED = 2025
 
 app = typer.Typer(
     add_completion=False,

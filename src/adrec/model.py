@@ -13,10 +13,9 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import Config, check_seed, preset
+from adrec.config import DEFAULT_SEED, Config, check_seed, preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
-from adrec.data.split import leave_one_out, no_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
@@ -25,7 +24,7 @@ from adrec.recommend import NetworkScorer
 from adrec.recommender import Recommendations, Recommender
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
-from adrec.train.run import Run, RunInfo, environment, refit_config, write_weights
+from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config, write_weights
 
 FrameKind = Literal["polars", "pandas", "pyarrow"]
 
@@ -56,7 +55,7 @@ class ADRec:
         changes: Mapping[str, Any] | None = None,
         *,
         max_epochs: int | None = None,
-        seed: int = 2025,
+        seed: int = DEFAULT_SEED,
         device: str = "auto",
         progress: bool = False,
     ) -> None:
@@ -130,7 +129,7 @@ class ADRec:
         return self
 
     def _train(self, config: Config, dataset: Dataset, split_name: str) -> None:
-        split = leave_one_out(dataset) if split_name == "leave-one-out" else no_split(dataset)
+        split = SPLITS[split_name](dataset)
         with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
             trainer = Trainer(config, dataset, split, seed=self.seed, device=self.device, reporter=reporter)
             self._network = trainer.run()
@@ -211,7 +210,7 @@ class ADRec:
         if info.split == "none":
             raise UserError("this model was trained on all interactions, so there is nothing held out to evaluate on.")
         scorer = NetworkScorer(network, self.seed)
-        return evaluate(scorer, dataset, leave_one_out(dataset), part, cutoffs=cutoffs, filter_seen=filter_seen)
+        return evaluate(scorer, dataset, SPLITS[info.split](dataset), part, cutoffs=cutoffs, filter_seen=filter_seen)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""

@@ -19,8 +19,6 @@ from adrec.errors import RunError
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.nn.noise import HistoryNoise
 
-Int32s = NDArray[np.int32]
-
 
 class Scorer(Protocol):
     """Scores the whole catalogue for each history of a batch."""
@@ -129,6 +127,16 @@ def mask_seen(scores: Tensor, histories: Histories, chosen: Int64s) -> None:
     scores[torch.from_numpy(rows), torch.from_numpy(seen)] = -torch.inf
 
 
+def best_items(scores: Tensor, k: int) -> tuple[Int64s, NDArray[np.float32]]:
+    """Return the k best item numbers of each row of ``scores`` [B, V + 1], and their scores, [B, k] each.
+
+    Padding is none of them, and its score is set to ``-inf`` in place; slots that nothing fills hold item 0.
+    """
+    scores[:, 0] = -torch.inf
+    best = scores.topk(k, dim=1)
+    return torch.where(best.values > -torch.inf, best.indices, 0).numpy(), best.values.numpy()
+
+
 def top_k(
     scorer: Scorer,
     histories: Histories,
@@ -157,14 +165,10 @@ def top_k(
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        scores[:, 0] = -torch.inf
         if excluded is not None:
             scores[:, excluded] = -torch.inf
         if filter_seen:
             mask_seen(scores, histories, chosen)
-        best = scores.topk(k, dim=1)
-        possible = best.values > -torch.inf
-        items[chosen] = torch.where(possible, best.indices, 0).numpy()
-        values[chosen] = best.values.numpy()
+        items[chosen], values[chosen] = best_items(scores, k)
         on_batch(len(chosen))
     return items, values

@@ -95,8 +95,7 @@ def train_dataset(
 def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
     """Train with the settings and chosen epochs of the run at ``path`` on all interactions."""
     run = Run.open(path)
-    if not run.info.finished:
-        raise RunError(f"the run {path} is not finished; `adrec train --resume {path}` goes on with it.")
+    run.require_finished()
     dataset = run.dataset(data)
     config = refit_config(run.config, run.info.stages)
     place = data or dataset.path or Path(run.info.data)

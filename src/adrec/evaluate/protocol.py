@@ -14,8 +14,8 @@ from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.errors import DataError
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
-from adrec.evaluate.ranking import ranking
-from adrec.recommend import Histories, Scorer
+from adrec.evaluate.ranking import held_out, ranking
+from adrec.recommend import Scorer
 
 DEFAULT_CUTOFFS = (5, 10, 20)
 
@@ -96,15 +96,14 @@ def evaluate(
     targets = split.targets(part)
     if len(targets.users) == 0:
         raise DataError(f"the split {split.name!r} has no {part} users: a sequence needs 3 interactions to be split.")
-    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
-    held_out = dataset.items[targets.positions].astype(np.int64)
+    histories, items = held_out(dataset, targets)
     k = min(max(cutoffs), dataset.num_items)
-    ranked = ranking(scorer, histories, held_out, filter_seen=filter_seen, top=k, on_batch=on_batch)
+    ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
     trained = training_popularity(dataset, split)
     ranks = pl.DataFrame(
         {
             "user": dataset.users.decode(targets.users),
-            "item": dataset.catalogue.decode(held_out - 1),
+            "item": dataset.catalogue.decode(items - 1),
             "rank": ranked.ranks + 1,
         }
     )
@@ -117,7 +116,7 @@ def evaluate(
         coverage=len(np.unique(ranked.top[ranked.top > 0])) / dataset.num_items,
         popularity={
             "recommended": float(trained[ranked.top[ranked.top > 0]].mean()),
-            "held_out": float(trained[held_out].mean()),
+            "held_out": float(trained[items].mean()),
         },
         cutoff=k,
         ranks=ranks,

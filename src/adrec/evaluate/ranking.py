@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from adrec.data.batch import Int64s
-from adrec.recommend import Histories, Scorer, mask_seen, scored_batches
+from adrec.data.dataset import Dataset
+from adrec.data.split import Targets
+from adrec.recommend import Histories, Scorer, best_items, mask_seen, scored_batches
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,16 @@ class Ranking:
     top: Int64s
 
 
+def held_out(dataset: Dataset, targets: Targets) -> tuple[Histories, Int64s]:
+    """Return the history before each held-out interaction, and its item number, [m]."""
+    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
+    return histories, dataset.items[targets.positions].astype(np.int64)
+
+
 def ranking(
     scorer: Scorer,
     histories: Histories,
-    held_out: Int64s,
+    items: Int64s,
     *,
     filter_seen: bool = False,
     top: int = 0,
@@ -40,7 +48,7 @@ def ranking(
     Args:
         scorer: the model.
         histories: m histories.
-        held_out: the item number that followed each, [m].
+        items: the held-out item number that followed each, [m].
         filter_seen: leave the items of the history out of the ranking (the held-out item stays in it).
         top: how many first items to return with the ranks.
         batch_size: histories scored at a time; by default as many as their scores have room for.
@@ -52,15 +60,13 @@ def ranking(
     ranks = np.empty(len(histories), dtype=np.int64)
     first = np.zeros((len(histories), top), dtype=np.int64)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        target = torch.from_numpy(held_out[chosen])[:, None]  # [B, 1]
+        target = torch.from_numpy(items[chosen])[:, None]  # [B, 1]
         own = scores.gather(1, target)  # [B, 1]
         if filter_seen:
             mask_seen(scores, histories, chosen)
             scores.scatter_(1, target, own)
         ranks[chosen] = ((scores >= own).sum(1) - 1).numpy()
         if top:
-            scores[:, 0] = -torch.inf
-            best = scores.topk(top, dim=1)
-            first[chosen] = torch.where(best.values > -torch.inf, best.indices, 0).numpy()
+            first[chosen], _ = best_items(scores, top)
         on_batch(len(chosen))
     return Ranking(ranks, first)

@@ -23,10 +23,10 @@ from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names
-from adrec.evaluate.ranking import ranking
+from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.diffusion import Schedule
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
-from adrec.recommend import Histories, NetworkScorer
+from adrec.recommend import NetworkScorer
 from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.step import Step
@@ -183,11 +183,9 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
         assert self.network is not None
-        targets = self.split.validation
-        histories = Histories(self.dataset.items, np.asarray(self.dataset.offsets)[targets.users], targets.positions)
-        held_out = self.dataset.items[targets.positions].astype(np.int64)
+        histories, items = held_out(self.dataset, self.split.validation)
         wanted = {*VALIDATION_METRICS, *(metric for _, stage in self.stages for metric in stage.select_by)}
-        return means(sorted(wanted), ranking(NetworkScorer(self.network, self.seed), histories, held_out).ranks)
+        return means(sorted(wanted), ranking(NetworkScorer(self.network, self.seed), histories, items).ranks)
 
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""

@@ -229,14 +229,18 @@ class Run:
         (self.path / "state.safetensors").unlink(missing_ok=True)
         return replace(self, info=info)
 
+    def require_finished(self) -> None:
+        """Raise :class:`RunError` where the run still has something to train."""
+        if not self.info.finished:
+            raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
+
     def network(self, device: torch.device | None = None) -> Network:
         """Return the trained network.
 
         Raises:
             RunError: where the run is not finished, or its weights are missing or damaged.
         """
-        if not self.info.finished:
-            raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
+        self.require_finished()
         return read_weights(self.path / "weights.safetensors", self.config, device)
 
 
