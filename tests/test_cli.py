@@ -37,7 +37,12 @@ def test_version() -> None:
 def test_prepare_tells_what_it_read(work: Path, tmp_path: Path) -> None:
     result = adrec("prepare", work / "table.csv", "--out", tmp_path / "data", "--min-item", "2")
     assert result.stdout == ""
-    for part in ("user = 'user_id'", "item = 'item_id'", "time = 'timestamp'", "60 users, 12 items"):
+    for part in (
+        "user = column 'user_id'",
+        "item = column 'item_id'",
+        "time = column 'timestamp'",
+        "60 users with 12 items",
+    ):
         assert part in result.stderr
     assert names(tmp_path / "data") == {
         *("items.npy", "offsets.npy", "times.npy", "users.parquet", "items.parquet", "dataset.json")
@@ -170,13 +175,13 @@ HEADER = "user,item,timestamp\n"
         ),
         ("time.csv", b"user,item,timestamp\n1,a,1\n1,b,yesterday\n", ["time.csv line 3", "'timestamp'", "'yesterday'"]),
         ("null.csv", b"user,item,timestamp\n1,a,1\n,b,2\n", ["null.csv line 3", "column 'user'", "missing"]),
-        ("garbage.csv", b"\x00\x01\xff\xfe" * 50, ["garbage.csv is not CSV text but binary"]),
-        ("latin.csv", HEADER.encode() + b"caf\xe9,a,1\n", ["latin.csv line 2 is not UTF-8"]),
+        ("garbage.csv", b"\x00\x01\xff\xfe" * 50, ["garbage.csv is not text but binary"]),
+        ("latin.csv", HEADER.encode() + b"caf\xe9,a,1\n", ["latin.csv line 2: the line is not UTF-8"]),
         ("garbage.parquet", b"\x00\x01\xff\xfe" * 50, ["garbage.parquet is not a whole Parquet file"]),
-        ("zipped.csv", gzip.compress(HEADER.encode(), mtime=0), ["zipped.csv is compressed with gzip"]),
-        ("ragged.csv", HEADER.encode() + b"1,a,1\n1,b,2,3,4\n", ["ragged.csv line 3 has 5 fields"]),
+        ("zipped.csv", gzip.compress(HEADER.encode(), mtime=0), ["zipped.csv has a header but no rows"]),
+        ("ragged.csv", HEADER.encode() + b"1,a,1\n1,b,2,3,4\n", ["ragged.csv line 3: the line has 5 fields"]),
         ("twice.csv", b"user,item,item,time\n1,2,3,4\n", ["twice.csv has two columns 'item'"]),
-        ("table.xlsx", b"PK", ["table.xlsx has an ending that is not read", ".csv, .tsv"]),
+        ("table.xlsx", b"PK\x03\x04\x14\x00", ["table.xlsx is not text but binary", "CSV, TSV"]),
         ("oneitem.csv", HEADER.encode() + b"1,a,1\n2,a,2\n", ["one item only"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -186,7 +191,7 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
     sentence = refused("prepare", name, "--out", "data", cwd=tmp_path)
     for part in parts:
         assert part in sentence
-    assert names(tmp_path) == {name}
+    assert names(tmp_path) - {"data.rejected.jsonl"} == {name}
 
 
 @pytest.mark.parametrize(

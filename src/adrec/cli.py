@@ -11,16 +11,25 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from adrec._version import __version__
 from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
-from adrec.console import counter, evaluation_notes, evaluation_table, preparation
-from adrec.data.dataset import write_dataset
+from adrec.console import (
+    counter,
+    evaluation_notes,
+    evaluation_table,
+    preparation,
+    recipe_page,
+    recipes_table,
+)
+from adrec.data.dataset import open_dataset, write_dataset
+from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import prepare as prepare_dataset
+from adrec.data.recipes import recipe_options, recipes
 from adrec.errors import ConfigError, UserError
 from adrec.files import check_folder, write_json
 from adrec.options import (
@@ -38,6 +47,8 @@ from adrec.options import (
     use_threads,
 )
 from adrec.tables import check_output, write_table
+
+READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
 app = typer.Typer(
     add_completion=False,
@@ -63,35 +74,84 @@ def root(
 
 @app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV, TSV or Parquet file of interactions.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Files, a folder of shards, or - for standard input.")
+    ],
     out: Out,
-    user: Annotated[str | None, typer.Option(help="The column of user ids.")] = None,
-    item: Annotated[str | None, typer.Option(help="The column of item ids.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column of times.")] = None,
-    rating: Annotated[str | None, typer.Option(help="The column of ratings.")] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Keep interactions rated at least so.")] = None,
-    min_user: Annotated[int, typer.Option(help="Keep users with at least so many interactions.")] = 0,
-    min_item: Annotated[int, typer.Option(help="Keep items with at least so many interactions.")] = 0,
+    recipe: Annotated[str | None, typer.Option(help="Read it as this known data set (adrec recipes).")] = None,
+    user: Annotated[str | None, typer.Option(help="The column of user ids.", rich_help_panel=READ)] = None,
+    item: Annotated[str | None, typer.Option(help="The column of item ids.", rich_help_panel=READ)] = None,
+    time: Annotated[str | None, typer.Option(help="The column of times.", rich_help_panel=READ)] = None,
+    rating: Annotated[str | None, typer.Option(help="The column of ratings.", rich_help_panel=READ)] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The columns, with commas, of files without a header.", rich_help_panel=READ)
+    ] = None,
+    file_format: Annotated[FormatName | None, typer.Option("--format", rich_help_panel=READ)] = None,
+    separator: Annotated[str | None, typer.Option(help="Between fields: , or :: or \\t.", rich_help_panel=READ)] = None,
+    time_unit: Annotated[TimeUnit | None, typer.Option(help="Of numeric times.", rich_help_panel=READ)] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="Of written times, such as %d.%m.%Y.", rich_help_panel=READ)
+    ] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="Keep interactions rated at least so.", rich_help_panel=KEEP)
+    ] = None,
+    duplicates: Annotated[
+        Duplicates | None, typer.Option(help="Of a user and an item, keep all, first, last.", rich_help_panel=KEEP)
+    ] = None,
+    min_user: Annotated[
+        int | None, typer.Option(help="Interactions of a user, at least.", rich_help_panel=KEEP)
+    ] = None,
+    min_item: Annotated[
+        int | None, typer.Option(help="Interactions of an item, at least.", rich_help_panel=KEEP)
+    ] = None,
+    max_rejected: Annotated[
+        float | None, typer.Option(help="The share of rows that may be unusable: 0.01.", rich_help_panel=KEEP)
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail at the first such row.", rich_help_panel=KEEP)] = False,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="The file for such rows; OUT.rejected.jsonl.", rich_help_panel=KEEP)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="leave-one-out, time:MOMENT, ratio:0.8,0.1,0.1, ... (README).")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="A data set prepared before: its users and items keep their numbers.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The data set's name; the file's by default.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
     check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
+    options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
+    options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
+    options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
+    options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None}
+    options |= {"header": columns and [column.strip() for column in columns.split(",")]}
+    quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
     dataset = prepare_dataset(
-        source,
-        user=user,
-        item=item,
-        time=time,
-        rating=rating,
-        min_rating=min_rating,
-        min_user=min_user,
-        min_item=min_item,
+        sources,
+        recipe=recipe,
+        vocabulary=open_dataset(vocabulary) if vocabulary else None,
+        quarantine=quarantine,
         name=name,
+        **{option: value for option, value in options.items() if value is not None},
     )
     write_dataset(dataset, out, overwrite=overwrite)
-    for line in preparation(dataset.info, out):
+    for line in preparation(dataset.info, out, quarantine):
         console_for(quiet).print(line)
+
+
+@app.command("recipes")
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Show one whole.")] = None,
+) -> None:
+    """List the known data sets that adrec prepare --recipe reads, where to get them, and their licences."""
+    found = recipes()
+    if name is not None:
+        recipe_options(name)
+    output = Console(highlight=False)
+    output.print(recipe_page(found[name]) if name is not None else recipes_table(found.values()))
 
 
 @app.command()
@@ -129,7 +189,7 @@ def train(
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
         config = make_config(preset_name, changes, max_epochs)
-        run = workflow.train_dataset(data, out, config, "leave-one-out", seed, console, device=device, threads=threads)
+        run = workflow.train_dataset(data, out, config, None, seed, console, device=device, threads=threads)
     verb = "evaluate" if run.info.num_test else "recommend"
     console.print(f"Next: adrec {verb} {run.path}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adrec.data.dataset import DatasetInfo
+from adrec.data.recipes import Recipe
 
 if TYPE_CHECKING:
     from adrec.evaluate.protocol import Evaluation
@@ -31,11 +32,19 @@ def counter(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
-def preparation(info: DatasetInfo, out: Path) -> Iterator[str]:
+def preparation(info: DatasetInfo, out: Path, quarantine: Path) -> Iterator[str]:
     """Yield what to tell about a data set that was prepared into ``out``."""
-    yield "columns: " + ", ".join(f"{role} = {column!r}" for role, column in info.columns.items())
-    yield f"read {info.num_read:,} interactions, kept {info.num_interactions:,}"
-    yield f"{info.num_users:,} users, {info.num_items:,} items: {out}"
+    for guess in info.guesses:
+        yield f"guessed: {guess}"
+    yield f"read {info.num_read:,} rows"
+    width = max((len(f"{each['rows']:,}") for each in info.left_out), default=0)
+    for each in info.left_out:
+        yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"
+    if any(each["kind"] == "rejected" for each in info.left_out):
+        yield f"rejected rows, all of them: {quarantine}"
+    people, things = f"{info.num_users:,} users", f"{info.num_items:,} items"
+    yield f"kept {info.num_interactions:,} interactions of {people} with {things}: {out}"
+    yield f"split: {info.split}"
     yield f"Next: adrec train {out} --out runs/{info.name}"
 
 
@@ -58,8 +67,16 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def evaluation_notes(evaluation: Evaluation) -> str:
     """Return of whom and how the metrics are, and what the recommended items are like."""
     seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
+    several = f" ({evaluation.ranks.height:,} held-out items)" if evaluation.ranks.height > evaluation.num_users else ""
+    new = (
+        f"{evaluation.num_new_items:,} held-out items appear after training: the model does not know them.\n"
+        if evaluation.num_new_items
+        else ""
+    )
     return (
-        f"{evaluation.part} part of {evaluation.split}, {evaluation.ranks.height:,} users, whole catalogue, {seen}.\n"
+        f"{evaluation.part} part of {evaluation.split}, {evaluation.num_users:,} users{several}, "
+        f"whole catalogue, {seen}.\n"
+        f"{new}"
         f"Taken together, the first {evaluation.cutoff} items of all users are {evaluation.coverage:.1%} of the "
         f"catalogue. A recommended "
         f"item has {evaluation.popularity['recommended']:.1f} training interactions on average, a held-out one "
@@ -92,3 +109,29 @@ def comparison_table(metrics: Sequence[str], models: Mapping[str, Evaluation]) -
         ]
         table.add_row(name, *cells, f"{evaluation.coverage:.1%}")
     return table
+
+
+def recipes_table(recipes: Iterable[Recipe]) -> Table:
+    """Return the known data sets, one a row."""
+    table = Table(caption="adrec prepare FILE --recipe NAME --out data/NAME; adrec recipes NAME shows one whole")
+    for column in ("recipe", "for", "where to get it", "licence"):
+        table.add_column(column, overflow="fold")
+    for recipe in recipes:
+        table.add_row(recipe.name, f"{recipe.title}: {recipe.files}", recipe.url, recipe.licence)
+    return table
+
+
+def recipe_page(recipe: Recipe) -> str:
+    """Return all that is known of one data set."""
+    options = ", ".join(f"{key} = {value!r}" for key, value in recipe.options.items()) or "none"
+    lines = [
+        f"{recipe.name}: {recipe.title}",
+        f"files: {recipe.files}",
+        f"from: {recipe.url}",
+        f"licence: {recipe.licence}",
+        f"cite: {recipe.cite}",
+        f"options: {options}",
+    ]
+    if recipe.counts:
+        lines.append("published counts: " + ", ".join(f"{number:,} {what}" for what, number in recipe.counts.items()))
+    return "\n".join([*lines, *([recipe.note] if recipe.note else [])])

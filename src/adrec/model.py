@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import polars as pl
 import torch
@@ -15,7 +15,9 @@ from rich.console import Console
 
 from adrec.config import DEFAULT_SEED, Config, check_seed, preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
+from adrec.data.split import make_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
@@ -24,7 +26,8 @@ from adrec.recommend import NetworkScorer
 from adrec.recommender import Recommendations, Recommender
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
-from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config, write_weights
+from adrec.train.run import Run, RunInfo, environment, refit_config, write_weights
+from adrec.words import counted
 
 FrameKind = Literal["polars", "pandas", "pyarrow"]
 
@@ -76,50 +79,43 @@ class ADRec:
         self,
         interactions: Any,
         *,
-        user: str | None = None,
-        item: str | None = None,
-        time: str | None = None,
-        rating: str | None = None,
-        min_rating: float | None = None,
-        min_user: int = 0,
-        min_item: int = 0,
+        recipe: str | None = None,
+        **options: Unpack[PreparationOptions],
     ) -> ADRec:
-        """Train the three stages; the last two interactions of each user are held out for test and validation.
+        """Train the three stages on the training part of the split, by default all but the last two of each user.
 
         :meth:`refit` then trains on all interactions, as for production.
 
         Args:
-            interactions: a pandas, polars or pyarrow table, a CSV, TSV or Parquet path, the folder of a prepared
-                data set, or a :class:`~adrec.data.dataset.Dataset`.
-            user: the column of user ids; found by its usual names by default, as are the others.
-            item: the column of item ids.
-            time: the column of times; ties keep the order of the table.
-            rating: the column of ratings, needed for ``min_rating`` alone.
-            min_rating: keep interactions rated at least so.
-            min_user: keep users with at least so many interactions (with ``min_item``, until nothing changes).
-            min_item: keep items with at least so many.
+            interactions: a pandas, polars or pyarrow table, files, the folder of a prepared data set, or a
+                :class:`~adrec.data.dataset.Dataset`.
+            recipe: the name of a known data set, which says how its files are read.
+            **options: of preparing: ``user``, ``item``, ``time``, ``min_user``, ``split`` and the other fields of
+                :class:`~adrec.data.preparation.Preparation`; none with a data set that is prepared already.
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
         """
-        if isinstance(interactions, Dataset):
-            dataset = interactions
-        elif isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists():
-            dataset = open_dataset(Path(interactions))
+        folder = isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists()
+        if isinstance(interactions, Dataset) or folder:
+            if options or recipe:
+                raise ConfigError("a prepared data set takes no options of preparing; give them where it is prepared.")
+            dataset = open_dataset(Path(interactions)) if folder else interactions
         else:
-            dataset = prepare(
-                interactions,
-                user=user,
-                item=item,
-                time=time,
-                rating=rating,
-                min_rating=min_rating,
-                min_user=min_user,
-                min_item=min_item,
-            )
+            dataset = prepare(interactions, recipe=recipe, **options)
+            self._warn_of_rejected(dataset)
         self._frame = frame_kind(interactions)
-        self._train(self.config, dataset, "leave-one-out")
+        self._train(self.config, dataset, dataset.info.split)
         return self
+
+    def _warn_of_rejected(self, dataset: Dataset) -> None:
+        for each in dataset.info.left_out:
+            if each["kind"] == "rejected":
+                warnings.warn(
+                    f"{counted(each['rows'], 'row')} rejected, {each['reason']}: {each['examples'][0]}",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def refit(self) -> ADRec:
         """Train again with the chosen numbers of epochs on all interactions, nothing held out: for production."""
@@ -129,7 +125,7 @@ class ADRec:
         return self
 
     def _train(self, config: Config, dataset: Dataset, split_name: str) -> None:
-        split = SPLITS[split_name](dataset)
+        split = make_split(dataset, split_name)
         with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
             trainer = Trainer(config, dataset, split, seed=self.seed, device=self.device, reporter=reporter)
             self._network = trainer.run()
@@ -138,7 +134,9 @@ class ADRec:
             data="data",
             data_beside="data",
             data_fingerprint=dataset.fingerprint,
-            split=split_name,
+            split=split.name,
+            num_items=split.num_items,
+            catalogue=dataset.catalogue_digest(split.num_items),
             seed=self.seed,
             num_test=len(split.test.users),
             frame=self._frame,
@@ -209,8 +207,14 @@ class ADRec:
         dataset, network, info = self._fitted()
         if info.split == "none":
             raise UserError("this model was trained on all interactions, so there is nothing held out to evaluate on.")
+        if dataset.fingerprint != info.data_fingerprint:
+            raise UserError(
+                "this model was trained on older data than these, so they cannot evaluate it; fit a new one."
+            )
         scorer = NetworkScorer(network, self.seed)
-        return evaluate(scorer, dataset, SPLITS[info.split](dataset), part, cutoffs=cutoffs, filter_seen=filter_seen)
+        return evaluate(
+            scorer, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, filter_seen=filter_seen
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
@@ -228,7 +232,7 @@ class ADRec:
 
         Args:
             path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
-            data: where its data set is now, if it was moved.
+            data: where its data set is now, if it was moved, or a newer one prepared into its vocabulary.
             device: ``cpu``, ``cuda`` or ``auto``.
 
         Raises:
@@ -240,7 +244,7 @@ class ADRec:
         model.config = model._trained = run.config
         model._info, model._frame = run.info, cast("FrameKind", run.info.frame)
         model._network = run.network(model.device)
-        model._dataset = run.dataset(Path(data) if data else None)
+        model._dataset = run.dataset(Path(data) if data else None, newer=True)
         return model
 
     def recommender(self) -> Recommender:

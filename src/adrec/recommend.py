@@ -76,7 +76,7 @@ class NetworkScorer:
 
 @dataclass(frozen=True)
 class Histories:
-    """Histories as spans of a flat array of item numbers; each holds one item or more.
+    """Histories as spans of a flat array of item numbers; each that is scored holds one item or more.
 
     Attributes:
         items: item numbers, 1..V.
@@ -90,6 +90,14 @@ class Histories:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def known(self, num_items: int) -> Histories:
+        """Return the histories without items above ``num_items``, which a model does not know; some may be empty."""
+        known = self.items <= num_items
+        if known.all():
+            return self
+        before = np.concatenate([[0], np.cumsum(known)])
+        return Histories(self.items[known], before[self.starts], before[self.ends])
 
 
 def users_per_batch(num_items: int) -> int:

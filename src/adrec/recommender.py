@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from adrec.data.batch import Int64s
+from adrec.data.batch import Int64s, spans
 from adrec.data.dataset import Dataset
 from adrec.errors import ConfigError, DataError
 from adrec.recommend import Histories, Scorer, top_k, users_per_batch
@@ -78,9 +78,8 @@ class Recommender:
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
         candidates, notes = self._candidates(k, items, exclude)
-        k = min(k, self.dataset.num_items)
         if users is None:
-            wanted = np.arange(dataset.num_users)
+            wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
         else:
             wanted = dataset.users.encode(users)
             unknown = missing(users, wanted)
@@ -94,11 +93,11 @@ class Recommender:
             wanted = wanted[wanted >= 0]
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
-        numbers, scores = top_k(
-            self.scorer, histories, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
-        )
+        notes += self._new_items(histories)
+        numbers, scores, popular = self._best(histories, k, filter_seen, candidates, on_batch)
+        notes += silent(popular, ("user", "users"))
         notes += few(numbers, ("user", "users"))
-        table = self._table(numbers, scores, np.zeros(len(wanted), dtype=bool))
+        table = self._table(numbers, scores, popular)
         users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
         return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
 
@@ -118,7 +117,6 @@ class Recommender:
         most popular items, with ``source`` ``popular``. Other arguments and errors as in :meth:`for_users`.
         """
         candidates, notes = self._candidates(k, items, exclude)
-        k = min(k, self.dataset.num_items)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
         numbers = self.dataset.catalogue.encode(flat) + 1
@@ -130,19 +128,12 @@ class Recommender:
         owner = np.repeat(np.arange(len(lengths)), lengths)[known]
         kept = np.bincount(owner, minlength=len(lengths))
         ends = np.cumsum(kept)
-        spoken = np.flatnonzero(kept > 0)
-        best, scores = self._popular(len(lengths), k, candidates)
-        if len(spoken):
-            spans = Histories(numbers[known], (ends - kept)[spoken], ends[spoken])
-            best[spoken], scores[spoken] = top_k(
-                self.scorer, spans, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
-            )
-        silent = len(lengths) - len(spoken)
-        if silent:
-            people = counted(silent, "history", "histories")
-            notes.append(f"no item of {people} is known: the most popular items are recommended (source 'popular').")
+        spoken = Histories(numbers[known], ends - kept, ends)
+        notes += self._new_items(spoken)
+        best, scores, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
+        notes += silent(popular, ("history", "histories"))
         notes += few(best, ("history", "histories"))
-        return Recommendations(self._table(best, scores, kept == 0).rename({"row": "history"}), tuple(notes))
+        return Recommendations(self._table(best, scores, popular).rename({"row": "history"}), tuple(notes))
 
     def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
@@ -153,11 +144,11 @@ class Recommender:
         check_k(k)
         catalogue = self.dataset.catalogue
         numbers = catalogue.encode(items) + 1
-        unknown = missing(items, numbers - 1)
+        unknown = missing(items, np.where(numbers < len(embedding), numbers - 1, -1))
         if unknown:
-            raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue.")
+            raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue that the model knows.")
         unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
-        width = min(k, len(catalogue) - 1)
+        width = min(k, len(embedding) - 2)
         tables = []
         for own in torch.split(torch.from_numpy(numbers), users_per_batch(len(catalogue))):
             cosines = unit[own] @ unit.T  # [b, V + 1]
@@ -182,11 +173,13 @@ class Recommender:
         notes: list[str] = []
         if items is None and exclude is None:
             return None, notes
-        allowed = np.full(self.dataset.num_items + 1, items is None)
+        num_items = self.scorer.num_items
+        allowed = np.full(num_items + 1, items is None)
         for name, ids, value in (("allowed", items, True), ("excluded", exclude, False)):
             if ids is None or len(ids) == 0:
                 continue
             numbers = self.dataset.catalogue.encode(ids) + 1
+            numbers[numbers > num_items] = 0
             unknown = missing(ids, numbers - 1)
             if unknown:
                 notes.append(f"not in the catalogue: {counted(len(unknown), f'{name} item')}, {examples(unknown)}.")
@@ -196,11 +189,43 @@ class Recommender:
             raise DataError("the lists of allowed and excluded items leave nothing to recommend.")
         return allowed, notes
 
+    def _new_items(self, histories: Histories) -> list[str]:
+        """Return a note on the items that the model does not know, because they are newer than it."""
+        new = self.dataset.num_items - self.scorer.num_items
+        if new <= 0:
+            return []
+        lengths = histories.ends - histories.starts
+        passed = int((histories.items[spans(histories.starts, lengths)] > self.scorer.num_items).sum())
+        return [
+            f"the model does not know {counted(new, 'item')} of the data yet (they came after its training): they "
+            f"are not recommended, and {counted(passed, 'interaction')} with them passed over."
+        ]
+
+    def _best(
+        self,
+        histories: Histories,
+        k: int,
+        filter_seen: bool,
+        candidates: NDArray[np.bool_] | None,
+        on_batch: Callable[[int], None],
+    ) -> tuple[Int64s, NDArray[np.float32], NDArray[np.bool_]]:
+        """Return item numbers and scores [m, k], and for whom nothing is known, so that they are the most popular."""
+        k = min(k, self.scorer.num_items)
+        known = histories.known(self.scorer.num_items)
+        spoken = np.flatnonzero(known.ends > known.starts)
+        numbers, scores = self._popular(len(histories), k, candidates)
+        if len(spoken):
+            some = Histories(known.items, known.starts[spoken], known.ends[spoken])
+            numbers[spoken], scores[spoken] = top_k(
+                self.scorer, some, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
+            )
+        return numbers, scores, known.ends == known.starts
+
     def _popular(
         self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None
     ) -> tuple[Int64s, NDArray[np.float32]]:
         """Return the most popular items, the same in each of ``num_rows`` rows, and their interactions as scores."""
-        counts = self.dataset.popularity.astype(np.float32)
+        counts = self.dataset.popularity[: self.scorer.num_items + 1].astype(np.float32)
         counts[0] = -np.inf
         if candidates is not None:
             counts[~candidates] = -np.inf
@@ -225,6 +250,14 @@ class Recommender:
 def missing(ids: Ids, indices: Int64s) -> list[Any]:
     """Return the ids whose index is -1: those that are not in the vocabulary."""
     return [ids[at] for at in np.flatnonzero(indices < 0).tolist()]
+
+
+def silent(popular: NDArray[np.bool_], whom: tuple[str, str]) -> list[str]:
+    """Return a note on those of whose history no item is known, if there are any."""
+    if not popular.any():
+        return []
+    people = counted(int(popular.sum()), *whom)
+    return [f"no item of {people} is known: the most popular items are recommended (source 'popular')."]
 
 
 def few(numbers: Int64s, whom: tuple[str, str]) -> list[str]:

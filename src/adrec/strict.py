@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from adrec.errors import ConfigError, did_you_mean
@@ -26,8 +27,10 @@ def leaves(value: Any, prefix: str = "") -> Iterable[str]:
             yield f"{prefix}{item.name}"
 
 
-def read_dataclass(cls: type, default: Any, values: Any, where: str = "") -> Any:
+def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: str = "configuration key") -> Any:
     """Build the dataclass ``cls`` from ``values`` over ``default``; ``where`` is the key above it, with its dot.
+
+    ``noun`` is what a key is called where one is unknown.
 
     Raises :class:`ConfigError` on an unknown key, which names the near one, and on a value of another type.
     """
@@ -36,19 +39,23 @@ def read_dataclass(cls: type, default: Any, values: Any, where: str = "") -> Any
     unknown = [key for key in values if key not in hints]
     if unknown:
         near = did_you_mean(unknown[0], hints)
-        raise ConfigError(f"there is no configuration key {where + unknown[0]!r}{near}.")
+        raise ConfigError(f"there is no {noun} {where + unknown[0]!r}{near}.")
     built = {}
     for key, value in values.items():
         hint = hints[key]
         if hasattr(hint, "__dataclass_fields__"):
-            built[key] = read_dataclass(hint, getattr(default, key), value, f"{where}{key}.")
+            built[key] = read_dataclass(hint, getattr(default, key), value, f"{where}{key}.", noun)
         else:
             built[key] = _check(hint, value, f"{where}{key}")
     return replace(default, **built)
 
 
 def _check(hint: Any, value: Any, key: str) -> Any:
-    """Return ``value`` as the type ``hint`` (int, float, bool, str, Literal or a tuple of str)."""
+    """Return ``value`` as the type ``hint``: int, float, bool, str, Literal, a tuple of str, or one of them or None."""
+    if get_origin(hint) is UnionType:
+        if value is None:
+            return None
+        hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         near = did_you_mean(str(value), choices)

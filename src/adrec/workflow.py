@@ -15,6 +15,7 @@ from rich.console import Console
 from adrec.config import Config
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
+from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.model import ADRec, find_device
@@ -23,7 +24,7 @@ from adrec.recommender import Recommendations
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
-from adrec.train.run import SPLITS, Run, RunInfo, environment, refit_config
+from adrec.train.run import Run, RunInfo, environment, refit_config
 from adrec.words import counted
 
 Frame = pl.DataFrame
@@ -34,7 +35,7 @@ def _announce(console: Console, trainer: Trainer, path: Path) -> None:
     dataset = trainer.dataset
     size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
     epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
-    console.print(f"{dataset.info.name}: {size}; {epoch}.")
+    console.print(f"{dataset.info.name}: {size}; {epoch}. Split: {trainer.split.name}.")
     console.print(f"Estimate for {path}: {estimate(trainer).sentence(trainer.stages)}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
         console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
@@ -59,7 +60,7 @@ def train_dataset(
     data: Path,
     out: Path,
     config: Config,
-    split: str,
+    split: str | None,
     seed: int,
     console: Console,
     *,
@@ -67,7 +68,7 @@ def train_dataset(
     threads: int | None = None,
     refit_of: Path | None = None,
 ) -> Run:
-    """Train a new run in the folder ``out`` on the prepared data set ``data``.
+    """Train a new run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
 
     Raises :class:`UserError` before anything is written where the two do not go together.
     """
@@ -75,13 +76,15 @@ def train_dataset(
     if threads is not None:
         torch.set_num_threads(threads)
     dataset.verify()
-    parts = SPLITS[split](dataset)
+    parts = make_split(dataset, split)
     Trainer(config, dataset, parts, seed=seed)
     info = RunInfo(
         data=str(data.resolve()),
         data_beside=os.path.relpath(data.resolve(), out.resolve()),
         data_fingerprint=dataset.fingerprint,
-        split=split,
+        split=parts.name,
+        num_items=parts.num_items,
+        catalogue=dataset.catalogue_digest(parts.num_items),
         seed=seed,
         device=str(find_device(device)),
         threads=torch.get_num_threads(),
@@ -96,7 +99,7 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
     """Train with the settings and chosen epochs of the run at ``path`` on all interactions."""
     run = Run.open(path)
     run.require_finished()
-    dataset = run.dataset(data)
+    dataset = run.dataset(data, newer=True)
     config = refit_config(run.config, run.info.stages)
     place = data or dataset.path or Path(run.info.data)
     seed = run.info.seed

@@ -43,7 +43,7 @@ def test_what_is_written_is_what_is_opened(folder: Path) -> None:
     assert opened.users.ids.equals(written.users.ids, check_dtypes=True)
     assert opened.catalogue.ids.equals(written.catalogue.ids, check_dtypes=True)
     assert (opened.fingerprint, opened.path) == (written.fingerprint, folder)
-    assert opened.info.format_version == 1
+    assert opened.info.format_version == 2
 
 
 @settings(deadline=None, max_examples=50)
@@ -92,7 +92,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
 
 
 def test_a_newer_format(folder: Path) -> None:
-    info = json.loads((folder / "dataset.json").read_text()) | {"format_version": 2, "something_new": 1}
+    info = json.loads((folder / "dataset.json").read_text()) | {"format_version": 3, "something_new": 1}
     (folder / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match="newer"):
         open_dataset(folder)

@@ -12,12 +12,22 @@ import polars as pl
 import pytest
 
 from adrec.data.dataset import open_dataset, write_dataset
+from adrec.data.preparation import Preparation
 from adrec.data.prepare import prepare
-from adrec.data.read import read_interactions
-from adrec.errors import DataError
+from adrec.data.read import Interactions
+from adrec.data.read import read_interactions as read_whole
+from adrec.errors import DataError, UserError
 
 TEXT = "user_id,item_id,timestamp\n1,2,3\n"
 TABLE = pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "timestamp": [5, 6]})
+
+
+def read_interactions(source: Any, **options: Any) -> Interactions:
+    return read_whole(source, Preparation(**options))
+
+
+def rows(source: Any) -> list[tuple[Any, ...]]:
+    return read_interactions(source).table.drop("row").rows()
 
 
 def write(folder: Path, content: str, name: str = "r.csv") -> Path:
@@ -28,29 +38,30 @@ def write(folder: Path, content: str, name: str = "r.csv") -> Path:
 
 def test_a_file_name_is_not_a_pattern(tmp_path: Path) -> None:
     write(tmp_path, TEXT.replace("1,2,3", "8,8,8"), "r1.csv")
-    assert read_interactions(write(tmp_path, TEXT, "r[1].csv")).table.rows() == [(1, 2, 3)]
+    assert rows(write(tmp_path, TEXT, "r[1].csv")) == [(1, 2, 3)]
     TABLE.write_parquet(tmp_path / "r[1].parquet")
     assert read_interactions(tmp_path / "r[1].parquet").table.height == 2
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\n\n", "\r\n", ",,\n"])
 def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path, end: str) -> None:
-    assert read_interactions(write(tmp_path, TEXT + end)).table.rows() == [(1, 2, 3)]
+    assert rows(write(tmp_path, TEXT + end)) == [(1, 2, 3)]
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("r.txt", "\t"), ("r.txt", ","), ("r.inter", "\t"), ("r.tsv", ",")])
 def test_text_by_other_endings(tmp_path: Path, name: str, delimiter: str) -> None:
-    assert read_interactions(write(tmp_path, TEXT.replace(",", delimiter), name)).table.rows() == [(1, 2, 3)]
+    assert rows(write(tmp_path, TEXT.replace(",", delimiter), name)) == [(1, 2, 3)]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (TEXT.replace("1,2,3", "1,2"), "line 2.*'timestamp'.*missing"),
+        (TEXT.replace("1,2,3", "1,2"), "line 2.*2 fields where 3"),
         (TEXT.replace("\n", "\r"), "carriage return"),
         ("\n" + TEXT, "line 1 is blank"),
-        (TEXT + "\n1,2,3\n", "line 3.*'user_id'.*missing"),
-        (TEXT + '1,2"x,3\n1,2,3\n', "quote.*line 3"),
+        (TEXT + "\n1,,3\n", "line 4.*'item_id'.*missing"),
+        (TEXT + '1,"2,3\n1,2,3\n', "line 3.*quote"),
+        (TEXT + '1,"2"x,3\n1,2,3\n', "line 3.*quote"),
     ],
 )
 def test_bad_text_names_the_line(tmp_path: Path, content: str, said: str) -> None:
@@ -60,7 +71,7 @@ def test_bad_text_names_the_line(tmp_path: Path, content: str, said: str) -> Non
 
 def test_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path, ",,user_id,item_id,timestamp\n9,9,1,2,3\n")
-    assert read_interactions(path).table.rows() == [(1, 2, 3)]
+    assert rows(path) == [(1, 2, 3)]
 
 
 def test_times_that_end_in_utc(tmp_path: Path) -> None:
@@ -82,7 +93,7 @@ def test_one_column_cannot_have_two_roles() -> None:
 
 def test_pandas_columns_that_nobody_asks_for_do_no_harm() -> None:
     frame = TABLE.to_pandas().assign(title=["a", 1], wave=[1j, 2j])
-    assert read_interactions(frame).table.rows() == [(1, 3, 5), (2, 4, 6)]
+    assert rows(frame) == [(1, 3, 5), (2, 4, 6)]
     with pytest.raises(DataError, match="'title'.*several types"):
         read_interactions(frame, item="title")
 
@@ -102,7 +113,7 @@ def test_a_lazy_frame_that_cannot_be_collected() -> None:
 
 @pytest.mark.parametrize("filters", [{"min_user": "5"}, {"min_item": 2.5}, {"min_rating": float("nan")}])
 def test_filters_that_are_not_what_they_should_be(filters: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=next(iter(filters))):
+    with pytest.raises(UserError, match=next(iter(filters))):
         prepare(TABLE.with_columns(rating=pl.lit(1.0)), **filters)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
+import zstandard
 
-from adrec.data.read import read_interactions
+from adrec.data.preparation import Preparation
+from adrec.data.read import Interactions, read_interactions
 from adrec.errors import DataError
 
 HEADER = b"user_id,item_id,timestamp\n"
@@ -24,8 +27,12 @@ def write(folder: Path, content: bytes, name: str = "r.csv") -> Path:
     return path
 
 
-def rows(source: Any, **columns: Any) -> list[tuple[Any, ...]]:
-    return read_interactions(source, **columns).table.rows()
+def read(source: Any, **options: Any) -> Interactions:
+    return read_interactions(source, Preparation(**options))
+
+
+def rows(source: Any, **options: Any) -> list[tuple[Any, ...]]:
+    return read(source, **options).table.drop("row").rows()
 
 
 def changed(**columns: Any) -> pl.DataFrame:
@@ -51,13 +58,17 @@ def test_text_formats(tmp_path: Path, name: str, content: bytes) -> None:
 def test_parquet_and_what_is_told_of_it(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     TABLE.with_columns(extra=pl.lit("x")).write_parquet(path)
-    read = read_interactions(str(path), item="item_id")
-    assert read.table.rows() == [(1, 3, 5), (2, 4, 6)]
-    assert read.columns == {"user": "user_id", "item": "item_id", "time": "timestamp"}
-    assert read.guessed == ("user", "time")
-    assert (read.kind, read.source, read.time_kind) == ("path", str(path), "integer")
-    assert read.sha256 is not None
-    assert len(read.sha256) == 64
+    table = read(str(path), item="item_id")
+    assert table.table.rows() == [(1, 3, 5, 1), (2, 4, 6, 2)]
+    assert table.columns == {"user": "user_id", "item": "item_id", "time": "timestamp"}
+    assert [guess.partition(",")[0] for guess in table.guesses] == [
+        f"{path}: Parquet",
+        "user = column 'user_id'",
+        "time = column 'timestamp'",
+        "column 'timestamp': times are numbers that only give an order",
+    ]
+    assert (table.kind, table.source, table.time_unit) == ("path", str(path), "none")
+    assert table.digests == (hashlib.sha256(path.read_bytes()).hexdigest(),)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +81,10 @@ def test_parquet_and_what_is_told_of_it(tmp_path: Path) -> None:
     ],
 )
 def test_frames(source: Any, kind: str) -> None:
-    read = read_interactions(source)
-    assert (read.kind, read.sha256) == (kind, None)
-    assert read.table.rows() == [(1, 3, 5), (2, 4, 6)]
-    assert read.table.schema == {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64}
+    table = read(source)
+    assert (table.kind, table.digests) == (kind, (None,))
+    assert table.table.rows() == [(1, 3, 5, 1), (2, 4, 6, 2)]
+    assert table.table.schema == {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "row": pl.Int64}
 
 
 @pytest.mark.parametrize(
@@ -88,22 +99,22 @@ def test_frames(source: Any, kind: str) -> None:
     ],
 )
 def test_columns_are_found_by_usual_names(user: str, item: str, time: str) -> None:
-    read = read_interactions(pl.DataFrame({"other": ["x"], time: [1], item: ["i"], user: ["u"]}))
-    assert read.columns == {"user": user, "item": item, "time": time}
-    assert read.table.rows() == [("u", "i", 1)]
+    table = read(pl.DataFrame({"other": ["x"], time: [1], item: ["i"], user: ["u"]}))
+    assert table.columns == {"user": user, "item": item, "time": time}
+    assert table.table.rows() == [("u", "i", 1, 1)]
 
 
 def test_a_name_that_is_given_wins_and_the_likelier_usual_name_comes_first() -> None:
     table = changed(uid=[8, 9], session_id=["a", "b"])
-    assert read_interactions(table).columns["user"] == "user_id"
-    assert read_interactions(table, user="session_id").table["user"].to_list() == ["a", "b"]
+    assert read(table).columns["user"] == "user_id"
+    assert read(table, user="session_id").table["user"].to_list() == ["a", "b"]
 
 
 def test_rating_is_read_where_it_is_named_or_needed() -> None:
     table = changed(rating=["5", "2.5"])
-    assert "rating" not in read_interactions(table).table.columns
-    assert read_interactions(table, need_rating=True).table["rating"].to_list() == [5.0, 2.5]
-    assert read_interactions(table, rating="rating").table["rating"].dtype == pl.Float64
+    assert "rating" not in read(table).table.columns
+    assert read(table, min_rating=0).table["rating"].to_list() == [5.0, 2.5]
+    assert read(table, rating="rating").table["rating"].dtype == pl.Float64
 
 
 @pytest.mark.parametrize(
@@ -138,7 +149,7 @@ def test_ids_of_text_files_are_integers_only_where_all_are_printed_as_integers(
     ],
 )
 def test_ids_of_frames_keep_their_kind(values: pl.Series, expected: list[Any]) -> None:
-    assert read_interactions(changed(user_id=values)).table["user"].to_list() == expected
+    assert read(changed(user_id=values)).table["user"].to_list() == expected
 
 
 def test_pandas_texts_categories_and_nullable_integers() -> None:
@@ -158,50 +169,59 @@ NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 10**6
 @pytest.mark.parametrize(
     ("text", "expected", "kind"),
     [
-        ("12", 12, "integer"),
-        ("-1e3", -1000, "integer"),
-        ("1.5", 1.5, "float"),
-        ("2024-05-01", NOON - 12 * 3600 * 10**6, "microseconds"),
-        ("2024-05-01 12:00", NOON, "microseconds"),
-        ("2024-05-01T12:00:00", NOON, "microseconds"),
-        ("2024-05-01 12:00:00.000001", NOON + 1, "microseconds"),
-        ("2024-05-01T12:00:00Z", NOON, "microseconds"),
-        ("2024-05-01T14:00:00+02:00", NOON, "microseconds"),
+        ("12", 12, "none"),
+        ("-1e3", -1000, "none"),
+        ("1.5", 1.5, "none"),
+        ("1369353600", 1369353600, "s"),
+        ("1369353600.5", 1369353600.5, "s"),
+        ("1369353600000", 1369353600000, "ms"),
+        ("1369353600000000", 1369353600000000, "us"),
+        ("1369353600000000000", 1369353600000000000, "ns"),
+        ("2024-05-01", NOON - 12 * 3600 * 10**6, "us"),
+        ("2024-05-01 12:00", NOON, "us"),
+        ("2024-05-01T12:00:00", NOON, "us"),
+        ("2024-05-01 12:00:00.000001", NOON + 1, "us"),
+        ("2024-05-01T12:00:00Z", NOON, "us"),
+        ("2024-05-01T14:00:00+02:00", NOON, "us"),
     ],
 )
 def test_times_of_texts(tmp_path: Path, text: str, expected: float, kind: str) -> None:
-    read = read_interactions(write(tmp_path, HEADER + f"1,2,{text}\n".encode()))
-    assert (read.table["time"].to_list(), read.time_kind) == ([expected], kind)
+    table = read(write(tmp_path, HEADER + f"1,2,{text}\n".encode()))
+    assert (table.table["time"].to_list(), table.time_unit) == ([expected], kind)
 
 
 @pytest.mark.parametrize(
     ("values", "expected", "kind"),
     [
-        ([1.0, 2.0], [1, 2], "integer"),
-        ([1.5, 2.0], [1.5, 2.0], "float"),
-        ([date(1970, 1, 2), date(1970, 1, 1)], [86400 * 10**6, 0], "microseconds"),
-        (pl.Series([1000, 2999]).cast(pl.Datetime("ns", "Europe/Rome")), [1, 2], "microseconds"),
+        ([1.0, 2.0], [1, 2], "none"),
+        ([1.5, 2.0], [1.5, 2.0], "none"),
+        ([date(1970, 1, 2), date(1970, 1, 1)], [86400 * 10**6, 0], "us"),
+        (pl.Series([1000, 2999]).cast(pl.Datetime("ns", "Europe/Rome")), [1, 2], "us"),
     ],
 )
 def test_times_of_frames(values: Any, expected: list[float], kind: str) -> None:
-    read = read_interactions(changed(timestamp=values))
-    assert (read.table["time"].to_list(), read.time_kind) == (expected, kind)
+    table = read(changed(timestamp=values))
+    assert (table.table["time"].to_list(), table.time_unit) == (expected, kind)
 
 
 BAD_FILES = {
     "empty": ("r.csv", b"", ["empty"]),
     "header alone": ("r.csv", HEADER, ["no rows"]),
-    "unknown ending": ("r.xlsx", b"x", [".csv", ".parquet"]),
-    "gzip": ("r.csv", gzip.compress(HEADER), ["gzip", "decompress"]),
+    "a workbook": ("r.xlsx", b"PK\x03\x04\x14\x00\x06", ["binary"]),
+    "one column": ("r.xyz", b"x\n1\n", ["'x'", "user"]),
+    "gzip cut short": ("r.csv", gzip.compress(HEADER + b"1,2,3\n" * 99)[:-9], ["cut short", "gzip"]),
+    "zstd cut short": ("r.csv", zstandard.compress(bytes(range(256)) * 9999)[:-99], []),
     "Parquet as CSV": ("r.csv", b"PAR1xxxxPAR1", ["Parquet"]),
+    "JSON list": ("r.json", b'[{"user": 1}]', ["JSON list", "one object a line"]),
+    "mixed units": ("r.csv", HEADER + b"1,2,1369353600\n1,3,1369353600000\n", ["seconds", "milliseconds", "line 3"]),
     "bytes as CSV": ("r.csv", bytes(range(256)) * 8, []),
     "UTF-16": ("r.csv", "user_id,item_id\n".encode("utf-16"), []),
     "not UTF-8": ("r.csv", HEADER + b"1,2,3\n1,\xff,3\n", ["line 3", "UTF-8"]),
     "header not UTF-8": ("r.csv", b"user\xff,item\n1,2\n", ["line 1", "UTF-8"]),
     "text as Parquet": ("r.parquet", b"hello " * 9, ["Parquet"]),
     "long row": ("r.csv", HEADER + b"1,2,3\n1,2,3,4\n", ["line 3", "4 fields", "3"]),
-    "short row": ("r.csv", HEADER + b"1,2,3\n1,2\n", ["line 3", "'timestamp'", "missing"]),
-    "open quote": ("r.csv", HEADER + b'1,"2,3\n1,2,3\n', ["quote"]),
+    "short row": ("r.csv", HEADER + b"1,2,3\n1,2\n", ["line 3", "2 fields", "3"]),
+    "open quote": ("r.csv", HEADER + b'1,"2,3\n1,2,3\n', ["line 2", "quote"]),
     "column twice": ("r.csv", b"user_id,item_id,item_id\n1,2,3\n", ["two columns", "'item_id'", "line 1"]),
     "no user": ("r.csv", HEADER + b"1,2,3\n,2,3\n", ["line 3", "'user_id'", "missing"]),
     "quoted nothing": ("r.csv", HEADER + b'1,2,3\n1,"",3\n', ["line 3", "'item_id'", "missing"]),
@@ -218,7 +238,7 @@ BAD_FILES = {
 def test_a_bad_file_gets_one_sentence(tmp_path: Path, name: str, content: bytes, said: list[str]) -> None:
     path = write(tmp_path, content, name)
     with pytest.raises(DataError) as error:
-        read_interactions(path)
+        read(path)
     sentence = str(error.value)
     assert sentence.startswith(str(path))
     assert "\n" not in sentence
@@ -230,17 +250,18 @@ def test_a_truncated_parquet_file(tmp_path: Path) -> None:
     TABLE.write_parquet(tmp_path / "whole.parquet")
     path = write(tmp_path, (tmp_path / "whole.parquet").read_bytes()[:-9], "cut.parquet")
     with pytest.raises(DataError, match=r"cut\.parquet"):
-        read_interactions(path)
+        read(path)
 
 
 def test_no_file_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
-        read_interactions(tmp_path / "r.csv")
+        read(tmp_path / "r.csv")
     with pytest.raises(DataError, match="an empty folder"):
-        read_interactions(tmp_path)
+        read(tmp_path)
     write(tmp_path, b"x")
-    with pytest.raises(DataError, match="a folder; name a file"):
-        read_interactions(tmp_path)
+    (tmp_path / "r.csv").rename(tmp_path / "notes.md")
+    with pytest.raises(DataError, match="a folder without any table"):
+        read(tmp_path)
 
 
 BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -261,26 +282,26 @@ BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize(("columns", "said"), BAD_FRAMES.values(), ids=BAD_FRAMES)
 def test_a_bad_column_gets_one_sentence(columns: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(DataError) as error:
-        read_interactions(changed(**columns))
+        read(changed(**columns))
     assert all(part in str(error.value) for part in ["the polars table", *said]), str(error.value)
 
 
 def test_ratings_that_are_no_numbers() -> None:
     with pytest.raises(DataError, match=r"row 2, column 'rating'.*'good'"):
-        read_interactions(changed(rating=["5", "good"]), rating="rating")
+        read(changed(rating=["5", "good"]), rating="rating")
     with pytest.raises(DataError, match="no rating column"):
-        read_interactions(TABLE, need_rating=True)
+        read(TABLE, min_rating=1)
 
 
 def test_a_column_that_is_not_there_names_the_likely_one() -> None:
     with pytest.raises(DataError, match=r"'usr_id' \(did you mean 'user_id'\?\).*'item_id'"):
-        read_interactions(TABLE, user="usr_id")
+        read(TABLE, user="usr_id")
 
 
 def test_other_things_are_refused() -> None:
     with pytest.raises(DataError, match="type dict"):
-        read_interactions({"user_id": [1]})
+        read({"user_id": [1]})
     with pytest.raises(DataError, match="no rows"):
-        read_interactions(TABLE.clear())
+        read(TABLE.clear())
     with pytest.raises(DataError, match=r"'user_id'|one type"):
-        read_interactions(pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2], "timestamp": [1, 2]}))
+        read(pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2], "timestamp": [1, 2]}))

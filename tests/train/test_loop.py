@@ -77,7 +77,7 @@ def test_evaluating_does_not_change_training(tiny: Make, dataset: Dataset) -> No
     split = leave_one_out(dataset)
     last: dict[str, list[torch.Tensor]] = {"validated": [], "not": []}
     for name, each in (("validated", split), ("not", no_split(dataset))):
-        unselected = Trainer(often, dataset, type(split)("s", split.train_ends, each.validation, each.test), seed=1)
+        unselected = Trainer(often, dataset, replace(split, validation=each.validation, test=each.test), seed=1)
         unselected._select = lambda *_: False  # type: ignore[method-assign] - selection chooses what comes after
         unselected.on_epoch = lambda _, t=unselected, n=name: last[n].append(t.network.item_embedding.weight.clone())
         unselected.run()

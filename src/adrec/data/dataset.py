@@ -6,6 +6,7 @@
 ``times.npy``         times, int64 or float64 [n]
 ``users.parquet``     the users' own ids, in the order of their index
 ``items.parquet``     the items' own ids; item number = position + 1, number 0 is padding
+``test_users.npy``    users whom a split by a list holds out, int64; ``validation_users.npy`` too
 ``dataset.json``      counts, filters, source, sizes of the files, format version
 ====================  =====================================================================
 """
@@ -14,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from adrec._version import __version__
@@ -29,8 +29,9 @@ from adrec.data.vocab import Vocabulary
 from adrec.errors import DataError
 from adrec.files import atomic_folder, recover, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARRAYS = ("items", "offsets", "times")
+HELD_OUT_PARTS = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class DatasetInfo:
         num_users: U.
         num_items: V.
         num_interactions: n, those that were kept.
-        num_read: rows of the source.
-        filters: what was kept: ``min_rating``, ``min_user``, ``min_item``.
-        source: the file, or the kind of frame.
-        source_sha256: of the file.
+        num_read: rows of the source: those that were kept and those in ``left_out``.
+        left_out: why rows were left out, how many for each reason, and the first of them.
+        preparation: every option it was prepared with.
+        sources: the files, or the kind of frame.
+        sha256: of each file.
         columns: the source's column for each role.
-        time_kind: ``integer`` and ``float`` as in the source, or ``microseconds`` since 1970 where it had dates.
-        fingerprint: of items, offsets and ids; equal fingerprints are equal data sets.
+        guesses: what was guessed of the source, a sentence each.
+        time_unit: of the times: ``s``, ``ms``, ``us`` or ``ns`` since 1970, or ``none`` where they only give an order.
+        split: the name of what is held out.
+        recipe: the name of the known data set it was read as.
+        fingerprint: of items, offsets, times, ids and the split; equal fingerprints are equal data sets.
         files: the size of each file, in bytes.
         format_version: of the folder.
         adrec_version: that wrote it.
@@ -59,11 +64,15 @@ class DatasetInfo:
     num_items: int
     num_interactions: int
     num_read: int
-    filters: Mapping[str, float | None]
-    source: str
-    source_sha256: str | None
+    left_out: Sequence[Mapping[str, Any]]
+    preparation: Mapping[str, Any]
+    sources: Sequence[str]
+    sha256: Sequence[str | None]
     columns: Mapping[str, str]
-    time_kind: str
+    guesses: Sequence[str]
+    time_unit: str
+    split: str
+    recipe: str | None = None
     fingerprint: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -81,6 +90,7 @@ class Dataset:
         users: index 0..U-1 of each user's id.
         catalogue: index 0..V-1 of each item's id; the item number is one more.
         info: where it came from.
+        held_out: the indices of the users whom a split by a list of users holds out: ``test``, ``validation``.
         path: the folder it was opened from.
     """
 
@@ -90,6 +100,7 @@ class Dataset:
     users: Vocabulary
     catalogue: Vocabulary
     info: DatasetInfo
+    held_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     path: Path | None = None
 
     @property
@@ -121,6 +132,10 @@ class Dataset:
         """The interactions of each item number, int64 [V + 1]."""
         return np.bincount(self.items, minlength=self.num_items + 1)
 
+    def catalogue_digest(self, num_items: int) -> str:
+        """Return what tells the first ``num_items`` items from any others."""
+        return Vocabulary(self.catalogue.ids.head(num_items)).digest()
+
     def verify(self) -> None:
         """Read everything that a model depends on. Raises :class:`DataError` where it was altered."""
         if self.with_fingerprint().fingerprint != self.fingerprint:
@@ -131,15 +146,10 @@ class Dataset:
     def with_fingerprint(self) -> Dataset:
         """Return the data set with its fingerprint computed."""
         hasher = hashlib.blake2b(digest_size=16)
-        for array in (self.items, self.offsets):
+        for array in (self.items, self.offsets, self.times, *(self.held_out[part] for part in sorted(self.held_out))):
             hasher.update(np.ascontiguousarray(array).data)
-        for ids in (self.users.ids, self.catalogue.ids):
-            hasher.update(str(ids.dtype).encode())
-            if ids.dtype == pl.String:
-                hasher.update(ids.str.len_bytes().to_numpy().data)
-                hasher.update("".join(ids).encode())
-            else:
-                hasher.update(ids.to_numpy().data)
+        for text in (self.users.digest(), self.catalogue.digest(), self.info.split):
+            hasher.update(text.encode())
         return replace(self, info=replace(self.info, fingerprint=hasher.hexdigest()))
 
 
@@ -151,6 +161,8 @@ def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> N
     with atomic_folder(Path(path), overwrite=overwrite) as folder:
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+        for part, users in dataset.held_out.items():
+            np.save(folder / f"{part}_users.npy", users, allow_pickle=False)
         dataset.users.write(folder / "users.parquet")
         dataset.catalogue.write(folder / "items.parquet")
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
@@ -177,6 +189,11 @@ def open_dataset(path: Path) -> Dataset:
             )
     try:
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        held_out = {
+            part: np.load(path / f"{part}_users.npy", allow_pickle=False)
+            for part in HELD_OUT_PARTS
+            if f"{part}_users.npy" in info.files
+        }
     except (OSError, ValueError) as error:
         raise DataError(f"the arrays of {path} cannot be read; prepare the data set again.") from error
     users, catalogue = Vocabulary.read(path / "users.parquet"), Vocabulary.read(path / "items.parquet")
@@ -185,7 +202,7 @@ def open_dataset(path: Path) -> Dataset:
     expected = (info.num_users, info.num_items, info.num_interactions, info.num_interactions, info.num_users)
     if lengths != expected or items.dtype != np.int32 or offsets.dtype != np.int64 or offsets[-1] != len(items):
         raise DataError(f"the files of {path} do not fit together; prepare the data set again.")
-    return Dataset(**arrays, users=users, catalogue=catalogue, info=info, path=path)
+    return Dataset(**arrays, users=users, catalogue=catalogue, info=info, held_out=held_out, path=path)
 
 
 def _read_info(path: Path) -> DatasetInfo:
@@ -199,6 +216,8 @@ def _read_info(path: Path) -> DatasetInfo:
         values: dict[str, Any] = json.loads(file.read_bytes())
         if values["format_version"] > FORMAT_VERSION:
             raise DataError(f"{path} was written by a newer adrec ({values['adrec_version']}); upgrade adrec.")
+        if values["format_version"] < FORMAT_VERSION:
+            raise DataError(f"{path} was written by an older adrec ({values['adrec_version']}); prepare it again.")
         known = {item.name for item in fields(DatasetInfo)}
         info = DatasetInfo(**{key: value for key, value in values.items() if key in known})
         if not isinstance(info.files, dict) or not {f"{name}.npy" for name in ARRAYS} <= info.files.keys():

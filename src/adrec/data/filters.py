@@ -1,27 +1,68 @@
-"""Which interactions are kept: by rating, and by k-core."""
+"""Which interactions are kept: by rating, by repetition, and by k-core. Each filter tells what it leaves out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import polars as pl
 
-from adrec.errors import DataError
+from adrec.data.preparation import Duplicates, Preparation
+from adrec.data.report import DUPLICATE, NUM_EXAMPLES, RARE_ITEM, RATED_BELOW, TOO_SHORT, Ledger
+
+LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
-def min_rating(table: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """Keep the interactions rated at least ``threshold``. Raises :class:`DataError` where there are no ratings."""
-    if "rating" not in table.columns:
-        raise DataError("--min-rating needs a rating column and none was found; name it with --rating.")
-    return table.filter(pl.col("rating") >= threshold)
+def kept(table: pl.DataFrame, options: Preparation, ledger: Ledger, at: Callable[[int], str]) -> pl.DataFrame:
+    """Return the interactions that pass every filter; the ledger is told of the others.
+
+    Args:
+        table: ``user``, ``item``, ``time``, ``row``, and ``rating`` where there is a rating to keep; sorted by time,
+            and by row where times are the same.
+        options: name the filters.
+        ledger: takes note of what is left out.
+        at: returns where a row stands in its source.
+    """
+
+    def leave_out(reason: str, rows: pl.DataFrame) -> None:
+        ledger.leave_out(reason, rows.height, _examples(rows, at))
+
+    if options.min_rating is not None:
+        good = pl.col("rating") >= options.min_rating
+        leave_out(RATED_BELOW, table.filter(~good))
+        table = table.filter(good)
+    if options.duplicates != "all":
+        table = without_duplicates(table, options.duplicates, leave_out)
+    return k_core(table, options.min_user, options.min_item, leave_out)
 
 
-def k_core(table: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:
+def _examples(rows: pl.DataFrame, at: Callable[[int], str]) -> Iterator[str]:
+    for row in rows.bottom_k(NUM_EXAMPLES, by="row").sort("row").iter_rows(named=True):
+        rating = f", rating {row['rating']:g}" if "rating" in row else ""
+        yield f"{at(row['row'])}: user {row['user']!r}, item {row['item']!r}{rating}"
+
+
+def without_duplicates(table: pl.DataFrame, keep: Duplicates, leave_out: LeaveOut) -> pl.DataFrame:
+    """Keep the first or the last interaction of each user with each item; ``exact``: of each at one time."""
+    same = ("user", "item", "time") if keep == "exact" else ("user", "item")
+    distinct = pl.struct(same).is_last_distinct() if keep == "last" else pl.struct(same).is_first_distinct()
+    chosen = table.select(distinct).to_series()
+    leave_out(DUPLICATE, table.filter(~chosen))
+    return table.filter(chosen)
+
+
+def k_core(table: pl.DataFrame, min_user: int, min_item: int, leave_out: LeaveOut) -> pl.DataFrame:
     """Keep users with ``min_user`` interactions or more and items with ``min_item`` or more.
 
-    Leaving some out leaves others with fewer, so this is repeated until nothing changes. The order of rows is kept.
+    Leaving some out leaves others with fewer, so this is repeated until nothing changes: a row is left out with its
+    rare item, or else with its user. The order of rows is kept.
     """
     while True:
-        enough = (pl.len().over("user") >= min_user) & (pl.len().over("item") >= min_item)
-        kept = table.filter(enough)
-        if kept.height == table.height:
-            return kept
-        table = kept
+        before = table.height
+        for role, least, reason in (("item", min_item, RARE_ITEM), ("user", min_user, TOO_SHORT)):
+            if least > 1:
+                enough = table.select(pl.len().over(role) >= least).to_series()
+                if not enough.all():
+                    leave_out(reason, table.filter(~enough))
+                    table = table.filter(enough)
+        if table.height == before:
+            return table

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from adrec.data.convert import Place
+from adrec.data.rows import FrameKind, Opened, whole_table
 from adrec.errors import DataError
-
-FrameKind = Literal["polars", "pandas", "pyarrow", "path"]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A source whose columns are known and not yet converted, so that one nobody asks for does no harm.
-
-    Attributes:
-        columns: their names.
-        take: returns the columns of these names as a polars table of whatever types they have.
-        place: how to name its rows.
-        kind: of the source.
-    """
-
-    columns: Sequence[str]
-    take: Callable[[list[str]], pl.DataFrame]
-    place: Place
-    kind: FrameKind
 
 
 def open_frame(source: Any) -> Opened:
@@ -52,34 +32,33 @@ def open_frame(source: Any) -> Opened:
         )
     twice = next((name for at, name in enumerate(opened.columns) if name in opened.columns[:at]), None)
     if twice is not None:
-        raise DataError(f"{opened.place.name} has two columns {twice!r}; rename one.")
+        raise DataError(f"{opened.name} has two columns {twice!r}; rename one.")
     return opened
 
 
 def _open_polars(frame: pl.LazyFrame) -> Opened:
-    place = Place("the polars table")
+    name = "the polars table"
 
-    def take(names: list[str]) -> pl.DataFrame:
+    def take(names: Sequence[str]) -> pl.DataFrame:
         try:
             return frame.select(names).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(place.name, error) from error
+            raise _unreadable(name, error) from error
 
     try:
         columns = frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(place.name, error) from error
-    return Opened(columns, take, place, "polars")
+        raise _unreadable(name, error) from error
+    return _opened(name, columns, take, "polars")
 
 
 def _open_pandas(frame: Any) -> Opened:
-    place = Place("the pandas table")
     columns = [str(name) for name in frame.columns]
 
-    def take(names: list[str]) -> pl.DataFrame:
+    def take(names: Sequence[str]) -> pl.DataFrame:
         return pl.DataFrame([_pandas_column(frame.iloc[:, columns.index(name)], name) for name in names])
 
-    return Opened(columns, take, place, "pandas")
+    return _opened("the pandas table", columns, take, "pandas")
 
 
 def _pandas_column(column: Any, name: str) -> pl.Series:
@@ -100,15 +79,21 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
 
 
 def _open_pyarrow(table: Any) -> Opened:
-    place = Place("the pyarrow table")
+    name = "the pyarrow table"
 
-    def take(names: list[str]) -> pl.DataFrame:
+    def take(names: Sequence[str]) -> pl.DataFrame:
         try:
-            return pl.DataFrame(pl.from_arrow(table.select(names)))
+            return pl.DataFrame(pl.from_arrow(table.select(list(names))))
         except Exception as error:  # pyarrow raises ten kinds
-            raise _unreadable(place.name, error) from error
+            raise _unreadable(name, error) from error
 
-    return Opened(table.column_names, take, place, "pyarrow")
+    return _opened(name, table.column_names, take, "pyarrow")
+
+
+def _opened(
+    name: str, columns: Sequence[str], take: Callable[[Sequence[str]], pl.DataFrame], kind: FrameKind
+) -> Opened:
+    return Opened(name, columns, lambda wanted: iter([whole_table(take(wanted))]), kind)
 
 
 def _unreadable(source: str, error: Exception) -> DataError:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
 from adrec.data import convert
-from adrec.data.files import read_file
+from adrec.data.convert import Converted
+from adrec.data.files import open_file
+from adrec.data.preparation import Preparation
 from adrec.data.read import find_column, usual_column
+from adrec.data.times import Times
 from adrec.errors import DataError
 
 
 def read_ids(path: Path, role: Literal["user", "item"]) -> pl.Series:
     """Read ids from a table: the column for ``role`` by its usual names, repeats left out.
 
-    Raises :class:`DataError` where there is no such column or no row.
+    Raises :class:`DataError` where there is no such column or no row, and for the first value that is missing.
     """
-    raw, place = read_file(path)
-    column = find_column(raw.columns, role, None, place.name)
-    if raw.height == 0:
-        raise DataError(f"{path} has a header but no rows; give one {role} id a row.")
-    return convert.ids(raw[column], place).unique(maintain_order=True)
+    table = _Table(path)
+    column = table.read([role], f"one {role} id a row")[role]
+    return table.ids(column).unique(maintain_order=True)
 
 
 def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
@@ -31,17 +33,54 @@ def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
     The table has a user and an item column; where it has a time column too, rows are sorted by it (ties keep their
     order), else they count as oldest first. A row without an item makes a person known who has no history.
     """
-    raw, place = read_file(path)
-    user = convert.ids(raw[find_column(raw.columns, "user", None, place.name)], place).alias("user")
-    item = raw[find_column(raw.columns, "item", None, place.name)].alias("item")
-    table = pl.DataFrame([user, item])
-    if raw.height == 0:
-        raise DataError(f"{path} has a header but no rows; give one interaction a row.")
+    table = _Table(path)
+    has_time = usual_column(table.opened.columns, "time") is not None
+    raw = table.read(["user", "item", *(["time"] if has_time else [])], "one interaction a row")
+    user = table.ids(raw["user"]).alias("user")
+    rows = pl.DataFrame([user, raw["item"].alias("item")])
+    if has_time:
+        times = Times(raw["time"].name).read(raw["time"], table.opened.name, table.at)
+        rows = rows.with_columns(time=table.usable(times, raw["time"])).sort("time", maintain_order=True)
+    items = pl.col("item").filter(pl.col("item").is_not_null() & (pl.col("item").cast(pl.String) != ""))
     people = user.unique(maintain_order=True)
-    time = usual_column(raw.columns, "time")
-    if time is not None:
-        times, _ = convert.times(raw[time], place)
-        table = table.with_columns(time=times).sort("time", maintain_order=True)
-    lists = table.group_by("user").agg(pl.col("item").drop_nulls())
+    lists = rows.group_by("user", maintain_order=True).agg(items)
     ordered = people.to_frame().join(lists, on="user", how="left", maintain_order="left")
     return people, ordered["item"].to_list()
+
+
+class _Table:
+    """A small table, read whole; nothing in it may be unusable."""
+
+    def __init__(self, path: Path) -> None:
+        self.opened = open_file(path, Preparation())
+        self.numbers: list[int] = []
+
+    def at(self, index: int) -> str:
+        return self.opened.at(self.numbers[index])
+
+    def read(self, roles: Sequence[str], expected: str) -> dict[str, pl.Series]:
+        """Return the column for each role."""
+        opened = self.opened
+        columns = {role: find_column(opened.columns, role, None, opened.name) for role in roles}
+        tables = []
+        for piece in opened.pieces(list(columns.values())):
+            for row in piece.malformed:
+                raise DataError(f"{opened.at(row.number)}: {row.what}; mend it.")
+            self.numbers += piece.numbers.tolist()
+            tables.append(piece.columns)
+        table = pl.concat(tables) if tables else pl.DataFrame()
+        if table.height == 0:
+            raise DataError(f"{opened.name} has a header but no rows; give {expected}.")
+        return {role: table[name] for role, name in columns.items()}
+
+    def usable(self, converted: Converted, raw: pl.Series) -> pl.Series:
+        """Return the values. Raises :class:`DataError` for the first that cannot be used."""
+        for problem in converted.problems:
+            index = int(problem.bad.arg_max() or 0)
+            raise DataError(f"{self.at(index)}, column {raw.name!r}: {problem.what}; mend or drop the row.")
+        return converted.values
+
+    def ids(self, raw: pl.Series) -> pl.Series:
+        """Return ids, as integers where the file has texts that are all printed as integers would be."""
+        values = self.usable(convert.ids(raw, self.opened.name), raw)
+        return convert.meant(values) if self.opened.texts else values

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
-from adrec.data.filters import k_core
-from adrec.data.filters import min_rating as rated_at_least
+from adrec.data.filters import kept
+from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
+from adrec.data.recipes import recipe_options
+from adrec.data.report import Ledger, to_dicts
+from adrec.data.split import resolved
 from adrec.data.vocab import Vocabulary
 from adrec.errors import DataError
 
@@ -20,87 +23,94 @@ from adrec.errors import DataError
 def prepare(
     source: Any,
     *,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-    rating: str | None = None,
-    min_rating: float | None = None,
-    min_user: int = 0,
-    min_item: int = 0,
+    recipe: str | None = None,
+    vocabulary: Dataset | None = None,
+    quarantine: Path | None = None,
     name: str | None = None,
+    **options: Unpack[PreparationOptions],
 ) -> Dataset:
     """Read, filter, number and sort interactions; ties in time keep the order of the table.
 
+    Users and items are numbered in the order of their first interaction in time.
+
     Args:
-        source: a CSV, TSV or Parquet path, a pandas, polars or pyarrow table, or :class:`Interactions`.
-        user: the column of user ids; found by its usual names by default, as are the others.
-        item: the column of item ids.
-        time: the column of times.
-        rating: the column of ratings, which ``min_rating`` alone needs.
-        min_rating: keep interactions rated at least so.
-        min_user: keep users with at least so many interactions.
-        min_item: keep items with at least so many interactions.
-        name: of the data set; the file's by default.
+        source: a path, several, a folder of shards, ``-`` for standard input, or a pandas, polars or pyarrow table.
+        recipe: the name of a known data set, which says how it is read; ``options`` win over it.
+        vocabulary: a data set prepared before: its users and items keep their numbers, new ones come after them.
+        quarantine: a file for the rows that cannot be used; it is kept where preparing fails.
+        name: of the data set; the recipe's, or the file's, by default.
+        **options: the fields of :class:`~adrec.data.preparation.Preparation`.
 
     Raises:
-        DataError: for a table that cannot be used, or where the filters leave nothing.
+        DataError: for a table that cannot be used, more unusable rows than may be, or where the filters leave nothing.
+        ConfigError: for an option or a recipe that does not exist, or a value that does not fit.
     """
-    for option, value in (("min_user", min_user), ("min_item", min_item)):
-        if not isinstance(value, int) or value < 0:
-            raise DataError(f"{option} is a number of interactions, 0 or more; it is {value!r}.")
-    if min_rating is not None and not (isinstance(min_rating, int | float) and math.isfinite(min_rating)):
-        raise DataError(f"min_rating is a finite number; it is {min_rating!r}.")
-    if isinstance(source, Interactions):
-        interactions = source
-    else:
-        columns = {"user": user, "item": item, "time": time, "rating": rating}
-        interactions = read_interactions(source, **columns, need_rating=min_rating is not None)
-    table = interactions.table
-    if min_rating is not None:
-        table = _some(rated_at_least(table, min_rating), f"no interaction is rated {min_rating:g} or more")
-    kept = k_core(table, min_user, min_item)
-    table = _some(kept, f"min_user={min_user} and min_item={min_item} leave nobody and nothing")
-    return _build(interactions, table, name, {"min_rating": min_rating, "min_user": min_user, "min_item": min_item})
-
-
-def _some(table: pl.DataFrame, otherwise: str) -> pl.DataFrame:
+    chosen = Preparation().changed({**recipe_options(recipe), **options})
+    with Ledger(chosen.max_rejected, chosen.strict, quarantine) as ledger:
+        interactions = read_interactions(source, chosen, ledger)
+        ordered = interactions.table.sort("time", "row")
+        table = kept(ordered, chosen, ledger, interactions.at)
     if table.height == 0:
-        raise DataError(f"everything was filtered away: {otherwise}; weaken the filters.")
-    return table
+        filters = {key: getattr(chosen, key) for key in ("min_rating", "duplicates", "min_user", "min_item")}
+        asked = ", ".join(f"{key}={value}" for key, value in filters.items() if value not in (None, 0, "all"))
+        raise DataError(f"everything was filtered away ({asked} leave nobody and nothing); weaken the filters.")
+    return _build(interactions, table, ledger, chosen, vocabulary, name or recipe, recipe)
 
 
 def _build(
-    interactions: Interactions, table: pl.DataFrame, name: str | None, filters: dict[str, float | None]
+    interactions: Interactions,
+    table: pl.DataFrame,
+    ledger: Ledger,
+    options: Preparation,
+    vocabulary: Dataset | None,
+    name: str | None,
+    recipe: str | None,
 ) -> Dataset:
-    users, catalogue = Vocabulary.from_column(table["user"]), Vocabulary.from_column(table["item"])
+    if vocabulary is None:
+        users, catalogue = Vocabulary.from_column(table["user"]), Vocabulary.from_column(table["item"])
+    else:
+        users = vocabulary.users.grown(table["user"], "user")
+        catalogue = vocabulary.catalogue.grown(table["item"], "item")
     if len(catalogue) < 2:
         raise DataError("the catalogue has one item only, which leaves nothing to recommend; give more interactions.")
     numbered = pl.DataFrame(
         {
-            "user": users.encode(table["user"]),
-            "item": (catalogue.encode(table["item"]) + 1).astype(np.int32),
+            "user": users.encode_column(table["user"]),
+            "item": (catalogue.encode_column(table["item"]) + 1).astype(np.int32),
             "time": table["time"],
         }
-    ).sort("user", "time", maintain_order=True)
+    ).sort("user", maintain_order=True)
     lengths = np.bincount(numbered["user"].to_numpy(), minlength=len(users))
-    default_name = Path(interactions.source).stem if interactions.kind == "path" else "interactions"
     info = DatasetInfo(
-        name=name or default_name,
+        name=name or _name(interactions),
         num_users=len(users),
         num_items=len(catalogue),
         num_interactions=numbered.height,
-        num_read=interactions.table.height,
-        filters=filters,
-        source=interactions.source,
-        source_sha256=interactions.sha256,
+        num_read=ledger.num_read,
+        left_out=to_dicts(ledger.left_out()),
+        preparation=options.to_dict(),
+        sources=interactions.sources,
+        sha256=interactions.digests,
         columns=interactions.columns,
-        time_kind=interactions.time_kind,
+        guesses=interactions.guesses,
+        time_unit=interactions.time_unit,
+        split="none",
+        recipe=recipe,
     )
-    return Dataset(
+    dataset = Dataset(
         items=numbered["item"].to_numpy(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         times=numbered["time"].to_numpy(),
         users=users,
         catalogue=catalogue,
         info=info,
-    ).with_fingerprint()
+    )
+    split, held_out = resolved(options.split, dataset)
+    return replace(dataset, info=replace(info, split=split), held_out=held_out).with_fingerprint()
+
+
+def _name(interactions: Interactions) -> str:
+    if interactions.kind != "path":
+        return "interactions"
+    first = Path(interactions.sources[0])
+    return "interactions" if interactions.sources[0] == "standard input" else first.name.partition(".")[0] or first.name

@@ -1,21 +1,26 @@
-"""Tables in: files and frames become three columns, ``user``, ``item`` and ``time``, or one clear sentence."""
+"""Tables in: files and frames become three columns, ``user``, ``item`` and ``time``, and an account of the rest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from adrec.data import convert
-from adrec.data.convert import NUMBER
-from adrec.data.files import read_file
-from adrec.data.frames import FrameKind, Opened, open_frame
+from adrec.data.convert import NUMBER, Converted
+from adrec.data.files import open_file
+from adrec.data.frames import open_frame
+from adrec.data.preparation import Preparation
+from adrec.data.report import MALFORMED, MISSING, Ledger, Rejected
+from adrec.data.rows import FrameKind, Opened, Piece
+from adrec.data.source import expand
+from adrec.data.times import Times
 from adrec.errors import DataError, did_you_mean
-from adrec.files import sha256
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
@@ -39,64 +44,210 @@ class Interactions:
     """A table of interactions as it was read.
 
     Attributes:
-        table: ``user``, ``item``, ``time`` and, where it is needed, ``rating``; rows in the order of the source.
-        source: the path, or the kind of frame.
+        table: ``user`` and ``item`` (Int64, or Categorical texts), ``time``, ``row`` (which :meth:`at` explains)
+            and, where it is needed, ``rating``; rows in the order of the source.
+        sources: the name of each file, or the kind of frame.
+        digests: the SHA-256 of each file.
         columns: the source's column for each role.
-        guessed: the roles whose column was found by its usual names.
+        guesses: sentences on all that was guessed.
         kind: of the source.
-        time_kind: ``integer``, ``float``, or ``microseconds`` where the source has dates.
-        sha256: of the file.
+        time_unit: of the times: ``s``, ``ms``, ``us`` (dates too), ``ns``, or ``none`` where they only give an order.
+        units: what the rows of each source are counted in.
+        bases: what was added to a row's number for each source.
     """
 
     table: pl.DataFrame
-    source: str
+    sources: tuple[str, ...]
+    digests: tuple[str | None, ...]
     columns: Mapping[str, str]
-    guessed: tuple[str, ...]
+    guesses: tuple[str, ...]
     kind: FrameKind
-    time_kind: str
-    sha256: str | None = None
+    time_unit: str
+    units: tuple[str, ...]
+    bases: tuple[int, ...]
+
+    @property
+    def source(self) -> str:
+        """What it was read from, in a few words."""
+        return self.sources[0] if len(self.sources) == 1 else f"{self.sources[0]} and {len(self.sources) - 1} more"
+
+    def at(self, row: int) -> str:
+        """Return where a row of the table stands in its source: ``ratings.csv line 7``."""
+        index = int(np.searchsorted(self.bases, row, side="left")) - 1
+        return f"{self.sources[index]} {self.units[index]} {row - self.bases[index]}"
 
 
-def read_interactions(
-    source: Any,
-    *,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-    rating: str | None = None,
-    need_rating: bool = False,
-) -> Interactions:
-    """Read a CSV, TSV or Parquet file, or a pandas, polars or pyarrow table.
+def read_interactions(source: Any, options: Preparation | None = None, ledger: Ledger | None = None) -> Interactions:
+    """Read files, or a pandas, polars or pyarrow table.
 
     Args:
-        source: the path or the table.
-        user: the column of user ids; by default the first of :data:`USUAL_NAMES` that is there, as for the others.
-        item: the column of item ids.
-        time: the column of times: integers, numbers, dates or ISO texts.
-        rating: the column of ratings; read where it is named or needed.
-        need_rating: fail where there is no column of ratings.
+        source: a path, several, a folder of shards, ``-`` for standard input, or a table.
+        options: how it is read; by default everything is guessed.
+        ledger: counts the rows, and those that cannot be used; by default the first of these fails.
 
     Raises:
-        DataError: for a source that cannot be read, a column that is missing, and for the first null id or
-            unreadable value, with its row.
+        DataError: for a source that cannot be read, a column that is missing, and for more unusable rows than the
+            ledger allows.
     """
-    opened = _open(source)
-    place = opened.place
-    named = {"user": user, "item": item, "time": time, "rating": rating}
-    if rating is None and not need_rating:
-        del named["rating"]
-    columns = {role: find_column(opened.columns, role, name, place.name) for role, name in named.items()}
-    _refuse_shared(columns, place.name)
-    raw = opened.take(list(columns.values()))
-    if raw.height == 0:
-        raise DataError(f"{place.name} has a header but no rows; give a table with interactions.")
-    table = {role: convert.ids(raw[columns[role]], place) for role in ("user", "item")}
-    table["time"], time_kind = convert.times(raw[columns["time"]], place)
-    if "rating" in columns:
-        table["rating"] = convert.numbers(raw[columns["rating"]], place)
-    guessed = tuple(role for role, name in named.items() if name is None)
-    digest = sha256(Path(source)) if opened.kind == "path" else None
-    return Interactions(pl.DataFrame(table), place.name, columns, guessed, opened.kind, time_kind, digest)
+    options = options or Preparation()
+    ledger = ledger if ledger is not None else Ledger(strict=True)
+    reading = _Reading(options, ledger)
+    for opened in _open(source, options):
+        reading.take(opened)
+    ledger.check()
+    return reading.interactions()
+
+
+def _open(source: Any, options: Preparation) -> Iterator[Opened]:
+    """Yield each file that ``source`` names, or the table that it is."""
+    if isinstance(source, str | Path):
+        source = [source]
+    if isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source):
+        files, notes = expand([Path(each) for each in source])
+        for at, path in enumerate(files):
+            yield open_file(path, options, notes if at == 0 else ())
+    else:
+        yield open_frame(source)
+
+
+class _Reading:
+    """What was read so far."""
+
+    def __init__(self, options: Preparation, ledger: Ledger) -> None:
+        self.options, self.ledger = options, ledger
+        self.opened: list[Opened] = []
+        self.tables: list[pl.DataFrame] = []
+        self.bases: list[int] = []
+        self.next_base = 0
+        self.columns: dict[str, str] = {}
+        self.times: Times | None = None
+        self.texts = {role: pl.Categories.random() for role in ("user", "item")}  # each text once, whatever the rows
+
+    def take(self, opened: Opened) -> None:
+        """Read a source to its end."""
+        columns = self._columns(opened)
+        if self.times is None:
+            self.times = Times(columns["time"], self.options.time_unit, self.options.time_format)
+        self.opened.append(opened)
+        self.bases.append(self.next_base)
+        self.columns = self.columns or columns
+        before, last = self.ledger.num_read, 0
+        for piece in opened.pieces(list(columns.values())):
+            table, rejected = self._converted(opened, piece, columns)
+            self.ledger.read(piece.columns.height + len(piece.malformed), rejected)
+            self.tables.append(table)
+            numbers = [*piece.numbers[-1:].tolist(), *(row.number for row in piece.malformed)]
+            last = max([last, *numbers])
+        self.next_base += last
+        if self.ledger.num_read == before:
+            raise DataError(f"{opened.name} has a header but no rows; give a table with interactions.")
+
+    def _columns(self, opened: Opened) -> dict[str, str]:
+        named = {"user": self.options.user, "item": self.options.item, "time": self.options.time}
+        if self.options.rating is not None or self.options.min_rating is not None:
+            named["rating"] = self.options.rating
+        columns = {role: find_column(opened.columns, role, name, opened.name) for role, name in named.items()}
+        _refuse_shared(columns, opened.name)
+        return columns
+
+    def _converted(
+        self, opened: Opened, piece: Piece, columns: Mapping[str, str]
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        """Return the rows of a piece that can be used, and those that cannot."""
+        assert self.times is not None
+        raw = {role: piece.columns[name] for role, name in columns.items()}
+        converted = {role: convert.ids(raw[role], opened.name) for role in ("user", "item")}
+        converted["time"] = self.times.read(raw["time"], opened.name, lambda row: opened.at(int(piece.numbers[row])))
+        if "rating" in raw:
+            converted["rating"] = convert.numbers(raw["rating"], opened.name)
+        table = pl.DataFrame({role: self._compact(role, each.values) for role, each in converted.items()}).with_columns(
+            row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64)
+        )
+        rejected = [*_malformed(opened, piece), *_unusable(opened, piece, raw, converted)]
+        if rejected:
+            table = table.drop_nulls()
+        return table, sorted(rejected, key=lambda row: row.number)
+
+    def _compact(self, role: str, values: pl.Series) -> pl.Series:
+        return values.cast(pl.Categorical(self.texts[role])) if values.dtype == pl.String else values
+
+    def interactions(self) -> Interactions:
+        """Return all that was read."""
+        assert self.times is not None
+        guesses = [guess for opened in self.opened for guess in opened.guesses]
+        guesses += [f"{role} = column {self.columns[role]!r}, by its name" for role in self._guessed()]
+        table = _together(self.tables, self.texts)
+        if all(opened.texts for opened in self.opened):
+            table = table.with_columns(_meant(table[role]) for role in ("user", "item"))
+        unit = self.times.end(self.opened[0].name)
+        return Interactions(
+            table=table,
+            sources=tuple(opened.name for opened in self.opened),
+            digests=tuple(opened.digest() for opened in self.opened),
+            columns=self.columns,
+            guesses=(*dict.fromkeys([*guesses, *self.times.guesses()]),),
+            kind=self.opened[0].kind,
+            time_unit=unit,
+            units=tuple(opened.unit for opened in self.opened),
+            bases=tuple(self.bases),
+        )
+
+    def _guessed(self) -> list[str]:
+        return [role for role in self.columns if getattr(self.options, role) is None]
+
+
+def _meant(column: pl.Series) -> pl.Series:
+    """Return ids of a text file as integers where all are meant so; each distinct text is looked at once."""
+    if column.dtype == pl.Int64:
+        return column
+    distinct = column.unique()
+    integers = convert.meant(distinct.cast(pl.String))
+    if integers.dtype == pl.String:
+        return column
+    codes = distinct.to_physical().to_numpy()
+    values = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.int64)
+    values[codes] = integers.to_numpy()
+    return pl.Series(column.name, values[column.to_physical().to_numpy()])
+
+
+def _malformed(opened: Opened, piece: Piece) -> Iterator[Rejected]:
+    for row in piece.malformed:
+        yield Rejected(opened.at(row.number), opened.name, row.number, MALFORMED, row.what, None, None, row.text)
+
+
+def _unusable(
+    opened: Opened, piece: Piece, raw: Mapping[str, pl.Series], converted: Mapping[str, Converted]
+) -> list[Rejected]:
+    """Return the rows with a value that cannot be used, each with the first such value."""
+    found: dict[int, tuple[str, str, str]] = {}
+    for role, each in converted.items():
+        for problem in each.problems:
+            for index in problem.bad.arg_true().to_list():
+                found.setdefault(index, (role, problem.reason, problem.what))
+    texts = piece.text(list(found))
+    return [
+        Rejected(
+            opened.at(number := int(piece.numbers[index])),
+            opened.name,
+            number,
+            reason,
+            what,
+            raw[role].name,
+            None if reason == MISSING else raw[role][index],
+            text,
+        )
+        for (index, (role, reason, what)), text in zip(found.items(), texts, strict=True)
+    ]
+
+
+def _together(tables: Sequence[pl.DataFrame], texts: Mapping[str, pl.Categories]) -> pl.DataFrame:
+    """Return all pieces as one table; ids are texts where some of them are."""
+    for role, categories in texts.items():
+        if len({table.schema[role] for table in tables if table.height}) > 1:
+            as_texts = pl.col(role).cast(pl.String).cast(pl.Categorical(categories))
+            tables = [table.with_columns(as_texts) for table in tables]
+    filled = [table for table in tables if table.height] or tables[:1]
+    return pl.concat(filled, how="vertical_relaxed", rechunk=True)
 
 
 def find_column(columns: Sequence[str], role: str, name: str | None, source: str) -> str:
@@ -115,7 +266,7 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
     if any(re.fullmatch(NUMBER, column) for column in columns):
         raise DataError(
             f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
-            "such as user_id, item_id, timestamp."
+            "such as user_id, item_id, timestamp, or name them with --columns."
         )
     near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, columns))), "")
     raise DataError(
@@ -138,10 +289,3 @@ def _refuse_shared(columns: Mapping[str, str], source: str) -> None:
         twin = next((other for other in columns if other != role and columns[other] == column), None)
         if twin is not None:
             raise DataError(f"{source}: column {column!r} cannot be both the {role} and the {twin}; name one of them.")
-
-
-def _open(source: Any) -> Opened:
-    if isinstance(source, str | Path):
-        table, place = read_file(Path(source))
-        return Opened(table.columns, table.select, place, "path")
-    return open_frame(source)

@@ -1,14 +1,37 @@
-"""Splits: which interactions train, which validate, which test. A split is a value with a name."""
+"""Splits: which interactions train, which validate, which test. A split is a value with a name, saved with the data.
+
+========================================  ============================================================================
+``leave-one-out``                         each user's last interaction tests, the one before validates
+``time:MOMENT``                           everything from the moment on tests
+``temporal-leave-one-out:MOMENT``         the last interaction of users who have one from the moment on tests
+``ratio:0.8,0.1,0.1``                     of each user the first 80 % train, the next 10 % validate, the last test
+``users:TEST.csv,VALIDATION.csv``         the last interaction of the users in a list tests; they never train
+``none``                                  everything trains
+========================================  ============================================================================
+
+``MOMENT`` is an ISO date or time, a number in the data's unit, or a share of all interactions such as ``0.9``. Two,
+with a comma, say from when on interactions validate and test; of one, the last tenth of the interactions before it
+validates. Training ends where validation begins, for everybody: no later interaction is learned from, nor any item that
+appears later (a model does not know it; it ranks last).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.data.dataset import Dataset
-from adrec.errors import ConfigError, did_you_mean
+from adrec.data.moments import ticks, two_moments
+from adrec.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from adrec.data.dataset import Dataset
 
 Int64s = NDArray[np.int64]
 
@@ -18,9 +41,9 @@ class Targets:
     """Held-out interactions.
 
     Attributes:
-        users: whose they are, user indices, int64 [m].
+        users: whose they are, user indices, int64 [m]; a user may have several.
         positions: where they stand in the data set's flat arrays, int64 [m]; the history of one is everything of
-            the user before it, ``items[offsets[user] : position]``.
+            the user before it, ``items[offsets[user] : position]``, and never empty.
     """
 
     users: Int64s
@@ -35,16 +58,18 @@ class Split:
     """What is held out of a data set.
 
     Attributes:
-        name: what it is called wherever its metrics are shown.
+        name: what it is called wherever its metrics are shown; equal names of one data set are equal splits.
         train_ends: where each user's training part ends (exclusive) in the flat arrays, int64 [U].
         validation: held out to choose by.
         test: held out to be looked at last.
+        num_items: the items that training may know: numbers 1 to this.
     """
 
     name: str
     train_ends: Int64s
     validation: Targets
     test: Targets
+    num_items: int
 
     def targets(self, part: str) -> Targets:
         """Return the held-out interactions of ``validation`` or ``test``; :class:`ConfigError` for anything else."""
@@ -64,9 +89,170 @@ def leave_one_out(dataset: Dataset) -> Split:
     train_ends = ends.copy()
     train_ends[users] -= 2
     validation, test = Targets(users, ends[users] - 2), Targets(users, ends[users] - 1)
-    return Split("leave-one-out", train_ends, validation, test)
+    return Split("leave-one-out", train_ends, validation, test, dataset.num_items)
 
 
 def no_split(dataset: Dataset) -> Split:
     """Everything trains, nothing is held out."""
-    return Split("none", np.array(dataset.offsets[1:]), NOBODY, NOBODY)
+    return Split("none", np.array(dataset.offsets[1:]), NOBODY, NOBODY, dataset.num_items)
+
+
+def time_split(dataset: Dataset, arguments: str) -> Split:
+    """Interactions from one moment on validate, from another on they test; only earlier items are known to training."""
+    train_ends, validation_ends = _cuts(dataset, arguments)
+    ends = np.array(dataset.offsets[1:])
+    validation = _with_history(dataset, train_ends, validation_ends)
+    test = _with_history(dataset, validation_ends, ends)
+    return Split(f"time:{arguments}", train_ends, validation, test, _known_items(dataset, train_ends))
+
+
+def temporal_leave_one_out(dataset: Dataset, arguments: str) -> Split:
+    """As :func:`time_split`, with one held-out interaction a user and part: the last of those it has there."""
+    whole = time_split(dataset, arguments)
+    validation, test = _last_of_each(whole.validation), _last_of_each(whole.test)
+    return Split(f"temporal-leave-one-out:{arguments}", whole.train_ends, validation, test, whole.num_items)
+
+
+def ratio_split(dataset: Dataset, arguments: str) -> Split:
+    """Shares of each user's interactions, in their order; what is left over trains."""
+    _, for_validation, for_test = (float(share) for share in arguments.split(","))
+    starts, ends = np.array(dataset.offsets[:-1]), np.array(dataset.offsets[1:])
+    lengths = ends - starts
+    test_starts = ends - np.floor(np.round(lengths * for_test, 9)).astype(np.int64)
+    train_ends = test_starts - np.floor(np.round(lengths * for_validation, 9)).astype(np.int64)
+    validation = _with_history(dataset, train_ends, test_starts)
+    test = _with_history(dataset, test_starts, ends)
+    return Split(f"ratio:{arguments}", train_ends, validation, test, dataset.num_items)
+
+
+def users_split(dataset: Dataset, arguments: str) -> Split:
+    """The last interaction of listed users is held out, and nothing of theirs trains."""
+    starts, ends = np.array(dataset.offsets[:-1]), np.array(dataset.offsets[1:])
+    train_ends = ends.copy()
+    parts = {}
+    for part in ("validation", "test"):
+        users = dataset.held_out.get(part, NOBODY.users)
+        train_ends[users] = starts[users]
+        users = users[ends[users] - starts[users] >= 2]
+        parts[part] = Targets(users, ends[users] - 1)
+    return Split(f"users:{arguments}", train_ends, parts["validation"], parts["test"], dataset.num_items)
+
+
+SPLITS: Mapping[str, Callable[[Dataset, str], Split]] = {
+    "leave-one-out": lambda dataset, _: leave_one_out(dataset),
+    "none": lambda dataset, _: no_split(dataset),
+    "time": time_split,
+    "temporal-leave-one-out": temporal_leave_one_out,
+    "ratio": ratio_split,
+    "users": users_split,
+}
+
+
+def make_split(dataset: Dataset, name: str | None = None) -> Split:
+    """Return the split of a data set by its full name; its own by default."""
+    kind, _, arguments = (name or dataset.info.split).partition(":")
+    return SPLITS[kind](dataset, arguments)
+
+
+def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
+    """Return the full name of the split that is asked for, and the users it lists by part.
+
+    Raises:
+        ConfigError: for a split that does not exist, or arguments that do not fit it.
+        DataError: where the split would leave nothing to train on, or nothing to test.
+    """
+    kind, _, text = asked.partition(":")
+    if kind not in SPLITS:
+        raise ConfigError(f"there is no split {kind!r}{did_you_mean(kind, SPLITS)}; there are {', '.join(SPLITS)}.")
+    held_out: dict[str, Int64s] = {}
+    if kind in ("leave-one-out", "none"):
+        if text:
+            raise ConfigError(f"the split {kind} takes no arguments; it was given {text!r}.")
+        return kind, held_out
+    if kind == "ratio":
+        arguments = _shares(text)
+    elif kind == "users":
+        arguments, held_out = _listed(text, dataset)
+    else:
+        arguments = two_moments(kind, text, np.asarray(dataset.times), dataset.info.time_unit)
+    split = SPLITS[kind](replace(dataset, held_out=held_out), arguments)
+    trained = int((split.train_ends - np.asarray(dataset.offsets[:-1])).sum())
+    if trained == 0 or len(split.test.users) == 0:
+        nothing = "nothing to train on" if trained == 0 else "nobody to test (a history is needed before a test item)"
+        raise DataError(f"the split {split.name!r} leaves {nothing}; choose another.")
+    return split.name, held_out
+
+
+def _cuts(dataset: Dataset, arguments: str) -> tuple[Int64s, Int64s]:
+    """Return where each user's interactions before the first moment end, and before the second, int64 [U] each."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    starts = np.array(dataset.offsets[:-1])
+    first, second = (ticks(text, dataset.info.time_unit) for text in arguments.split(","))
+    before = [
+        np.bincount(users[np.asarray(dataset.times) < moment], minlength=len(starts)) for moment in (first, second)
+    ]
+    return starts + before[0], starts + before[1]
+
+
+def _with_history(dataset: Dataset, starts: Int64s, ends: Int64s) -> Targets:
+    """Return the interactions between ``starts`` and ``ends`` of each user that have one before them."""
+    starts = np.maximum(starts, np.asarray(dataset.offsets[:-1]) + 1)
+    lengths = np.maximum(ends - starts, 0)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    within = np.arange(len(users)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return Targets(users, np.repeat(starts, lengths) + within)
+
+
+def _last_of_each(targets: Targets) -> Targets:
+    """Return each user's last held-out interaction; ``targets`` are in the order of their positions."""
+    last = np.append(targets.users[1:] != targets.users[:-1], np.ones(min(1, len(targets.users)), dtype=bool))
+    return Targets(targets.users[last], targets.positions[last])
+
+
+def _known_items(dataset: Dataset, train_ends: Int64s) -> int:
+    """Return the largest item number in training: items are numbered as they appear in time."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    trained = np.arange(dataset.num_interactions) < train_ends[users]
+    return int(dataset.items[trained].max(initial=0))
+
+
+def _shares(text: str) -> str:
+    """Return the three shares in full: ``0.8,0.1,0.1``."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) == 1:
+        shares += [round((1 - shares[0]) / 2, 9)] * 2
+    if len(shares) != 3 or not math.isclose(sum(shares), 1) or shares[0] <= 0 or min(shares) < 0 or shares[2] <= 0:
+        raise ConfigError(
+            "the split ratio takes the shares that train, validate and test, which make 1, such as ratio:0.8,0.1,0.1; "
+            f"it was given {text!r}."
+        )
+    return ",".join(f"{share:.9g}" for share in shares)
+
+
+def _listed(text: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
+    """Return the names of the lists with what tells them from others, and the users in them."""
+    from adrec.data.lists import read_ids  # noqa: PLC0415 - lists read tables, which know nothing of splits
+
+    paths = [part.strip() for part in text.split(",") if part.strip()]
+    if not 1 <= len(paths) <= 2:
+        raise ConfigError(
+            "the split users takes a list of test users and, if you like, one of validation users: "
+            "users:TEST.csv,VALIDATION.csv."
+        )
+    held_out: dict[str, Int64s] = {}
+    names = []
+    for part, path in zip(("test", "validation"), paths, strict=False):
+        users = read_ids(Path(path), "user")
+        indices = np.unique(dataset.users.encode(users))
+        indices = indices[indices >= 0]
+        if len(indices) == 0:
+            raise DataError(f"none of the users in {path} is in the data; give a list of their ids.")
+        held_out[part] = indices
+        digest = hashlib.blake2b(indices.tobytes(), digest_size=4).hexdigest()
+        names.append(f"{Path(path).name}({len(indices)} users, {digest})")
+    if len(held_out) == 2 and len(np.intersect1d(held_out["test"], held_out["validation"])):
+        raise DataError(f"the lists {' and '.join(paths)} have users in common; a user tests or validates.")
+    return ",".join(names), held_out

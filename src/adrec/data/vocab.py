@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,42 @@ class Vocabulary:
 
     @classmethod
     def from_column(cls, column: pl.Series) -> Vocabulary:
-        """Return the vocabulary of a column without nulls."""
-        return cls(column.unique(maintain_order=True).alias("id").rechunk())
+        """Return the vocabulary of a column without nulls: Int64, String or Categorical."""
+        ids = column.unique(maintain_order=True)
+        return cls((ids if ids.dtype == pl.Int64 else ids.cast(pl.String)).alias("id").rechunk())
+
+    def grown(self, column: pl.Series, role: str) -> Vocabulary:
+        """Return this vocabulary with the ids of ``column`` that it does not know behind its own, which stay in place.
+
+        Raises :class:`DataError` where it has integers and the column texts.
+        """
+        new = Vocabulary.from_column(column).ids
+        if self.ids.dtype == pl.Int64 and new.dtype != pl.Int64:
+            texts = new.cast(pl.String)
+            odd = next((text for text in texts if _integer(text) is None), None)
+            raise DataError(
+                f"{role} ids were integers where this vocabulary was made, and now there are texts"
+                + (f" such as {odd!r}" if odd is not None else "")
+                + "; give integers, or prepare without the older vocabulary."
+            )
+        new = new.cast(self.ids.dtype)
+        unknown = new.filter(~new.is_in(self.ids.implode()))
+        return Vocabulary(pl.concat([self.ids, unknown.alias(self.ids.name)]).rechunk())
+
+    def starts_with(self, digest: str, length: int) -> bool:
+        """Return whether the first ``length`` ids are those that had this :meth:`digest`."""
+        return len(self) >= length > 0 and Vocabulary(self.ids.head(length)).digest() == digest
+
+    def digest(self) -> str:
+        """Return what tells these ids, in this order, from any others."""
+        hasher = hashlib.blake2b(digest_size=16)
+        hasher.update(str(self.ids.dtype).encode())
+        if self.ids.dtype == pl.String:
+            hasher.update(self.ids.str.len_bytes().to_numpy().data)
+            hasher.update("".join(self.ids).encode())
+        else:
+            hasher.update(self.ids.to_numpy().data)
+        return hasher.hexdigest()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,6 +79,17 @@ class Vocabulary:
         index = pl.DataFrame({"id": self.ids, "index": np.arange(len(self))})
         found = wanted.alias("id").to_frame().join(index, on="id", how="left", maintain_order="left")
         return found["index"].fill_null(-1).cast(pl.Int64).to_numpy()
+
+    def encode_column(self, column: pl.Series) -> NDArray[np.int64]:
+        """Return the index of every id of an Int64, String or Categorical column."""
+        if not isinstance(column.dtype, pl.Categorical):
+            return self.encode(column)
+        distinct = column.unique()
+        codes = distinct.to_physical().to_numpy()
+        index = np.full(int(codes.max(initial=0)) + 1, -1, dtype=np.int64)
+        index[codes] = self.encode(distinct.cast(pl.String))
+        numbers: NDArray[np.int64] = index[column.to_physical().to_numpy()]
+        return numbers
 
     def decode(self, indices: NDArray[np.integer]) -> pl.Series:
         """Return the ids at ``indices`` [m]. Raises IndexError for -1 (unknown) and whatever else is no index."""

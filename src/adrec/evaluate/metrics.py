@@ -1,7 +1,8 @@
 """Metrics of ranks, and their intervals over users.
 
-A rank counts from 0: the number of items scored at least as high as the held-out one. Each user has one held-out
-item, so hit ratio equals recall, and the ideal DCG is 1.
+A rank counts from 0: the number of items scored at least as high as the held-out one. Each held-out item is ranked for
+itself, so hit ratio equals recall, and the ideal DCG is 1. Where a user has several held-out items, the user's value is
+their mean: every user counts the same.
 """
 
 from __future__ import annotations
@@ -57,9 +58,21 @@ def values(name: str, ranks: Int64s) -> Float64s:
     return np.where(hit, gain, 0.0)
 
 
-def means(names: Sequence[str], ranks: Int64s) -> dict[str, float]:
-    """Return each metric's mean over users."""
+def user_values(names: Sequence[str], ranks: Int64s, users: Int64s) -> Float64s:
+    """Return each user's mean of each metric, [users, metrics]; ``users`` [m] says whose each rank is."""
+    _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
+    return np.stack([np.bincount(owner, values(name, ranks)) / counts for name in names], axis=1)
+
+
+def means(names: Sequence[str], ranks: Int64s, users: Int64s | None = None) -> dict[str, float]:
+    """Return each metric's mean over users; ``users`` [m] says whose each rank is, a user each by default."""
+    if users is not None and _several(users):
+        return dict(zip(names, user_values(names, ranks, users).mean(0).tolist(), strict=True))
     return {name: float(values(name, ranks).mean()) for name in names}
+
+
+def _several(users: Int64s) -> bool:
+    return len(np.unique(users)) < len(users)
 
 
 def batch_means(names: Sequence[str], ranks: Int64s, batch_size: int = 512) -> dict[str, float]:
@@ -69,14 +82,30 @@ def batch_means(names: Sequence[str], ranks: Int64s, batch_size: int = 512) -> d
     return {name: float(np.mean([each[name] for each in per_batch])) for name in names}
 
 
-def estimates(names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resamples: int = 2000) -> dict[str, Estimate]:
+def estimates(
+    names: Sequence[str],
+    ranks: Int64s,
+    users: Int64s | None = None,
+    *,
+    seed: int = 0,
+    num_resamples: int = 2000,
+) -> dict[str, Estimate]:
     """Return each metric's mean with its 95 % percentile bootstrap interval over users.
 
-    Metrics depend on the rank alone, so a resample of users is a multinomial draw over the distinct ranks: the same
-    bootstrap, at a cost that does not grow with the number of users.
+    Where a user has one held-out item, metrics depend on the rank alone, so a resample of users is a multinomial draw
+    over the distinct ranks: the same bootstrap, at a cost that does not grow with the number of users.
+
+    Args:
+        names: of the metrics.
+        ranks: int64 [m].
+        users: whose each rank is, [m]; a user each by default. Users are drawn whole, with all their items.
+        seed: of the bootstrap.
+        num_resamples: draws.
     """
     if len(ranks) == 0:
         raise ConfigError("there are no users to evaluate: every sequence is too short to be split.")
+    if users is not None and _several(users):
+        return _clustered(names, user_values(names, ranks, users), np.random.default_rng(seed), num_resamples)
     beyond = max(int(name.partition("@")[2]) for name in names)  # ranks from here on count as nothing
     distinct, counts = np.unique(np.minimum(ranks, beyond), return_counts=True)
     table = np.stack([values(name, distinct) for name in names], axis=1)  # [distinct, metrics]
@@ -88,4 +117,18 @@ def estimates(names: Sequence[str], ranks: Int64s, *, seed: int = 0, num_resampl
         resampled.append(draws @ table / len(ranks))
     low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975], axis=0)  # [metrics] each
     mean = counts @ table / len(ranks)
+    return {name: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def _clustered(
+    names: Sequence[str], table: Float64s, rng: np.random.Generator, num_resamples: int
+) -> dict[str, Estimate]:
+    """Return the means of ``table`` [users, metrics] with intervals by drawing its rows."""
+    num_users = len(table)
+    resampled = [
+        np.bincount(rng.integers(num_users, size=num_users), minlength=num_users) @ table / num_users
+        for _ in range(num_resamples)
+    ]
+    low, high = np.quantile(np.stack(resampled), [0.025, 0.975], axis=0)  # [metrics] each
+    mean = table.mean(0)
     return {name: Estimate(float(mean[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}

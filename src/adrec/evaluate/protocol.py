@@ -34,7 +34,10 @@ class Evaluation:
             cut-off.
         popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
         cutoff: that k.
-        ranks: a row a user: ``user``, ``item`` (held out), ``rank`` (from 1).
+        ranks: a row a held-out item: ``user``, ``item``, ``rank`` (from 1).
+        num_users: who are evaluated.
+        num_new_items: held-out items that the model does not know, because they appear after its training; they rank
+            behind all.
     """
 
     split: str
@@ -46,13 +49,17 @@ class Evaluation:
     popularity: Mapping[str, float]
     cutoff: int
     ranks: pl.DataFrame
+    num_users: int
+    num_new_items: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``adrec evaluate --json`` writes."""
         result: dict[str, Any] = {
             "split": self.split,
             "part": self.part,
-            "users": self.ranks.height,
+            "users": self.num_users,
+            "held_out": self.ranks.height,
+            "held_out_new_items": self.num_new_items,
             "filter_seen": self.filter_seen,
             "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()},
             f"coverage@{self.cutoff}": self.coverage,
@@ -95,9 +102,9 @@ def evaluate(
     names = metric_names(cutoffs)
     targets = split.targets(part)
     if len(targets.users) == 0:
-        raise DataError(f"the split {split.name!r} has no {part} users: a sequence needs 3 interactions to be split.")
+        raise DataError(f"the split {split.name!r} has no {part} users: no sequence is long enough to be split.")
     histories, items = held_out(dataset, targets)
-    k = min(max(cutoffs), dataset.num_items)
+    k = min(max(cutoffs), scorer.num_items)
     ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
     trained = training_popularity(dataset, split)
     ranks = pl.DataFrame(
@@ -111,15 +118,17 @@ def evaluate(
         split=split.name,
         part=part,
         filter_seen=filter_seen,
-        metrics=estimates(names, ranked.ranks, seed=seed),
+        metrics=estimates(names, ranked.ranks, targets.users, seed=seed),
         batch_means=batch_means(names, ranked.ranks) if with_batch_means else None,
-        coverage=len(np.unique(ranked.top[ranked.top > 0])) / dataset.num_items,
+        coverage=len(np.unique(ranked.top[ranked.top > 0])) / scorer.num_items,
         popularity={
             "recommended": float(trained[ranked.top[ranked.top > 0]].mean()),
             "held_out": float(trained[items].mean()),
         },
         cutoff=k,
         ranks=ranks,
+        num_users=len(np.unique(targets.users)),
+        num_new_items=int((items > scorer.num_items).sum()),
     )
 
 

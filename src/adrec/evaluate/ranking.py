@@ -45,6 +45,8 @@ def ranking(
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
 
+    An item that the model does not know, and one after a history of which it knows nothing, ranks behind all.
+
     Args:
         scorer: the model.
         histories: m histories.
@@ -57,15 +59,21 @@ def ranking(
     Raises:
         RunError: where the model's scores are not numbers.
     """
-    ranks = np.empty(len(histories), dtype=np.int64)
+    ranks = np.full(len(histories), scorer.num_items, dtype=np.int64)
+    top = min(top, scorer.num_items)
     first = np.zeros((len(histories), top), dtype=np.int64)
-    for chosen, scores in scored_batches(scorer, histories, batch_size):
-        target = torch.from_numpy(items[chosen])[:, None]  # [B, 1]
+    known = histories.known(scorer.num_items)
+    spoken = np.flatnonzero(known.ends > known.starts)
+    spans = Histories(known.items, known.starts[spoken], known.ends[spoken])
+    for some, scores in scored_batches(scorer, spans, batch_size):
+        chosen = spoken[some]
+        is_known = items[chosen] <= scorer.num_items
+        target = torch.from_numpy(np.where(is_known, items[chosen], 0))[:, None]  # [B, 1]
         own = scores.gather(1, target)  # [B, 1]
         if filter_seen:
-            mask_seen(scores, histories, chosen)
+            mask_seen(scores, spans, some)
             scores.scatter_(1, target, own)
-        ranks[chosen] = ((scores >= own).sum(1) - 1).numpy()
+        ranks[chosen] = np.where(is_known, ((scores >= own).sum(1) - 1).numpy(), scorer.num_items)
         if top:
             first[chosen], _ = best_items(scores, top)
         on_batch(len(chosen))

@@ -146,7 +146,7 @@ class Trainer:
 
     def new_network(self, stage: StageConfig) -> Network:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
-        return make_network(stage.network, self.config.model, self.dataset.num_items).to(self.device)
+        return make_network(stage.network, self.config.model, self.split.num_items).to(self.device)
 
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
         """Go once through the users in random order; return each loss's mean over the steps."""
@@ -185,7 +185,8 @@ class Trainer:
         assert self.network is not None
         histories, items = held_out(self.dataset, self.split.validation)
         wanted = {*VALIDATION_METRICS, *(metric for _, stage in self.stages for metric in stage.select_by)}
-        return means(sorted(wanted), ranking(NetworkScorer(self.network, self.seed), histories, items).ranks)
+        ranks = ranking(NetworkScorer(self.network, self.seed), histories, items).ranks
+        return means(sorted(wanted), ranks, self.split.validation.users)
 
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from adrec._version import __version__
 from adrec.config import Config
 from adrec.data.dataset import Dataset, open_dataset
-from adrec.data.split import Split, leave_one_out, no_split
+from adrec.data.split import SPLITS, Split, make_split
 from adrec.errors import DataError, RunError
 from adrec.files import atomic_folder, recover, write_bytes, write_json
 from adrec.nn.networks import ADRecNetwork, make_network
@@ -35,7 +35,6 @@ from adrec.train.loop import Network, Trainer
 from adrec.train.report import Reporter
 
 FORMAT_VERSION = 1
-SPLITS = {"leave-one-out": leave_one_out, "none": no_split}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,9 @@ class RunInfo:
         device: where it was trained.
         threads: of the CPU; with another number results are equal but for rounding.
         environment: versions and machine.
-        num_test: users whom the split holds a test interaction of.
+        num_items: the items that the model knows: the first of the data set's.
+        catalogue: the digest of their ids; a data set that begins with them can be recommended from.
+        num_test: test interactions that the split holds out.
         frame: the kind of table that results are given in.
         refit_of: the run whose settings and epochs a refit took.
         finished: whether weights.safetensors is there.
@@ -69,6 +70,8 @@ class RunInfo:
     environment: Mapping[str, str]
     data_beside: str = ""
     refit_of: str | None = None
+    num_items: int = 0
+    catalogue: str = ""
     num_test: int = 0
     frame: str = "polars"
     finished: bool = False
@@ -139,7 +142,7 @@ class Run:
             raise RunError(f"{path} is {hint} (it has no run.json); name a folder that `adrec train` wrote.")
         values = _read_json(path / "run.json")
         version = values.get("format_version")
-        if not isinstance(version, int) or values.get("split") not in SPLITS:
+        if not isinstance(version, int) or str(values.get("split")).partition(":")[0] not in SPLITS:
             raise RunError(
                 f"{path / 'run.json'} has no format_version or no split that is known; restore it from a copy."
             )
@@ -152,8 +155,12 @@ class Run:
             raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
         return cls(path, Config.from_dict(_read_json(path / "config.json")), info)
 
-    def dataset(self, data: Path | None = None) -> Dataset:
+    def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
         """Open the data set that the run was trained on, at its recorded place or at ``data``.
+
+        Args:
+            data: where it is now.
+            newer: allow one that was prepared later into the same vocabulary.
 
         Raises:
             DataError: where it is gone or is another one.
@@ -168,13 +175,22 @@ class Run:
             )
         dataset = open_dataset(data)
         dataset.verify()
-        if dataset.fingerprint != self.info.data_fingerprint:
-            raise DataError(f"{data} is not the data set that {self.path} was trained on (its fingerprint differs).")
+        same = dataset.fingerprint == self.info.data_fingerprint
+        if not same and not dataset.catalogue.starts_with(self.info.catalogue, self.info.num_items):
+            raise DataError(
+                f"{data} is not the data set that {self.path} was trained on (its fingerprint differs), nor one "
+                "prepared into its vocabulary (adrec prepare --vocabulary)."
+            )
+        if not same and not newer:
+            raise DataError(
+                f"{data} is newer than the data set that {self.path} was trained on; a run can recommend from it and "
+                "be refitted on it, but not be evaluated or resumed."
+            )
         return dataset
 
     def split(self, dataset: Dataset) -> Split:
         """Return the run's split of ``dataset``."""
-        return SPLITS[self.info.split](dataset)
+        return make_split(dataset, self.info.split)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

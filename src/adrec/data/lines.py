@@ -1,0 +1,53 @@
+"""A stream of bytes as chunks that end where a line ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adrec.data.source import Source
+
+CHUNK_BYTES = 1 << 24
+LONGEST_LINE = 1 << 25  # bytes; no interaction is so long, and it must fit in memory several times
+KEPT_OF_LONG = 1000
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Whole lines.
+
+    Attributes:
+        content: of the lines, each with its ``\\n``.
+        first_line: the number of the first, from 1.
+        too_long: it is the beginning of one line that is longer than :data:`LONGEST_LINE`.
+    """
+
+    content: bytes
+    first_line: int
+    too_long: bool = False
+
+
+def chunks(source: Source) -> Iterator[Chunk]:
+    """Yield the lines of ``source``; a byte order mark is left out, a last line without an end gets one."""
+    held, line, skipping = b"", 1, False
+    for number, block in enumerate(source.blocks(CHUNK_BYTES)):
+        held += block.removeprefix(BOM) if number == 0 else block
+        if skipping:
+            end = held.find(b"\n")
+            held, skipping = (held[end + 1 :], False) if end >= 0 else (b"", True)
+        end = held.rfind(b"\n") + 1
+        if end:
+            yield Chunk(held[:end], line)
+            line += held.count(b"\n", 0, end)
+            held = held[end:]
+        elif len(held) > LONGEST_LINE:
+            yield Chunk(held[:KEPT_OF_LONG], line, too_long=True)
+            line, held, skipping = line + 1, b"", True
+    if held:
+        yield Chunk(held + b"\n", line)
+
+
+def shown(line: bytes) -> str:
+    """Return a line as text; bytes that are no UTF-8 are written ``\\xff``."""
+    return line.decode(errors="backslashreplace").rstrip("\r\n")

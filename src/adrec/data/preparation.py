@@ -1,0 +1,108 @@
+"""How a table is read and what of it is kept: every option of ``prepare``, in one place, with its default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypedDict
+
+from adrec.strict import read_dataclass, require
+
+FormatName = Literal["delimited", "parquet", "jsonl", "python-lines"]
+TimeUnit = Literal["s", "ms", "us", "ns", "none"]
+Duplicates = Literal["all", "exact", "first", "last"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The options of :func:`adrec.data.prepare.prepare`; None is a guess from the data, which is told.
+
+    Attributes:
+        format: ``delimited`` (CSV and its kin), ``parquet``, ``jsonl`` (a JSON object a line), or ``python-lines`` (a
+            Python literal a line, as some old collections have).
+        separator: of fields, such as ``,`` or ``::``.
+        quoted: whether a field may stand in double quotes; a guess is yes, but not for RecBole's ``.inter`` and
+            separators of several characters.
+        header: the names of the columns, for a file without a header line.
+        user: the column of user ids; by its usual names by default, as the others.
+        item: the column of item ids.
+        time: the column of times.
+        rating: the column of ratings.
+        time_unit: of numeric times; ``none`` where they only give an order.
+        time_format: of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
+        min_rating: keep interactions rated at least so.
+        duplicates: of interactions of one user with one item, keep ``all``, the ``first`` or the ``last``; ``exact``
+            leaves out only those whose time is the same too.
+        min_user: keep users with at least so many interactions (with ``min_item``, until nothing changes).
+        min_item: keep items with at least so many.
+        split: what is held out: see :mod:`adrec.data.split`.
+        max_rejected: the share of rows that may be unusable, in 0..1; above it preparing fails.
+        strict: fail at the first unusable row.
+    """
+
+    format: FormatName | None = None
+    separator: str | None = None
+    quoted: bool | None = None
+    header: tuple[str, ...] | None = None
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    rating: str | None = None
+    time_unit: TimeUnit | None = None
+    time_format: str | None = None
+    min_rating: float | None = None
+    duplicates: Duplicates = "all"
+    min_user: int = 0
+    min_item: int = 0
+    split: str = "leave-one-out"
+    max_rejected: float = 0.01
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_user", "min_item"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} is a number of interactions, 0 or more; it is {value}.")
+        require(
+            self.min_rating is None or math.isfinite(self.min_rating),
+            f"min_rating is a finite number; it is {self.min_rating}.",
+        )
+        require(
+            0 <= self.max_rejected <= 1,
+            f"max_rejected is a share of the rows, from 0 to 1; it is {self.max_rejected}.",
+        )
+        require(self.separator != "", "separator must not be empty; leave it out to have it found.")
+        require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
+
+    def changed(self, changes: Mapping[str, Any]) -> Preparation:
+        """Return these options with ``changes``; :class:`ConfigError` for one that is unknown or does not fit."""
+        changed = read_dataclass(Preparation, self, dict(changes), noun="option of prepare")
+        assert isinstance(changed, Preparation)
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = asdict(self)
+        return values | {"header": list(self.header) if self.header is not None else None}
+
+
+class PreparationOptions(TypedDict, total=False):
+    """The fields of :class:`Preparation` as keywords."""
+
+    format: FormatName | None
+    separator: str | None
+    quoted: bool | None
+    header: tuple[str, ...] | None
+    user: str | None
+    item: str | None
+    time: str | None
+    rating: str | None
+    time_unit: TimeUnit | None
+    time_format: str | None
+    min_rating: float | None
+    duplicates: Duplicates
+    min_user: int
+    min_item: int
+    split: str
+    max_rejected: float
+    strict: bool

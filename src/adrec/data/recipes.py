@@ -1,0 +1,67 @@
+"""Known data sets by name: how each is read and what is kept of it, from the table ``recipes.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+from adrec.data.preparation import Preparation
+from adrec.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a known data set is read.
+
+    Attributes:
+        name: of the recipe.
+        title: of the data set.
+        files: the names of the files it is for, as they are distributed.
+        url: where to get it.
+        licence: its terms, in short.
+        cite: whom to cite.
+        options: the fields of :class:`~adrec.data.preparation.Preparation` that differ from the defaults.
+        counts: ``users`` and ``items`` that are published for it; empty where nothing is.
+        note: what is known of how those counts come about.
+    """
+
+    name: str
+    title: str
+    files: str
+    url: str
+    licence: str
+    cite: str
+    options: Mapping[str, Any]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+
+
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return every recipe by name."""
+    text = resources.files("adrec.data").joinpath("recipes.toml").read_text(encoding="utf-8")
+    told = {each.name for each in fields(Recipe)}
+    table = tomllib.loads(text)
+    found = {}
+    for name, own in table.items():
+        values = {**table.get(own.pop("like", ""), {}), **own}
+        about = {key: value for key, value in values.items() if key in told}
+        options = {key: value for key, value in values.items() if key not in told}
+        Preparation().changed(options)
+        found[name] = Recipe(name=name, options=MappingProxyType(options), **about)
+    return MappingProxyType(found)
+
+
+def recipe_options(name: str | None) -> Mapping[str, Any]:
+    """Return the options of a recipe, none for None. Raises :class:`ConfigError` where there is no such recipe."""
+    if name is None:
+        return {}
+    known = recipes()
+    if name not in known:
+        raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, known)}; `adrec recipes` lists them.")
+    return known[name].options

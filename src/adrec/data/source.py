@@ -1,0 +1,169 @@
+"""Where rows come from: files, folders of shards and standard input, compressed or not, as a stream of bytes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+import zstandard
+
+from adrec.errors import DataError
+
+STDIN = Path("-")
+COMPRESSION = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
+SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
+HEAD_BYTES = 1 << 16
+
+
+class _Hashing(io.RawIOBase):
+    """Hashes a stream as it is read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.hasher = stream, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        content = self.stream.read(len(buffer))
+        buffer[: len(content)] = content
+        self.hasher.update(content)
+        return len(content)
+
+
+@dataclass
+class Source:
+    """One file, or standard input, which can be read once.
+
+    Attributes:
+        path: of the file, ``-`` for standard input.
+        name: how it is called in messages.
+        head: its first bytes, decompressed.
+        compression: ``gzip``, ``zstd`` or None, told by the first bytes and not by the name.
+        sha256: of what is on the disk, once all of it was read.
+    """
+
+    path: Path
+    name: str
+    head: bytes = b""
+    compression: str | None = None
+    sha256: str | None = None
+    _stream: IO[bytes] | None = field(default=None, repr=False)
+    _hashing: _Hashing | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Open a file, or standard input for ``-``. Raises :class:`DataError` where it cannot be read or is empty."""
+        source = cls(path, "standard input" if path == STDIN else str(path))
+        with source.unharmed():
+            try:
+                raw = sys.stdin.buffer if path == STDIN else path.open("rb")
+            except FileNotFoundError as error:
+                raise DataError(f"there is no file {path}; check the path.") from error
+            source._hashing = _Hashing(cast(BinaryIO, raw))
+            buffered = io.BufferedReader(source._hashing, HEAD_BYTES)
+            magic = buffered.peek(4)
+            if not magic:
+                raise DataError(f"{source.name} is empty; give a table of interactions.")
+            source.compression = next((kind for start, kind in COMPRESSION.items() if magic.startswith(start)), None)
+            stream: IO[bytes] = buffered
+            if source.compression == "gzip":
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
+            elif source.compression == "zstd":
+                stream = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
+            source.head = _read_up_to(stream, HEAD_BYTES)
+            source._stream = stream
+        if not source.head:
+            raise DataError(f"{source.name} is compressed, and empty; give a table of interactions.")
+        return source
+
+    @property
+    def ending(self) -> str:
+        """The ending of the name in lower case, without that of a compression: ``.csv``."""
+        suffixes = [suffix.lower() for suffix in self.path.suffixes]
+        while suffixes and suffixes[-1] in COMPRESSED_ENDINGS:
+            suffixes.pop()
+        return suffixes[-1] if suffixes else ""
+
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield the decompressed content, ``size`` bytes at a time; only once.
+
+        Raises:
+            DataError: where the file is cut short or damaged.
+        """
+        assert self._stream is not None and self._hashing is not None
+        block = self.head
+        while block:
+            yield block
+            with self.unharmed():
+                block = _read_up_to(self._stream, size)
+        self._hashing.read()
+        self.sha256 = self._hashing.hasher.hexdigest()
+        if self.path != STDIN:
+            self._hashing.stream.close()
+
+    @contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """Turn what goes wrong while reading into a sentence."""
+        try:
+            yield
+        except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{self.name} is cut short or damaged ({self.compression} cannot decompress it); get it again."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_up_to(stream: IO[bytes], size: int) -> bytes:
+    """Return ``size`` bytes, fewer only at the end."""
+    parts, missing = [], size
+    while missing and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the files that ``paths`` name, folders as the shards in them, and notes on files that are passed over.
+
+    In a folder hidden files and those that begin with ``_`` (the marks of data-flow systems) are no shards.
+
+    Raises:
+        DataError: for no path, a folder without shards, or a file that is named twice.
+    """
+    files: list[Path] = []
+    notes: list[str] = []
+    for path in paths:
+        if path == STDIN or not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(each for each in path.iterdir() if each.is_file() and each.name[0] not in "._")
+        shards = [each for each in inside if _is_shard(each)]
+        if not shards:
+            empty = "an empty folder" if not inside else "a folder without any table"
+            raise DataError(
+                f"{path} is {empty}; shards end in one of {', '.join(SHARD_ENDINGS)}, also with .gz or .zst."
+            )
+        others = [each.name for each in inside if not _is_shard(each)]
+        notes.append(f"{path}: a folder of {len(shards)} shards" + (f", without {', '.join(others)}" if others else ""))
+        files += shards
+    if not files:
+        raise DataError("no file is named; give a file, several, a folder of shards, or - for standard input.")
+    twice = next((path for at, path in enumerate(files) if path in files[:at]), None)
+    if twice is not None:
+        raise DataError(f"{twice} is named twice; its interactions would count twice.")
+    return files, notes
+
+
+def _is_shard(path: Path) -> bool:
+    return any(suffix.lower() in SHARD_ENDINGS for suffix in path.suffixes[-2:])

@@ -1,0 +1,171 @@
+"""Times: numbers of a unit told by their size, dates, and written times; how the first are written holds for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from adrec.data.convert import NUMBER, Converted, Problem, may_be_number, missing, plain_text, without
+from adrec.data.preparation import TimeUnit
+from adrec.data.report import BAD_TIME
+from adrec.errors import DataError
+
+# Numbers of seconds since 1970 from here on (1973) have a size that no other unit gives to the years 1973 to 5138.
+SMALLEST_TOLD = 1e8
+UNITS: Mapping[TimeUnit, float] = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": float("inf")}  # and below which they end
+UNIT_NAMES: Mapping[TimeUnit, str] = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+    "none": "numbers that only give an order",
+}
+SAID = "the time cannot be read"
+
+
+@dataclass
+class Times:
+    """Reads the times of a table, piece after piece.
+
+    Args:
+        name: of the column.
+        unit: of numbers; told by their size by default.
+        form: of written times, as in ``strptime``; numbers or ISO dates by default.
+
+    Attributes:
+        written: ``numbers`` or ``dates``, once a piece with times was read.
+        seen: for each unit that some number looks like: how many do, and where the first is.
+    """
+
+    name: str
+    unit: TimeUnit | None = None
+    form: str | None = None
+    written: str | None = None
+    naive: bool = False
+    seen: dict[TimeUnit, tuple[int, str]] = field(default_factory=dict)
+
+    def read(self, column: pl.Series, source: str, at: Callable[[int], str]) -> Converted:
+        """Return times that sort as they should, Int64 (or Float64), null where there is none that can be read.
+
+        Args:
+            column: of any type.
+            source: its name.
+            at: returns where the row with an index is.
+
+        Raises:
+            DataError: for a column of another type, or of dates where there were numbers before.
+        """
+        column = plain_text(column)
+        dated = column.dtype in (pl.Date, pl.Datetime)
+        if dated:
+            written = "dates"
+        elif not may_be_number(column):
+            raise DataError(
+                f"{source}, column {column.name!r}: times of type {column.dtype} are not read; give numbers or dates."
+            )
+        else:
+            written = self._written(column)
+        if self.written not in (None, written) and column.len() > column.null_count():
+            raise DataError(f"{source}, column {column.name!r} has {written} where {self.written} were read before.")
+        self.written = written
+        if dated:
+            self.naive = self.naive or getattr(column.dtype, "time_zone", None) is None
+            moments = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column.dt.cast_time_unit("us")
+            return without(moments.cast(pl.Int64), missing(column))
+        return self._dates(column) if written == "dates" else self._numbers(column, at)
+
+    def _written(self, column: pl.Series) -> str:
+        """Return how the times are written: as more of the first ones are."""
+        if self.form is not None:
+            return "dates"
+        if self.written is not None or column.dtype != pl.String:
+            return self.written or "numbers"
+        some = column.filter(~missing(column).bad).head(1000)
+        _, moments = iso(some)
+        return "dates" if moments.count() > some.str.contains(NUMBER).sum() else "numbers"
+
+    def _dates(self, column: pl.Series) -> Converted:
+        texts = column.cast(pl.String)
+        absent = missing(texts)
+        if self.form is not None:
+            zoned = texts.str.to_datetime(self.form, time_unit="us", strict=False, exact=True)
+            self.naive = self.naive or getattr(zoned.dtype, "time_zone", None) is None
+            moments = zoned.cast(pl.Int64)
+        else:
+            naive, moments = iso(texts)
+            self.naive = self.naive or naive
+        return without(moments, absent, Problem(moments.is_null() & ~absent.bad, BAD_TIME, SAID))
+
+    def _numbers(self, column: pl.Series, at: Callable[[int], str]) -> Converted:
+        absent = missing(column)
+        values = column.cast(pl.Float64, strict=False)
+        good = values.is_finite() & (values.abs() < 2.0**63)
+        if column.dtype == pl.String:
+            good = good & column.str.contains(NUMBER)
+        bad = Problem(~good.fill_null(False) & ~absent.bad, BAD_TIME, SAID)
+        integers = column.cast(pl.Int64, strict=False)
+        if not column.dtype.is_integer():
+            whole = values.cast(pl.Int64, strict=False)
+            integers = pl.select(pl.coalesce(integers if column.dtype == pl.String else whole, whole)).to_series()
+            if not (integers.cast(pl.Float64) == values).fill_null(True).all():
+                converted = without(values, absent, bad)
+                self._tell(converted.values, at)
+                return converted
+        converted = without(integers, absent, bad)
+        self._tell(converted.values, at)
+        return converted
+
+    def _tell(self, values: pl.Series, at: Callable[[int], str]) -> None:
+        """Count what units the numbers look like."""
+        if self.unit is not None:
+            return
+        sizes, above = values.cast(pl.Float64).abs(), SMALLEST_TOLD
+        for unit, below in UNITS.items():
+            told = ((sizes >= above) & (sizes < below)).fill_null(False)
+            above = below
+            index = told.arg_max() if told.any() else None
+            if index is not None:
+                many, first = self.seen.get(unit, (0, f"{at(index)}: {values[index]}"))
+                self.seen[unit] = (many + int(told.sum()), first)
+
+    def end(self, source: str) -> TimeUnit:
+        """Return the unit of all that was read. Raises :class:`DataError` where numbers are of several."""
+        if self.written == "dates":
+            return "us"
+        if self.unit is not None:
+            return self.unit
+        if len(self.seen) > 1:
+            kinds = " and ".join(
+                f"{many:,} of {UNIT_NAMES[unit]} ({first})" for unit, (many, first) in self.seen.items()
+            )
+            raise DataError(
+                f"{source}, column {self.name!r} seems to mix times of several units, {kinds}; mend it, or say which "
+                "unit it is (--time-unit)."
+            )
+        return next(iter(self.seen), "none")
+
+    def guesses(self) -> list[str]:
+        """Return what was guessed of the times, sentence by sentence."""
+        if self.written == "dates":
+            return [f"column {self.name!r}: dates without a zone are read as UTC"] if self.naive else []
+        if self.unit is not None or self.written is None:
+            return []
+        unit: TimeUnit = next(iter(self.seen), "none")
+        by_size = f"{UNIT_NAMES[unit]} since 1970, by their size" if unit != "none" else UNIT_NAMES[unit]
+        return [f"column {self.name!r}: times are {by_size}"]
+
+
+def iso(texts: pl.Series) -> tuple[bool, pl.Series]:
+    """Return whether some have no zone, and microseconds since 1970 of ISO dates and times, null where it is none."""
+    text = texts.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ").str.replace(r"[Zz]$| UTC$", "+00:00")
+    naive = [
+        text.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
+        for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+    ]
+    naive.append(text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).cast(pl.Int64))
+    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False).cast(pl.Int64)
+    without_zone: pl.Series = pl.select(pl.coalesce(*naive)).to_series()
+    moments: pl.Series = pl.select(pl.coalesce(zoned, without_zone)).to_series()
+    return bool((zoned.is_null() & without_zone.is_not_null()).any()), moments
