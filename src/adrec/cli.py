@@ -16,12 +16,14 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from adrec import inspect as inspection
 from adrec._version import __version__
 from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
 from adrec.console import (
     counter,
     evaluation_notes,
     evaluation_table,
+    facts_table,
     preparation,
     recipe_page,
     recipes_table,
@@ -152,6 +154,34 @@ def list_recipes(
         recipe_options(name)
     output = Console(highlight=False)
     output.print(recipe_page(found[name]) if name is not None else recipes_table(found.values()))
+
+
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them here, a .png or .svg file.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="The positions that a model sees.")] = 50,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what is in a prepared data set, and warn of what will hurt."""
+    from adrec import pictures
+
+    if picture is not None:
+        pictures.check_picture(picture)
+    dataset = open_dataset(data)
+    facts = inspection.inspect(dataset, max_length)
+    warnings = list(inspection.warnings(facts))
+    if not quiet:
+        output = Console(highlight=False, markup=False)
+        output.print(facts_table(facts))
+        for warning in warnings:
+            output.print(f"warning: {warning}", soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, {**facts.to_dict(), "warnings": warnings})
+    if picture is not None:
+        pictures.picture(dataset, facts, picture)
+        console_for(quiet).print(f"Picture: {picture}")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from adrec.data.dataset import DatasetInfo
 from adrec.data.recipes import Recipe
+from adrec.inspect import Facts
 
 if TYPE_CHECKING:
     from adrec.evaluate.protocol import Evaluation
@@ -108,6 +109,40 @@ def comparison_table(metrics: Sequence[str], models: Mapping[str, Evaluation]) -
             for each in (evaluation.metrics[metric] for metric in metrics)
         ]
         table.add_row(name, *cells, f"{evaluation.coverage:.1%}")
+    return table
+
+
+def facts_table(facts: Facts) -> Table:
+    """Return what is in a data set."""
+    table = Table(show_header=False)
+    table.add_column("what")
+    table.add_column("figure", overflow="fold")
+
+    def spread(values: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+
+    rows = {
+        "data set": facts.name,
+        "users, items, interactions": f"{facts.users:,}, {facts.items:,}, {facts.interactions:,}",
+        "density": f"{facts.density:.3%}",
+        "history length": spread(facts.history_length),
+        "popularity of an item": spread(facts.popularity),
+        "the most popular 1 % of items": f"{facts.top_share:.1%} of all interactions",
+        "time": f"{facts.first} to {facts.last}" + (" (an order only)" if facts.time_unit == "none" else ""),
+        "same time as the one before": f"{facts.same_time:.1%} of a user's interactions",
+        "repeats": f"{facts.repeats:.1%} of interactions",
+        "split": f"{facts.split}: {facts.trained:.1%} of interactions train",
+    }
+    for part, figures in facts.held_out.items():
+        rows[part] = (
+            f"{figures['interactions']:,} interactions of {figures['users']:,} users; "
+            f"{figures['cold_items']:,} with items that never train, {figures['cold_users']:,} users who never train"
+        )
+    rows[f"the window of {facts.max_length}"] = (
+        f"{facts.window_used:.1%} of its positions used in training; {facts.beyond_window:.1%} of interactions beyond"
+    )
+    for what, figure in rows.items():
+        table.add_row(what, figure)
     return table
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from adrec.errors import ConfigError, did_you_mean
 
@@ -52,7 +52,7 @@ def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: 
 
 def _check(hint: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``hint``: int, float, bool, str, Literal, a tuple of str, or one of them or None."""
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         if value is None:
             return None
         hint = next(each for each in get_args(hint) if each is not type(None))

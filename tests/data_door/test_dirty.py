@@ -130,6 +130,8 @@ TALLY: Counter[str] = Counter()
 @settings(max_examples=300)
 @given(table, st.sampled_from([None, 7, 64]))
 @example(([b'"open,1,2', b"1,2,3", b'4,5,"6"'], b"\n", False, True, "plain"), 7)
+@example(([b'"1","two","3"', b'"",",","5"'], b"\n", False, True, "plain"), None)
+@example(([b'"1","two","3"', b'"","4","5"', b'6,"7",8'], b"\r\n", False, True, "zstd"), None)
 @example(([b'1,"two', b'lines",3', b"4,5,6"], b"\r\n", True, False, "gzip"), 7)
 def test_every_row_is_kept_right_or_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, dirty: tuple[list[bytes], bytes, bool, bool, str], block: int | None

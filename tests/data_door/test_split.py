@@ -106,7 +106,7 @@ def test_nothing_leaks(table: pl.DataFrame, asked: str) -> None:
         assert (starts[targets.users] < targets.positions).all()  # there is a history
         assert (targets.positions < ends[targets.users]).all()
         assert len(positions(targets)) == len(targets.positions)
-    last_trained = {user: end for user, end in enumerate(split.train_ends.tolist())}
+    last_trained = dict(enumerate(split.train_ends.tolist()))
     assert all(at >= last_trained[user] for user, at in zip(split.test.users, split.test.positions, strict=True))
     if asked.startswith(("time", "temporal")):
         check_time(dataset, split, trained, validated, tested)
@@ -141,10 +141,8 @@ def test_temporal_leave_one_out_is_the_last_of_those(table: pl.DataFrame) -> Non
     if one is None or every is None:
         return
     for part in ("validation", "test"):
-        last: dict[int, int] = {}
         targets = make_split(every).targets(part)
-        for user, at in zip(targets.users.tolist(), targets.positions.tolist(), strict=True):
-            last[user] = at
+        last = dict(zip(targets.users.tolist(), targets.positions.tolist(), strict=True))  # later positions win
         found = make_split(one).targets(part)
         assert dict(zip(found.users.tolist(), found.positions.tolist(), strict=True)) == last
 

@@ -1,0 +1,226 @@
+"""Lines of fields become columns: quickly where a chunk is regular, record by record where it is not."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from adrec.data.lines import Chunk, shown
+from adrec.data.rows import Malformed, Piece
+
+QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the fields of a file are written."""
+
+    separator: str
+    quoted: bool
+    columns: Sequence[str]
+    has_header: bool
+
+
+def read_chunk(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> tuple[Piece, Chunk | None]:
+    """Return the rows of a chunk, with the columns at ``wanted``; and what is left of it from an open quote on."""
+    quoted = dialect.quoted and b'"' in chunk.content
+    content = _unquoted(chunk.content, dialect.separator.encode()) if quoted else chunk.content
+    piece = None if content is None else _regular(chunk, content, dialect, wanted)
+    if piece is not None:
+        return piece, None
+    return read_quoted(chunk, dialect, wanted, final=False) if quoted else (_line_by_line(chunk, dialect, wanted), None)
+
+
+def refused(chunk: Chunk, dialect: Dialect, wanted: list[int], what: str) -> Piece:
+    """Return a chunk as one row that cannot be used."""
+    return _Records(dialect, wanted).refuse(chunk.first_line, what, chunk.content).piece()
+
+
+def _unquoted(content: bytes, separator: bytes) -> bytes | None:
+    """Return a chunk without its quotes, None where they hold a separator, a line end or another quote."""
+    if len(separator) > 1 or content.count(b"\r") != content.count(b"\r\n"):
+        return None
+    characters = np.frombuffer(content, dtype=np.uint8)
+    quotes = np.flatnonzero(characters == QUOTE)
+    if len(quotes) % 2:
+        return None
+    ends_field = (characters == separator[0]) | (characters == LINE_END)
+    opening, closing = quotes[::2], quotes[1::2]
+    begins = (opening == 0) | ends_field[opening - 1]
+    ends = ends_field[closing + 1] | (characters[closing + 1] == RETURN)
+    inside = np.searchsorted(quotes, np.flatnonzero(ends_field)) % 2
+    if inside.any() or not (begins.all() and ends.all()):
+        return None
+    return bytes(characters[characters != QUOTE])
+
+
+def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) -> Piece | None:
+    """Read ``content``, the chunk without quotes; None where some line has not the form of the others."""
+    separator = dialect.separator.encode()
+    if len(separator) > 1:
+        mark = next((bytes([byte]) for byte in range(1, 9) if byte not in content), None)
+        if mark is None:
+            return None
+        content, separator = content.replace(separator, mark), mark
+    if _is_uniform(content, separator, len(dialect.columns)) and _is_utf8(content):
+        table = _parse(content, separator, dialect, wanted)
+        numbers = np.arange(chunk.first_line, chunk.first_line + table.height)
+        hollow = table.select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
+        if not hollow.any():
+            lines = chunk.content
+            return Piece(table, numbers, texts=lambda rows: _lines_at(lines, rows))
+    return None
+
+
+def _is_uniform(content: bytes, separator: bytes, num_fields: int) -> bool:
+    """Return whether every line has ``num_fields`` fields, and ends in ``\\n`` or ``\\r\\n`` alone."""
+    if content.count(b"\r") != content.count(b"\r\n"):
+        return False
+    characters = np.frombuffer(content, dtype=np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    found = np.flatnonzero(characters == separator[0])
+    if len(found) != len(ends) * (num_fields - 1):
+        return False
+    of_line = found.reshape(len(ends), num_fields - 1)
+    inside = of_line[:, -1] < ends if num_fields > 1 else np.array([True])
+    return bool(inside.all() and (num_fields == 1 or (of_line[1:, 0] > ends[:-1]).all()))
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        return content.isascii() or bool(content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
+    """Read lines that are known to be whole."""
+    if len(dialect.columns) == 1:
+        texts = content.decode().replace("\r\n", "\n").split("\n")[:-1]
+        return pl.DataFrame({dialect.columns[0]: texts}, schema={dialect.columns[0]: pl.String})
+    table = pl.read_csv(
+        content,
+        has_header=False,
+        separator=separator.decode(),
+        quote_char=None,
+        infer_schema=False,
+        columns=sorted(set(wanted)),
+    )
+    table.columns = [dialect.columns[index] for index in sorted(set(wanted))]
+    return table.select([dialect.columns[index] for index in wanted])
+
+
+def _lines_at(content: bytes, rows: Sequence[int]) -> list[str]:
+    lines = content.split(b"\n")
+    return [shown(lines[row]) for row in rows]
+
+
+def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
+    """Read a chunk without quotes that has lines to be left out."""
+    separator = dialect.separator.encode()
+    records = _Records(dialect, wanted)
+    for number, whole in enumerate(chunk.content.split(b"\n")[:-1], start=chunk.first_line):
+        line = whole.rstrip(b"\r")
+        if not line.replace(separator, b"").strip():
+            continue
+        if b"\r" in line:
+            records.refuse(number, "a carriage return stands inside the line", line)
+        elif not _is_utf8(line):
+            records.refuse(number, "the line is not UTF-8 text", line)
+        else:
+            records.add(number, line.decode().split(dialect.separator), line)
+    return records.piece()
+
+
+def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: bool) -> tuple[Piece, Chunk | None]:
+    """Read a chunk with quotes; if it is not ``final`` and its last quote is open, return what is left from there."""
+    lines = [line + b"\n" for line in chunk.content.split(b"\n")[:-1]]
+    utf8 = _is_utf8(chunk.content)
+    records = _Records(dialect, wanted)
+    feed = _Feed(lines)
+    start = 0
+    with _fields_of_any_length():
+        while start < len(lines):
+            feed.at = start
+            try:
+                for fields in csv.reader(feed, delimiter=dialect.separator, strict=True):
+                    number, whole = chunk.first_line + start, b"".join(lines[start : feed.at])
+                    start = feed.at
+                    if not any(field.strip(" \t\r\n") for field in fields):
+                        continue
+                    if utf8 or _is_utf8(whole):
+                        records.add(number, fields, whole)
+                    else:
+                        records.refuse(number, "the line is not UTF-8 text", whole)
+            except csv.Error:
+                if feed.at == len(lines) and not final:
+                    return records.piece(), Chunk(b"".join(lines[start:]), chunk.first_line + start)
+                records.refuse(
+                    chunk.first_line + start, "a quote is not closed, or not where a field ends", lines[start]
+                )
+                start += 1
+    return records.piece(), None
+
+
+@dataclass
+class _Feed:
+    """Gives lines to ``csv``, and knows how many it has taken."""
+
+    lines: list[bytes]
+    at: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while self.at < len(self.lines):
+            self.at += 1
+            yield self.lines[self.at - 1].decode(errors="surrogateescape")
+
+
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """Let ``csv`` read fields of any length; its own limit is for the whole process, so it is put back."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+@dataclass
+class _Records:
+    """Rows that were read one by one."""
+
+    dialect: Dialect
+    wanted: list[int]
+    numbers: list[int] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    malformed: list[Malformed] = field(default_factory=list)
+
+    def add(self, number: int, fields: list[str], line: bytes) -> None:
+        """Take a row, if it has as many fields as there are columns."""
+        expected = len(self.dialect.columns)
+        if len(fields) == expected:
+            self.numbers.append(number)
+            self.rows.append([fields[index] for index in self.wanted])
+            self.lines.append(line)
+        else:
+            has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
+            self.refuse(number, f"the line has {has} where {expected} are named", line)
+
+    def refuse(self, number: int, what: str, line: bytes) -> _Records:
+        """Take note of a line that is no row."""
+        self.malformed.append(Malformed(number, what, shown(line)))
+        return self
+
+    def piece(self) -> Piece:
+        """Return the rows."""
+        names = [self.dialect.columns[index] for index in self.wanted]
+        table = pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String), orient="row")
+        numbers = np.array(self.numbers, dtype=np.int64)
+        return Piece(table, numbers, self.malformed, texts=lambda rows: [shown(self.lines[row]) for row in rows])
