@@ -156,6 +156,36 @@ def list_recipes(
     output.print(recipe_page(found[name]) if name is not None else recipes_table(found.values()))
 
 
+@app.command("import-published")
+def import_published(
+    path: Annotated[Path, typer.Argument(help="A dataset.pkl or a .pth file of the published repository.")],
+    out: Out,
+    trust: Annotated[bool, typer.Option("--trust", help="You know where the file is from.")] = False,
+    data: Annotated[Path | None, typer.Option(help="For weights: the data set imported before.")] = None,
+    name: Annotated[str | None, typer.Option(help="The data set's name; its folder's by default.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="For weights: a configuration key they do not tell; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn the published repository's data sets and weights into prepared data sets and runs."""
+    from adrec import importing
+
+    console = console_for(quiet)
+    importing.check_trusted(path, trust)
+    check_folder(out)
+    if path.suffix in (".pth", ".pt"):
+        if data is None:
+            raise ConfigError("weights need --data, the data set imported from the dataset.pkl they were trained on.")
+        importing.import_weights(path, data, out, parse_changes(assignments or []))
+        console.print(f"Next: adrec evaluate {out}")
+        return
+    dataset = importing.import_dataset(path, name)
+    write_dataset(dataset, out)
+    for line in preparation(dataset.info, out, None):
+        console.print(line)
+
+
 @app.command()
 def inspect(
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],

@@ -33,7 +33,7 @@ def counter(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
-def preparation(info: DatasetInfo, out: Path, quarantine: Path) -> Iterator[str]:
+def preparation(info: DatasetInfo, out: Path, quarantine: Path | None) -> Iterator[str]:
     """Yield what to tell about a data set that was prepared into ``out``."""
     for guess in info.guesses:
         yield f"guessed: {guess}"
@@ -41,7 +41,7 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path) -> Iterator[str]
     width = max((len(f"{each['rows']:,}") for each in info.left_out), default=0)
     for each in info.left_out:
         yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"
-    if any(each["kind"] == "rejected" for each in info.left_out):
+    if quarantine is not None and any(each["kind"] == "rejected" for each in info.left_out):
         yield f"rejected rows, all of them: {quarantine}"
     people, things = f"{info.num_users:,} users", f"{info.num_items:,} items"
     yield f"kept {info.num_interactions:,} interactions of {people} with {things}: {out}"

@@ -263,9 +263,12 @@ def test_the_papers_sets_keep_high_ratings_and_a_core(tmp_path: Path) -> None:
     content = "".join(
         f"{user}\t{item}\t{5 if item < 6 else 3}\t{881250949 + item}\n" for user in range(6) for item in range(7)
     )
-    path = tmp_path / "u.data"
-    path.write_text(content)
+    path = tmp_path / "ml-100k.inter"
+    path.write_text(f"user_id:token\titem_id:token\trating:float\ttimestamp:float\n{content}")
     dataset = prepare(path, recipe="adrec-ml-100k")
+    (tmp_path / "u.data").write_text(content)
+    header = ("user_id", "item_id", "rating", "timestamp")
+    assert prepare(tmp_path / "u.data", recipe="adrec-ml-100k", header=header).fingerprint == dataset.fingerprint
     assert (dataset.num_users, dataset.num_items, dataset.num_interactions) == (6, 6, 36)
     assert prepare(path, recipe="adrec-ml-100k", min_rating=1).num_items == 7
     assert recipes()["adrec-baby"].counts == {"users": 11761, "items": 4731}

@@ -16,7 +16,7 @@ from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import Ledger, to_dicts
 from adrec.data.split import resolved
-from adrec.data.vocab import Vocabulary
+from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.errors import DataError
 
 
@@ -24,7 +24,7 @@ def prepare(
     source: Any,
     *,
     recipe: str | None = None,
-    vocabulary: Dataset | None = None,
+    vocabulary: Dataset | Vocabularies | None = None,
     quarantine: Path | None = None,
     name: str | None = None,
     **options: Unpack[PreparationOptions],
@@ -62,7 +62,7 @@ def _build(
     table: pl.DataFrame,
     ledger: Ledger,
     options: Preparation,
-    vocabulary: Dataset | None,
+    vocabulary: Dataset | Vocabularies | None,
     name: str | None,
     recipe: str | None,
 ) -> Dataset:

@@ -46,10 +46,8 @@ def recipes() -> Mapping[str, Recipe]:
     """Return every recipe by name."""
     text = resources.files("adrec.data").joinpath("recipes.toml").read_text(encoding="utf-8")
     told = {each.name for each in fields(Recipe)}
-    table = tomllib.loads(text)
     found = {}
-    for name, own in table.items():
-        values = {**table.get(own.pop("like", ""), {}), **own}
+    for name, values in tomllib.loads(text).items():
         about = {key: value for key, value in values.items() if key in told}
         options = {key: value for key, value in values.items() if key not in told}
         Preparation().changed(options)

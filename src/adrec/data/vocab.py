@@ -118,6 +118,14 @@ class Vocabulary:
             raise DataError(f"{path} cannot be read; prepare the data set again.") from error
 
 
+@dataclass(frozen=True)
+class Vocabularies:
+    """The users and the items that are known already."""
+
+    users: Vocabulary
+    catalogue: Vocabulary
+
+
 def _integer(value: Any) -> int | None:
     """Return an integer id, or None for anything that is not one (or does not fit 64 bits)."""
     if isinstance(value, str):

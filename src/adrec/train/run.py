@@ -238,9 +238,12 @@ class Run:
 
     def train(self, trainer: Trainer) -> Run:
         """Let :meth:`trainer`'s trainer do what is left, write the weights, and return the finished run."""
-        network = trainer.run()
+        return self.finish(trainer.run(), trainer.place.ended)
+
+    def finish(self, network: Network, stages: Sequence[Mapping[str, Any]]) -> Run:
+        """Write the network's weights and what each stage did, and return the finished run."""
         write_weights(self.path / "weights.safetensors", network)
-        info = replace(self.info, finished=True, stages=tuple(trainer.place.ended))
+        info = replace(self.info, finished=True, stages=tuple(stages))
         write_json(self.path / "run.json", asdict(info))
         (self.path / "state.safetensors").unlink(missing_ok=True)
         return replace(self, info=info)
