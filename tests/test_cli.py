@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +34,12 @@ def names(folder: Path) -> set[str]:
 
 def test_version() -> None:
     assert adrec("--version").stdout == f"adrec {package.__version__}\n"
+
+
+def test_preparing_and_inspecting_wait_for_no_pytorch() -> None:
+    code = "import sys, adrec.cli, adrec.cli.data; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
 def test_prepare_tells_what_it_read(work: Path, tmp_path: Path) -> None:

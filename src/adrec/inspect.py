@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.data.batch import spans
 from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND, written
+from adrec.data.spans import spans
 from adrec.data.split import Split, make_split
 from adrec.words import counted
 

@@ -58,7 +58,7 @@ def _plain(axis: Axes, title: str, x: str, y: str) -> None:
 def _lengths(axis: Axes, dataset: Dataset, facts: Facts) -> None:
     lengths = np.diff(dataset.offsets)
     lengths = lengths[lengths > 0]
-    edges = np.unique(np.round(np.geomspace(1, lengths.max() + 1, 40)).astype(int))
+    edges = np.unique(np.round(np.geomspace(lengths.min(), lengths.max() + 1, 40)).astype(int))
     axis.hist(lengths, bins=(edges - 0.5).tolist() if len(edges) > 1 else 1, color=COLOUR)
     axis.set_xscale("log")
     axis.axvline(facts.max_length, color=SECOND, linestyle="--", label=f"the model's window, {facts.max_length}")

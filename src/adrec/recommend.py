@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adrec.data.batch import Int64s, PackedBatch, history_batch, spans
+from adrec.data.batch import PackedBatch, history_batch
+from adrec.data.spans import Int64s, spans
 from adrec.errors import RunError
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.nn.noise import HistoryNoise

@@ -11,8 +11,8 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from adrec.data.batch import Int64s, spans
 from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s, spans
 from adrec.errors import ConfigError, DataError
 from adrec.recommend import Histories, Scorer, top_k, users_per_batch
 from adrec.words import counted

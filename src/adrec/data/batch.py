@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Int64s = NDArray[np.int64]
+from adrec.data.spans import Int64s, spans
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,6 @@ class PackedBatch:
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch with its tensors on ``device``."""
         return PackedBatch(self.items.to(device), self.targets.to(device), self.lengths, self.cu_seqlens.to(device))
-
-
-def spans(starts: Int64s, lengths: Int64s) -> Int64s:
-    """Return the positions ``start, start + 1, ..`` of each span, one span after the other."""
-    offsets = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
 
 
 def _packed(items: Int64s, targets: Int64s, lengths: Int64s) -> PackedBatch:

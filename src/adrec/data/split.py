@@ -25,15 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adrec.data.moments import ticks, two_moments
+from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from adrec.data.dataset import Dataset
-
-Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

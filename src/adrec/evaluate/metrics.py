@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.data.batch import Int64s
+from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, did_you_mean
 
 Float64s = NDArray[np.float64]

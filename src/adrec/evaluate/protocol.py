@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from adrec.data.batch import spans
 from adrec.data.dataset import Dataset
+from adrec.data.spans import spans
 from adrec.data.split import Split
 from adrec.errors import DataError
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names

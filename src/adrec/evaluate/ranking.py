@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adrec.data.batch import Int64s
 from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s
 from adrec.data.split import Targets
 from adrec.recommend import Histories, Scorer, best_items, mask_seen, scored_batches
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from adrec.config import Config, StageConfig, check_seed
-from adrec.data.batch import Int64s, training_batch
+from adrec.data.batch import training_batch
 from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names

@@ -1,0 +1,73 @@
+"""The command line: one thin function per verb, in ``data``, ``training`` and ``runs``.
+
+Verbs import what needs PyTorch themselves: it takes seconds, which ``adrec --help`` and a mistyped path should not.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from adrec._version import __version__
+from adrec.cli import data, runs, training
+from adrec.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Sequential recommendation, from a table of interactions to recommendations.",
+    epilog="Any command takes --debug to show a traceback where it fails.",
+)
+app.command()(data.prepare)
+app.command("recipes")(data.list_recipes)
+app.command()(data.inspect)
+app.command("import-published")(data.import_published)
+app.command()(training.train)
+app.command()(training.refit)
+app.command()(runs.evaluate)
+app.command()(runs.recommend)
+app.command()(runs.similar)
+app.command()(training.config)
+app.command()(training.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"adrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Take options that every verb has."""
+
+
+@contextmanager
+def _one_sentence(debug: bool) -> Iterator[None]:
+    """Print a user's error as one sentence and exit with 2."""
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"adrec: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nadrec: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Run the command line; ``--debug`` anywhere shows tracebacks."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    with _one_sentence(debug):
+        app()

@@ -1,0 +1,158 @@
+"""Verbs for data: prepare, recipes, import-published, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from adrec import inspect as inspection
+from adrec.cli.options import Out, Quiet, console_for
+from adrec.config import parse_changes
+from adrec.console import facts_table, preparation, recipe_page, recipes_table
+from adrec.data.dataset import open_dataset, write_dataset
+from adrec.data.preparation import Duplicates, FormatName, TimeUnit
+from adrec.data.prepare import prepare as prepare_dataset
+from adrec.data.recipes import recipe_options, recipes
+from adrec.errors import ConfigError
+from adrec.files import check_folder, write_json
+
+READ, KEEP = "How it is read (guessed by default)", "What is kept"
+
+
+def prepare(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Files, a folder of shards, or - for standard input.")
+    ],
+    out: Out,
+    recipe: Annotated[str | None, typer.Option(help="Read it as this known data set (adrec recipes).")] = None,
+    user: Annotated[str | None, typer.Option(help="The column of user ids.", rich_help_panel=READ)] = None,
+    item: Annotated[str | None, typer.Option(help="The column of item ids.", rich_help_panel=READ)] = None,
+    time: Annotated[str | None, typer.Option(help="The column of times.", rich_help_panel=READ)] = None,
+    rating: Annotated[str | None, typer.Option(help="The column of ratings.", rich_help_panel=READ)] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The columns, with commas, of files without a header.", rich_help_panel=READ)
+    ] = None,
+    file_format: Annotated[FormatName | None, typer.Option("--format", rich_help_panel=READ)] = None,
+    separator: Annotated[str | None, typer.Option(help="Between fields: , or :: or \\t.", rich_help_panel=READ)] = None,
+    time_unit: Annotated[TimeUnit | None, typer.Option(help="Of numeric times.", rich_help_panel=READ)] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="Of written times, such as %d.%m.%Y.", rich_help_panel=READ)
+    ] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="Keep interactions rated at least so.", rich_help_panel=KEEP)
+    ] = None,
+    duplicates: Annotated[
+        Duplicates | None, typer.Option(help="Of a user and an item, keep all, first, last.", rich_help_panel=KEEP)
+    ] = None,
+    min_user: Annotated[
+        int | None, typer.Option(help="Interactions of a user, at least.", rich_help_panel=KEEP)
+    ] = None,
+    min_item: Annotated[
+        int | None, typer.Option(help="Interactions of an item, at least.", rich_help_panel=KEEP)
+    ] = None,
+    max_rejected: Annotated[
+        float | None, typer.Option(help="The share of rows that may be unusable: 0.01.", rich_help_panel=KEEP)
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail at the first such row.", rich_help_panel=KEEP)] = False,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="The file for such rows; OUT.rejected.jsonl.", rich_help_panel=KEEP)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="leave-one-out, time:MOMENT, ratio:0.8,0.1,0.1, ... (README).")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="A data set prepared before: its users and items keep their numbers.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The data set's name; the file's by default.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a table of interactions into a prepared data set."""
+    check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
+    options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
+    options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
+    options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
+    options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None}
+    options |= {"header": columns and [column.strip() for column in columns.split(",")]}
+    quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+    dataset = prepare_dataset(
+        sources,
+        recipe=recipe,
+        vocabulary=open_dataset(vocabulary) if vocabulary else None,
+        quarantine=quarantine,
+        name=name,
+        **{option: value for option, value in options.items() if value is not None},
+    )
+    write_dataset(dataset, out, overwrite=overwrite)
+    for line in preparation(dataset.info, out, quarantine):
+        console_for(quiet).print(line)
+
+
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Show one whole.")] = None,
+) -> None:
+    """List the known data sets that adrec prepare --recipe reads, where to get them, and their licences."""
+    found = recipes()
+    if name is not None:
+        recipe_options(name)
+    output = Console(highlight=False)
+    output.print(recipe_page(found[name]) if name is not None else recipes_table(found.values()))
+
+
+def import_published(
+    path: Annotated[Path, typer.Argument(help="A dataset.pkl or a .pth file of the published repository.")],
+    out: Out,
+    trust: Annotated[bool, typer.Option("--trust", help="You know where the file is from.")] = False,
+    data: Annotated[Path | None, typer.Option(help="For weights: the data set imported before.")] = None,
+    name: Annotated[str | None, typer.Option(help="The data set's name; its folder's by default.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="For weights: a configuration key they do not tell; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn the published repository's data sets and weights into prepared data sets and runs."""
+    from adrec import importing
+
+    console = console_for(quiet)
+    importing.check_trusted(path, trust)
+    check_folder(out)
+    if path.suffix in (".pth", ".pt"):
+        if data is None:
+            raise ConfigError("weights need --data, the data set imported from the dataset.pkl they were trained on.")
+        importing.import_weights(path, data, out, parse_changes(assignments or []))
+        console.print(f"Next: adrec evaluate {out}")
+        return
+    dataset = importing.import_dataset(path, name)
+    write_dataset(dataset, out)
+    for line in preparation(dataset.info, out, None):
+        console.print(line)
+
+
+def inspect(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them here, a .png or .svg file.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="The positions that a model sees.")] = 50,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what is in a prepared data set, and warn of what will hurt."""
+    from adrec import pictures
+
+    if picture is not None:
+        pictures.check_picture(picture)
+    dataset = open_dataset(data)
+    facts = inspection.inspect(dataset, max_length)
+    warnings = list(inspection.warnings(facts))
+    if not quiet:
+        output = Console(highlight=False, markup=False)
+        output.print(facts_table(facts))
+        for warning in warnings:
+            output.print(f"warning: {warning}", soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, {**facts.to_dict(), "warnings": warnings})
+    if picture is not None:
+        pictures.picture(dataset, facts, picture)
+        console_for(quiet).print(f"Picture: {picture}")

@@ -1,0 +1,134 @@
+"""Verbs for trained runs: evaluate, recommend, similar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from adrec.cli.options import (
+    Data,
+    Device,
+    Format,
+    OutFile,
+    Quiet,
+    RunFolder,
+    Threads,
+    console_for,
+    cutoffs,
+    emit,
+    use_threads,
+)
+from adrec.console import counter, evaluation_notes, evaluation_table
+from adrec.files import write_json
+from adrec.tables import check_output, write_table
+
+
+def evaluate(
+    run: RunFolder,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="The held-out part.")] = "test",
+    k: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,10,20",
+    filter_seen: Annotated[bool, typer.Option(help="Leave the history's items out of the ranking.")] = False,
+    batch_means: Annotated[bool, typer.Option(help="Add the published code's average over batches.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Write each user's rank here (.parquet, .csv, .jsonl); into the run by default.")
+    ] = None,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
+    from adrec import workflow
+
+    console = console_for(quiet)
+    use_threads(threads)
+    with counter(console) as progress:
+        task = progress.add_task("ranking", total=None)
+        result = workflow.evaluate_run(
+            run,
+            on,
+            cutoffs=cutoffs(k),
+            filter_seen=filter_seen,
+            with_batch_means=batch_means,
+            data=data,
+            device=device,
+            on_batch=lambda users: progress.advance(task, users),
+        )
+    if not quiet:
+        output = Console(highlight=False)
+        output.print(evaluation_table(result))
+        output.print(evaluation_notes(result))
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+    place = ranks or run / f"ranks-{on}{'-filter-seen' if filter_seen else ''}.parquet"
+    write_table(result.ranks, place)
+    console.print(f"Ranks of each user: {place}")
+
+
+def recommend(
+    run: RunFolder,
+    users: Annotated[Path | None, typer.Option(help="A table with a column of user ids; all users by default.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="One user id; repeatable.")] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="Instead of users: a table of the interactions of people never seen."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of users: an item somebody interacted with, oldest first; repeatable."),
+    ] = None,
+    k: Annotated[int, typer.Option(help="Items for each.")] = 10,
+    filter_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
+    allow: Annotated[Path | None, typer.Option(help="Recommend only the items in this table.")] = None,
+    block: Annotated[Path | None, typer.Option(help="Never recommend the items in this table.")] = None,
+    on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
+    out: OutFile = None,
+    output_format: Format = None,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend items to users of the data set, or to people never seen in training."""
+    from adrec import workflow
+
+    console = console_for(quiet)
+    use_threads(threads)
+    check_output(out)
+    with counter(console) as progress:
+        task = progress.add_task("recommending", total=None)
+        result = workflow.recommend(
+            run,
+            workflow.Audience(users, user, history, given),
+            k=k,
+            filter_seen=filter_seen,
+            allow=allow,
+            block=block,
+            on_unknown=on_unknown,
+            data=data,
+            device=device,
+            on_batch=lambda done: progress.advance(task, done),
+        )
+    for note in result.notes:
+        console.print(f"note: {note}")
+    emit(result.table, out, output_format, console)
+
+
+def similar(
+    run: RunFolder,
+    item: Annotated[list[str], typer.Option(help="An item id; repeatable.")],
+    k: Annotated[int, typer.Option(help="Similar items for each.")] = 10,
+    out: OutFile = None,
+    output_format: Format = None,
+    data: Data = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the items whose embeddings are nearest to an item's."""
+    from adrec import workflow
+
+    check_output(out)
+    emit(workflow.similar(run, item, k, data=data), out, output_format, console_for(quiet))

@@ -1,0 +1,90 @@
+"""Verbs for models: train, refit, config, demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from adrec.cli.options import Data, Device, Out, Quiet, RunFolder, Threads, console_for, use_threads
+from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
+from adrec.errors import ConfigError
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="A prepared data set.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to write.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; DATA only if it was moved.")] = None,
+    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
+    ] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the three stages; an interrupted run goes on with --resume and loses nothing."""
+    from adrec import workflow
+    from adrec.model import make_config
+
+    console = console_for(quiet)
+    if resume is not None:
+        if out is not None:
+            raise ConfigError("--resume takes no --out: it goes on in the run folder.")
+        if assignments or max_epochs is not None or (preset_name, seed, device) != ("default", DEFAULT_SEED, "auto"):
+            raise ConfigError(
+                "--resume goes on with the configuration, seed and device that the run began with; give none of them, "
+                "or train a new run."
+            )
+        run = workflow.resume(resume, data=data, threads=threads, console=console)
+    else:
+        if data is None or out is None:
+            raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
+        changes = parse_changes(assignments or [])
+        config = make_config(preset_name, changes, max_epochs)
+        run = workflow.train_dataset(data, out, config, None, seed, console, device=device, threads=threads)
+    verb = "evaluate" if run.info.num_test else "recommend"
+    console.print(f"Next: adrec {verb} {run.path}")
+
+
+def refit(
+    run: RunFolder,
+    out: Out,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
+    from adrec import workflow
+
+    console = console_for(quiet)
+    workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
+    console.print(f"Next: adrec recommend {out}")
+
+
+def config(
+    preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
+) -> None:
+    """Print a preset's full configuration as JSON: every key that --set takes."""
+    print(json.dumps(preset(preset_name, parse_changes(assignments or [])).to_dict(), indent=2))
+
+
+def demo(
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the data set and the run here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train on real MovieLens ratings and recommend films by title, in minutes."""
+    from adrec.demo import run_demo
+
+    use_threads(threads)
+    run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False, soft_wrap=True))
