@@ -46,7 +46,7 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None) -> Iterat
     people, things = f"{info.num_users:,} users", f"{info.num_items:,} items"
     yield f"kept {info.num_interactions:,} interactions of {people} with {things}: {out}"
     yield f"split: {info.split}"
-    yield f"Next: adrec train {out} --out runs/{info.name}"
+    yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

@@ -182,9 +182,13 @@ class Run:
                 "prepared into its vocabulary (adrec prepare --vocabulary)."
             )
         if not same and not newer:
+            what = (
+                f"is split as {dataset.info.split}, and {self.path} was trained on {self.info.split}"
+                if dataset.info.split != self.info.split
+                else f"is newer than the data set that {self.path} was trained on"
+            )
             raise DataError(
-                f"{data} is newer than the data set that {self.path} was trained on; a run can recommend from it and "
-                "be refitted on it, but not be evaluated or resumed."
+                f"{data} {what}; a run can recommend from it and be refitted on it, but not be evaluated or resumed."
             )
         return dataset
 
