@@ -15,6 +15,7 @@ from typing import Any, Literal
 from adrec.errors import ConfigError, did_you_mean
 from adrec.strict import leaves, read_dataclass, require
 
+Precision = Literal["float32", "bfloat16"]
 ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta"]
 
 
@@ -154,17 +155,32 @@ FINETUNE = StageConfig(network="adrec", epochs=495, start="continue", first_eval
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run computes, apart from the data and the seed."""
+    """Everything that decides what a run computes, apart from the data and the seed.
+
+    Attributes:
+        preset: where the configuration comes from.
+        batch_size: users of a training step.
+        max_tokens: a batch of more is computed in parts, whose gradients add up to its own: less memory, same result
+            but for rounding and the dropout drawn.
+        precision: of training's matrix products; weights, moments and losses are float32 either way.
+        model: the networks.
+        pretrain: stage 1.
+        align: stage 2.
+        finetune: stage 3.
+    """
 
     preset: str = "default"
     batch_size: int = 512
+    max_tokens: int = 8192
+    precision: Precision = "float32"
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: StageConfig = PRETRAIN
     align: StageConfig = ALIGN
     finetune: StageConfig = FINETUNE
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"batch_size must be at least 1; it is {self.batch_size}.")
+        for name in ("batch_size", "max_tokens"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
         together = 0

@@ -37,6 +37,31 @@ class PackedBatch:
         """Return the batch with its tensors on ``device``."""
         return PackedBatch(self.items.to(device), self.targets.to(device), self.lengths, self.cu_seqlens.to(device))
 
+    def select(self, users: Int64s) -> tuple[PackedBatch, Tensor]:
+        """Return the sequences of some ``users`` [b], and where their tokens stand in this batch, [n]."""
+        lengths = self.lengths[users]
+        positions = spans(self.lengths.cumsum()[users] - lengths, lengths)
+        device = self.items.device
+        tokens = torch.from_numpy(positions).to(device)
+        cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device)
+        return PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens), tokens
+
+    def parts(self, max_tokens: int) -> list[Int64s]:
+        """Divide the users, by length, into parts of at most ``max_tokens`` tokens, or of one user.
+
+        A batch that is small enough stays whole, in its own order.
+        """
+        if self.lengths.sum() <= max_tokens:
+            return [np.arange(self.num_users)]
+        order = np.argsort(self.lengths, kind="stable")
+        parts, first, total = [], 0, 0
+        for place, length in enumerate(self.lengths[order].tolist()):
+            if total + length > max_tokens and place > first:
+                parts.append(order[first:place])
+                first, total = place, 0
+            total += length
+        return [*parts, order[first:]]
+
 
 def _packed(items: Int64s, targets: Int64s, lengths: Int64s) -> PackedBatch:
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])

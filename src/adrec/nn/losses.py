@@ -1,39 +1,109 @@
-"""The two losses of the paper (section 4.4), on packed tokens, and what joins them."""
+"""The two losses of the paper (section 4.4), on packed tokens, and what joins them.
+
+Each is a sum over the tokens of a batch with the denominators of the whole batch, so that the losses, and so the
+gradients, of a batch's parts add up to its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LinearCrossEntropyOptions
 
 from adrec.data.batch import PackedBatch
 
+LOGITS = 1 << 24  # the most logits that are held at once: 64 MiB of float32
+FEWEST_TOKENS = 64  # at a time: with fewer, adding to the item embedding's gradient costs more than the product
+
+
+class CatalogueCrossEntropy(torch.autograd.Function):
+    """Cross-entropy against every item, its gradient computed at once, so that only some tokens' logits exist."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, item_embedding: Tensor, targets: Tensor, first: int) -> Tensor:
+        """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
+        embedding = item_embedding[first:].to(x.dtype)  # [C, D]
+        precise = torch.promote_types(x.dtype, torch.float32)
+        of_x, of_embedding, _, _ = ctx.needs_input_grad
+        d_x = torch.empty_like(x) if of_x else None
+        d_embedding = torch.zeros_like(item_embedding, dtype=precise) if of_embedding else None
+        own, own_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
+        chunk = max(FEWEST_TOKENS, min(1024, LOGITS // len(embedding)))
+        logits = x.new_empty(min(chunk, len(x)), len(embedding))  # [c, C]
+        for start in range(0, len(x), chunk):
+            some = slice(start, start + chunk)
+            p = _softmax(torch.mm(x[some], embedding.T, out=logits[: len(x) - start]), precise)
+            own_p[some] = p.gather(1, own[some])
+            p.scatter_add_(1, own[some], torch.full_like(own_p[some], -1))  # the gradient of the logits
+            low = p.to(x.dtype)
+            if d_x is not None:
+                torch.mm(low, embedding, out=d_x[some])
+            if d_embedding is not None:
+                _add_product(d_embedding[first:], low.T, x[some])
+        ctx.gradients = d_x, d_embedding
+        return _log_loss(own_p, x, embedding, own).sum(dtype=torch.float64).to(precise)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Scale the gradients, in place: they can be asked for once."""
+        if ctx.gradients is None:
+            raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
+        (d_x, d_embedding), ctx.gradients = ctx.gradients, None
+        return (
+            (None if d_x is None else d_x.mul_(grad)),
+            (None if d_embedding is None else d_embedding.mul_(grad)),
+            None,
+            None,
+        )
+
+
+def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.softmax(logits, 1, out=logits) if logits.dtype == dtype else torch.softmax(logits, 1, dtype=dtype)
+
+
+def _log_loss(p: Tensor, x: Tensor, embedding: Tensor, own: Tensor) -> Tensor:
+    """Return ``-log p`` [N, 1]; where p is near what float32 can hold, from the logits again."""
+    loss = -p.log()
+    tiny = (p < 1e-30)[:, 0]
+    if tiny.any():
+        logits = (x[tiny] @ embedding.T).to(p.dtype)
+        loss[tiny] = logits.logsumexp(1, keepdim=True) - logits.gather(1, own[tiny])
+    return loss
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add the product of ``a`` and ``b`` to ``total``, which may be more precise than they are."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
 
 def cross_entropy(
-    x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding_class: bool, chunked: bool = True
+    x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding_class: bool, num_tokens: int | None = None
 ) -> Tensor:
-    """Mean over tokens of the cross-entropy against the whole catalogue.
+    """Mean over tokens of the cross-entropy against the whole catalogue. Its backward pass can run once.
 
     Args:
         x: outputs, [N, D].
         item_embedding: E, [V + 1, D]; row 0 is padding.
         targets: item numbers, int64 [N].
         padding_class: whether row 0 is one of the classes.
-        chunked: never hold all logits [N, V]: faster, and exact; its backward pass can run once only.
+        num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
     """
-    options = LinearCrossEntropyOptions() if chunked else None
-    if padding_class:
-        return F.linear_cross_entropy(x, item_embedding, targets, options=options)
-    return F.linear_cross_entropy(x, item_embedding[1:], targets - 1, options=options)
+    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, 0 if padding_class else 1)  # type: ignore[no-untyped-call]
+    return total / (num_tokens or len(x))
 
 
-def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch) -> Tensor:
-    """Squared error, the mean over D; the mean over each user's tokens, then over users."""
+def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None) -> Tensor:
+    """Squared error, the mean over D; the mean over each user's tokens, then over users.
+
+    ``num_users`` is what the sum over users is divided by: B, or that of the whole batch of which this is a part.
+    """
     lengths = batch.cu_seqlens.diff()  # [B]
-    weights = (1.0 / (lengths * batch.num_users)).repeat_interleave(lengths)  # [N]
+    weights = (1.0 / (lengths * (num_users or batch.num_users))).repeat_interleave(lengths)  # [N]
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
 
 

@@ -15,8 +15,10 @@ from torch import Generator, Tensor, nn
 
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
+from adrec.nn.attention import Cache, Layout, initialize_bias, layout
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
-from adrec.nn.layers import Blocks, Layout, dropout, initialize_bias, layout
+from adrec.nn.dropout import dropout
+from adrec.nn.layers import Blocks
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Draws:
     t: Tensor
     eps: Tensor
     condition_kept: Tensor | None = None
+
+    def select(self, users: Tensor, tokens: Tensor) -> Draws:
+        """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
+        t = self.t[tokens if len(self.t) == len(self.eps) else users]
+        return Draws(t, self.eps[tokens], None if self.condition_kept is None else self.condition_kept[users])
 
 
 class SequenceNetwork(nn.Module):
@@ -50,7 +57,14 @@ class SequenceNetwork(nn.Module):
     def plan(self, batch: PackedBatch) -> Layout:
         """Return where each row of ``batch`` stands in attention."""
         config, device = self.config, self.item_embedding.weight.device
-        return layout(batch.lengths, config.max_length, sink=config.attend_padding, causal=self.causal, device=device)
+        return layout(
+            batch.lengths,
+            config.max_length,
+            heads=config.num_heads,
+            sink=config.attend_padding,
+            causal=self.causal,
+            device=device,
+        )
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -233,7 +247,8 @@ class ADRecNetwork(SequenceNetwork):
         """
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)
-        return sample(denoise, self.schedule.respaced(steps), noise, self.config.geodesic)
+        x = sample(denoise, self.schedule.respaced(steps), lambda i: noise(i)[denoise.users], self.config.geodesic)
+        return torch.empty_like(x).index_copy_(0, denoise.users, x)
 
 
 class LastTokenDenoiser:
@@ -241,23 +256,31 @@ class LastTokenDenoiser:
 
     With causal attention the history's keys and values in ADM are the same at every step, so a step costs one
     token per user. With bidirectional attention they depend on the last token: every step decodes all rows.
+
+    Attributes:
+        users: the users of the batch in the order in which they are denoised, int64 [B].
     """
 
     def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:
         self.network, self.plan = network, network.plan(batch)
-        zeros = torch.zeros_like(batch.items)
-        history = network.noisy_input(network.clean_targets(batch.targets), zeros, zeros.new_zeros(()), self.plan)
+        self.users = self.plan.users
+        self.last = self.plan.last_rows[self.users]
         self.temb = network.time_embedding()  # [T, D]
         condition = network.condition(batch, self.plan)  # [rows, D]
         # Guidance needs a second pass, without condition.
-        self.conditions = [condition, torch.zeros_like(condition)] if network.guided else [condition]
-        self.inputs = [c + history for c in self.conditions]
-        self.caches = []
-        if isinstance(network.adm, Blocks) and network.config.causal:
-            self.caches = [network.adm.fill(z, self.plan) for z in self.inputs]
+        conditions = [condition, torch.zeros_like(condition)] if network.guided else [condition]
+        self.conditions = [c[self.last] for c in conditions]  # [B, D] each
+        self.inputs: list[Tensor] = []
+        self.caches: list[list[Cache]] = []
+        if isinstance(network.adm, Blocks):
+            zeros = torch.zeros_like(batch.items)
+            history = network.noisy_input(network.clean_targets(batch.targets), zeros, zeros.new_zeros(()), self.plan)
+            self.inputs = [c + history for c in conditions]  # [rows, D] each
+            if network.causal:
+                self.caches = [network.adm.fill(z, self.plan) for z in self.inputs]
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
-        """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``."""
+        """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``, both in the order of :attr:`users`."""
         noisy = self.network.config.noise_weight * (x + self.temb[t])  # [B, D]
         outputs = [self._decode(branch, noisy) for branch in range(len(self.conditions))]
         if len(outputs) == 1:
@@ -266,13 +289,13 @@ class LastTokenDenoiser:
         return unconditional + self.network.config.guidance_scale * (conditional - unconditional)
 
     def _decode(self, branch: int, noisy: Tensor) -> Tensor:
-        adm, last = self.network.adm, self.plan.last_rows
-        z = self.conditions[branch][last] + noisy  # [B, D]
+        adm = self.network.adm
+        z = self.conditions[branch] + noisy  # [B, D]
         if isinstance(adm, MLPDecoder):
             return adm(z)
         if self.caches:
             return adm.step(z, self.plan, self.caches[branch])
-        return adm(self.inputs[branch].index_copy(0, last, z), self.plan)[last]
+        return adm(self.inputs[branch].index_copy(0, self.last, z), self.plan)[self.last]
 
 
 NETWORKS: Mapping[str, type[ADRecNetwork] | type[SASRecNetwork]] = {"adrec": ADRecNetwork, "sasrec": SASRecNetwork}

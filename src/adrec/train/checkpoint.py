@@ -93,8 +93,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors
     for name, parameter in network.named_parameters():
         state = Snapshot(tensors).part(name)
         if state:
-            # Adam keeps its step count on the CPU and its moments beside the parameter.
-            optimizer.state[parameter] = {
-                what: value.clone() if what == "step" else value.to(parameter.device, copy=True)
-                for what, value in state.items()
-            }
+            # Fused Adam keeps its step count, too, beside the parameter.
+            optimizer.state[parameter] = {what: value.to(parameter.device, copy=True) for what, value in state.items()}

@@ -76,7 +76,7 @@ def _epoch_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> fl
     starts, ends = _sample(trainer)
     batch = training_batch(trainer.dataset.items, starts, ends, trainer.config.model.max_length).to(trainer.device)
     rng = torch.Generator(trainer.device).manual_seed(0)
-    step, optimizer = Step.of(stage), new_optimizer(network, stage)
+    step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
 
     def gradients() -> None:
         draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None

@@ -155,7 +155,7 @@ class Trainer:
         rate = cosine(stage, self.place.schedule_epoch)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, stage.weight_decay
-        step = Step.of(stage)
+        step = Step.of(stage, self.config.precision)
         totals: dict[str, Tensor] = {}
         users = torch.randperm(len(self.starts), generator=self.order).numpy()
         for first in range(0, len(users), self.config.batch_size):
@@ -173,7 +173,7 @@ class Trainer:
         starts, ends = self.starts[users], self.ends[users]
         batch = training_batch(self.dataset.items, starts, ends, self.config.model.max_length).to(self.device)
         draws = self.network.draw(batch, self.rng) if isinstance(self.network, ADRecNetwork) else None
-        losses = step.gradients(self.network, batch, draws, self.rng)
+        losses = step.gradients(self.network, batch, draws, self.rng, self.config.max_tokens)
         self.optimizer.step()
         return losses
 
@@ -259,8 +259,8 @@ class Trainer:
 
 
 def new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
-    """Return the published optimizer: Adam, with L2 added to the gradient."""
-    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
+    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
 
 
 def cosine(stage: StageConfig, epoch: int) -> float:

@@ -1,0 +1,43 @@
+"""Dropout, and other properties of the blocks that no reference vector shows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adrec.nn.dropout import dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.9, 0.999999])
+def test_dropout_zeroes_a_share_and_keeps_the_mean(p: float) -> None:
+    x = torch.full((1001, 999), 2.0)
+    dropped = dropout(x, p, torch.Generator().manual_seed(7))
+    share = float((dropped == 0).double().mean())
+    deviation = math.sqrt(p * (1 - p) / x.numel())
+    assert abs(share - p) < 5 * deviation + 2**-16
+    kept = dropped[dropped != 0]
+    assert float(kept.min()) == float(kept.max())
+    assert float(kept[0]) * (1 - min(round(p * 65536), 65535) / 65536) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_dropout_treats_neighbours_apart() -> None:
+    keep = dropout(torch.ones(1_000_000), 0.5, torch.Generator().manual_seed(7)).double() - 1
+    for distance in (1, 2, 3, 4, 8):
+        assert abs(float((keep[distance:] * keep[:-distance]).mean())) < 0.005  # five deviations
+
+
+def test_dropout_repeats_with_its_generator_and_is_nothing_without() -> None:
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+    one, two = (dropout(x, 0.5, torch.Generator().manual_seed(seed)) for seed in (3, 3))
+    assert torch.equal(one, two)
+    assert dropout(x, 0.5, None) is x
+    assert dropout(x, 0.0, torch.Generator()) is x
+
+
+def test_dropout_sends_gradients_where_it_kept() -> None:
+    x = torch.ones(100, requires_grad=True)
+    dropped = dropout(x, 0.25, torch.Generator().manual_seed(5))
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach())

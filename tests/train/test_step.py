@@ -1,0 +1,131 @@
+"""A training step: computed in parts it is the same step, and in half precision nearly so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adrec.config import ModelConfig
+from adrec.data.batch import PackedBatch, training_batch
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
+from adrec.train.step import Step
+
+NUM_ITEMS, MAX_LENGTH = 40, 12
+CONFIG = ModelConfig(hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5)
+STEP = Step(loss="ce+mse", mse_weight=0.7, pcgrad=False, embedding="train")
+
+
+def random_batch(num_users: int, seed: int) -> PackedBatch:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, MAX_LENGTH + 5, size=num_users)
+    items = rng.integers(1, NUM_ITEMS + 1, size=int(lengths.sum())).astype(np.int32)
+    ends = np.cumsum(lengths)
+    return training_batch(items, ends - lengths, ends, MAX_LENGTH)
+
+
+def computed(
+    step: Step, config: ModelConfig, batch: PackedBatch, max_tokens: int | None = None, dropout: int | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the losses and the gradients of fresh weights, the same for every call with the same ``config``."""
+    model = make_network("adrec" if step.loss == "ce+mse" else "sasrec", config, NUM_ITEMS)
+    model.initialize(torch.Generator().manual_seed(3))
+    draws = model.draw(batch, torch.Generator().manual_seed(4)) if isinstance(model, ADRecNetwork) else None
+    rng = None if dropout is None else torch.Generator().manual_seed(dropout)
+    losses = step.gradients(model, batch, draws, rng, max_tokens)
+    return dict(losses), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "how"),
+    [
+        ({}, {}),
+        ({"noise_level": "sequence"}, {}),
+        ({"guidance_scale": 2.0}, {}),
+        ({"causal": False}, {}),
+        ({"padding_class": True, "attend_padding": False}, {}),
+        ({}, {"pcgrad": True}),
+        ({}, {"embedding": "decaying"}),
+        ({}, {"embedding": "frozen"}),
+        ({}, {"loss": "ce"}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
+def test_the_parts_of_a_batch_add_up_to_it(changes: dict[str, Any], how: dict[str, Any], max_tokens: int) -> None:
+    config, step, batch = replace(CONFIG, **changes), replace(STEP, **how), random_batch(30, seed=1)
+    losses, gradients = computed(step, config, batch)
+    in_parts, gradients_of_parts = computed(step, config, batch, max_tokens)
+    assert losses.keys() == in_parts.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(in_parts[name], loss, atol=1e-6, rtol=1e-5)
+    assert gradients.keys() == gradients_of_parts.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_of_parts[name], gradient, atol=2e-6, rtol=1e-4)
+
+
+def test_parts_draw_their_own_dropout() -> None:
+    batch = random_batch(30, seed=1)
+    _, whole = computed(STEP, CONFIG, batch, None, dropout=5)
+    _, again = computed(STEP, CONFIG, batch, 10_000, dropout=5)
+    _, parts = computed(STEP, CONFIG, batch, 60, dropout=5)
+    name = "item_embedding.weight"
+    assert torch.equal(whole[name], again[name])
+    assert not torch.allclose(whole[name], parts[name], rtol=1e-2)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
+def test_parts_hold_every_user_once_and_keep_to_their_budget(lengths: list[int], max_tokens: int) -> None:
+    total = sum(lengths)
+    batch = training_batch(
+        np.arange(1, total + len(lengths) + 1, dtype=np.int32),
+        np.cumsum([0, *(n + 1 for n in lengths)])[:-1],
+        np.cumsum([n + 1 for n in lengths]),
+        max_length=50,
+    )
+    parts = batch.parts(max_tokens)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+    seen: list[int] = []
+    for users in parts:
+        part, tokens = batch.select(users)
+        assert len(part.items) <= max_tokens or len(users) == 1
+        assert part.lengths.tolist() == [lengths[user] for user in users]
+        assert part.cu_seqlens.tolist() == [0, *np.cumsum(part.lengths).tolist()]
+        assert torch.equal(part.items, batch.items[tokens])
+        assert torch.equal(part.targets, batch.targets[tokens])
+        for user, first, end in zip(users, part.cu_seqlens[:-1], part.cu_seqlens[1:], strict=True):
+            begin = int(batch.cu_seqlens[user])
+            assert tokens[first:end].tolist() == list(range(begin, begin + lengths[user]))
+        seen += tokens.tolist()
+    assert sorted(seen) == list(range(total))
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce+mse"])
+def test_half_precision_is_near(loss: Any) -> None:
+    """bfloat16 has 8 bits: a relative error of 2^-9 an operation, some per cent after a few layers."""
+    step, batch = replace(STEP, loss=loss), random_batch(60, seed=2)
+    losses, gradients = computed(step, CONFIG, batch)
+    low_losses, low_gradients = computed(replace(step, precision="bfloat16"), CONFIG, batch)
+    for name, value in losses.items():
+        assert low_losses[name].dtype == torch.float32
+        torch.testing.assert_close(low_losses[name], value, atol=0, rtol=0.01)
+        assert not torch.equal(low_losses[name], value) or name != "ce", "nothing was computed in bfloat16"
+    for name, gradient in gradients.items():
+        low = low_gradients[name]
+        assert low.dtype == torch.float32
+        error = low - gradient
+        if name.endswith("query_key_value.bias"):
+            error.chunk(3)[1].zero_()  # the keys' gradient is 0 but for rounding
+        assert float(error.norm() / gradient.norm()) < 0.05, name
+
+
+def test_cross_entropy_alone_needs_no_draws() -> None:
+    model = make_network("sasrec", CONFIG, NUM_ITEMS)
+    assert isinstance(model, SASRecNetwork)
+    model.initialize(torch.Generator().manual_seed(3))
+    assert set(replace(STEP, loss="ce").gradients(model, random_batch(3, seed=1))) == {"ce"}
