@@ -19,6 +19,7 @@ from adrec.evaluate.protocol import evaluate, training_popularity
 from adrec.evaluate.ranking import ranking
 from adrec.recommend import Histories, top_k
 from adrec.recommender import Recommender
+from adrec.scoring import Table
 
 NUM_ITEMS = 6
 
@@ -26,15 +27,13 @@ NUM_ITEMS = 6
 class LastItemScorer:
     """Scores item j by a fixed table row of the last item: a model whose every answer is known."""
 
-    num_items, max_length = NUM_ITEMS, 3
+    num_items, max_length, ranks_padding = NUM_ITEMS, 3, False
 
     def __init__(self, table: np.ndarray) -> None:
         self.table = torch.from_numpy(table.astype(np.float32))
 
-    def __call__(self, batch: PackedBatch) -> torch.Tensor:
-        scores = self.table[batch.items[batch.cu_seqlens[1:] - 1]].clone()
-        scores[:, 0] = -torch.inf
-        return scores
+    def __call__(self, batch: PackedBatch) -> Table:
+        return Table(self.table[batch.items[batch.cu_seqlens[1:] - 1]])
 
 
 def scorer(seed: int = 0, levels: int = 1000) -> LastItemScorer:

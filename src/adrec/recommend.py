@@ -12,17 +12,16 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
-from adrec.errors import RunError
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.nn.noise import HistoryNoise
+from adrec.scoring import NOTHING, InnerProducts, Masked, Scores, best_items
 
 
 class Scorer(Protocol):
-    """Scores the whole catalogue for each history of a batch."""
+    """Scores the catalogue for each history of a batch."""
 
     @property
     def num_items(self) -> int:
@@ -32,8 +31,12 @@ class Scorer(Protocol):
     def max_length(self) -> int:
         """L, the number of last items of a history that the model sees."""
 
-    def __call__(self, batch: PackedBatch) -> Tensor:
-        """Return scores [B, V + 1], on the CPU; column 0 is padding, ``-inf`` where it cannot be ranked."""
+    @property
+    def ranks_padding(self) -> bool:
+        """Whether the padding's row is ranked among the items, as in the published code; it is never recommended."""
+
+    def __call__(self, batch: PackedBatch) -> Scores:
+        """Return the scores of the batch's histories for every item number."""
 
 
 class NetworkScorer:
@@ -58,9 +61,14 @@ class NetworkScorer:
         """L, the number of last items of a history that the model sees."""
         return self.network.config.max_length
 
+    @property
+    def ranks_padding(self) -> bool:
+        """Whether the padding's row is a class of the softmax."""
+        return self.network.config.padding_class
+
     @torch.no_grad()
-    def __call__(self, batch: PackedBatch) -> Tensor:
-        """Return scores [B, V + 1]."""
+    def __call__(self, batch: PackedBatch) -> InnerProducts:
+        """Return the inner products of each history's prediction with the item embedding."""
         network = self.network
         device = network.item_embedding.weight.device
         batch = batch.to(device)
@@ -69,10 +77,7 @@ class NetworkScorer:
             x = network.predict(batch, noise, self.num_steps)  # [B, D]
         else:
             x = network.predict(batch)  # [B, D]
-        scores = network.scores(x)  # [B, V + 1]
-        if not network.config.padding_class:
-            scores[:, 0] = -torch.inf
-        return scores.cpu()
+        return InnerProducts(x, network.item_embedding.weight.detach())
 
 
 @dataclass(frozen=True)
@@ -101,49 +106,26 @@ class Histories:
         return Histories(self.items[known], before[self.starts], before[self.ends])
 
 
-def users_per_batch(num_items: int) -> int:
-    """Return how many users are scored at a time: 512, or fewer where their scores would be above 256 MiB."""
-    return max(1, min(512, (1 << 26) // (num_items + 1)))
+BATCH_SIZE = 512  # histories at a time
 
 
 def scored_batches(
-    scorer: Scorer, histories: Histories, batch_size: int | None = None
-) -> Iterator[tuple[Int64s, Tensor]]:
-    """Yield (which histories [B], their scores [B, V + 1]) for batches of histories of similar length.
-
-    Raises :class:`RunError` where a score is not a number.
-    """
-    batch_size = batch_size or users_per_batch(scorer.num_items)
+    scorer: Scorer, histories: Histories, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Int64s, Scores]]:
+    """Yield (which histories [B], their scores) for batches of histories of similar length."""
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = history_batch(histories.items, histories.starts[chosen], histories.ends[chosen], scorer.max_length)
-        scores = scorer(batch)
-        if torch.isnan(scores).any():
-            raise RunError(
-                "the model's scores are not numbers: its training has diverged; train it again with a smaller "
-                "learning_rate."
-            )
-        yield chosen, scores
+        yield chosen, scorer(batch)
 
 
-def mask_seen(scores: Tensor, histories: Histories, chosen: Int64s) -> None:
-    """Set the score of every item of a history, the whole of it, to ``-inf`` in place."""
+def seen(histories: Histories, chosen: Int64s) -> tuple[Int64s, Int64s]:
+    """Return (row, item number) of every interaction of the ``chosen`` histories, the whole of each."""
     starts, ends = histories.starts[chosen], histories.ends[chosen]
     rows = np.repeat(np.arange(len(chosen)), ends - starts)
-    seen = histories.items[spans(starts, ends - starts)].astype(np.int64)
-    scores[torch.from_numpy(rows), torch.from_numpy(seen)] = -torch.inf
-
-
-def best_items(scores: Tensor, k: int) -> tuple[Int64s, NDArray[np.float32]]:
-    """Return the k best item numbers of each row of ``scores`` [B, V + 1], and their scores, [B, k] each.
-
-    Padding is none of them, and its score is set to ``-inf`` in place; slots that nothing fills hold item 0.
-    """
-    scores[:, 0] = -torch.inf
-    best = scores.topk(k, dim=1)
-    return torch.where(best.values > -torch.inf, best.indices, 0).numpy(), best.values.numpy()
+    return rows, histories.items[spans(starts, ends - starts)].astype(np.int64)
 
 
 def top_k(
@@ -153,7 +135,7 @@ def top_k(
     *,
     filter_seen: bool = True,
     candidates: NDArray[np.bool_] | None = None,
-    batch_size: int | None = None,
+    batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> tuple[Int64s, NDArray[np.float32]]:
     """Return the best items of each history, best first: item numbers and scores, [m, k] each (k at most V).
@@ -166,18 +148,19 @@ def top_k(
         k: how many items.
         filter_seen: leave out the items of the history.
         candidates: which item numbers may be recommended, bool [V + 1]; all by default.
-        batch_size: histories scored at a time; :func:`users_per_batch` by default.
+        batch_size: histories scored at a time.
         on_batch: called with the number of histories done after each batch.
+
+    Raises:
+        RunError: where the model's scores are not numbers.
     """
     k = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        if excluded is not None:
-            scores[:, excluded] = -torch.inf
-        if filter_seen:
-            mask_seen(scores, histories, chosen)
-        items[chosen], values[chosen] = best_items(scores, k)
+        rows = seen(histories, chosen) if filter_seen else (NOTHING.rows, NOTHING.items)
+        best, best_scores = best_items(scores, k, scorer.num_items, Masked.of(*rows, excluded))
+        items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
         on_batch(len(chosen))
     return items, values

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
 from adrec.errors import ConfigError, DataError
-from adrec.recommend import Histories, Scorer, top_k, users_per_batch
+from adrec.recommend import BATCH_SIZE, Histories, Scorer, top_k
+from adrec.scoring import InnerProducts, Masked, best_items
 from adrec.words import counted
 
 Ids = Sequence[Any] | pl.Series
@@ -150,17 +151,16 @@ class Recommender:
         unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
         width = min(k, len(embedding) - 2)
         tables = []
-        for own in torch.split(torch.from_numpy(numbers), users_per_batch(len(catalogue))):
-            cosines = unit[own] @ unit.T  # [b, V + 1]
-            cosines[:, 0] = -torch.inf
-            cosines[torch.arange(len(own)), own] = -torch.inf
-            best = cosines.topk(width, dim=1)  # [b, width]
+        for first in range(0, len(numbers), BATCH_SIZE):
+            own = numbers[first : first + BATCH_SIZE]
+            itself = Masked.of(np.arange(len(own)), own)
+            best, cosines = best_items(InnerProducts(unit[own], unit), width, len(unit) - 1, itself)  # [b, width]
             tables.append(
                 pl.DataFrame(
                     {
-                        "item": catalogue.decode(np.repeat(own.numpy() - 1, width)),
-                        "similar_item": catalogue.decode(best.indices.flatten().numpy() - 1),
-                        "score": best.values.flatten().numpy(),
+                        "item": catalogue.decode(np.repeat(own - 1, width)),
+                        "similar_item": catalogue.decode(best.flatten().numpy() - 1),
+                        "score": cosines.flatten().numpy(),
                         "rank": np.tile(np.arange(1, width + 1), len(own)),
                     }
                 )

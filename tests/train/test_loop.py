@@ -235,15 +235,15 @@ def test_users_are_shuffled(tiny: Make, dataset: Dataset) -> None:
     assert sorted(sum(first, ())) == sorted(sum(second, ())) == list(range(60))
 
 
-def test_steps_of_inference_and_the_padding_column(tiny: Make, dataset: Dataset) -> None:
+def test_steps_of_inference_and_the_padding_row(tiny: Make, dataset: Dataset) -> None:
     network = trainer(tiny((1, 1, 1), noise_weight=1.0, num_inference_steps=2), dataset).run()
     batch = history_batch(np.asarray(dataset.items), dataset.offsets[:-1], dataset.offsets[1:], 8)
-    whole, default, fewer = (NetworkScorer(network, num_steps=steps)(batch) for steps in (4, None, 2))
+    whole, default, fewer = (NetworkScorer(network, num_steps=steps)(batch).query for steps in (4, None, 2))
     assert torch.equal(fewer, default)
     assert not torch.equal(whole, fewer)
-    assert (whole[:, 0] == -torch.inf).all()
+    assert not NetworkScorer(network).ranks_padding
     ranked = trainer(tiny((1, 1, 1), padding_class=True), dataset).run()
-    assert torch.isfinite(NetworkScorer(ranked)(batch)[:, 0]).all()
+    assert NetworkScorer(ranked).ranks_padding
 
 
 def test_any_selecting_metric_keeps_the_weights(tiny: Make, dataset: Dataset) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from adrec.data.batch import PackedBatch
+from adrec.scoring import InnerProducts
 
 
 class Popularity:
@@ -18,16 +18,16 @@ class Popularity:
     """
 
     max_length = 1
+    ranks_padding = False
 
     def __init__(self, counts: NDArray[np.int64]) -> None:
-        self.scores = torch.from_numpy(counts.astype(np.float32))
-        self.scores[0] = -torch.inf
+        self.counts = torch.from_numpy(counts.astype(np.float32))[:, None]  # [V + 1, 1]
 
     @property
     def num_items(self) -> int:
         """V, the size of the catalogue."""
-        return len(self.scores) - 1
+        return len(self.counts) - 1
 
-    def __call__(self, batch: PackedBatch) -> Tensor:
-        """Return the same scores for every history, [B, V + 1]."""
-        return self.scores.repeat(batch.num_users, 1)
+    def __call__(self, batch: PackedBatch) -> InnerProducts:
+        """Return the same scores for every history."""
+        return InnerProducts(torch.ones(batch.num_users, 1), self.counts)

@@ -11,7 +11,8 @@ import torch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Targets
-from adrec.recommend import Histories, Scorer, best_items, mask_seen, scored_batches
+from adrec.recommend import BATCH_SIZE, Histories, Scorer, scored_batches, seen
+from adrec.scoring import NOTHING, Masked, count_above
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def ranking(
     *,
     filter_seen: bool = False,
     top: int = 0,
-    batch_size: int | None = None,
+    batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
@@ -53,28 +54,35 @@ def ranking(
         items: the held-out item number that followed each, [m].
         filter_seen: leave the items of the history out of the ranking (the held-out item stays in it).
         top: how many first items to return with the ranks.
-        batch_size: histories scored at a time; by default as many as their scores have room for.
+        batch_size: histories scored at a time.
         on_batch: called with the number of histories done after each batch.
 
     Raises:
         RunError: where the model's scores are not numbers.
     """
-    ranks = np.full(len(histories), scorer.num_items, dtype=np.int64)
-    top = min(top, scorer.num_items)
+    num_items = scorer.num_items
+    ranks = np.full(len(histories), num_items, dtype=np.int64)
+    top = min(top, num_items)
     first = np.zeros((len(histories), top), dtype=np.int64)
-    known = histories.known(scorer.num_items)
+    known = histories.known(num_items)
     spoken = np.flatnonzero(known.ends > known.starts)
     spans = Histories(known.items, known.starts[spoken], known.ends[spoken])
     for some, scores in scored_batches(scorer, spans, batch_size):
         chosen = spoken[some]
-        is_known = items[chosen] <= scorer.num_items
-        target = torch.from_numpy(np.where(is_known, items[chosen], 0))[:, None]  # [B, 1]
-        own = scores.gather(1, target)  # [B, 1]
-        if filter_seen:
-            mask_seen(scores, spans, some)
-            scores.scatter_(1, target, own)
-        ranks[chosen] = np.where(is_known, ((scores >= own).sum(1) - 1).numpy(), scorer.num_items)
-        if top:
-            first[chosen], _ = best_items(scores, top)
+        is_known = items[chosen] <= num_items
+        target = np.where(is_known, items[chosen], 1)
+        masked = _all_but(target, *seen(spans, some)) if filter_seen else NOTHING
+        begin = 0 if scorer.ranks_padding else 1
+        above, best = count_above(
+            scores, torch.from_numpy(target).to(scores.device), num_items, masked, first=begin, top=top
+        )
+        ranks[chosen] = np.where(is_known, above.numpy(), num_items)
+        first[chosen] = best.numpy()
         on_batch(len(chosen))
     return Ranking(ranks, first)
+
+
+def _all_but(target: Int64s, rows: Int64s, items: Int64s) -> Masked:
+    """Return the mask of the (row, item) pairs that are not a row's own target."""
+    others = items != target[rows]
+    return Masked.of(rows[others], items[others])

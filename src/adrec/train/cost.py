@@ -11,8 +11,9 @@ import torch
 
 from adrec.config import StageConfig
 from adrec.data.batch import training_batch
+from adrec.evaluate.ranking import ranking
 from adrec.nn.networks import ADRecNetwork
-from adrec.recommend import Histories, NetworkScorer, scored_batches
+from adrec.recommend import Histories, NetworkScorer
 from adrec.train.loop import Network, Trainer, new_optimizer
 from adrec.train.step import Step
 
@@ -89,7 +90,8 @@ def _epoch_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> fl
 def _seconds_per_history(trainer: Trainer, network: Network) -> float:
     starts, ends = _sample(trainer)
     histories, scorer = Histories(trainer.dataset.items, starts, ends), NetworkScorer(network)
-    return _seconds(lambda: list(scored_batches(scorer, histories))) / len(histories)
+    items = np.ones(len(histories), dtype=np.int64)
+    return _seconds(lambda: ranking(scorer, histories, items)) / len(histories)
 
 
 def _seconds(work: Callable[[], object]) -> float:
