@@ -321,3 +321,12 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in result.stderr
     assert "RunError" in result.stderr
     assert result.returncode == 2
+
+
+def test_steps_and_sampler_are_chosen_at_inference(work: Path) -> None:
+    shown = adrec("evaluate", "run", "--steps", "4", "--sampler", "ddim", "--threads", "1", cwd=work)
+    assert shown.returncode == 0, shown.stderr
+    assert "run/ranks-test-4-steps-ddim.parquet" in shown.stderr
+    assert pl.read_parquet(work / "run" / "ranks-test-4-steps-ddim.parquet").height == 60
+    assert "between 1 and num_train_timesteps = 4; it is 5" in refused("evaluate", "run", "--steps", "5", cwd=work)
+    assert "between 1 and" in refused("recommend", "run", "--steps", "0", "--user", "user 1", cwd=work)

@@ -16,6 +16,7 @@ from adrec.errors import ConfigError, did_you_mean
 from adrec.strict import leaves, read_dataclass, require
 
 Precision = Literal["float32", "bfloat16"]
+Sampler = Literal["ancestral", "ddim"]
 ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta"]
 
 
@@ -34,6 +35,8 @@ class ModelConfig:
         num_inference_steps: denoising steps at inference, at most T; T is the paper's sampler. One by default: at
             ``noise_weight`` 0.001 more of them change no metric (``benchmarks/steps.py``). A larger weight may want
             more.
+        sampler: ``ancestral`` adds the forward process's noise at every step but the last (the paper); ``ddim`` adds
+            none, so that the start alone is random. With one step both are the network's first prediction.
         noise_schedule: the name of the schedule of ``beta``.
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition.
         noise_level: an independent timestep for every token (the paper), or one per sequence.
@@ -56,6 +59,7 @@ class ModelConfig:
     dropout: float = 0.1
     num_train_timesteps: int = 32
     num_inference_steps: int = 1
+    sampler: Sampler = "ancestral"
     noise_schedule: ScheduleName = "trunc_lin"
     noise_weight: float = 0.001
     noise_level: Literal["token", "sequence"] = "token"

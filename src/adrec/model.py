@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import DEFAULT_SEED, Config, check_seed, preset
+from adrec.config import DEFAULT_SEED, Config, Sampler, check_seed, preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
@@ -22,7 +22,7 @@ from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
-from adrec.recommend import NetworkScorer
+from adrec.recommend import NetworkScorer, with_inference
 from adrec.recommender import Recommendations, Recommender
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
@@ -227,23 +227,34 @@ class ADRec:
             write_dataset(dataset, folder / "data")
 
     @classmethod
-    def load(cls, path: str | Path, *, data: str | Path | None = None, device: str = "auto") -> ADRec:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        data: str | Path | None = None,
+        device: str = "auto",
+        num_inference_steps: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> ADRec:
         """Load a saved model or a run folder.
 
         Args:
             path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
             data: where its data set is now, if it was moved, or a newer one prepared into its vocabulary.
             device: ``cpu``, ``cuda`` or ``auto``.
+            num_inference_steps: denoising steps, from 1 to T; those of its configuration by default.
+            sampler: ``ancestral`` or ``ddim``; that of its configuration by default.
 
         Raises:
+            ConfigError: where it cannot take so many steps, or has no diffusion to take steps of.
             RunError: where there is no finished run, or its files are damaged.
             DataError: where the data set is gone or is another one.
         """
         run = Run.open(Path(path))
         model = cls(seed=run.info.seed, device=device)
-        model.config = model._trained = run.config
         model._info, model._frame = run.info, cast("FrameKind", run.info.frame)
-        model._network = run.network(model.device)
+        model._network = with_inference(run.network(model.device), num_inference_steps, sampler)
+        model.config = model._trained = replace(run.config, model=model._network.config)
         model._dataset = run.dataset(Path(data) if data else None, newer=True)
         return model
 

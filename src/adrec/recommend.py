@@ -5,16 +5,19 @@ A :class:`Scorer` is all that evaluation and recommendation know of a model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adrec.config import Sampler
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
+from adrec.errors import ConfigError
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork
 from adrec.nn.noise import HistoryNoise
 from adrec.scoring import NOTHING, InnerProducts, Masked, Scores, best_items
@@ -50,6 +53,14 @@ class NetworkScorer:
 
     def __init__(self, network: ADRecNetwork | SASRecNetwork, seed: int = 0, num_steps: int | None = None) -> None:
         self.network, self.seed, self.num_steps = network, seed, num_steps
+        steps = num_steps or network.config.num_inference_steps
+        if isinstance(network, ADRecNetwork) and not network.keeps_history and steps > 1:
+            warnings.warn(
+                "with bidirectional attention a history's keys and values change at every step, so they cannot be "
+                f"kept: each of {steps} denoising steps decodes whole histories.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     @property
     def num_items(self) -> int:
@@ -78,6 +89,22 @@ class NetworkScorer:
         else:
             x = network.predict(batch)  # [B, D]
         return InnerProducts(x, network.item_embedding.weight.detach())
+
+
+Network = TypeVar("Network", ADRecNetwork, SASRecNetwork, ADRecNetwork | SASRecNetwork)
+
+
+def with_inference(network: Network, num_steps: int | None = None, sampler: Sampler | None = None) -> Network:
+    """Return ``network`` with other settings of inference; None leaves one as it is.
+
+    Raises :class:`ConfigError` for steps that are not from 1 to T, and where there is no diffusion to take steps of.
+    """
+    changes: dict[str, Any] = {"num_inference_steps": num_steps, "sampler": sampler}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes and not isinstance(network, ADRecNetwork):
+        raise ConfigError("this model has no diffusion, so it takes no denoising steps and has no sampler.")
+    network.config = replace(network.config, **changes)
+    return network
 
 
 @dataclass(frozen=True)

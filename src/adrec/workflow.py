@@ -12,14 +12,14 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import Config
+from adrec.config import Config, Sampler
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.model import ADRec, find_device
-from adrec.recommend import NetworkScorer
+from adrec.recommend import NetworkScorer, with_inference
 from adrec.recommender import Recommendations
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
@@ -126,6 +126,8 @@ def evaluate_run(
     cutoffs: Sequence[int],
     filter_seen: bool,
     with_batch_means: bool,
+    steps: int | None,
+    sampler: Sampler | None,
     data: Path | None,
     device: str,
     on_batch: Callable[[int], None],
@@ -134,7 +136,7 @@ def evaluate_run(
     run = Run.open(path)
     if run.info.split == "none":
         raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
-    network = run.network(find_device(device))
+    network = with_inference(run.network(find_device(device)), steps, sampler)
     dataset = run.dataset(data)
     return evaluate(
         NetworkScorer(network, run.info.seed),
@@ -172,6 +174,8 @@ def recommend(
     allow: Path | None,
     block: Path | None,
     on_unknown: Literal["error", "skip"],
+    steps: int | None,
+    sampler: Sampler | None,
     data: Path | None,
     device: str,
     on_batch: Callable[[int], None],
@@ -183,7 +187,7 @@ def recommend(
         "exclude": read_ids(block, "item") if block else None,
         "on_batch": on_batch,
     }
-    recommender = ADRec.load(path, data=data, device=device).recommender()
+    recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
     if audience.given:
         return recommender.for_histories([audience.given], k, **limits)
     if audience.history:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -68,6 +69,7 @@ def _one_sentence(debug: bool) -> Iterator[None]:
 def main() -> None:
     """Run the command line; ``--debug`` anywhere shows tracebacks."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     with _one_sentence(debug):
         app()

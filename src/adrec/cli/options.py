@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,12 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train wr
 Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Denoising steps at inference; the run's num_inference_steps by default.")
+]
+SamplerName = Annotated[
+    Literal["ancestral", "ddim"] | None, typer.Option("--sampler", help="How they sample; the run's by default.")
+]
 OutFile = Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")]
 Format = Annotated[
     Literal["table", "csv", "jsonl"] | None, typer.Option("--format", help="On standard output, without --out.")
@@ -28,6 +35,8 @@ Format = Annotated[
 
 def console_for(quiet: bool = False) -> Console:
     """Return the console for people: standard error, so that standard output holds results alone."""
+    if quiet:
+        warnings.simplefilter("ignore")
     return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -15,6 +15,8 @@ from adrec.cli.options import (
     OutFile,
     Quiet,
     RunFolder,
+    SamplerName,
+    Steps,
     Threads,
     console_for,
     cutoffs,
@@ -36,6 +38,8 @@ def evaluate(
     ranks: Annotated[
         Path | None, typer.Option(help="Write each user's rank here (.parquet, .csv, .jsonl); into the run by default.")
     ] = None,
+    steps: Steps = None,
+    sampler: SamplerName = None,
     data: Data = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -54,6 +58,8 @@ def evaluate(
             cutoffs=cutoffs(k),
             filter_seen=filter_seen,
             with_batch_means=batch_means,
+            steps=steps,
+            sampler=sampler,
             data=data,
             device=device,
             on_batch=lambda users: progress.advance(task, users),
@@ -64,7 +70,8 @@ def evaluate(
         output.print(evaluation_notes(result))
     if json_file is not None:
         write_json(json_file, result.to_dict())
-    place = ranks or run / f"ranks-{on}{'-filter-seen' if filter_seen else ''}.parquet"
+    chosen = [*(["filter-seen"] if filter_seen else []), *([f"{steps}-steps"] if steps else []), sampler or ""]
+    place = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
     write_table(result.ranks, place)
     console.print(f"Ranks of each user: {place}")
 
@@ -86,6 +93,8 @@ def recommend(
     allow: Annotated[Path | None, typer.Option(help="Recommend only the items in this table.")] = None,
     block: Annotated[Path | None, typer.Option(help="Never recommend the items in this table.")] = None,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
+    steps: Steps = None,
+    sampler: SamplerName = None,
     out: OutFile = None,
     output_format: Format = None,
     data: Data = None,
@@ -109,6 +118,8 @@ def recommend(
             allow=allow,
             block=block,
             on_unknown=on_unknown,
+            steps=steps,
+            sampler=sampler,
             data=data,
             device=device,
             on_batch=lambda done: progress.advance(task, done),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from adrec.config import ScheduleName
+from adrec.config import Sampler, ScheduleName
 from adrec.errors import ConfigError
 
 Float64s = NDArray[np.float64]
@@ -123,6 +123,17 @@ class Schedule:
         of_xt = np.sqrt(1 - self.betas) * (1 - before) / (1 - alpha_bars)
         return of_x0, of_xt, self.betas * (1 - before) / (1 - alpha_bars)
 
+    @property
+    def deterministic(self) -> tuple[Float64s, Float64s]:
+        """The weights of x0 and x_t in DDIM's x_{t-1} without noise (Song et al. 2021, arXiv 2010.02502, eq. 12).
+
+        x_t's own noise, ``(x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t)``, is scaled down to the level before.
+        """
+        alpha_bars = self.alpha_bars
+        before = np.concatenate([[1.0], alpha_bars[:-1]])
+        of_xt = np.sqrt((1 - before) / (1 - alpha_bars))
+        return np.sqrt(before) - np.sqrt(alpha_bars) * of_xt, of_xt
+
 
 def unit(x: Tensor) -> Tensor:
     """Return ``x`` scaled to length 1 along its last dimension."""
@@ -161,20 +172,26 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: int, /) -> Tensor: ...  # noqa: D102
 
 
-def sample(denoise: Denoiser, schedule: Schedule, noise: Callable[[int], Tensor], geodesic: bool) -> Tensor:
+def sample(
+    denoise: Denoiser,
+    schedule: Schedule,
+    noise: Callable[[int], Tensor],
+    geodesic: bool,
+    sampler: Sampler = "ancestral",
+) -> Tensor:
     """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
 
     ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. The variance is the
-    forward process's ``beta_i`` ("fixed large"); nothing is added at i = 0. Where diffusion is geodesic, every
-    sample but the start is scaled to length 1.
+    forward process's ``beta_i`` ("fixed large"); nothing is added at i = 0, nor anywhere by the sampler ``ddim``.
+    Where diffusion is geodesic, every sample but the start is scaled to length 1.
     """
-    of_x0, of_xt, _ = schedule.posterior
+    of_x0, of_xt = schedule.deterministic if sampler == "ddim" else schedule.posterior[:2]
     num_steps = len(schedule.timesteps)
     x = noise(num_steps)  # [B, D]
     for i in reversed(range(num_steps)):
         x0_hat = denoise(x, int(schedule.timesteps[i]))  # [B, D]
         x = float(of_x0[i]) * x0_hat + float(of_xt[i]) * x
-        if i > 0:
+        if i > 0 and sampler == "ancestral":
             x = x + math.sqrt(schedule.betas[i]) * noise(i)
         if geodesic:
             x = unit(x)

@@ -187,6 +187,11 @@ class ADRecNetwork(SequenceNetwork):
         self.adm.initialize(rng)
 
     @property
+    def keeps_history(self) -> bool:
+        """Whether what ADM makes of a history is computed once for all denoising steps."""
+        return self.causal or isinstance(self.adm, MLPDecoder)
+
+    @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on."""
         return self.config.guidance_scale != 1
@@ -247,7 +252,8 @@ class ADRecNetwork(SequenceNetwork):
         """
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)
-        x = sample(denoise, self.schedule.respaced(steps), lambda i: noise(i)[denoise.users], self.config.geodesic)
+        ordered = lambda i: noise(i)[denoise.users]  # noqa: E731 - [B, D]
+        x = sample(denoise, self.schedule.respaced(steps), ordered, self.config.geodesic, self.config.sampler)
         return torch.empty_like(x).index_copy_(0, denoise.users, x)
 
 
