@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adrec.nn.dropout import dropout
+from adrec.nn.gelu import gelu
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.9, 0.999999])
@@ -41,3 +42,14 @@ def test_dropout_sends_gradients_where_it_kept() -> None:
     dropped = dropout(x, 0.25, torch.Generator().manual_seed(5))
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
+
+
+def test_gelu_is_the_tanh_form_with_its_gradient() -> None:
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.gelu(x, approximate="tanh")
+    torch.testing.assert_close(gelu(x), expected, atol=1e-12, rtol=1e-12)
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    torch.testing.assert_close(torch.autograd.grad(gelu(x).sum(), x)[0], slope, atol=1e-12, rtol=1e-12)
+    single = x.detach().float()
+    torch.testing.assert_close(gelu(single), expected.float(), atol=1e-6, rtol=1e-6)
+    assert torch.isfinite(gelu(torch.tensor([-1e30, 1e12, 0.0]))).all()

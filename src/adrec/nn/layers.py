@@ -1,4 +1,4 @@
-"""Transformer blocks on packed rows; only attention (see ``attention``) knows where a row stands in its sequence.
+"""Transformer blocks on packed rows; only attention (see ``layout``) knows where a row stands in its sequence.
 
 Dropout is on exactly where a generator is passed.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from adrec.nn.attention import Attention, Cache, Layout, initialize_bias
+from adrec.nn.attention import Attention, Cache, initialize_bias
 from adrec.nn.dropout import dropout_
+from adrec.nn.gelu import gelu
+from adrec.nn.layout import Layout
 
 
 class Block(nn.Module):
@@ -36,9 +37,9 @@ class Block(nn.Module):
         self.attention_norm.reset_parameters()
         self.feed_forward_norm.reset_parameters()
 
-    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]."""
-        return self._feed_forward(x, self.attention(x, layout, rng, cache), rng)
+        return self._feed_forward(x, self.attention(x, layout, rng), rng)
 
     def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
         """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
@@ -46,7 +47,7 @@ class Block(nn.Module):
 
     def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = self.attention_norm(x + dropout_(attended, self.dropout, rng))
-        inner = dropout_(F.gelu(self.expand(x), approximate="tanh"), self.dropout, rng)  # [rows, 4 D]
+        inner = dropout_(gelu(self.expand(x)), self.dropout, rng)  # [rows, 4 D]
         return self.feed_forward_norm(x + dropout_(self.contract(inner), self.dropout, rng))
 
 
@@ -73,9 +74,10 @@ class Blocks(nn.ModuleList):
     def fill(self, x: Tensor, layout: Layout) -> list[Cache]:
         """Return each block's keys and values of the rows ``x`` [rows, D]."""
         caches = []
-        for block in self:
-            caches.append(Cache([], []))
-            x = block(x, layout, None, caches[-1])
+        for place, block in enumerate(self, start=1):
+            caches.append(block.attention.fill(x, layout))
+            if place < len(self):  # of the last block nothing else is asked
+                x = block(x, layout)
         return caches
 
     def step(self, x: Tensor, layout: Layout, caches: list[Cache]) -> Tensor:

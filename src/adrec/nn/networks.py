@@ -15,10 +15,11 @@ from torch import Generator, Tensor, nn
 
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
-from adrec.nn.attention import Cache, Layout, initialize_bias, layout
+from adrec.nn.attention import Cache, initialize_bias
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
+from adrec.nn.layout import Layout, layout
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class SequenceNetwork(nn.Module):
         padding_idx = 0 if config.padding_class else None
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=padding_idx)
 
-    def plan(self, batch: PackedBatch) -> Layout:
-        """Return where each row of ``batch`` stands in attention."""
+    def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
+        """Return where each row of ``batch`` stands in attention; without gradients and dropout for ``inference``."""
         config, device = self.config, self.item_embedding.weight.device
         return layout(
             batch.lengths,
@@ -64,6 +65,7 @@ class SequenceNetwork(nn.Module):
             sink=config.attend_padding,
             causal=self.causal,
             device=device,
+            one_sink=inference and self.causal,
         )
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
@@ -102,13 +104,16 @@ class SASRecNetwork(SequenceNetwork):
 
     def forward(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
         """Return the output of every token, [N, D]."""
-        plan = self.plan(batch)
+        return self._outputs(batch, self.plan(batch), rng)
+
+    def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
         h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
         return self.blocks(h, plan, rng)[: plan.num_tokens]
 
+    @torch.no_grad()
     def predict(self, batch: PackedBatch) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
-        return self(batch)[batch.cu_seqlens[1:] - 1]
+        return self._outputs(batch, self.plan(batch, inference=True), None)[batch.cu_seqlens[1:] - 1]
 
 
 class TimeEmbedding(nn.Module):
@@ -242,6 +247,7 @@ class ADRecNetwork(SequenceNetwork):
         t_rows = self.with_sinks(t, sink_t, plan)
         return self.config.noise_weight * (x_rows + self.time_embedding()[t_rows])
 
+    @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Callable[[int], Tensor], num_steps: int | None = None) -> Tensor:
         """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
 
@@ -268,7 +274,7 @@ class LastTokenDenoiser:
     """
 
     def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:
-        self.network, self.plan = network, network.plan(batch)
+        self.network, self.plan = network, network.plan(batch, inference=True)
         self.users = self.plan.users
         self.last = self.plan.last_rows[self.users]
         self.temb = network.time_embedding()  # [T, D]
