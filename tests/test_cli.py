@@ -330,3 +330,22 @@ def test_steps_and_sampler_are_chosen_at_inference(work: Path) -> None:
     assert pl.read_parquet(work / "run" / "ranks-test-4-steps-ddim.parquet").height == 60
     assert "between 1 and num_train_timesteps = 4; it is 5" in refused("evaluate", "run", "--steps", "5", cwd=work)
     assert "between 1 and" in refused("recommend", "run", "--steps", "0", "--user", "user 1", cwd=work)
+
+
+def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
+    shown = adrec(
+        "plan", "data", "--json", tmp_path / "plan.json", "--set", "hidden_size=16", "--threads", "1", cwd=work
+    )
+    assert shown.returncode == 0, shown.stderr
+    for part in (
+        "60 users, 12 items",
+        "pretrain",
+        "Adam's two moments",
+        "parameters: item_embedding 208",
+        "time: at most",
+    ):
+        assert part in shown.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["peak_memory"] == sum(plan["memory"].values())
+    assert plan["total_seconds"] > 0
+    assert "nowhere" in refused("plan", "nowhere", cwd=work)

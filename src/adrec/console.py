@@ -25,6 +25,7 @@ from adrec.inspect import Facts
 
 if TYPE_CHECKING:
     from adrec.evaluate.protocol import Evaluation
+    from adrec.train.plan import Plan
 
 
 def counter(console: Console) -> Progress:
@@ -170,3 +171,44 @@ def recipe_page(recipe: Recipe) -> str:
     if recipe.counts:
         lines.append("published counts: " + ", ".join(f"{number:,} {what}" for what, number in recipe.counts.items()))
     return "\n".join([*lines, *([recipe.note] if recipe.note else [])])
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes as a short text: ``512 MiB``, ``3.8 GiB``."""
+    mebibytes = num_bytes / 2**20
+    return f"{mebibytes:,.1f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
+
+
+def plan_tables(plan: Plan) -> Iterator[Table | Text]:
+    """Yield what a run will take: its stages, its memory and its disk."""
+    from adrec.train.cost import duration  # noqa: PLC0415 - needs PyTorch, which other tables do not
+
+    data = plan.data
+    yield Text(
+        f"{data['name']}: {data['users']:,} users, {data['items']:,} items; {data['tokens']:,} tokens an epoch in "
+        f"{data['steps']:,} steps; {plan.device}, {plan.threads} threads"
+    )
+    stages = Table("stage", title="time")
+    for column in ("epochs at most", "an epoch", "GFLOP an epoch", "a validation", "all of it"):
+        stages.add_column(column, justify="right")
+    for name, cost in plan.cost.stages.items():
+        values = (
+            duration(cost.epoch),
+            f"{plan.flop[name] / 1e9:,.0f}",
+            duration(cost.validation),
+            duration(cost.total),
+        )
+        stages.add_row(name, str(plan.epochs[name]), *values)
+    yield stages
+    memory = Table("what", title="memory at the peak of training")
+    memory.add_column("bytes", justify="right")
+    for what, num_bytes in plan.memory.items():
+        memory.add_row(what, size(num_bytes))
+    memory.add_row("in all", size(plan.peak_memory))
+    yield memory
+    parts = ", ".join(f"{name} {count:,}" for name, count in plan.parameters.items())
+    yield Text(f"{sum(plan.parameters.values()):,} parameters: {parts}")
+    yield Text("disk: " + ", ".join(f"{size(num_bytes)} {when}" for when, num_bytes in plan.disk.items()))
+    at_most = "at most " if plan.cost.may_stop_early else ""
+    early = "; early stopping usually ends stages sooner" if plan.cost.may_stop_early else ""
+    yield Text(f"time: {at_most}{duration(plan.cost.total)}{early}")

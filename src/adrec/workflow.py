@@ -23,6 +23,7 @@ from adrec.recommend import NetworkScorer, with_inference
 from adrec.recommender import Recommendations
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
+from adrec.train.plan import Plan, make_plan
 from adrec.train.report import Live
 from adrec.train.run import Run, RunInfo, environment, refit_config
 from adrec.words import counted
@@ -93,6 +94,13 @@ def train_dataset(
         refit_of=str(refit_of.resolve()) if refit_of else None,
     )
     return _train(Run.create(out, config, info), dataset, console)
+
+
+def plan(data: Path, config: Config, *, device: str) -> Plan:
+    """Return what training on the prepared data set ``data``, with its own split, will take."""
+    dataset = open_dataset(data)
+    dataset.verify()
+    return make_plan(Trainer(config, dataset, make_split(dataset, None), seed=0, device=find_device(device)))
 
 
 def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:

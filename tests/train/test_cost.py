@@ -22,8 +22,8 @@ def test_estimating_changes_neither_the_trainer_nor_global_generators(tiny: Make
     cost = estimate(first)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert cost.may_stop_early
-    assert set(cost.epochs) == {"pretrain", "align", "finetune"}
-    assert cost.total >= sum(cost.epochs.values())
+    assert set(cost.stages) == {"pretrain", "align", "finetune"}
+    assert cost.total >= sum(stage.epoch for stage in cost.stages.values())
     undisturbed = Trainer(tiny(), dataset, leave_one_out(dataset), seed=1).run()
     for ours, theirs in zip(first.run().parameters(), undisturbed.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from adrec.cli.options import Data, Device, Out, Quiet, RunFolder, Threads, console_for, use_threads
 from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
+from adrec.console import plan_tables
 from adrec.errors import ConfigError
+from adrec.files import write_json
 
 
 def train(
@@ -67,6 +69,30 @@ def refit(
     console = console_for(quiet)
     workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
     console.print(f"Next: adrec recommend {out}")
+
+
+def plan(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="A configuration key; repeatable.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan here as JSON.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tell memory, time and disk of a training run before it starts, from a few real steps."""
+    from adrec import workflow
+    from adrec.model import make_config
+
+    use_threads(threads)
+    config = make_config(preset_name, parse_changes(assignments or []), max_epochs)
+    made = workflow.plan(data, config, device=device)
+    if json_file is not None:
+        write_json(json_file, made.to_dict())
+    output = Console(highlight=False, soft_wrap=True, quiet=quiet)
+    for part in plan_tables(made):
+        output.print(part)
 
 
 def config(

@@ -38,7 +38,7 @@ class Bucket:
         shape: (b, l).
         last: the slot of each user's last token, int64 [b].
         bias: what is added to the logits: [l, l] with causal attention, [b, 1, 1, l] without.
-        sink_bias: what is added to the logits of slot 0 but its own, [b, 1, 1]; None where ``bias`` has it, or there is no sink.
+        sink_bias: what is added to the others' logits of slot 0, [b, 1, 1]; None where ``bias`` has it, or no sink is.
     """
 
     users: Tensor

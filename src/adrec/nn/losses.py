@@ -30,8 +30,8 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         d_x = torch.empty_like(x) if of_x else None
         d_embedding = torch.zeros_like(item_embedding, dtype=precise) if of_embedding else None
         own, own_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
-        chunk = max(FEWEST_TOKENS, min(1024, LOGITS // len(embedding)))
-        logits = x.new_empty(min(chunk, len(x)), len(embedding))  # [c, C]
+        chunk = chunk_of_tokens(len(embedding), len(x))
+        logits = x.new_empty(chunk, len(embedding))  # [c, C]
         for start in range(0, len(x), chunk):
             some = slice(start, start + chunk)
             p = _softmax(torch.mm(x[some], embedding.T, out=logits[: len(x) - start]), precise)
@@ -57,6 +57,11 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
+    """Return how many of some tokens have their logits computed at a time."""
+    return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
 def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:

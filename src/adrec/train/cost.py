@@ -1,7 +1,8 @@
-"""What a run will cost, measured before it starts: a few real steps, scaled up."""
+"""What a run will cost, measured before it starts: a few real steps and validations, scaled up."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +11,33 @@ import numpy as np
 import torch
 
 from adrec.config import StageConfig
-from adrec.data.batch import training_batch
-from adrec.evaluate.ranking import ranking
+from adrec.data.batch import PackedBatch, training_batch
+from adrec.data.spans import Int64s
+from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.networks import ADRecNetwork
-from adrec.recommend import Histories, NetworkScorer
+from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
 from adrec.train.loop import Network, Trainer, new_optimizer
 from adrec.train.step import Step
 
-SAMPLED_USERS = 128
+STEPS = 3  # that count, after one that does not
+ENOUGH = 5.0  # seconds: no further step is measured after so many
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Estimated seconds of a stage.
+
+    Attributes:
+        step: of one optimizer step.
+        epoch: of one epoch, without its validation.
+        validation: of one validation.
+        total: of every epoch and validation that the stage may take.
+    """
+
+    step: float
+    epoch: float
+    validation: float
+    total: float
 
 
 @dataclass(frozen=True)
@@ -25,18 +45,21 @@ class Cost:
     """Estimated seconds.
 
     Attributes:
-        epochs: of one epoch of each stage, by its name.
-        total: of every epoch that the stages may take, with their validations.
+        stages: of each stage, by its name.
         may_stop_early: whether a stage can end sooner.
     """
 
-    epochs: dict[str, float]
-    total: float
+    stages: dict[str, StageCost]
     may_stop_early: bool
+
+    @property
+    def total(self) -> float:
+        """Seconds of every epoch that the stages may take, with their validations."""
+        return sum(stage.total for stage in self.stages.values())
 
     def sentence(self, stages: list[tuple[str, StageConfig]]) -> str:
         """Return the cost of the stages in words."""
-        each = ", ".join(f"{name} {stage.epochs} x {duration(self.epochs[name])}" for name, stage in stages)
+        each = ", ".join(f"{name} {stage.epochs} x {duration(self.stages[name].epoch)}" for name, stage in stages)
         if self.may_stop_early:
             return f"at most {duration(self.total)} (early stopping usually ends stages sooner): {each}."
         return f"{duration(self.total)} in all: {each}."
@@ -53,52 +76,70 @@ def duration(seconds: float) -> str:
 
 def estimate(trainer: Trainer) -> Cost:
     """Time a few steps and validations on weights of their own; the trainer is left as it is."""
-    epochs, total = {}, 0.0
-    num_validated = len(trainer.split.validation.users)
+    stages, num_validated = {}, len(trainer.split.validation.users)
     for name, stage in trainer.stages:
-        network = trainer.new_network(stage)
-        network.initialize(torch.Generator(trainer.device).manual_seed(0))
-        epochs[name] = _epoch_seconds(trainer, stage, network)
+        network = fresh_network(trainer, stage)
+        step = _step_seconds(trainer, stage, network)
         validations = max(0, stage.epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
-        per_user = _seconds_per_history(trainer, network) if num_validated and validations else 0.0
-        total += stage.epochs * epochs[name] + validations * num_validated * per_user
-    stops = num_validated > 0 and any(stage.patience for _, stage in trainer.stages)
-    return Cost(epochs, total, stops)
+        validation = _validation_seconds(trainer, network) if num_validated and validations else 0.0
+        epoch = step * trainer.steps_per_epoch
+        stages[name] = StageCost(step, epoch, validation, stage.epochs * epoch + validations * validation)
+    return Cost(stages, num_validated > 0 and any(stage.patience for _, stage in trainer.stages))
 
 
-def _sample(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the training parts of some users begin and end."""
-    count = min(SAMPLED_USERS, trainer.config.batch_size, len(trainer.starts))
-    users = np.random.default_rng(0).choice(len(trainer.starts), count, replace=False)
-    return trainer.starts[users], trainer.ends[users]
+def fresh_network(trainer: Trainer, stage: StageConfig) -> Network:
+    """Return a network of ``stage`` with weights of its own."""
+    network = trainer.new_network(stage)
+    network.initialize(torch.Generator(trainer.device).manual_seed(0))
+    return network
 
 
-def _epoch_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> float:
-    starts, ends = _sample(trainer)
-    batch = training_batch(trainer.dataset.items, starts, ends, trainer.config.model.max_length).to(trainer.device)
+def sample_batches(trainer: Trainer, count: int) -> list[PackedBatch]:
+    """Return so many training batches, of users drawn apart from the trainer's own generators."""
+    rng, size = np.random.default_rng(0), min(trainer.config.batch_size, len(trainer.starts))
+    length = trainer.config.model.max_length
+
+    def batch(users: Int64s) -> PackedBatch:
+        return training_batch(trainer.dataset.items, trainer.starts[users], trainer.ends[users], length)
+
+    chosen = (rng.choice(len(trainer.starts), size, replace=False) for _ in range(count))
+    return [batch(users).to(trainer.device) for users in chosen]
+
+
+def _step_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> float:
+    """Return the seconds of a step; the last one of an epoch has fewer users, so it is scaled to the mean batch."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
+    batches = sample_batches(trainer, STEPS + 1)
+    times: list[float] = []
+    for number, batch in enumerate(batches):
+        if sum(times) > ENOUGH:
+            break
 
-    def gradients() -> None:
-        draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
-        step.gradients(network, batch, draws, rng)
+        def whole_step(batch: PackedBatch = batch) -> None:
+            draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
+            step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
+            optimizer.step()
 
-    per_token = _seconds(gradients) / len(batch.items)
-    return trainer.num_tokens * per_token + trainer.steps_per_epoch * _seconds(optimizer.step)
+        took = _seconds(whole_step)
+        times = [took] if number == 1 else [*times, took]  # the first does not count where there is another
+    tokens = statistics.mean(len(batch.items) for batch in batches)
+    return statistics.median(times) * trainer.num_tokens / trainer.steps_per_epoch / tokens
 
 
-def _seconds_per_history(trainer: Trainer, network: Network) -> float:
-    starts, ends = _sample(trainer)
-    histories, scorer = Histories(trainer.dataset.items, starts, ends), NetworkScorer(network)
-    items = np.ones(len(histories), dtype=np.int64)
-    return _seconds(lambda: ranking(scorer, histories, items)) / len(histories)
+def _validation_seconds(trainer: Trainer, network: Network) -> float:
+    """Return the seconds of a validation, from some of its histories."""
+    histories, items = held_out(trainer.dataset, trainer.split.validation)
+    chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
+    some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
+    scorer = NetworkScorer(network)
+    times = [_seconds(lambda: ranking(scorer, some, items[chosen])) for _ in range(2)]
+    return times[-1] * len(items) / len(chosen)
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Return the seconds of ``work`` the second time it is done."""
-    for _ in range(2):
-        began = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began

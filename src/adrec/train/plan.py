@@ -1,0 +1,172 @@
+"""Memory, operations, time and disk of a run, before anyone trains it: measured on a few real steps."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from adrec.config import StageConfig
+from adrec.nn.losses import chunk_of_tokens
+from adrec.nn.networks import ADRecNetwork
+from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
+from adrec.train.loop import Network, Trainer
+from adrec.train.step import Step
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        data: the data set's name and its number of users, items and training tokens.
+        parameters: how many each part of the largest network has.
+        memory: bytes at the peak of training, by what holds them.
+        disk: bytes of the run folder: while it trains, and when it is finished.
+        flop: floating-point operations of the matrix products in one epoch of each stage.
+        cost: seconds.
+        epochs: that each stage may take.
+        device: where it trains.
+        threads: of the processor.
+    """
+
+    data: Mapping[str, Any]
+    parameters: Mapping[str, int]
+    memory: Mapping[str, int]
+    disk: Mapping[str, int]
+    flop: Mapping[str, float]
+    cost: Cost
+    epochs: Mapping[str, int]
+    device: str
+    threads: int
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes at the peak of training."""
+        return sum(self.memory.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``adrec plan --json`` writes."""
+        values = asdict(self)
+        values |= {"peak_memory": self.peak_memory, "total_seconds": self.cost.total}
+        return values
+
+
+def make_plan(trainer: Trainer) -> Plan:
+    """Measure a few steps and validations of every stage; the trainer is left as it is."""
+    base, dataset = memory_now(trainer.device), trainer.dataset
+    cost = estimate(trainer)
+    peak = memory_peak(trainer.device)
+    measured = {name: _measure(trainer, stage) for name, stage in trainer.stages}
+    largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
+    weights = FLOAT * sum(largest.parameters.values())
+    copies = 1 + int(len(trainer.split.validation.users) > 0)  # selected by the stage before; the best of this one
+    held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
+    held["activations"] = max(each.activations for each in measured.values())
+    tokens = min(trainer.config.max_tokens, trainer.num_tokens)
+    held["a block of logits"] = FLOAT * chunk_of_tokens(trainer.split.num_items, tokens) * trainer.split.num_items
+    return Plan(
+        data={
+            "name": dataset.info.name,
+            "users": dataset.num_users,
+            "items": dataset.num_items,
+            "tokens": trainer.num_tokens,
+            "steps": trainer.steps_per_epoch,
+        },
+        parameters=largest.parameters,
+        memory={
+            "the program itself": base,
+            **held,
+            "everything else in a step or a validation": max(0, peak - base - sum(held.values())),
+            "copies of selected weights": copies * weights,
+            "writing the state": (3 + copies) * weights,
+        },
+        disk={"while it trains": (3 + copies) * weights, "finished": weights},
+        flop={name: each.flop for name, each in measured.items()},
+        cost=cost,
+        epochs={name: stage.epochs for name, stage in trainer.stages},
+        device=str(trainer.device),
+        threads=torch.get_num_threads(),
+    )
+
+
+def memory_now(device: torch.device) -> int:
+    """Return the bytes that are held now: on a GPU by tensors, elsewhere by this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    return _of_process("VmRSS")
+
+
+def memory_peak(device: torch.device) -> int:
+    """Return the most bytes that were held: on a GPU since :func:`memory_now`, elsewhere ever."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _of_process("VmHWM")
+
+
+def _of_process(what: str) -> int:
+    """Return a line of Linux's account of this process, in bytes; elsewhere the most it ever held."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Of one stage: its parameters by part, matrix products of an epoch, bytes kept for a backward pass."""
+
+    parameters: Mapping[str, int]
+    flop: float
+    activations: int
+
+
+def _parameters(network: Network) -> dict[str, int]:
+    """Return the number of parameters of each part of a network."""
+    counts = {name: sum(each.numel() for each in part.parameters()) for name, part in network.named_children()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _in_place_flop(total: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any) -> int:
+    """Return the operations of ``total += a @ b``, from the shapes."""
+    return 2 * a[0] * a[1] * b[1]
+
+
+def _measure(trainer: Trainer, stage: StageConfig) -> _Measured:
+    """Take one step on weights of its own."""
+    (batch,) = sample_batches(trainer, 1)
+    network = fresh_network(trainer, stage)
+    rng = torch.Generator(trainer.device).manual_seed(0)
+    step = Step.of(stage, trainer.config.precision)
+    draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+    most = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def give(tensor: Tensor) -> Tensor:
+        nonlocal most
+        most = max(most, sum(kept.values()))
+        kept.clear()
+        return tensor
+
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place_flop})
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
+        step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
+    flop = counter.get_total_flops() * trainer.num_tokens / len(batch.items)
+    return _Measured(_parameters(network), flop, most)
