@@ -211,6 +211,9 @@ BAD_FILES = {
     "one column": ("r.xyz", b"x\n1\n", ["'x'", "user"]),
     "gzip cut short": ("r.csv", gzip.compress(HEADER + b"1,2,3\n" * 99)[:-9], ["cut short", "gzip"]),
     "zstd cut short": ("r.csv", zstandard.compress(bytes(range(256)) * 9999)[:-99], []),
+    "zstd without its last block": ("r.csv", zstandard.compress(HEADER + b"1,2,3\n" * 99)[:-5], ["cut short", "zstd"]),
+    "zstd cut in its second frame": ("r.csv", zstandard.compress(HEADER) + zstandard.compress(b"1,2,3")[:-1], ["cut"]),
+    "zstd and something else": ("r.csv", zstandard.compress(HEADER + b"1,2,3\n") + b"garbage", ["damaged", "zstd"]),
     "Parquet as CSV": ("r.csv", b"PAR1xxxxPAR1", ["Parquet"]),
     "JSON list": ("r.json", b'[{"user": 1}]', ["JSON list", "one object a line"]),
     "mixed units": ("r.csv", HEADER + b"1,2,1369353600\n1,3,1369353600000\n", ["seconds", "milliseconds", "line 3"]),
@@ -244,6 +247,13 @@ def test_a_bad_file_gets_one_sentence(tmp_path: Path, name: str, content: bytes,
     assert "\n" not in sentence
     assert all(part in sentence for part in said), sentence
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_zstd_of_several_frames(tmp_path: Path) -> None:
+    skipped = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"any"
+    rest = zstandard.compress(b"1,2,3\n" * 99_999)
+    path = write(tmp_path, zstandard.compress(HEADER) + skipped + zstandard.compress(b"") + rest)
+    assert rows(path) == [(1, 2, 3)] * 99_999
 
 
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ COMPRESSION = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
 SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 HEAD_BYTES = 1 << 16
+ZSTD_FEED = 256  # packed bytes at a time; the most that can come of them is some 8 MiB
 
 
 class _Hashing(io.RawIOBase):
@@ -38,6 +39,38 @@ class _Hashing(io.RawIOBase):
         buffer[: len(content)] = content
         self.hasher.update(content)
         return len(content)
+
+
+class _Zstd(io.RawIOBase):
+    """Unpacks zstd, frame after frame; zstandard's own reader takes a frame that is cut short for a whole one."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.packed, self.unpacked = stream, b"", b""
+        self.frame: zstandard.ZstdDecompressionObj | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self.unpacked and self._take():
+            pass
+        content, self.unpacked = self.unpacked[: len(buffer)], self.unpacked[len(buffer) :]
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _take(self) -> bool:
+        """Unpack some more; return whether there was any. Raises EOFError in the middle of a frame."""
+        self.packed = self.packed or self.stream.read(ZSTD_FEED)
+        if not self.packed:
+            if self.frame is not None:
+                raise EOFError
+            return False
+        self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+        self.unpacked = self.frame.decompress(self.packed)
+        self.packed = self.frame.unused_data
+        if self.frame.eof:
+            self.frame = None
+        return True
 
 
 @dataclass
@@ -79,7 +112,7 @@ class Source:
             if source.compression == "gzip":
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
             elif source.compression == "zstd":
-                stream = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
+                stream = io.BufferedReader(_Zstd(buffered), HEAD_BYTES)
             source.head = _read_up_to(stream, HEAD_BYTES)
             source._stream = stream
         if not source.head:
