@@ -18,7 +18,8 @@ from adrec.data.preparation import Preparation
 from adrec.data.prepare import prepare
 from adrec.data.read import read_interactions
 from adrec.data.report import Ledger
-from adrec.errors import DataError
+from adrec.errors import DataError, UserError
+from command import adrec, refused
 
 Row = tuple[str, str, int]
 
@@ -223,6 +224,26 @@ def test_rejected_rows_are_kept_where_preparing_fails(tmp_path: Path) -> None:
         (4, "missing value", "user", None, ",2,3"),
         (5, "unreadable time", "time", "later", "1,3,later"),
     ]
+
+
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,time\n1,2,3\n1,3,4\n,2,3\n")
+    with pytest.raises(UserError, match=r"r\.csv is read, and would be overwritten; choose another quarantine file"):
+        prepare(tmp_path, quarantine=path, max_rejected=0.5)
+    before = path.read_text()
+    (tmp_path / "users.csv").write_text("user\n1\n")
+    for name, more in (("r.csv", []), ("users.csv", ["--split", "users:users.csv"])):
+        sentence = refused("prepare", "r.csv", "--out", "o", "--quarantine", name, *more, cwd=tmp_path)
+        assert sentence == f"{name} is read, and would be overwritten; choose another --quarantine."
+    assert "choose a place outside" in refused("prepare", "r.csv", "--out", "o", "--quarantine", "o/q", cwd=tmp_path)
+    assert path.read_text() == before
+    assert adrec("prepare", "r.csv", "--out", "o", "--max-rejected", "0.5", cwd=tmp_path).returncode == 0
+    path.rename(tmp_path / "o" / "r.csv")
+    again = refused("prepare", "o/r.csv", "--out", "o", "--max-rejected", "0.5", "--overwrite", cwd=tmp_path)
+    assert again == "o/r.csv, which is read, is in o, which is replaced; choose another --out."
+    assert (tmp_path / "o" / "r.csv").read_text() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"o", "o.rejected.jsonl", "users.csv"}
 
 
 def test_ids_of_a_megabyte(tmp_path: Path) -> None:
