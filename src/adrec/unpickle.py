@@ -105,6 +105,9 @@ def main(kind: str, source: str, target: str) -> None:
     except UnreadableError as error:
         print(error, file=sys.stderr)
         sys.exit(3)
+    except MemoryError:
+        print("needs more memory than there is; free some", file=sys.stderr)
+        sys.exit(3)
     except Exception as error:  # a damaged or hostile pickle can raise anything
         print(f"cannot be read ({type(error).__name__}); get it again", file=sys.stderr)
         sys.exit(3)

@@ -164,6 +164,16 @@ def test_json_lines_read_at_once_and_one_by_one_are_the_same(lines: list[str]) -
     assert quick.text([0]) == slow.text([0]) == ['{"user": "u", "item": "i", "time": 0}']
 
 
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_lines_are_made_only_of_rows_that_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    WRITERS[name](tmp_path / name)
+    for module in ("fields", "jsonlines"):
+        monkeypatch.setattr(f"adrec.data.{module}.lines_at", None)
+    assert rows(tmp_path / name) == ROWS
+
+
 # Two rows of each known data set, as its files have them; the values are made up.
 SAMPLES: dict[str, tuple[str, str, list[tuple[Any, ...]]]] = {
     "movielens-100k": ("u.data", "196\t242\t3\t881250949\n186\t302\t5\t891717742\n", [(196, 242), (186, 302)]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from adrec.data.lines import Chunk, shown
+from adrec.data.lines import Chunk, lines_at, shown
 from adrec.data.rows import Malformed, Piece
 
 QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
@@ -74,7 +74,7 @@ def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) 
         hollow = table.select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
         if not hollow.any():
             lines = chunk.content
-            return Piece(table, numbers, texts=lambda rows: _lines_at(lines, rows))
+            return Piece(table, numbers, texts=lambda rows: lines_at(lines, rows))
     return None
 
 
@@ -114,11 +114,6 @@ def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]
     )
     table.columns = [dialect.columns[index] for index in sorted(set(wanted))]
     return table.select([dialect.columns[index] for index in wanted])
-
-
-def _lines_at(content: bytes, rows: Sequence[int]) -> list[str]:
-    lines = content.split(b"\n")
-    return [shown(lines[row]) for row in rows]
 
 
 def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:

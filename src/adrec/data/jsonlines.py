@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from adrec.data.lines import BOM, Chunk, chunks, shown
+from adrec.data.lines import BOM, Chunk, chunks, lines_at, shown
 from adrec.data.rows import Malformed, Opened, Piece
 from adrec.data.source import Source
 from adrec.errors import DataError
@@ -72,17 +72,12 @@ def _piece(chunk: Chunk, kind: str, wanted: Sequence[str]) -> Piece:
         return Piece(_frame({name: [] for name in wanted}), np.empty(0, dtype=np.int64), [long])
     if kind == "jsonl" and (table := _whole(chunk, wanted)) is not None:
         numbers = np.arange(chunk.first_line, chunk.first_line + table.height)
-        return Piece(table, numbers, texts=lambda rows: _lines_at(chunk, rows))
+        return Piece(table, numbers, texts=lambda rows: lines_at(chunk.content, rows))
     return _line_by_line(chunk, kind, wanted)
 
 
 def _frame(columns: Mapping[str, list[str | None]]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-
-
-def _lines_at(chunk: Chunk, rows: Sequence[int]) -> list[str]:
-    lines = chunk.content.split(b"\n")
-    return [shown(lines[row]) for row in rows]
 
 
 def _whole(chunk: Chunk, wanted: Sequence[str]) -> pl.DataFrame | None:
