@@ -80,6 +80,13 @@ def test_standard_input(tmp_path: Path, name: str) -> None:
     assert said.decode().strip() == f"{ROWS} ('standard input',)"
 
 
+def test_standard_input_that_is_closed(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m adrec prepare - --out data <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    said = "adrec: error: standard input is closed; pipe a table into it, or name a file.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_several_files_and_a_folder_of_shards(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()

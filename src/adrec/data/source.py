@@ -97,6 +97,8 @@ class Source:
     def open(cls, path: Path) -> Source:
         """Open a file, or standard input for ``-``. Raises :class:`DataError` where it cannot be read or is empty."""
         source = cls(path, "standard input" if path == STDIN else str(path))
+        if path == STDIN and sys.stdin is None:
+            raise DataError("standard input is closed; pipe a table into it, or name a file.")
         with source.unharmed():
             try:
                 raw = sys.stdin.buffer if path == STDIN else path.open("rb")
