@@ -113,6 +113,12 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another place.")
 
 
+def discard(path: Path) -> None:
+    """Remove a file that is not up to date; what is no file, or a link to one, stays."""
+    if path.is_file() and not path.is_symlink():
+        path.unlink()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
     with atomic_file(path) as temporary:

@@ -229,6 +229,23 @@ def test_rejected_rows_are_kept_where_preparing_fails(tmp_path: Path) -> None:
     ]
 
 
+def test_no_rejected_rows_are_left_of_an_earlier_run(tmp_path: Path) -> None:
+    path, quarantine = tmp_path / "r.csv", tmp_path / "o.rejected.jsonl"
+    for rows, rejected in (("1,2,3\n1,3,4\n,2,3\n", 1), ("1,2,3\n1,3,4\n", None), ("1,2\n1,2\n1,2,3\n1,3,4\n", 2)):
+        path.write_text(f"user,item,time\n{rows}")
+        prepare(path, quarantine=quarantine, max_rejected=0.5)
+        found = len(quarantine.read_text().splitlines()) if quarantine.exists() else None
+        assert found == rejected
+    path.write_text("nothing,of,use\n1,2,3\n")
+    with pytest.raises(DataError, match="no user column"):
+        prepare(path, quarantine=quarantine)
+    assert quarantine.exists()  # it belongs to the data set that is there still
+    path.write_text("user,item,time\n1,2,3\n1,3,4\n")
+    (tmp_path / "null").symlink_to("/dev/null")
+    prepare(path, quarantine=tmp_path / "null")
+    assert (tmp_path / "null").is_char_device()
+
+
 def test_no_input_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("user,item,time\n1,2,3\n1,3,4\n,2,3\n")
