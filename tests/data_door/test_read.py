@@ -183,10 +183,19 @@ NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 10**6
         ("2024-05-01 12:00:00.000001", NOON + 1, "us"),
         ("2024-05-01T12:00:00Z", NOON, "us"),
         ("2024-05-01T14:00:00+02:00", NOON, "us"),
+        ("2024-05-01T14:00:00+0200", NOON, "us"),
+        ("2024-05-01T14:00:00.5+02", NOON + 500_000, "us"),
+        ("2024-05-01 14:00+02", NOON, "us"),
+        ("2024-05-01T12:00Z", NOON, "us"),
+        ("20240501T120000Z", NOON, "us"),
+        ("20240501T120000", NOON, "us"),
+        ("20240501T1200Z", NOON, "us"),
+        ("20240501t140000.25+0200", NOON + 250_000, "us"),
+        ("2024-05-01T12:00:00,5Z", NOON + 500_000, "us"),
     ],
 )
 def test_times_of_texts(tmp_path: Path, text: str, expected: float, kind: str) -> None:
-    table = read(write(tmp_path, HEADER + f"1,2,{text}\n".encode()))
+    table = read(write(tmp_path, HEADER + f'1,2,"{text}"\n'.encode()))
     assert (table.table["time"].to_list(), table.time_unit) == ([expected], kind)
 
 
@@ -232,6 +241,8 @@ BAD_FILES = {
     "unreadable time": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,05/02/2024\n", ["line 3", "'timestamp'", "05/02/2024"]),
     "mixed times": ("r.csv", HEADER + b"1,2,17\n1,2,2024-05-01\n", ["line 3", "2024-05-01"]),
     "no such day": ("r.csv", HEADER + b"1,2,2024-02-30\n", ["line 2", "2024-02-30"]),
+    "no such time": ("r.csv", HEADER + b"1,2,20240501T250000Z\n", ["line 2", "20240501T250000Z", "--time-format"]),
+    "another date": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,01.05.2024\n", ["line 3", "01.05.2024", "--time-format"]),
     "infinite time": ("r.csv", HEADER + b"1,2,inf\n", ["line 2", "inf"]),
     "column missing": ("r.csv", b"user_id,item_id,when\n1,2,3\n", ["time", "'when'", "--time"]),
 }
