@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,11 @@ BAD_FILES = {
     "empty": ("r.csv", b"", ["empty"]),
     "header alone": ("r.csv", HEADER, ["no rows"]),
     "a workbook": ("r.xlsx", b"PK\x03\x04\x14\x00\x06", ["binary"]),
+    "a zip archive": ("r.zip", b"PK\x03\x04\x14 r.csv", ["zip archive", "unpack it", "gzip and zstd are read"]),
+    "bzip2": ("r.csv.bz2", bz2.compress(HEADER + b"1,2,3\n"), ["bzip2", "unpack it", "gzip and zstd are read"]),
+    "xz": ("r.csv.xz", lzma.compress(HEADER + b"1,2,3\n"), ["xz", "unpack it", "gzip and zstd are read"]),
+    "xz in gzip": ("r.csv.gz", gzip.compress(lzma.compress(HEADER)), ["xz", "unpack it"]),
+    "no header, a value twice": ("r.csv", b"1,1,1700000000\n1,2,1700000001\n", ["two columns '1'", "--columns"]),
     "one column": ("r.xyz", b"x\n1\n", ["'x'", "user"]),
     "gzip cut short": ("r.csv", gzip.compress(HEADER + b"1,2,3\n" * 99)[:-9], ["cut short", "gzip"]),
     "zstd cut short": ("r.csv", zstandard.compress(bytes(range(256)) * 9999)[:-99], []),
@@ -244,6 +251,8 @@ BAD_FILES = {
     "no such time": ("r.csv", HEADER + b"1,2,20240501T250000Z\n", ["line 2", "20240501T250000Z", "--time-format"]),
     "another date": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,01.05.2024\n", ["line 3", "01.05.2024", "--time-format"]),
     "infinite time": ("r.csv", HEADER + b"1,2,inf\n", ["line 2", "inf"]),
+    "item missing": ("r.csv", b"user_id,thing,timestamp\n1,2,3\n", ["no item column that is known by name; it has"]),
+    "item nearly": ("r.csv", b"user_id,itemm_id,timestamp\n1,2,3\n", ["did you mean 'itemm_id'?", "'user_id'"]),
     "column missing": ("r.csv", b"user_id,item_id,when\n1,2,3\n", ["time", "'when'", "--time"]),
 }
 
@@ -279,6 +288,13 @@ def test_no_file_and_folders(tmp_path: Path) -> None:
         read(tmp_path / "r.csv")
     with pytest.raises(DataError, match="an empty folder"):
         read(tmp_path)
+    (tmp_path / "year=2024").mkdir()
+    (tmp_path / "year=2025").mkdir()
+    (tmp_path / "_temporary").mkdir()
+    with pytest.raises(DataError, match=r"no table but 2 folders \(year=2024, year=2025\); name the one to"):
+        read(tmp_path)
+    for folder in tmp_path.iterdir():
+        folder.rmdir()
     write(tmp_path, b"x")
     (tmp_path / "r.csv").rename(tmp_path / "notes.md")
     with pytest.raises(DataError, match="a folder without any table"):

@@ -270,7 +270,9 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
             f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
             "such as user_id, item_id, timestamp, or name them with --columns."
         )
-    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, columns))), "")
+    others = {usual_column(columns, other) for other in USUAL_NAMES}
+    free = [column for column in columns if column not in others]
+    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, free))), "")
     raise DataError(
         f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
         f"{USUAL_NAMES[role][0]}, or say which it is ({role}=, or --{role} of adrec prepare)."

@@ -16,9 +16,16 @@ from typing import IO, BinaryIO, cast
 import zstandard
 
 from adrec.errors import DataError
+from adrec.words import counted
 
 STDIN = Path("-")
 COMPRESSION = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+UNREAD = {
+    b"PK\x03\x04": "a zip archive or a workbook",
+    **{b"BZh%d1AY&SY" % level: "packed with bzip2" for level in range(1, 10)},
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+}
 COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
 SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 HEAD_BYTES = 1 << 16
@@ -119,6 +126,12 @@ class Source:
             source._stream = stream
         if not source.head:
             raise DataError(f"{source.name} is compressed, and empty; give a table of interactions.")
+        unread = next((what for start, what in UNREAD.items() if source.head.startswith(start)), None)
+        if unread is not None:
+            raise DataError(
+                f"{source.name} is not text but binary, {unread}; unpack it, or give CSV, TSV, JSON lines or Parquet "
+                "(gzip and zstd are read as they are)."
+            )
         return source
 
     @property
@@ -182,9 +195,17 @@ def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if path == STDIN or not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.is_file() and each.name[0] not in "._")
+        visible = sorted(each for each in path.iterdir() if each.name[0] not in "._")
+        inside = [each for each in visible if each.is_file()]
         shards = [each for each in inside if _is_shard(each)]
         if not shards:
+            folders = [each.name for each in visible if each.is_dir()]
+            if folders:
+                some = ", ".join(folders[:3]) + (", .." if len(folders) > 3 else "")
+                raise DataError(
+                    f"{path} has no table but {counted(len(folders), 'folder')} ({some}); name the one to "
+                    "read, or several: folders in folders are not looked into."
+                )
             empty = "an empty folder" if not inside else "a folder without any table"
             raise DataError(
                 f"{path} is {empty}; shards end in one of {', '.join(SHARD_ENDINGS)}, also with .gz or .zst."
