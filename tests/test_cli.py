@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import adrec as package
+from adrec.cli import main
 from command import TRAIN_FAST, adrec, refused
 from conftest import cyclic_table
 
@@ -321,6 +322,23 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in result.stderr
     assert "RunError" in result.stderr
     assert result.returncode == 2
+
+
+def test_memory_that_is_used_up_is_said_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy() -> None:
+        raise MemoryError
+
+    for arguments, traced in ((["adrec"], False), (["adrec", "--debug"], True)):
+        monkeypatch.setattr("adrec.cli.app", greedy)
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert said.splitlines()[-1].startswith("adrec: error: the memory is used up; free some")
+        assert ("Traceback" in said) == traced
 
 
 def test_steps_and_sampler_are_chosen_at_inference(work: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from adrec.errors import UserError
-from adrec.files import atomic_file, atomic_folder, recover, write_bytes
+from adrec.files import atomic_file, atomic_folder, check_apart, check_folder, recover, write_bytes
 
 
 def names(folder: Path) -> list[str]:
@@ -83,3 +86,56 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
         Path("/dev/full").write_bytes(b"x" * 100_000)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
+
+
+def test_a_device_is_written_into_and_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")  # a link, so that a rename would replace no more than that
+    with pytest.raises(UserError, match=r"full cannot be written \(No space left on device\)"):
+        write_bytes(tmp_path / "full", b"x")
+    assert (tmp_path / "full").is_char_device()
+    (tmp_path / "null").symlink_to("/dev/null")
+    write_bytes(tmp_path / "null", b"x")
+    assert (tmp_path / "null").is_char_device()
+    with pytest.raises(UserError, match="null is a file, not a folder"):
+        check_folder(tmp_path / "null")
+    assert names(tmp_path) == ["full", "null"]
+
+
+def test_a_pipe_is_written_into_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    with atomic_file(tmp_path / "pipe") as temporary:
+        temporary.write_bytes(b"one")
+        temporary.write_bytes(b"two")
+    reader.join(timeout=60)
+    assert got == [b"two"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "out"])
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_what_standard_output_goes_to_keeps_what_else_is_written(tmp_path: Path, name: str, mode: str) -> None:
+    (tmp_path / "out").write_bytes(b"before ")
+    (tmp_path / "link").symlink_to(name)
+    code = "from pathlib import Path; from adrec.files import write_bytes; print('a', end=' '); "
+    code += "write_bytes(Path('link'), b'b '); print('c')"
+    with (tmp_path / "out").open(mode) as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == (b"before " if mode == "ab" else b"") + b"a b c\n"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_inputs_are_no_outputs(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "a")
+    with pytest.raises(UserError, match="link is read, and would be overwritten; choose another --out"):
+        check_apart(tmp_path / "link", [None, tmp_path / "b", tmp_path / "data" / "a"], "--out")
+    with pytest.raises(UserError, match="link, which is read, is in .*data, which is replaced"):
+        check_apart(tmp_path / "data", [tmp_path / "link"], "--out")
+    with pytest.raises(UserError, match="data is read"):
+        check_apart(tmp_path / "data", [tmp_path / "data"], "--out")
+    check_apart(tmp_path / "b", [tmp_path / "data" / "a", tmp_path / "b"], "--out")
+    check_apart(None, [tmp_path / "link"], "--out")

@@ -126,6 +126,9 @@ def test_nothing_runs(tmp_path: Path) -> None:
         ({"train": [[1, 2], [3]], "val": [[1]], "test": [[1]]}, "has other users in train"),
         ({"train": [["x"]], "val": [[1]], "test": [[1]]}, "'x' where a number"),
         ({"train": [[0, 2]], "val": [[1]], "test": [[1]]}, "item 0"),
+        ({"train": [[1, 2]], "val": [[1]], "test": [[10**12]]}, "has item 1,000,000,000,000, and at most 16,777,216"),
+        ({"train": [[1, 2]], "val": [[1]], "test": [[10**30]]}, "at most 16,777,216"),
+        ({"train": {10**30: [1, 2]}, "val": {10**30: [1]}, "test": {10**30: [1]}}, "has user 1,000,000"),
         ({"train": [], "val": [], "test": []}, "no interactions"),
     ],
 )

@@ -47,6 +47,8 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None) -> Iterat
     people, things = f"{info.num_users:,} users", f"{info.num_items:,} items"
     yield f"kept {info.num_interactions:,} interactions of {people} with {things}: {out}"
     yield f"split: {info.split}"
+    for note in info.notes:
+        yield f"note: {note}"
     yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
 
 

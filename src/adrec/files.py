@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,14 +34,52 @@ def _beside(path: Path, ending: str) -> Path:
     return whole.with_name(f".{whole.name}.{ending}")
 
 
+def _standard_stream(status: os.stat_result) -> int | None:
+    """Return the descriptor of standard output or error where it goes to the file with this ``status``."""
+    for descriptor in (1, 2):
+        try:
+            if os.path.samestat(os.fstat(descriptor), status):
+                return descriptor
+        except OSError:  # it is closed
+            continue
+    return None
+
+
+def _takes_all(path: Path) -> bool:
+    """Return whether what is at ``path`` is no file to replace: a device, a pipe, a stream that is open."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None
+
+
+def _pour(content: Path, path: Path) -> None:
+    """Write what is in the file ``content`` into the device, pipe or stream at ``path``."""
+    descriptor = _standard_stream(path.stat())
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    # A second opening of standard output would have a place of its own, and one would overwrite the other.
+    target = path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+    with target, content.open("rb") as source:
+        shutil.copyfileobj(source, target)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it replaces ``path`` in one step.
 
-    When the block raises, ``path`` stays as it was and the temporary file is removed. Raises :class:`UserError` where
-    the disk is full or does not let us write.
+    When the block raises, ``path`` stays as it was and the temporary file is removed. A device, a pipe or standard
+    output is not replaced: the content is written into it, when the block has ended well. Raises :class:`UserError`
+    where the disk is full or does not let us write.
     """
-    temporary = _beside(Path(path), "tmp")
+    path = Path(path)
+    if _takes_all(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
+    temporary = _beside(path, "tmp")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(b"")
@@ -49,11 +90,33 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(temporary.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be written ({reason}); make room or choose another place.") from error
+        raise _unwritable(path, error) from error
     finally:
         if os.access(temporary.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written_into(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well, its content is written into what is at ``path``."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "content"
+            temporary.write_bytes(b"")
+            yield temporary
+            _pour(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another place.")
+
+
+def discard(path: Path) -> None:
+    """Remove a file that is not up to date; what is no file, or a link to one, stays."""
+    if path.is_file() and not path.is_symlink():
+        path.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,13 +136,27 @@ def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") 
     ``overwriting`` says how to overwrite a folder that adrec wrote, where that can be asked for.
     """
     recover(path)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder; choose another --out.")
     if path.is_dir() and any(path.iterdir()):
         ours = any((path / name).is_file() for name in OWN_FILES)
         if not (overwrite and ours):
             hint = f", or {overwriting}" if ours and overwriting and not overwrite else ""
             raise UserError(f"{path} exists already and is not empty; choose another folder{hint}.")
+
+
+def check_apart(output: Path | None, inputs: Iterable[Path | None], option: str) -> None:
+    """Raise :class:`UserError` where writing ``output`` would destroy one of the ``inputs``, files or folders.
+
+    ``option`` says where to choose another.
+    """
+    for each in inputs:
+        if output is None or each is None or not (output.exists() and each.exists()):
+            continue
+        if output.samefile(each):
+            raise UserError(f"{output} is read, and would be overwritten; choose another {option}.")
+        if output.resolve() in each.resolve().parents:
+            raise UserError(f"{each}, which is read, is in {output}, which is replaced; choose another {option}.")
 
 
 @contextmanager
@@ -106,8 +183,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
         _sync(temporary.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be written ({reason}); make room or choose another place.") from error
+        raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -64,7 +64,7 @@ def import_dataset(path: Path, name: str | None = None) -> Dataset:
     numbers = range(1, int(table["item"].max()) + 1)  # type: ignore[arg-type]
     known = Vocabularies(Vocabulary.from_column(table["user"]), Vocabulary.from_column(pl.Series(numbers)))
     dataset = prepare(table, vocabulary=known, name=name or path.absolute().parent.name)
-    info = replace(dataset.info, sources=(str(path),), sha256=(sha256(path),), guesses=())
+    info = replace(dataset.info, sources=(str(path),), sha256=(sha256(path),), guesses=(), notes=())
     return replace(dataset, info=info)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+MOST_ITEMS = 1 << 24  # every number up to the largest becomes an item, so one absurd number would fill the memory
 PARTS = ("train", "val", "test")
 KNOWN = {
     ("collections", "OrderedDict"),
@@ -63,7 +64,7 @@ def read_dataset(path: Path) -> pl.DataFrame:
             raise UnreadableError(f"has not one validation and one test item for user {user!r}")
         sequence = [*trained, *held_out[0], *held_out[1]]
         users += [user] * len(sequence)
-        items += [_number(item) for item in sequence]
+        items += [_number(item, "item", MOST_ITEMS) for item in sequence]
         times += range(len(sequence))
     return pl.DataFrame({"user": users, "item": items, "time": times}, schema_overrides={"item": pl.Int64})
 
@@ -74,13 +75,15 @@ def _by_user(part: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
     for user, items in pairs:
         if not isinstance(items, list):
             raise UnreadableError(f"has no list of items for user {user!r}")
-        yield user if isinstance(user, str) else _number(user), items
+        yield user if isinstance(user, str) else _number(user, "user", 2**63 - 1), items
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, role: str, most: int) -> int:
     number = value.item() if hasattr(value, "item") else value
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise UnreadableError(f"has {value!r} where a number is expected")
+    if number > most:
+        raise UnreadableError(f"has {role} {number:,}, and at most {most:,} is read; number them from 1")
     return number
 
 
@@ -104,6 +107,9 @@ def main(kind: str, source: str, target: str) -> None:
             write_weights(Path(source), Path(target))
     except UnreadableError as error:
         print(error, file=sys.stderr)
+        sys.exit(3)
+    except MemoryError:
+        print("needs more memory than there is; free some", file=sys.stderr)
         sys.exit(3)
     except Exception as error:  # a damaged or hostile pickle can raise anything
         print(f"cannot be read ({type(error).__name__}); get it again", file=sys.stderr)

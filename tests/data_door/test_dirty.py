@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from time import process_time
 
 import polars as pl
 import pytest
@@ -18,7 +19,8 @@ from adrec.data.preparation import Preparation
 from adrec.data.prepare import prepare
 from adrec.data.read import read_interactions
 from adrec.data.report import Ledger
-from adrec.errors import DataError
+from adrec.errors import DataError, UserError
+from command import adrec, refused
 
 Row = tuple[str, str, int]
 
@@ -133,6 +135,8 @@ TALLY: Counter[str] = Counter()
 @example(([b'"1","two","3"', b'"",",","5"'], b"\n", False, True, "plain"), None)
 @example(([b'"1","two","3"', b'"","4","5"', b'6,"7",8'], b"\r\n", False, True, "zstd"), None)
 @example(([b'1,"two', b'lines",3', b"4,5,6"], b"\r\n", True, False, "gzip"), 7)
+@example(([b'x","z,1', b'1,"a,b",3', b'x","z,1', b'4,"5"x,6', b"7,8,9"], b"\n", False, True, "plain"), None)
+@example(([b'x","z,1', b'2,"a"",b",3', b'"1",2,3', b'x","z,1', b"4,5,6"], b"\r\n", False, False, "plain"), 64)
 def test_every_row_is_kept_right_or_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, dirty: tuple[list[bytes], bytes, bool, bool, str], block: int | None
 ) -> None:
@@ -225,11 +229,57 @@ def test_rejected_rows_are_kept_where_preparing_fails(tmp_path: Path) -> None:
     ]
 
 
+def test_no_rejected_rows_are_left_of_an_earlier_run(tmp_path: Path) -> None:
+    path, quarantine = tmp_path / "r.csv", tmp_path / "o.rejected.jsonl"
+    for rows, rejected in (("1,2,3\n1,3,4\n,2,3\n", 1), ("1,2,3\n1,3,4\n", None), ("1,2\n1,2\n1,2,3\n1,3,4\n", 2)):
+        path.write_text(f"user,item,time\n{rows}")
+        prepare(path, quarantine=quarantine, max_rejected=0.5)
+        found = len(quarantine.read_text().splitlines()) if quarantine.exists() else None
+        assert found == rejected
+    path.write_text("nothing,of,use\n1,2,3\n")
+    with pytest.raises(DataError, match="no user column"):
+        prepare(path, quarantine=quarantine)
+    assert quarantine.exists()  # it belongs to the data set that is there still
+    path.write_text("user,item,time\n1,2,3\n1,3,4\n")
+    (tmp_path / "null").symlink_to("/dev/null")
+    prepare(path, quarantine=tmp_path / "null")
+    assert (tmp_path / "null").is_char_device()
+
+
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,time\n1,2,3\n1,3,4\n,2,3\n")
+    with pytest.raises(UserError, match=r"r\.csv is read, and would be overwritten; choose another quarantine file"):
+        prepare(tmp_path, quarantine=path, max_rejected=0.5)
+    before = path.read_text()
+    (tmp_path / "users.csv").write_text("user\n1\n")
+    for name, more in (("r.csv", []), ("users.csv", ["--split", "users:users.csv"])):
+        sentence = refused("prepare", "r.csv", "--out", "o", "--quarantine", name, *more, cwd=tmp_path)
+        assert sentence == f"{name} is read, and would be overwritten; choose another --quarantine."
+    assert "choose a place outside" in refused("prepare", "r.csv", "--out", "o", "--quarantine", "o/q", cwd=tmp_path)
+    assert path.read_text() == before
+    assert adrec("prepare", "r.csv", "--out", "o", "--max-rejected", "0.5", cwd=tmp_path).returncode == 0
+    path.rename(tmp_path / "o" / "r.csv")
+    again = refused("prepare", "o/r.csv", "--out", "o", "--max-rejected", "0.5", "--overwrite", cwd=tmp_path)
+    assert again == "o/r.csv, which is read, is in o, which is replaced; choose another --out."
+    assert (tmp_path / "o" / "r.csv").read_text() == before
+    assert {each.name for each in tmp_path.iterdir()} == {"o", "o.rejected.jsonl", "users.csv"}
+
+
 def test_ids_of_a_megabyte(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     long = "u" * 2**20
     path.write_text(f'user,item,time\n{long},a,1\n"{long}",b,2\n')
     assert prepare(path).users.ids.to_list() == [long]
+
+
+def test_quotes_that_go_astray_cost_no_more_than_other_lines(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,time\n" + "1,2,3\n" * 100 + 'x","z,1\n' * 16_000)
+    began = process_time()
+    with pytest.raises(DataError, match=r"r\.csv line 102: a quote is not closed.*16,000 malformed row"):
+        prepare(path)
+    assert process_time() - began < 5  # each line once; where each was read to the end of the file, half a minute
 
 
 def test_a_line_that_is_too_long_is_left_out_and_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

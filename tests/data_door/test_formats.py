@@ -80,6 +80,13 @@ def test_standard_input(tmp_path: Path, name: str) -> None:
     assert said.decode().strip() == f"{ROWS} ('standard input',)"
 
 
+def test_standard_input_that_is_closed(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m adrec prepare - --out data <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    said = "adrec: error: standard input is closed; pipe a table into it, or name a file.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_several_files_and_a_folder_of_shards(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -148,6 +155,9 @@ json_values = st.one_of(
 json_line = st.one_of(
     st.fixed_dictionaries({"user": json_values, "item": json_values, "time": st.integers(0, 99)}).map(json.dumps),
     st.fixed_dictionaries({"user": json_values, "time": st.integers(0, 99)}).map(json.dumps),
+    st.tuples(json_values, json_values).map(  # a key that is repeated
+        lambda users: f'{{"user": {json.dumps(users[0])}, "item": 1, "time": 2, "user": {json.dumps(users[1])}}}'
+    ),
     st.sampled_from(["{bad}", "5", "[1]", "", '{"user": "a"', '{"user": NaN, "item": 1, "time": 2}', "null", "{}"]),
 )
 
@@ -162,6 +172,42 @@ def test_json_lines_read_at_once_and_one_by_one_are_the_same(lines: list[str]) -
     assert quick.numbers.tolist() == slow.numbers.tolist()
     assert list(quick.malformed) == list(slow.malformed)
     assert quick.text([0]) == slow.text([0]) == ['{"user": "u", "item": "i", "time": 0}']
+    alone = [jsonlines._piece(jsonlines.Chunk(f"{line}\n".encode(), 1), "jsonl", wanted) for line in lines]
+    assert slow.columns.rows()[1:] == [each for piece in alone for each in piece.columns.rows()]
+    assert len(slow.malformed) == sum(len(piece.malformed) for piece in alone)
+
+
+@pytest.mark.parametrize("company", ["", "broken\n"])
+@pytest.mark.parametrize(
+    ("line", "user"),
+    [
+        ('{"user": 1, "user": 2, "item": 3}', "1"),
+        ('{"user": null, "item": 3, "user": 2}', None),
+        ('{"user": {"b": 1, "b": 2.0}, "item": 3}', '{"b": 1, "b": 2}'),
+        ('{"user": [1e2], "item": 3}', "[100]"),
+        ('{"user": 12345678901234567890123, "item": 3}', "12345678901234567890123"),
+        ('{"user": "\\ud83d", "item": 3, "user": 2}', "refused"),
+        ('{"user": {"b": "\\ud83d", "b": 2}, "item": 3}', "refused"),
+        ('{"user": 1e999, "item": 3}', "refused"),
+    ],
+)
+def test_what_a_line_of_json_is_worth_does_not_depend_on_its_neighbours(line: str, user: Any, company: str) -> None:
+    chunk = jsonlines.Chunk(f'{line}\n{company}{{"item": 4}}\n{{"user": "a", "item": 4}}\n'.encode(), 1)
+    for read in (jsonlines._piece, jsonlines._line_by_line):
+        piece = read(chunk, "jsonl", ["user", "item"])
+        expected = [] if user == "refused" else [(user, "3")]
+        assert piece.columns.rows() == [*expected, (None, "4"), ("a", "4")]
+        assert len(piece.malformed) == (user == "refused") + (company != "")
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_lines_are_made_only_of_rows_that_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    WRITERS[name](tmp_path / name)
+    for module in ("fields", "jsonlines"):
+        monkeypatch.setattr(f"adrec.data.{module}.lines_at", None)
+    assert rows(tmp_path / name) == ROWS
 
 
 # Two rows of each known data set, as its files have them; the values are made up.

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec import ADRec
-from adrec.data.dataset import Dataset
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
+from adrec.data.split import make_split
 from adrec.errors import DataError, UserError
 from command import TRAIN_FAST, adrec, refused
 from conftest import TINY
@@ -43,6 +44,29 @@ def test_old_ids_stay_and_new_ones_follow(old: list[tuple[int, int, int]], new: 
         assert grown == known + [each for each in fresh if each not in known]
     assert sequences(after) == sequences(prepare(frame(new)))
     assert after.catalogue.starts_with(before.catalogue.digest(), before.num_items)
+
+
+def test_old_items_that_do_not_train_are_told(tmp_path: Path) -> None:
+    before = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]))
+    new = [(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8), (2, 6, 9), (1, 3, 9)]  # 2 and 4 are gone, 3 is after the split
+    after = prepare(frame(new), vocabulary=before, split="time:3,5")
+    assert after.info.notes == (
+        "3 items of the older vocabulary have no interaction in the training part, and count as known all the same",
+    )
+    assert make_split(after).num_items == 5
+    assert prepare(frame(new), split="time:3,5").info.notes == ()
+    assert (
+        prepare(frame([(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8)]), vocabulary=after)
+        .info.notes[0]
+        .startswith("3 items")
+    )
+    whole = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]), vocabulary=before, split="none")
+    assert whole.info.notes == ()
+    write_dataset(before, tmp_path / "old")
+    frame(new).write_csv(tmp_path / "new.csv")
+    done = adrec("prepare", "new.csv", "--out", "new", "--vocabulary", "old", "--split", "time:3,5", cwd=tmp_path)
+    assert f"note: {after.info.notes[0]}\n" in done.stderr
+    assert list(open_dataset(tmp_path / "new").info.notes) == list(after.info.notes)
 
 
 def test_ids_of_another_type() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -183,10 +185,19 @@ NOON = int(datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()) * 10**6
         ("2024-05-01 12:00:00.000001", NOON + 1, "us"),
         ("2024-05-01T12:00:00Z", NOON, "us"),
         ("2024-05-01T14:00:00+02:00", NOON, "us"),
+        ("2024-05-01T14:00:00+0200", NOON, "us"),
+        ("2024-05-01T14:00:00.5+02", NOON + 500_000, "us"),
+        ("2024-05-01 14:00+02", NOON, "us"),
+        ("2024-05-01T12:00Z", NOON, "us"),
+        ("20240501T120000Z", NOON, "us"),
+        ("20240501T120000", NOON, "us"),
+        ("20240501T1200Z", NOON, "us"),
+        ("20240501t140000.25+0200", NOON + 250_000, "us"),
+        ("2024-05-01T12:00:00,5Z", NOON + 500_000, "us"),
     ],
 )
 def test_times_of_texts(tmp_path: Path, text: str, expected: float, kind: str) -> None:
-    table = read(write(tmp_path, HEADER + f"1,2,{text}\n".encode()))
+    table = read(write(tmp_path, HEADER + f'1,2,"{text}"\n'.encode()))
     assert (table.table["time"].to_list(), table.time_unit) == ([expected], kind)
 
 
@@ -208,9 +219,17 @@ BAD_FILES = {
     "empty": ("r.csv", b"", ["empty"]),
     "header alone": ("r.csv", HEADER, ["no rows"]),
     "a workbook": ("r.xlsx", b"PK\x03\x04\x14\x00\x06", ["binary"]),
+    "a zip archive": ("r.zip", b"PK\x03\x04\x14 r.csv", ["zip archive", "unpack it", "gzip and zstd are read"]),
+    "bzip2": ("r.csv.bz2", bz2.compress(HEADER + b"1,2,3\n"), ["bzip2", "unpack it", "gzip and zstd are read"]),
+    "xz": ("r.csv.xz", lzma.compress(HEADER + b"1,2,3\n"), ["xz", "unpack it", "gzip and zstd are read"]),
+    "xz in gzip": ("r.csv.gz", gzip.compress(lzma.compress(HEADER)), ["xz", "unpack it"]),
+    "no header, a value twice": ("r.csv", b"1,1,1700000000\n1,2,1700000001\n", ["two columns '1'", "--columns"]),
     "one column": ("r.xyz", b"x\n1\n", ["'x'", "user"]),
     "gzip cut short": ("r.csv", gzip.compress(HEADER + b"1,2,3\n" * 99)[:-9], ["cut short", "gzip"]),
     "zstd cut short": ("r.csv", zstandard.compress(bytes(range(256)) * 9999)[:-99], []),
+    "zstd without its last block": ("r.csv", zstandard.compress(HEADER + b"1,2,3\n" * 99)[:-5], ["cut short", "zstd"]),
+    "zstd cut in its second frame": ("r.csv", zstandard.compress(HEADER) + zstandard.compress(b"1,2,3")[:-1], ["cut"]),
+    "zstd and something else": ("r.csv", zstandard.compress(HEADER + b"1,2,3\n") + b"garbage", ["damaged", "zstd"]),
     "Parquet as CSV": ("r.csv", b"PAR1xxxxPAR1", ["Parquet"]),
     "JSON list": ("r.json", b'[{"user": 1}]', ["JSON list", "one object a line"]),
     "mixed units": ("r.csv", HEADER + b"1,2,1369353600\n1,3,1369353600000\n", ["seconds", "milliseconds", "line 3"]),
@@ -229,7 +248,11 @@ BAD_FILES = {
     "unreadable time": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,05/02/2024\n", ["line 3", "'timestamp'", "05/02/2024"]),
     "mixed times": ("r.csv", HEADER + b"1,2,17\n1,2,2024-05-01\n", ["line 3", "2024-05-01"]),
     "no such day": ("r.csv", HEADER + b"1,2,2024-02-30\n", ["line 2", "2024-02-30"]),
+    "no such time": ("r.csv", HEADER + b"1,2,20240501T250000Z\n", ["line 2", "20240501T250000Z", "--time-format"]),
+    "another date": ("r.csv", HEADER + b"1,2,2024-05-01\n1,2,01.05.2024\n", ["line 3", "01.05.2024", "--time-format"]),
     "infinite time": ("r.csv", HEADER + b"1,2,inf\n", ["line 2", "inf"]),
+    "item missing": ("r.csv", b"user_id,thing,timestamp\n1,2,3\n", ["no item column that is known by name; it has"]),
+    "item nearly": ("r.csv", b"user_id,itemm_id,timestamp\n1,2,3\n", ["did you mean 'itemm_id'?", "'user_id'"]),
     "column missing": ("r.csv", b"user_id,item_id,when\n1,2,3\n", ["time", "'when'", "--time"]),
 }
 
@@ -246,6 +269,13 @@ def test_a_bad_file_gets_one_sentence(tmp_path: Path, name: str, content: bytes,
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_zstd_of_several_frames(tmp_path: Path) -> None:
+    skipped = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"any"
+    rest = zstandard.compress(b"1,2,3\n" * 99_999)
+    path = write(tmp_path, zstandard.compress(HEADER) + skipped + zstandard.compress(b"") + rest)
+    assert rows(path) == [(1, 2, 3)] * 99_999
+
+
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:
     TABLE.write_parquet(tmp_path / "whole.parquet")
     path = write(tmp_path, (tmp_path / "whole.parquet").read_bytes()[:-9], "cut.parquet")
@@ -258,6 +288,13 @@ def test_no_file_and_folders(tmp_path: Path) -> None:
         read(tmp_path / "r.csv")
     with pytest.raises(DataError, match="an empty folder"):
         read(tmp_path)
+    (tmp_path / "year=2024").mkdir()
+    (tmp_path / "year=2025").mkdir()
+    (tmp_path / "_temporary").mkdir()
+    with pytest.raises(DataError, match=r"no table but 2 folders \(year=2024, year=2025\); name the one to"):
+        read(tmp_path)
+    for folder in tmp_path.iterdir():
+        folder.rmdir()
     write(tmp_path, b"x")
     (tmp_path / "r.csv").rename(tmp_path / "notes.md")
     with pytest.raises(DataError, match="a folder without any table"):

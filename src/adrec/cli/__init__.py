@@ -18,6 +18,10 @@ from adrec._version import __version__
 from adrec.cli import data, runs, training
 from adrec.errors import UserError
 
+NO_MEMORY = (
+    "the memory is used up; free some, or give less at once: fewer rows, or a smaller batch_size, max_length or "
+    "hidden_size."
+)
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -54,13 +58,13 @@ def root(
 
 @contextmanager
 def _one_sentence(debug: bool) -> Iterator[None]:
-    """Print a user's error as one sentence and exit with 2."""
+    """Print what a user can mend as one sentence and exit with 2."""
     try:
         yield
-    except UserError as error:
+    except (UserError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        print(f"adrec: error: {error}", file=sys.stderr)
+        print(f"adrec: error: {NO_MEMORY if isinstance(error, MemoryError) else error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nadrec: interrupted.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
 from adrec.errors import ConfigError
-from adrec.files import check_folder, write_json
+from adrec.files import check_apart, check_folder, write_json
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
@@ -71,13 +72,13 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
-    check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
+    quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+    _check_outputs(out, quarantine, overwrite, [*sources, *map(Path, (split or "").partition(":")[2].split(","))])
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
     options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
     options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
-    quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
     dataset = prepare_dataset(
         sources,
         recipe=recipe,
@@ -89,6 +90,15 @@ def prepare(
     write_dataset(dataset, out, overwrite=overwrite)
     for line in preparation(dataset.info, out, quarantine):
         console_for(quiet).print(line)
+
+
+def _check_outputs(out: Path, quarantine: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Raise :class:`UserError` where an output cannot be written or would destroy an input: before any work."""
+    if quarantine.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--quarantine {quarantine} is in --out {out}, which must be empty; choose a place outside.")
+    check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
+    check_apart(out, inputs, "--out")
+    check_apart(quarantine, inputs, "--quarantine")
 
 
 def list_recipes(

@@ -24,7 +24,7 @@ from adrec.cli.options import (
     use_threads,
 )
 from adrec.console import counter, evaluation_notes, evaluation_table
-from adrec.files import write_json
+from adrec.files import check_apart, write_json
 from adrec.tables import check_output, write_table
 
 
@@ -108,6 +108,7 @@ def recommend(
     console = console_for(quiet)
     use_threads(threads)
     check_output(out)
+    check_apart(out, [users, history, allow, block], "--out")
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
         result = workflow.recommend(

@@ -52,6 +52,7 @@ class DatasetInfo:
         guesses: what was guessed of the source, a sentence each.
         time_unit: of the times: ``s``, ``ms``, ``us`` or ``ns`` since 1970, or ``none`` where they only give an order.
         split: the name of what is held out.
+        notes: what else to know of it, a sentence each.
         recipe: the name of the known data set it was read as.
         fingerprint: of items, offsets, times, ids and the split; equal fingerprints are equal data sets.
         files: the size of each file, in bytes.
@@ -72,6 +73,7 @@ class DatasetInfo:
     guesses: Sequence[str]
     time_unit: str
     split: str
+    notes: Sequence[str] = ()
     recipe: str | None = None
     fingerprint: str = ""
     files: Mapping[str, int] = field(default_factory=dict)

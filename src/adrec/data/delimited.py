@@ -87,7 +87,10 @@ def _columns(first: list[str], header: Sequence[str] | None, source: Source) -> 
         return header
     twice = next((name for index, name in enumerate(first) if name and name in first[:index]), None)
     if twice is not None:
-        raise DataError(f"{source.name} has two columns {twice!r} in its header (line 1); rename one.")
+        raise DataError(
+            f"{source.name} has two columns {twice!r} in its header (line 1); rename one, or "
+            "name the columns with --columns where that line is no header."
+        )
     return [name or f"(column {index})" for index, name in enumerate(first, start=1)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from adrec.data.lines import Chunk, shown
+from adrec.data.lines import Chunk, lines_at, shown
 from adrec.data.rows import Malformed, Piece
 
 QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
@@ -74,7 +74,7 @@ def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) 
         hollow = table.select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
         if not hollow.any():
             lines = chunk.content
-            return Piece(table, numbers, texts=lambda rows: _lines_at(lines, rows))
+            return Piece(table, numbers, texts=lambda rows: lines_at(lines, rows))
     return None
 
 
@@ -116,11 +116,6 @@ def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]
     return table.select([dialect.columns[index] for index in wanted])
 
 
-def _lines_at(content: bytes, rows: Sequence[int]) -> list[str]:
-    lines = content.split(b"\n")
-    return [shown(lines[row]) for row in rows]
-
-
 def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
     """Read a chunk without quotes that has lines to be left out."""
     separator = dialect.separator.encode()
@@ -144,10 +139,10 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
     utf8 = _is_utf8(chunk.content)
     records = _Records(dialect, wanted)
     feed = _Feed(lines)
-    start = 0
+    start = hopeless = 0  # a quote that is open where a line before ``hopeless`` begins is known not to close well
     with _fields_of_any_length():
         while start < len(lines):
-            feed.at = start
+            feed.at, feed.end = start, start + 1 if start + 1 < hopeless else len(lines)
             try:
                 for fields in csv.reader(feed, delimiter=dialect.separator, strict=True):
                     number, whole = chunk.first_line + start, b"".join(lines[start : feed.at])
@@ -164,19 +159,20 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
                 records.refuse(
                     chunk.first_line + start, "a quote is not closed, or not where a field ends", lines[start]
                 )
-                start += 1
+                start, hopeless = start + 1, max(hopeless, feed.at)
     return records.piece(), None
 
 
 @dataclass
 class _Feed:
-    """Gives lines to ``csv``, and knows how many it has taken."""
+    """Gives lines to ``csv``, those from ``at`` to ``end``, and knows how many it has taken."""
 
     lines: list[bytes]
     at: int = 0
+    end: int = 0
 
     def __iter__(self) -> Iterator[str]:
-        while self.at < len(self.lines):
+        while self.at < self.end:
             self.at += 1
             yield self.lines[self.at - 1].decode(errors="surrogateescape")
 

@@ -1,7 +1,8 @@
 """JSON lines in (and lines of Python literals, which some old collections are): an object a line, read in chunks.
 
-Values become texts, as in a CSV file: whole numbers without a point, others as JSON writes them. Polars reads a
-chunk; where it has a line that is none, the lines are read one by one.
+Values become texts, as in a CSV file: whole numbers without a point, others as JSON writes them; of a key that is
+repeated, the first counts. Polars reads a chunk; where it has a line that is none, the lines are looked at one by one,
+and Polars reads the good ones.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from adrec.data.lines import BOM, Chunk, chunks, shown
+from adrec.data.lines import BOM, Chunk, chunks, lines_at, shown
 from adrec.data.rows import Malformed, Opened, Piece
 from adrec.data.source import Source
 from adrec.errors import DataError
@@ -27,8 +28,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """An object inside an object: all that is written there, a key that is repeated too."""
+
+
 def _json(line: str) -> Any:
-    return json.loads(line, parse_constant=_refuse_constant)
+    """Return what a line holds; of values with one key the first counts, as for Polars."""
+    value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_Pairs)
+    return dict(reversed(value)) if isinstance(value, _Pairs) else value
 
 
 KINDS: Mapping[str, Read] = {"jsonl": _json, "python-lines": ast.literal_eval}
@@ -72,7 +79,7 @@ def _piece(chunk: Chunk, kind: str, wanted: Sequence[str]) -> Piece:
         return Piece(_frame({name: [] for name in wanted}), np.empty(0, dtype=np.int64), [long])
     if kind == "jsonl" and (table := _whole(chunk, wanted)) is not None:
         numbers = np.arange(chunk.first_line, chunk.first_line + table.height)
-        return Piece(table, numbers, texts=lambda rows: _lines_at(chunk, rows))
+        return Piece(table, numbers, texts=lambda rows: lines_at(chunk.content, rows))
     return _line_by_line(chunk, kind, wanted)
 
 
@@ -80,47 +87,62 @@ def _frame(columns: Mapping[str, list[str | None]]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def _lines_at(chunk: Chunk, rows: Sequence[int]) -> list[str]:
-    lines = chunk.content.split(b"\n")
-    return [shown(lines[row]) for row in rows]
+def _parsed(content: bytes, wanted: Sequence[str]) -> pl.DataFrame | None:
+    """Return the values of lines of JSON as texts, None where Polars cannot read one."""
+    try:
+        return pl.read_ndjson(content, schema=dict.fromkeys(wanted, pl.String))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
 
 
 def _whole(chunk: Chunk, wanted: Sequence[str]) -> pl.DataFrame | None:
     """Return the table of a chunk, or None where some line needs to be looked at."""
     if b"\\ud" in chunk.content or b"\\uD" in chunk.content:
         return None  # half a character is no text, and Polars does not say so
-    try:
-        table = pl.read_ndjson(chunk.content, schema=dict.fromkeys(wanted, pl.String))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    table = _parsed(chunk.content, wanted)
+    if table is None or table.height != chunk.content.count(b"\n"):
         return None
     hollow = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
-    blank = table.height != chunk.content.count(b"\n")
-    return None if blank or hollow.any() else table
+    return None if hollow.any() else table
 
 
 def _line_by_line(chunk: Chunk, kind: str, wanted: Sequence[str]) -> Piece:
-    columns: dict[str, list[str | None]] = {name: [] for name in wanted}
-    numbers: list[int] = []
-    malformed: list[Malformed] = []
     lines = chunk.content.split(b"\n")[:-1]
-    for at, line in enumerate(lines):
-        if not line.strip():
-            continue
-        value = _read(line, KINDS[kind])
-        texts = [_text(value.get(name)) for name in wanted] if isinstance(value, dict) else None
-        if texts is None or not all(text is None or _is_text(text) for text in texts):
-            malformed.append(Malformed(chunk.first_line + at, f"the line is no {_what(kind)}", shown(line)))
-            continue
-        numbers.append(chunk.first_line + at)
-        for name, text in zip(wanted, texts, strict=True):
-            columns[name].append(text)
-    kept = [number - chunk.first_line for number in numbers]
+    filled = [at for at, line in enumerate(lines) if line.strip()]
+    good = {at: values for at in filled if (values := _values(lines[at], kind, wanted)) is not None}
+    if kind == "jsonl":  # what a line is worth must not depend on its neighbours, so Polars reads these values too
+        table, kept = _table(lines, list(good), wanted)
+    else:
+        kept = list(good)
+        table = _frame({name: [_text(values[name]) for values in good.values()] for name in wanted})
+    said = f"the line is no {_what(kind)}"
+    unread = sorted(set(filled) - set(kept))
     return Piece(
-        _frame(columns),
-        np.array(numbers, dtype=np.int64),
-        malformed,
+        table,
+        np.array(kept, dtype=np.int64) + chunk.first_line,
+        [Malformed(chunk.first_line + at, said, shown(lines[at])) for at in unread],
         texts=lambda rows: [shown(lines[kept[row]]) for row in rows],
     )
+
+
+def _values(line: bytes, kind: str, wanted: Sequence[str]) -> dict[str, Any] | None:
+    """Return the values that are wanted of the object in a line, None where there is none or they are no texts."""
+    read = _read(line, KINDS[kind])
+    values = {name: read.get(name) for name in wanted} if isinstance(read, dict) else None
+    return values if values is not None and all(_is_text(value) for value in values.values()) else None
+
+
+def _table(lines: Sequence[bytes], at: list[int], wanted: Sequence[str]) -> tuple[pl.DataFrame, list[int]]:
+    """Return the table of the lines of JSON at the indices ``at``, and which of them it has: those Polars can read."""
+    table = _parsed(b"".join(lines[each] + b"\n" for each in at), wanted) if at else None
+    if table is not None and table.height == len(at):
+        return table, at
+    if len(at) <= 1:
+        return _frame({name: [] for name in wanted}), []
+    (first, in_first), (last, in_last) = (
+        _table(lines, half, wanted) for half in (at[: len(at) // 2], at[len(at) // 2 :])
+    )
+    return pl.concat([first, last]), [*in_first, *in_last]
 
 
 def _text(value: Any) -> str | None:
@@ -135,10 +157,10 @@ def _text(value: Any) -> str | None:
         return str(value)
 
 
-def _is_text(text: str) -> bool:
-    """Return whether a text has whole characters alone, as UTF-8 needs."""
+def _is_text(value: Any) -> bool:
+    """Return whether a value has whole characters alone, as UTF-8 needs."""
     try:
-        text.encode()
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from adrec.data.source import Source
 
@@ -51,3 +53,9 @@ def chunks(source: Source) -> Iterator[Chunk]:
 def shown(line: bytes) -> str:
     """Return a line as text; bytes that are no UTF-8 are written ``\\xff``."""
     return line.decode(errors="backslashreplace").rstrip("\r\n")
+
+
+def lines_at(content: bytes, rows: Sequence[int]) -> list[str]:
+    """Return the lines at the indices ``rows`` as texts; the others are not made."""
+    ends = np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == ord("\n"))
+    return [shown(content[ends[row - 1] + 1 if row else 0 : ends[row]]) for row in rows]

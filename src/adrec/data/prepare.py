@@ -15,9 +15,10 @@ from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import Ledger, to_dicts
-from adrec.data.split import resolved
+from adrec.data.split import known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.errors import DataError
+from adrec.words import counted
 
 
 def prepare(
@@ -106,7 +107,21 @@ def _build(
         info=info,
     )
     split, held_out = resolved(options.split, dataset)
-    return replace(dataset, info=replace(info, split=split), held_out=held_out).with_fingerprint()
+    dataset = replace(dataset, info=replace(info, split=split), held_out=held_out)
+    notes = _notes(dataset, 0 if vocabulary is None else len(vocabulary.catalogue))
+    return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
+
+
+def _notes(dataset: Dataset, num_older: int) -> tuple[str, ...]:
+    """Return what is to be told of the first ``num_older`` items, which are of an older vocabulary."""
+    untrained = known_untrained(dataset, num_older) if num_older else 0
+    if not untrained:
+        return ()
+    have, count = ("has", "counts") if untrained == 1 else ("have", "count")
+    return (
+        f"{counted(untrained, 'item')} of the older vocabulary {have} no interaction in the training part, and {count} "
+        "as known all the same",
+    )
 
 
 def _name(interactions: Interactions) -> str:

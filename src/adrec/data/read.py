@@ -21,6 +21,7 @@ from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
 from adrec.errors import DataError, did_you_mean
+from adrec.files import check_apart
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
@@ -92,18 +93,19 @@ def read_interactions(source: Any, options: Preparation | None = None, ledger: L
     options = options or Preparation()
     ledger = ledger if ledger is not None else Ledger(strict=True)
     reading = _Reading(options, ledger)
-    for opened in _open(source, options):
+    for opened in _open(source, options, ledger):
         reading.take(opened)
     ledger.check()
     return reading.interactions()
 
 
-def _open(source: Any, options: Preparation) -> Iterator[Opened]:
+def _open(source: Any, options: Preparation, ledger: Ledger) -> Iterator[Opened]:
     """Yield each file that ``source`` names, or the table that it is."""
     if isinstance(source, str | Path):
         source = [source]
     if isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source):
         files, notes = expand([Path(each) for each in source])
+        check_apart(ledger.quarantine, files, "quarantine file")
         for at, path in enumerate(files):
             yield open_file(path, options, notes if at == 0 else ())
     else:
@@ -268,7 +270,9 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
             f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
             "such as user_id, item_id, timestamp, or name them with --columns."
         )
-    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, columns))), "")
+    others = {usual_column(columns, other) for other in USUAL_NAMES}
+    free = [column for column in columns if column not in others]
+    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, free))), "")
     raise DataError(
         f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
         f"{USUAL_NAMES[role][0]}, or say which it is ({role}=, or --{role} of adrec prepare)."

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Any, Literal
 
 from adrec.errors import DataError
-from adrec.files import atomic_file
+from adrec.files import atomic_file, discard
 from adrec.words import counted
 
 Kind = Literal["rejected", "left out"]
@@ -95,7 +95,7 @@ class Ledger:
         max_rejected: the share of the rows read that may be rejected.
         strict: fail at the first.
         quarantine: a file that every rejected row is written to, a JSON object a line; it stays where preparing
-            fails, and is not made where there is no such row.
+            fails; where there is no such row none is made, and an earlier one is removed.
     """
 
     max_rejected: float = 0.0
@@ -115,6 +115,8 @@ class Ledger:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        elif kind is None and self.quarantine is not None:
+            discard(self.quarantine)  # of an earlier run: it would seem to be of this one
         self._open.close()
 
     @property

@@ -46,9 +46,11 @@ class Piece:
 
     def text(self, indices: Sequence[int]) -> list[str]:
         """Return what stands in the source for the rows at ``indices``."""
+        if not indices:
+            return []
         if self.texts is not None:
             return self.texts(indices)
-        return self.columns[list(indices)].write_ndjson().splitlines() if indices else []
+        return self.columns[list(indices)].write_ndjson().splitlines()
 
 
 @dataclass(frozen=True)

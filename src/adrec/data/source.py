@@ -16,12 +16,20 @@ from typing import IO, BinaryIO, cast
 import zstandard
 
 from adrec.errors import DataError
+from adrec.words import counted
 
 STDIN = Path("-")
 COMPRESSION = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+UNREAD = {
+    b"PK\x03\x04": "a zip archive or a workbook",
+    **{b"BZh%d1AY&SY" % level: "packed with bzip2" for level in range(1, 10)},
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+}
 COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
 SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 HEAD_BYTES = 1 << 16
+ZSTD_FEED = 256  # packed bytes at a time; the most that can come of them is some 8 MiB
 
 
 class _Hashing(io.RawIOBase):
@@ -38,6 +46,38 @@ class _Hashing(io.RawIOBase):
         buffer[: len(content)] = content
         self.hasher.update(content)
         return len(content)
+
+
+class _Zstd(io.RawIOBase):
+    """Unpacks zstd, frame after frame; zstandard's own reader takes a frame that is cut short for a whole one."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.packed, self.unpacked = stream, b"", b""
+        self.frame: zstandard.ZstdDecompressionObj | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self.unpacked and self._take():
+            pass
+        content, self.unpacked = self.unpacked[: len(buffer)], self.unpacked[len(buffer) :]
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _take(self) -> bool:
+        """Unpack some more; return whether there was any. Raises EOFError in the middle of a frame."""
+        self.packed = self.packed or self.stream.read(ZSTD_FEED)
+        if not self.packed:
+            if self.frame is not None:
+                raise EOFError
+            return False
+        self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+        self.unpacked = self.frame.decompress(self.packed)
+        self.packed = self.frame.unused_data
+        if self.frame.eof:
+            self.frame = None
+        return True
 
 
 @dataclass
@@ -64,6 +104,8 @@ class Source:
     def open(cls, path: Path) -> Source:
         """Open a file, or standard input for ``-``. Raises :class:`DataError` where it cannot be read or is empty."""
         source = cls(path, "standard input" if path == STDIN else str(path))
+        if path == STDIN and sys.stdin is None:
+            raise DataError("standard input is closed; pipe a table into it, or name a file.")
         with source.unharmed():
             try:
                 raw = sys.stdin.buffer if path == STDIN else path.open("rb")
@@ -79,11 +121,17 @@ class Source:
             if source.compression == "gzip":
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
             elif source.compression == "zstd":
-                stream = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
+                stream = io.BufferedReader(_Zstd(buffered), HEAD_BYTES)
             source.head = _read_up_to(stream, HEAD_BYTES)
             source._stream = stream
         if not source.head:
             raise DataError(f"{source.name} is compressed, and empty; give a table of interactions.")
+        unread = next((what for start, what in UNREAD.items() if source.head.startswith(start)), None)
+        if unread is not None:
+            raise DataError(
+                f"{source.name} is not text but binary, {unread}; unpack it, or give CSV, TSV, JSON lines or Parquet "
+                "(gzip and zstd are read as they are)."
+            )
         return source
 
     @property
@@ -147,9 +195,17 @@ def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if path == STDIN or not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.is_file() and each.name[0] not in "._")
+        visible = sorted(each for each in path.iterdir() if each.name[0] not in "._")
+        inside = [each for each in visible if each.is_file()]
         shards = [each for each in inside if _is_shard(each)]
         if not shards:
+            folders = [each.name for each in visible if each.is_dir()]
+            if folders:
+                some = ", ".join(folders[:3]) + (", .." if len(folders) > 3 else "")
+                raise DataError(
+                    f"{path} has no table but {counted(len(folders), 'folder')} ({some}); name the one to "
+                    "read, or several: folders in folders are not looked into."
+                )
             empty = "an empty folder" if not inside else "a folder without any table"
             raise DataError(
                 f"{path} is {empty}; shards end in one of {', '.join(SHARD_ENDINGS)}, also with .gz or .zst."

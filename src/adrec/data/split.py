@@ -12,7 +12,7 @@
 ``MOMENT`` is an ISO date or time, a number in the data's unit, or a share of all interactions such as ``0.9``. Two,
 with a comma, say from when on interactions validate and test; of one, the last tenth of the interactions before it
 validates. Training ends where validation begins, for everybody: no later interaction is learned from, nor any item that
-appears later (a model does not know it; it ranks last).
+appears later (a model does not know it; it ranks last), unless an older vocabulary numbers it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adrec.data.moments import ticks, two_moments
 from adrec.data.spans import Int64s
@@ -207,11 +208,27 @@ def _last_of_each(targets: Targets) -> Targets:
     return Targets(targets.users[last], targets.positions[last])
 
 
+def _trained_items(dataset: Dataset, train_ends: Int64s) -> NDArray[np.int32]:
+    """Return the item number of each interaction in training."""
+    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    trained: NDArray[np.int32] = dataset.items[np.arange(dataset.num_interactions) < train_ends[users]]
+    return trained
+
+
 def _known_items(dataset: Dataset, train_ends: Int64s) -> int:
     """Return the largest item number in training: items are numbered as they appear in time."""
-    users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
-    trained = np.arange(dataset.num_interactions) < train_ends[users]
-    return int(dataset.items[trained].max(initial=0))
+    return int(_trained_items(dataset, train_ends).max(initial=0))
+
+
+def known_untrained(dataset: Dataset, first: int) -> int:
+    """Return how many of the ``first`` item numbers training knows without an interaction of theirs.
+
+    There are such numbers where an older vocabulary gave them: these stand before what appears in the data.
+    """
+    split = make_split(dataset)
+    known = min(first, split.num_items)
+    trained = np.unique(_trained_items(dataset, split.train_ends))
+    return known - int((trained <= known).sum())
 
 
 def _shares(text: str) -> str:

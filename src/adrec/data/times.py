@@ -22,7 +22,11 @@ UNIT_NAMES: Mapping[TimeUnit, str] = {
     "ns": "nanoseconds",
     "none": "numbers that only give an order",
 }
-SAID = "the time cannot be read"
+SAID = "the time cannot be read (--time-format says how written times are to be read)"
+ISO_FORMS = (
+    *("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M%#z"),
+    *("%Y%m%d %H%M%S%.f", "%Y%m%d %H%M%S%.f%#z", "%Y%m%d %H%M", "%Y%m%d %H%M%#z"),
+)  # the usual ones first; %#z is +02:00, +0200 or +02
 
 
 @dataclass
@@ -159,13 +163,13 @@ class Times:
 
 def iso(texts: pl.Series) -> tuple[bool, pl.Series]:
     """Return whether some have no zone, and microseconds since 1970 of ISO dates and times, null where it is none."""
-    text = texts.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ").str.replace(r"[Zz]$| UTC$", "+00:00")
-    naive = [
-        text.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
-        for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
-    ]
-    naive.append(text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).cast(pl.Int64))
-    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False).cast(pl.Int64)
-    without_zone: pl.Series = pl.select(pl.coalesce(*naive)).to_series()
-    moments: pl.Series = pl.select(pl.coalesce(zoned, without_zone)).to_series()
-    return bool((zoned.is_null() & without_zone.is_not_null()).any()), moments
+    text = texts.str.strip_chars().str.replace(r"^(\d{4}-?\d\d-?\d\d)[Tt]", "${1} ")
+    text = text.str.replace(r"[Zz]$| UTC$", "+00:00").str.replace(r",(\d)", ".${1}")
+    naive, moments = False, pl.Series(texts.name, [None], dtype=pl.Int64).new_from_index(0, len(texts))
+    for form in ISO_FORMS:
+        if moments.null_count() == texts.null_count():
+            break
+        found = text.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
+        naive = naive or (not form.endswith("z") and found.count() > 0)
+        moments = pl.select(pl.coalesce(moments, found)).to_series()
+    return naive, moments
