@@ -57,6 +57,12 @@ def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
 
 
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return each device that is here."""
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def interactions() -> pl.DataFrame:
     """Return the table of :func:`cyclic_table`."""

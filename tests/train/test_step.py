@@ -30,15 +30,22 @@ def random_batch(num_users: int, seed: int) -> PackedBatch:
 
 
 def computed(
-    step: Step, config: ModelConfig, batch: PackedBatch, max_tokens: int | None = None, dropout: int | None = None
+    step: Step,
+    config: ModelConfig,
+    batch: PackedBatch,
+    device: torch.device,
+    max_tokens: int | None = None,
+    dropout: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the losses and the gradients of fresh weights, the same for every call with the same ``config``."""
     model = make_network("adrec" if step.loss == "ce+mse" else "sasrec", config, NUM_ITEMS)
     model.initialize(torch.Generator().manual_seed(3))
-    draws = model.draw(batch, torch.Generator().manual_seed(4)) if isinstance(model, ADRecNetwork) else None
-    rng = None if dropout is None else torch.Generator().manual_seed(dropout)
+    model, batch = model.to(device), batch.to(device)
+    draws = model.draw(batch, torch.Generator(device).manual_seed(4)) if isinstance(model, ADRecNetwork) else None
+    rng = None if dropout is None else torch.Generator(device).manual_seed(dropout)
     losses = step.gradients(model, batch, draws, rng, max_tokens)
-    return dict(losses), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: loss.cpu() for name, loss in losses.items()}, gradients
 
 
 @pytest.mark.parametrize(
@@ -57,10 +64,12 @@ def computed(
     ids=str,
 )
 @pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
-def test_the_parts_of_a_batch_add_up_to_it(changes: dict[str, Any], how: dict[str, Any], max_tokens: int) -> None:
+def test_the_parts_of_a_batch_add_up_to_it(
+    changes: dict[str, Any], how: dict[str, Any], max_tokens: int, device: torch.device
+) -> None:
     config, step, batch = replace(CONFIG, **changes), replace(STEP, **how), random_batch(30, seed=1)
-    losses, gradients = computed(step, config, batch)
-    in_parts, gradients_of_parts = computed(step, config, batch, max_tokens)
+    losses, gradients = computed(step, config, batch, device)
+    in_parts, gradients_of_parts = computed(step, config, batch, device, max_tokens)
     assert losses.keys() == in_parts.keys()
     for name, loss in losses.items():
         torch.testing.assert_close(in_parts[name], loss, atol=1e-6, rtol=1e-5)
@@ -69,11 +78,11 @@ def test_the_parts_of_a_batch_add_up_to_it(changes: dict[str, Any], how: dict[st
         torch.testing.assert_close(gradients_of_parts[name], gradient, atol=2e-6, rtol=1e-4)
 
 
-def test_parts_draw_their_own_dropout() -> None:
+def test_parts_draw_their_own_dropout(device: torch.device) -> None:
     batch = random_batch(30, seed=1)
-    _, whole = computed(STEP, CONFIG, batch, None, dropout=5)
-    _, again = computed(STEP, CONFIG, batch, 10_000, dropout=5)
-    _, parts = computed(STEP, CONFIG, batch, 60, dropout=5)
+    _, whole = computed(STEP, CONFIG, batch, device, None, dropout=5)
+    _, again = computed(STEP, CONFIG, batch, device, 10_000, dropout=5)
+    _, parts = computed(STEP, CONFIG, batch, device, 60, dropout=5)
     name = "item_embedding.weight"
     assert torch.equal(whole[name], again[name])
     assert not torch.allclose(whole[name], parts[name], rtol=1e-2)
@@ -106,11 +115,11 @@ def test_parts_hold_every_user_once_and_keep_to_their_budget(lengths: list[int],
 
 
 @pytest.mark.parametrize("loss", ["ce", "ce+mse"])
-def test_half_precision_is_near(loss: Any) -> None:
+def test_half_precision_is_near(loss: Any, device: torch.device) -> None:
     """bfloat16 has 8 bits: a relative error of 2^-9 an operation, some per cent after a few layers."""
     step, batch = replace(STEP, loss=loss), random_batch(60, seed=2)
-    losses, gradients = computed(step, CONFIG, batch)
-    low_losses, low_gradients = computed(replace(step, precision="bfloat16"), CONFIG, batch)
+    losses, gradients = computed(step, CONFIG, batch, device)
+    low_losses, low_gradients = computed(replace(step, precision="bfloat16"), CONFIG, batch, device)
     for name, value in losses.items():
         assert low_losses[name].dtype == torch.float32
         torch.testing.assert_close(low_losses[name], value, atol=0, rtol=0.01)
