@@ -259,11 +259,16 @@ def test_no_input_is_overwritten(tmp_path: Path) -> None:
     assert "choose a place outside" in refused("prepare", "r.csv", "--out", "o", "--quarantine", "o/q", cwd=tmp_path)
     assert path.read_text() == before
     assert adrec("prepare", "r.csv", "--out", "o", "--max-rejected", "0.5", cwd=tmp_path).returncode == 0
+    (tmp_path / "here").mkdir()
+    here = adrec("prepare", "../r.csv", "--out", ".", "--max-rejected", "0.5", cwd=tmp_path / "here")
+    assert here.returncode == 0, here.stderr
     path.rename(tmp_path / "o" / "r.csv")
     again = refused("prepare", "o/r.csv", "--out", "o", "--max-rejected", "0.5", "--overwrite", cwd=tmp_path)
     assert again == "o/r.csv, which is read, is in o, which is replaced; choose another --out."
     assert (tmp_path / "o" / "r.csv").read_text() == before
-    assert {each.name for each in tmp_path.iterdir()} == {"o", "o.rejected.jsonl", "users.csv"}
+    assert {each.name for each in tmp_path.iterdir()} == {
+        *("o", "o.rejected.jsonl", "here", "here.rejected.jsonl", "users.csv")
+    }
 
 
 def test_ids_of_a_megabyte(tmp_path: Path) -> None:

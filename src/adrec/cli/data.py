@@ -73,7 +73,8 @@ def prepare(
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
     quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
-    _check_outputs(out, quarantine, overwrite, [*sources, *map(Path, (split or "").partition(":")[2].split(","))])
+    lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
+    _check_outputs(out, quarantine, overwrite, [*sources, *lists])
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
     options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
@@ -87,8 +88,9 @@ def prepare(
         name=name,
         **{option: value for option, value in options.items() if value is not None},
     )
+    said = list(preparation(dataset.info, out, quarantine))  # now: --out may replace the folder we are in
     write_dataset(dataset, out, overwrite=overwrite)
-    for line in preparation(dataset.info, out, quarantine):
+    for line in said:
         console_for(quiet).print(line)
 
 
