@@ -25,7 +25,7 @@ GROUPS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"),
     "drawing dropout and noise": ("aten::random_", "aten::ge", "aten::normal_", "aten::randint", "aten::bernoulli_"),
     "softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
-    "GELU": ("aten::gelu", "aten::gelu_backward"),
+    "sigmoid of GELU": ("aten::sigmoid_", "aten::addcmul_", "aten::gelu", "aten::gelu_backward"),
     "layer norm": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
     "gathers and copies": (
         *("aten::index_select", "aten::copy_", "aten::index", "aten::cat", "aten::_index_put_impl_", "aten::gather"),
