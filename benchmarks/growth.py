@@ -93,7 +93,10 @@ def series(largest: int, length: int) -> dict[str, tuple[str, list[Point]]]:
         "catalogue, training": ("items", [Point(users=64, items=each, length=length) for each in many]),
         "catalogue, inference": ("items", [Point(train=False, items=each, length=length) for each in many]),
         "tokens of a step, training": ("users", [Point(users=each, length=length) for each in (64, 128, 256, 512)]),
-        "users, training": ("users", [Point(users=each, length=length, items=1000) for each in powers(1e3, 1e5, 2)]),
+        "users, training": (
+            "users",
+            [Point(users=each, length=length, items=1000) for each in powers(1e3, max(largest / 10, 1e4), 2)],
+        ),
         "users, inference": ("users", [Point(train=False, users=each, length=length, items=1000) for each in many]),
         "history, training": ("length", [Point(users=64, length=each, max_length=each) for each in lengths]),
         "history, inference": ("length", [Point(False, 64, each, max_length=each) for each in lengths]),

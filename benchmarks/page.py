@@ -30,6 +30,7 @@ page was written by `python -m benchmarks.page` from the results in [results](re
 The restatement (`benchmarks/padded.py`) pads every history to 50, goes backward once for each loss and holds all logits
 of a batch; a test holds it to the same outputs, losses and gradients as our network. Both ways are measured in one
 process, in turn; the median of the ratios counts. Memory is that of a process which does nothing else.
+The runs whose denoising steps are compared were trained for a few epochs only: that table compares steps, not models.
 """
 
 
