@@ -28,7 +28,7 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[s
 def adrec(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``adrec`` with the arguments to its end."""
     process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

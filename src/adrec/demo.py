@@ -31,14 +31,13 @@ from adrec.workflow import train_dataset
 CHANGES: dict[str, Any] = {
     "batch_size": 64,
     "hidden_size": 64,
-    "pretrain.epochs": 100,
-    "finetune.epochs": 100,
+    "pretrain.epochs": 80,
+    "finetune.epochs": 50,
     "pretrain.first_evaluation": 2,
     "pretrain.evaluate_every": 2,
     "finetune.evaluate_every": 2,
     # As many epochs as the published patience: at first, stage 1 rests for some at the level of the most popular items.
     "pretrain.patience": 10,
-    "finetune.patience": 10,
 }
 MIN_ITEM = 5
 SHOWN_METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
