@@ -166,8 +166,8 @@ class Attention(nn.Module):
         ``x`` [B, D] and the result have the users in the order of the buckets.
         """
         qkv = self.query_key_value(x).view(len(x), 3, self.num_heads, -1)  # [B, 3, H, d]
-        own = qkv[:, 1:].transpose(0, 1).reshape(2, -1, qkv.shape[-1])  # [2, B H, d]
-        cache.flat.index_copy_(1, plan.steps, own)
+        for part, own in zip(cache.flat, qkv.unbind(1)[1:], strict=True):
+            part.index_copy_(0, plan.steps, own.reshape(-1, own.shape[-1]))
         queries = qkv[:, 0, :, None].split([bucket.shape[0] for bucket in plan.buckets])  # each [b, H, 1, d]
         mixed = [
             F.scaled_dot_product_attention(q, keys, values, bucket.seen)

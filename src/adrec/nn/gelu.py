@@ -16,12 +16,17 @@ LINEAR = 2 * math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * LINEAR
 
 
+def sigmoid_gate(x: Tensor) -> Tensor:
+    """Return ``sigmoid(LINEAR x + CUBIC x^3)``, in one piece of memory."""
+    return torch.mul(x, x).mul_(CUBIC).add_(LINEAR).mul_(x).sigmoid_()
+
+
 class SigmoidGelu(torch.autograd.Function):
     """``x sigmoid(LINEAR x + CUBIC x^3)`` in few passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
-        gate = torch.mul(x, x).mul_(CUBIC).add_(LINEAR).mul_(x).sigmoid_()
+        gate = sigmoid_gate(x)
         ctx.save_for_backward(x, gate)
         return x * gate
 
@@ -36,5 +41,7 @@ class SigmoidGelu(torch.autograd.Function):
 def gelu(x: Tensor) -> Tensor:
     """Return the tanh form of GELU of ``x``."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        return SigmoidGelu.apply(x)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled():
+            return SigmoidGelu.apply(x)  # type: ignore[no-untyped-call]
+        return sigmoid_gate(x).mul_(x)
     return F.gelu(x, approximate="tanh")
