@@ -52,7 +52,7 @@ def measure(point: Point) -> float:
     ends = np.arange(1, point.users + 1) * each
     timesteps = max(point.steps, 32)
     config = preset("published", {"max_length": point.max_length, "num_train_timesteps": timesteps})
-    network = make_network("adrec", config.model, point.items)
+    network = make_network(ADRecNetwork, config.model, point.items)
     assert isinstance(network, ADRecNetwork)
     network.initialize(torch.Generator().manual_seed(1))
     if point.train:

@@ -62,7 +62,7 @@ def main(
     torch.set_num_threads(threads)
     dataset = open_data(data)
     parent = trainer(dataset)
-    network = make_network("adrec", parent.config.model, dataset.num_items)
+    network = make_network(ADRecNetwork, parent.config.model, dataset.num_items)
     assert isinstance(network, ADRecNetwork)
     network.initialize(torch.Generator().manual_seed(1))
     all_histories, all_items = held_out(dataset, parent.split.test)

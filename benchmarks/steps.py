@@ -16,6 +16,7 @@ import typer
 
 from adrec.errors import UserError
 from adrec.evaluate.protocol import evaluate
+from adrec.models import NetworkModel
 from adrec.nn.networks import ADRecNetwork
 from adrec.recommend import NetworkScorer
 from adrec.train.run import Run
@@ -28,7 +29,8 @@ COSTS_NOTHING = 0.001  # of the metric
 def curve(path: Path) -> list[dict[str, Any]]:
     """Return a row for each of 1, 2, 4 .. T steps."""
     trained = Run.open(path)
-    network, dataset = trained.network(), trained.dataset()
+    model, dataset = trained.model(), trained.dataset()
+    network = model.network if isinstance(model, NetworkModel) else None
     if not isinstance(network, ADRecNetwork):
         raise UserError(f"{path} has no diffusion to take steps of; name a run of all three stages.")
     longest, rows = trained.config.model.num_train_timesteps, []

@@ -43,7 +43,7 @@ class Steps:
     def __init__(self, way: str, dataset: Dataset, made: list[PackedBatch]) -> None:
         parent = trainer(dataset)
         self.way, self.config, stage = way, parent.config, parent.config.finetune
-        network = make_network("adrec", self.config.model, dataset.num_items)
+        network = make_network(ADRecNetwork, self.config.model, dataset.num_items)
         assert isinstance(network, ADRecNetwork)
         self.network, self.rng = network, torch.Generator().manual_seed(1)
         network.initialize(self.rng)

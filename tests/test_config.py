@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from adrec.config import PRESETS, Config, keys, parse_changes, preset
+from adrec.config import PRESETS, Config, preset
 from adrec.errors import ConfigError
+from adrec.settings import parse_changes
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -38,7 +39,7 @@ def test_short_and_full_keys() -> None:
     assert preset(changes={"finetune.epochs": 3}).finetune.epochs == 3
 
 
-@pytest.mark.parametrize("key", keys())
+@pytest.mark.parametrize("key", Config.keys())
 def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
     value: object = preset().to_dict()
     for part in key.split("."):

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from adrec.data.dataset import open_dataset
 from adrec.data.split import make_split
+from adrec.models import NetworkModel
 from adrec.train.run import Run
 from command import adrec, refused
 
@@ -88,7 +89,10 @@ def test_weights_become_a_run(tmp_path: Path, prefix: str, changes: dict[str, An
     done = adrec(*("import-published", "model.pth", "--trust", "--data", "data", "--out", "run", *heads), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "run")
-    network = run.network()
+    model = run.model()
+    assert isinstance(model, NetworkModel)
+    network = model.network
+    assert network is not None
     assert torch.equal(network.item_embedding.weight, state["item_embedding.weight"])
     assert run.config.model.num_inference_steps == 32
     assert run.config.model.decoder == ("mlp" if "mlp" in prefix else "attention")

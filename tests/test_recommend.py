@@ -216,7 +216,9 @@ class TestEvaluate:
             "c": 0,
             "d": 0,
         }
-        result = evaluate(Popularity(counts), data, split, "test", cutoffs=(2, 4), filter_seen=False)
+        popular = Popularity()
+        popular.fit(data, split)
+        result = evaluate(popular, data, split, "test", cutoffs=(2, 4), filter_seen=False)
         # Users 1 and 2 are tested on d and c, which tie with each other behind a and b: rank 4 of 4.
         assert result.ranks["rank"].to_list() == [4, 4]
         assert result.metrics["hr@2"].mean == 0
@@ -227,4 +229,6 @@ class TestEvaluate:
     def test_sequences_too_short_to_split_are_said(self) -> None:
         data = prepare(pl.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "time": [1, 2, 3]}))
         with pytest.raises(DataError, match="no test users"):
-            evaluate(Popularity(np.ones(3, dtype=np.int64)), data, leave_one_out(data))
+            popular = Popularity()
+            popular.fit(data, leave_one_out(data))
+            evaluate(popular, data, leave_one_out(data))

@@ -16,13 +16,14 @@ from rich.markup import escape
 from adrec.baselines.popularity import Popularity
 from adrec.config import preset
 from adrec.console import comparison_table
+from adrec.contract import Model
 from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.errors import UserError
-from adrec.evaluate.protocol import evaluate, training_popularity
+from adrec.evaluate.protocol import evaluate
 from adrec.files import write_json
-from adrec.recommend import NetworkScorer, Scorer
+from adrec.models import ADRecModel
 from adrec.recommender import Recommender
 from adrec.train.cost import duration
 from adrec.workflow import train_dataset
@@ -91,13 +92,14 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
         "The last film of each person tests, the one before validates."
     )
     console.rule("[bold]2. Three stages: pre-train, align, fine-tune")
-    run = train_dataset(out / "data", out / "run", preset("default", CHANGES), "leave-one-out", seed, console)
+    model = ADRecModel(preset("default", CHANGES))
+    run = train_dataset(out / "data", out / "run", model, "leave-one-out", seed, console)
 
     console.rule("[bold]3. The next film, among the whole catalogue")
     split = leave_one_out(dataset)
-    scorer = NetworkScorer(run.network(), seed)
-    popularity = Popularity(training_popularity(dataset, split))
-    rivals: dict[str, Scorer] = {"ADRec": scorer, "most popular": popularity}
+    trained, popularity = run.model(), Popularity()
+    popularity.fit(dataset, split)
+    rivals: dict[str, Model] = {"ADRec": trained, "most popular": popularity}
     results = {
         name: evaluate(each, dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in rivals.items()
     }
@@ -105,7 +107,7 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
     console.print(
         f"{len(split.test.users)} test users; films already rated are left out; in brackets the 95 % interval."
     )
-    _show_person(Recommender(scorer, dataset), films, console)
+    _show_person(Recommender(trained, dataset), films, console)
     console.rule("[bold]5. Next")
     _show_commands(out, dataset.users.ids[0], console)
     console.print(f"\nThe demo took {duration(time.perf_counter() - began)}; everything is in {out}/.")

@@ -17,14 +17,15 @@ import polars as pl
 import torch
 from safetensors.torch import load_file
 
-from adrec.config import DEFAULT_SEED, Config, preset
+from adrec.config import Config, preset
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.prepare import prepare
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.errors import ConfigError, DataError, RunError
 from adrec.files import sha256
-from adrec.nn.networks import make_network
+from adrec.models import ADRecModel
 from adrec.nn.published import from_published
+from adrec.settings import DEFAULT_SEED
 from adrec.train.run import Run, RunInfo, environment
 
 
@@ -91,9 +92,9 @@ def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]
             "imported from the dataset.pkl that it was trained on."
         )
     kind, config = _told_by(weights, published, changes)
-    network = make_network(kind, config.model, num_items)
+    model = ADRecModel(config)
     try:
-        network.load_state_dict(weights)
+        model.restore(weights, num_items, kind=kind, seed=DEFAULT_SEED)
     except RuntimeError as error:
         raise RunError(f"{path} does not fit the configuration; say what is different with --set.") from error
     info = RunInfo(
@@ -109,7 +110,7 @@ def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]
         threads=torch.get_num_threads(),
         environment=environment(),
     )
-    return Run.create(out, config, info).finish(network, ())
+    return Run.create(out, model, info).finish(model, ())
 
 
 def _told_by(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
@@ -13,7 +13,8 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import DEFAULT_SEED, Config, Sampler, check_seed, preset
+from adrec.config import Sampler
+from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
@@ -21,10 +22,9 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork
-from adrec.recommend import NetworkScorer, with_inference
+from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
-from adrec.train.loop import Trainer
+from adrec.settings import DEFAULT_SEED, Settings, TrainingConfig, check_seed
 from adrec.train.report import Live
 from adrec.train.run import Run, RunInfo, environment, refit_config, write_weights
 from adrec.words import counted
@@ -42,6 +42,7 @@ class ADRec:
 
     Args:
         preset: the configuration to start from, ``default`` or ``published``.
+        model: ``adrec``, or the name of a baseline (:func:`adrec.models.model_names`), or ``module:Class``.
         changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
         max_epochs: at most so many epochs in each stage.
         seed: of every random number; the same seed gives the same model on the same machine.
@@ -57,23 +58,29 @@ class ADRec:
         preset: str = "default",
         changes: Mapping[str, Any] | None = None,
         *,
+        model: str = "adrec",
         max_epochs: int | None = None,
         seed: int = DEFAULT_SEED,
         device: str = "auto",
         progress: bool = False,
     ) -> None:
-        self.config = make_config(preset, changes, max_epochs)
+        self.model = make_model(model, preset, changes, max_epochs)
+        self._model_name = model
         self.seed, self.device, self.progress = check_seed(seed), find_device(device), progress
         self._frame: FrameKind = "polars"
         self._dataset: Dataset | None = None
-        self._network: ADRecNetwork | SASRecNetwork | None = None
         self._info: RunInfo | None = None
-        self._trained = self.config
+        self._trained: Model | None = None
+
+    @property
+    def config(self) -> Settings:
+        """The model's configuration."""
+        return self.model.config
 
     def __repr__(self) -> str:
-        preset, seed, dataset = self.config.preset, self.seed, self._dataset
+        preset, seed, dataset = self.model.config.preset, self.seed, self._dataset
         state = f"trained on {dataset.info.name!r}" if dataset else "not trained"
-        return f"<ADRec preset={preset!r} seed={seed}, {state}>"
+        return f"<ADRec model={self._model_name!r} preset={preset!r} seed={seed}, {state}>"
 
     def fit(
         self,
@@ -105,7 +112,7 @@ class ADRec:
             dataset = prepare(interactions, recipe=recipe, **options)
             self._warn_of_rejected(dataset)
         self._frame = frame_kind(interactions)
-        self._train(self.config, dataset, dataset.info.split)
+        self._train(self.model, dataset, dataset.info.split)
         return self
 
     def _warn_of_rejected(self, dataset: Dataset) -> None:
@@ -120,16 +127,20 @@ class ADRec:
     def refit(self) -> ADRec:
         """Train again with the chosen numbers of epochs on all interactions, nothing held out: for production."""
         dataset, _, info = self._fitted()
-        config = refit_config(self.config, info.stages)
-        self._train(config, dataset, "none")
+        self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
         return self
 
-    def _train(self, config: Config, dataset: Dataset, split_name: str) -> None:
-        split = make_split(dataset, split_name)
-        with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
-            trainer = Trainer(config, dataset, split, seed=self.seed, device=self.device, reporter=reporter)
-            self._network = trainer.run()
-        self._dataset, self._trained = dataset, config
+    def _train(self, untrained: Model, dataset: Dataset, split_name: str) -> None:
+        model, split = type(untrained)(untrained.config), make_split(dataset, split_name)
+        stages: tuple[Mapping[str, Any], ...] = ()
+        if isinstance(model, NetworkModel):
+            with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
+                trainer = model.trainer(dataset, split, seed=self.seed, device=self.device, reporter=reporter)
+                model.adopt(trainer.run(), self.seed)
+            stages = tuple(trainer.place.ended)
+        else:
+            model.fit(dataset, split, seed=self.seed, device=self.device)
+        self._dataset, self._trained = dataset, model
         self._info = RunInfo(
             data="data",
             data_beside="data",
@@ -138,13 +149,14 @@ class ADRec:
             num_items=split.num_items,
             catalogue=dataset.catalogue_digest(split.num_items),
             seed=self.seed,
+            model=self._model_name,
             num_test=len(split.test.users),
             frame=self._frame,
             device=str(self.device),
             threads=torch.get_num_threads(),
             environment=environment(),
             finished=True,
-            stages=tuple(trainer.place.ended),
+            stages=stages,
         )
 
     def recommend(
@@ -191,11 +203,12 @@ class ADRec:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings.
 
         The table has ``item``, ``similar_item``, ``score`` and ``rank``. Raises :class:`adrec.errors.DataError` for
-        an item that is not in the catalogue.
+        an item that is not in the catalogue, and :class:`ConfigError` for a model without item vectors.
         """
-        _, network, _ = self._fitted()
-        embedding = network.item_embedding.weight.detach().cpu().numpy()
-        return self._as_given(self.recommender().similar_items(embedding, ids(items) or [], k))
+        _, model, _ = self._fitted()
+        if model.item_vectors is None:
+            raise ConfigError(f"{model.name} has no item vectors, so it does not say which items are alike.")
+        return self._as_given(self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
 
     def evaluate(
         self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, filter_seen: bool = False
@@ -204,26 +217,23 @@ class ADRec:
 
         Raises :class:`adrec.errors.UserError` after :meth:`refit`, which holds nothing out.
         """
-        dataset, network, info = self._fitted()
+        dataset, model, info = self._fitted()
         if info.split == "none":
             raise UserError("this model was trained on all interactions, so there is nothing held out to evaluate on.")
         if dataset.fingerprint != info.data_fingerprint:
             raise UserError(
                 "this model was trained on older data than these, so they cannot evaluate it; fit a new one."
             )
-        scorer = NetworkScorer(network, self.seed)
-        return evaluate(
-            scorer, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, filter_seen=filter_seen
-        )
+        return evaluate(model, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, filter_seen=filter_seen)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
-        dataset, network, info = self._fitted()
+        dataset, model, info = self._fitted()
         check_folder(Path(path), overwrite=overwrite, overwriting="pass overwrite=True")
         with atomic_folder(Path(path), overwrite=overwrite) as folder:
-            write_json(folder / "config.json", self._trained.to_dict())
+            write_json(folder / "config.json", model.config.to_dict())
             write_json(folder / "run.json", asdict(info))
-            write_weights(folder / "weights.safetensors", network)
+            write_weights(folder / "weights.safetensors", model)
             write_dataset(dataset, folder / "data")
 
     @classmethod
@@ -251,22 +261,23 @@ class ADRec:
             DataError: where the data set is gone or is another one.
         """
         run = Run.open(Path(path))
-        model = cls(seed=run.info.seed, device=device)
-        model._info, model._frame = run.info, cast("FrameKind", run.info.frame)
-        model._network = with_inference(run.network(model.device), num_inference_steps, sampler)
-        model.config = model._trained = replace(run.config, model=model._network.config)
-        model._dataset = run.dataset(Path(data) if data else None, newer=True)
-        return model
+        loaded = cls(model=run.info.model, seed=run.info.seed, device=device)
+        loaded._info, loaded._frame = run.info, cast("FrameKind", run.info.frame)
+        model = run.model(loaded.device)
+        model.with_inference(num_inference_steps, sampler)
+        loaded.model = loaded._trained = model
+        loaded._dataset = run.dataset(Path(data) if data else None, newer=True)
+        return loaded
 
     def recommender(self) -> Recommender:
         """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
-        dataset, network, _ = self._fitted()
-        return Recommender(NetworkScorer(network, self.seed), dataset)
+        dataset, model, _ = self._fitted()
+        return Recommender(model, dataset)
 
-    def _fitted(self) -> tuple[Dataset, ADRecNetwork | SASRecNetwork, RunInfo]:
-        if self._dataset is None or self._network is None or self._info is None:
+    def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
+        if self._dataset is None or self._trained is None or self._info is None:
             raise UserError("this model is not trained yet; call fit(interactions) first, or ADRec.load(path).")
-        return self._dataset, self._network, self._info
+        return self._dataset, self._trained, self._info
 
     def _told(self, result: Recommendations) -> Any:
         for note in result.notes:
@@ -279,10 +290,20 @@ class ADRec:
         return table.to_arrow() if self._frame == "pyarrow" else table
 
 
-def make_config(name: str, changes: Mapping[str, Any] | None = None, max_epochs: int | None = None) -> Config:
-    """Return a preset with changes and at most ``max_epochs`` epochs in each stage."""
-    config = preset(name, changes)
-    return config if max_epochs is None else config.with_max_epochs(max_epochs)
+def make_model(
+    name: str = "adrec",
+    preset: str = "default",
+    changes: Mapping[str, Any] | None = None,
+    max_epochs: int | None = None,
+) -> Model:
+    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage."""
+    model = find_model(name, imports=True)
+    config = model.Config.make(preset, changes)
+    if max_epochs is not None:
+        if not isinstance(config, TrainingConfig):
+            raise ConfigError(f"{name} learns without epochs, so --max-epochs means nothing to it.")
+        config = config.with_max_epochs(max_epochs)
+    return model(config)
 
 
 def find_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from adrec.config import Sampler
+from adrec.contract import NO_DIFFUSION
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
 from adrec.errors import ConfigError
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork
+from adrec.nn.networks import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
-from adrec.scoring import NOTHING, InnerProducts, Masked, Scores, best_items
+from adrec.nn.sequence import SequenceNetwork
+from adrec.scoring import NOTHING, Masked, Scores, best_items
 
 
 class Scorer(Protocol):
@@ -46,21 +48,15 @@ class NetworkScorer:
     """Scores with a trained network; nothing it does changes the network or any global generator.
 
     Args:
-        network: ADRecNetwork or its pre-training SASRecNetwork.
+        network: what was trained.
         seed: of the noise at inference, which depends on the seed and the history alone.
         num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
     """
 
-    def __init__(self, network: ADRecNetwork | SASRecNetwork, seed: int = 0, num_steps: int | None = None) -> None:
+    def __init__(self, network: SequenceNetwork, seed: int = 0, num_steps: int | None = None) -> None:
         self.network, self.seed, self.num_steps = network, seed, num_steps
-        steps = num_steps or network.config.num_inference_steps
-        if isinstance(network, ADRecNetwork) and not network.keeps_history and steps > 1:
-            warnings.warn(
-                "with bidirectional attention a history's keys and values change at every step, so they cannot be "
-                f"kept: each of {steps} denoising steps decodes whole histories.",
-                UserWarning,
-                stacklevel=2,
-            )
+        if isinstance(network, ADRecNetwork) and not network.keeps_history:
+            warn_of_whole_histories(num_steps or network.config.num_inference_steps)
 
     @property
     def num_items(self) -> int:
@@ -75,23 +71,32 @@ class NetworkScorer:
     @property
     def ranks_padding(self) -> bool:
         """Whether the padding's row is a class of the softmax."""
-        return self.network.config.padding_class
+        return self.network.ranks_padding
 
     @torch.no_grad()
-    def __call__(self, batch: PackedBatch) -> InnerProducts:
-        """Return the inner products of each history's prediction with the item embedding."""
+    def __call__(self, batch: PackedBatch) -> Scores:
+        """Return the scores of the batch's histories for every item number."""
         network = self.network
         device = network.item_embedding.weight.device
         batch = batch.to(device)
-        if isinstance(network, ADRecNetwork):
+        noise = None
+        if network.uses_noise:
             noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
-            x = network.predict(batch, noise, self.num_steps)  # [B, D]
-        else:
-            x = network.predict(batch)  # [B, D]
-        return InnerProducts(x, network.item_embedding.weight.detach())
+        return network.scored(network.predict(batch, noise, self.num_steps))
 
 
-Network = TypeVar("Network", ADRecNetwork, SASRecNetwork, ADRecNetwork | SASRecNetwork)
+def warn_of_whole_histories(steps: int) -> None:
+    """Warn of what several steps cost where a history's keys and values cannot be kept."""
+    if steps > 1:
+        warnings.warn(
+            "with bidirectional attention a history's keys and values change at every step, so they cannot be "
+            f"kept: each of {steps} denoising steps decodes whole histories.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+Network = TypeVar("Network", bound=SequenceNetwork)
 
 
 def with_inference(network: Network, num_steps: int | None = None, sampler: Sampler | None = None) -> Network:
@@ -101,8 +106,9 @@ def with_inference(network: Network, num_steps: int | None = None, sampler: Samp
     """
     changes: dict[str, Any] = {"num_inference_steps": num_steps, "sampler": sampler}
     changes = {name: value for name, value in changes.items() if value is not None}
-    if changes and not isinstance(network, ADRecNetwork):
-        raise ConfigError("this model has no diffusion, so it takes no denoising steps and has no sampler.")
+    known = {each.name for each in fields(network.config)}
+    if any(name not in known for name in changes) or (changes and not network.uses_noise):
+        raise ConfigError(NO_DIFFUSION)
     network.config = replace(network.config, **changes)
     return network
 

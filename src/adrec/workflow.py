@@ -12,14 +12,15 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.config import Config, Sampler
+from adrec.config import Sampler
+from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.model import ADRec, find_device
-from adrec.recommend import NetworkScorer, with_inference
+from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
@@ -43,6 +44,10 @@ def _announce(console: Console, trainer: Trainer, path: Path) -> None:
 
 
 def _train(run: Run, dataset: Dataset, console: Console) -> Run:
+    if not issubclass(run.model_class, NetworkModel):
+        with run.locked():
+            console.print(f"{dataset.info.name}: {run.info.model} learns without epochs.")
+            return run.fit(dataset)
     live = Live(console)
     try:
         with run.locked():
@@ -60,7 +65,7 @@ def _train(run: Run, dataset: Dataset, console: Console) -> Run:
 def train_dataset(
     data: Path,
     out: Path,
-    config: Config,
+    model: Model,
     split: str | None,
     seed: int,
     console: Console,
@@ -68,8 +73,9 @@ def train_dataset(
     device: str = "auto",
     threads: int | None = None,
     refit_of: Path | None = None,
+    name: str | None = None,
 ) -> Run:
-    """Train a new run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
+    """Train ``model`` as a run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
 
     Raises :class:`UserError` before anything is written where the two do not go together.
     """
@@ -78,7 +84,8 @@ def train_dataset(
         torch.set_num_threads(threads)
     dataset.verify()
     parts = make_split(dataset, split)
-    Trainer(config, dataset, parts, seed=seed)
+    if isinstance(model, NetworkModel):
+        model.trainer(dataset, parts, seed=seed)
     info = RunInfo(
         data=str(data.resolve()),
         data_beside=os.path.relpath(data.resolve(), out.resolve()),
@@ -87,20 +94,26 @@ def train_dataset(
         num_items=parts.num_items,
         catalogue=dataset.catalogue_digest(parts.num_items),
         seed=seed,
+        model=name or model.name,
         device=str(find_device(device)),
         threads=torch.get_num_threads(),
         environment=environment(),
         num_test=len(parts.test.users),
         refit_of=str(refit_of.resolve()) if refit_of else None,
     )
-    return _train(Run.create(out, config, info), dataset, console)
+    return _train(Run.create(out, model, info), dataset, console)
 
 
-def plan(data: Path, config: Config, *, device: str) -> Plan:
-    """Return what training on the prepared data set ``data``, with its own split, will take."""
+def plan(data: Path, model: Model, *, device: str) -> Plan:
+    """Return what training on the prepared data set ``data``, with its own split, will take.
+
+    Raises :class:`ConfigError` for a model without epochs.
+    """
+    if not isinstance(model, NetworkModel):
+        raise ConfigError(f"{model.name} learns without epochs, in moments; there is nothing to plan.")
     dataset = open_dataset(data)
     dataset.verify()
-    return make_plan(Trainer(config, dataset, make_split(dataset, None), seed=0, device=find_device(device)))
+    return make_plan(model.trainer(dataset, make_split(dataset, None), seed=0, device=find_device(device)))
 
 
 def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
@@ -111,7 +124,19 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
     config = refit_config(run.config, run.info.stages)
     place = data or dataset.path or Path(run.info.data)
     seed = run.info.seed
-    return train_dataset(place, out, config, "none", seed, console, device=device, threads=threads, refit_of=path)
+    model = run.model_class(config)
+    return train_dataset(
+        place,
+        out,
+        model,
+        "none",
+        seed,
+        console,
+        device=device,
+        threads=threads,
+        refit_of=path,
+        name=run.info.model,
+    )
 
 
 def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
@@ -144,10 +169,11 @@ def evaluate_run(
     run = Run.open(path)
     if run.info.split == "none":
         raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
-    network = with_inference(run.network(find_device(device)), steps, sampler)
+    model = run.model(find_device(device))
+    model.with_inference(steps, sampler)
     dataset = run.dataset(data)
     return evaluate(
-        NetworkScorer(network, run.info.seed),
+        model,
         dataset,
         run.split(dataset),
         part,

@@ -37,7 +37,7 @@ def test_training(network: ADRecNetwork) -> None:
     batch = training_batch(*sequences(), MAX_LENGTH)
     draws: Draws = network.draw(batch, torch.Generator().manual_seed(3))
     padded, yardstick = PaddedBatch.of(batch, MAX_LENGTH), PaddedADRec(network, dropout=False)
-    step = Step(loss="ce+mse", mse_weight=1.0, pcgrad=False, embedding="train")
+    step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=False, embedding="train")
     losses = step.gradients(network, batch, draws)
     ours = {name: parameter.grad for name, parameter in network.named_parameters()}
     for mine, theirs in zip(losses.values(), yardstick.losses(padded, draws), strict=True):

@@ -134,7 +134,7 @@ def test_gradients(name: str) -> None:
     values = part(TRAINING_VECTORS, f"{name}/")
     model = network(TRAINING[name], part(values, "weights/"))
     batch, real = packed(TRAINING_VECTORS)
-    step = Step(loss="ce+mse", mse_weight=1.0, pcgrad=TRAINING[name]["pcgrad"], embedding="train")
+    step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=TRAINING[name]["pcgrad"], embedding="train")
     losses = step.gradients(model, batch, draws(TRAINING[name], values, real))
     close(losses["ce"], values["ce_loss"])
     close(losses["mse"], values["mse_loss"])
@@ -166,7 +166,7 @@ def test_adam_steps_with_a_decaying_then_free_embedding() -> None:
     batch, real = packed(TRAINING_VECTORS)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
     for number in range(4):
-        step = Step(loss="ce+mse", mse_weight=1.0, pcgrad=False, embedding="decaying" if number < 2 else "train")
+        step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=False, embedding="decaying" if number < 2 else "train")
         noise = draws(settings, part(values, f"step{number}/"), real)
         losses = step.gradients(model, batch, noise)
         close(losses["ce"], values[f"step{number}/ce_loss"])
@@ -189,7 +189,7 @@ def test_stage_1() -> None:
     model.load_state_dict(from_published(part(values, "weights/")))
     batch, real = packed(TRAINING_VECTORS)
     close(model(batch), values["train_output"][real])
-    losses = Step(loss="ce", mse_weight=0.0, pcgrad=False, embedding="train").gradients(model, batch)
+    losses = Step({"ce": 1.0}).gradients(model, batch)
     close(losses["ce"], values["ce_loss"])
     expected = from_published(part(values, "grad/"))
     for name, parameter in model.named_parameters():

@@ -14,7 +14,7 @@ from adrec.data.dataset import Dataset
 from adrec.errors import ConfigError
 from adrec.model import ADRec
 from adrec.nn.diffusion import Schedule, sample
-from adrec.nn.networks import make_network
+from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
 from adrec.recommend import NetworkScorer, with_inference
 
 
@@ -82,19 +82,19 @@ def test_one_step_is_the_first_prediction_of_either_sampler(
 
 
 def test_stage_1_alone_takes_no_steps(tiny: Callable[..., Config]) -> None:
-    network = make_network("sasrec", tiny().model, 5)
+    network = make_network(SASRecNetwork, tiny().model, 5)
     assert with_inference(network) is network
     with pytest.raises(ConfigError, match="no diffusion"):
         with_inference(network, 2)
 
 
 def test_bidirectional_attention_says_that_it_cannot_keep_its_history(tiny: Callable[..., Config]) -> None:
-    network = make_network("adrec", tiny(causal=False).model, 5)
+    network = make_network(ADRecNetwork, tiny(causal=False).model, 5)
     with pytest.warns(UserWarning, match="each of 4 denoising steps decodes whole histories"):
         NetworkScorer(network)
     for quiet in (
-        make_network("adrec", tiny(causal=False, num_inference_steps=1).model, 5),
-        make_network("adrec", tiny(causal=False, decoder="mlp").model, 5),
-        make_network("adrec", tiny().model, 5),
+        make_network(ADRecNetwork, tiny(causal=False, num_inference_steps=1).model, 5),
+        make_network(ADRecNetwork, tiny(causal=False, decoder="mlp").model, 5),
+        make_network(ADRecNetwork, tiny().model, 5),
     ):
         NetworkScorer(quiet)

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
+from adrec.contract import Model, training_sequences
 from adrec.data.batch import PackedBatch
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
 from adrec.scoring import InnerProducts
+from adrec.settings import Settings
 
 
-class Popularity:
-    """Scores each item by its number of interactions.
+class Popularity(Model):
+    """Scores each item by its number of training interactions."""
 
-    Args:
-        counts: interactions by item number, [V + 1]; of the training part, to be evaluated honestly.
-    """
-
+    name = "popular"
+    paper = "no paper: the most interactions first"
+    Config = Settings
     max_length = 1
-    ranks_padding = False
 
-    def __init__(self, counts: NDArray[np.int64]) -> None:
-        self.counts = torch.from_numpy(counts.astype(np.float32))[:, None]  # [V + 1, 1]
-
-    @property
-    def num_items(self) -> int:
-        """V, the size of the catalogue."""
-        return len(self.counts) - 1
+    def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
+        """Count the interactions of the training part."""
+        items, _ = training_sequences(dataset, split)
+        counts = np.bincount(items, minlength=split.num_items + 1).astype(np.float32)
+        self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
 
     def __call__(self, batch: PackedBatch) -> InnerProducts:
         """Return the same scores for every history."""
-        return InnerProducts(torch.ones(batch.num_users, 1), self.counts)
+        return InnerProducts(torch.ones(batch.num_users, 1), self.counts[:, None])
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return the counts, [V + 1] by item number."""
+        return {"counts": self.counts}
+
+    def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
+        """Take back the counts."""
+        self.counts, self.num_items = state["counts"], num_items

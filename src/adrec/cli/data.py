@@ -11,7 +11,6 @@ from rich.console import Console
 
 from adrec import inspect as inspection
 from adrec.cli.options import Out, Quiet, console_for
-from adrec.config import parse_changes
 from adrec.console import facts_table, preparation, recipe_page, recipes_table
 from adrec.data.dataset import open_dataset, write_dataset
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
@@ -19,6 +18,7 @@ from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
 from adrec.errors import ConfigError
 from adrec.files import check_apart, check_folder, write_json
+from adrec.settings import parse_changes
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
 

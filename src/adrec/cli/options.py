@@ -21,6 +21,10 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train wr
 Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+ModelName = Annotated[
+    str, typer.Option("--model", help="adrec, a baseline (adrec models lists them), or module:Class of your own.")
+]
+Preset = Annotated[str, typer.Option("--preset", help="default, published, or another preset of the model.")]
 Steps = Annotated[
     int | None, typer.Option("--steps", help="Denoising steps at inference; the run's num_inference_steps by default.")
 ]

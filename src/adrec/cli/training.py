@@ -9,18 +9,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from adrec.cli.options import Data, Device, Out, Quiet, RunFolder, Threads, console_for, use_threads
-from adrec.config import DEFAULT_SEED, PRESETS, parse_changes, preset
+from adrec.cli.options import Data, Device, ModelName, Out, Preset, Quiet, RunFolder, Threads, console_for, use_threads
 from adrec.console import plan_tables
 from adrec.errors import ConfigError
 from adrec.files import write_json
+from adrec.settings import DEFAULT_SEED, parse_changes
 
 
 def train(
     data: Annotated[Path | None, typer.Argument(help="A prepared data set.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to write.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; DATA only if it was moved.")] = None,
-    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    model_name: ModelName = "adrec",
+    preset_name: Preset = "default",
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
@@ -31,26 +32,29 @@ def train(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train the three stages; an interrupted run goes on with --resume and loses nothing."""
+    """Train a model; an interrupted run goes on with --resume and loses nothing."""
     from adrec import workflow
-    from adrec.model import make_config
+    from adrec.model import make_model
 
     console = console_for(quiet)
     if resume is not None:
         if out is not None:
             raise ConfigError("--resume takes no --out: it goes on in the run folder.")
-        if assignments or max_epochs is not None or (preset_name, seed, device) != ("default", DEFAULT_SEED, "auto"):
+        given = (model_name, preset_name, seed, device)
+        if assignments or max_epochs is not None or given != ("adrec", "default", DEFAULT_SEED, "auto"):
             raise ConfigError(
-                "--resume goes on with the configuration, seed and device that the run began with; give none of them, "
-                "or train a new run."
+                "--resume goes on with the model, configuration, seed and device that the run began with; give none of "
+                "them, or train a new run."
             )
         run = workflow.resume(resume, data=data, threads=threads, console=console)
     else:
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
-        config = make_config(preset_name, changes, max_epochs)
-        run = workflow.train_dataset(data, out, config, None, seed, console, device=device, threads=threads)
+        model = make_model(model_name, preset_name, changes, max_epochs)
+        run = workflow.train_dataset(
+            data, out, model, None, seed, console, device=device, threads=threads, name=model_name
+        )
     verb = "evaluate" if run.info.num_test else "recommend"
     console.print(f"Next: adrec {verb} {run.path}")
 
@@ -73,7 +77,8 @@ def refit(
 
 def plan(
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
-    preset_name: Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")] = "default",
+    model_name: ModelName = "adrec",
+    preset_name: Preset = "default",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A configuration key; repeatable.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan here as JSON.")] = None,
@@ -83,11 +88,11 @@ def plan(
 ) -> None:
     """Tell memory, time and disk of a training run before it starts, from a few real steps."""
     from adrec import workflow
-    from adrec.model import make_config
+    from adrec.model import make_model
 
     use_threads(threads)
-    config = make_config(preset_name, parse_changes(assignments or []), max_epochs)
-    made = workflow.plan(data, config, device=device)
+    model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs)
+    made = workflow.plan(data, model, device=device)
     if json_file is not None:
         write_json(json_file, made.to_dict())
     output = Console(highlight=False, soft_wrap=True, quiet=quiet)
@@ -97,10 +102,14 @@ def plan(
 
 def config(
     preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
+    model_name: ModelName = "adrec",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
-    print(json.dumps(preset(preset_name, parse_changes(assignments or [])).to_dict(), indent=2))
+    from adrec.model import make_model
+
+    model = make_model(model_name, preset_name, parse_changes(assignments or []))
+    print(json.dumps(model.config.to_dict(), indent=2))
 
 
 def demo(

@@ -6,7 +6,8 @@ gradients, of a batch's parts add up to its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -110,6 +111,37 @@ def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int
     lengths = batch.cu_seqlens.diff()  # [B]
     weights = (1.0 / (lengths * (num_users or batch.num_users))).repeat_interleave(lengths)  # [N]
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a batch's losses are divided by, weighted with and computed in.
+
+    Attributes:
+        whole: the batch of which a part is trained on, or that batch itself: the parts' losses add up to its own.
+        draws: the whole batch's random numbers.
+        weights: of each loss that is asked for; empty where a network has but one.
+        low: whether the large products are bfloat16's.
+    """
+
+    whole: PackedBatch
+    draws: Any = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    low: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """N of the whole batch."""
+        return len(self.whole.items)
+
+    @property
+    def num_users(self) -> int:
+        """B of the whole batch."""
+        return self.whole.num_users
+
+    def query(self, x: Tensor) -> Tensor:
+        """Return outputs [.., D] as they are multiplied with the item embedding."""
+        return x.bfloat16() if self.low else x
 
 
 def project_conflicts(gradients: Sequence[Sequence[Tensor]], order: Sequence[int] = (0, 1)) -> list[Tensor]:

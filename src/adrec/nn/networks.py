@@ -1,14 +1,14 @@
 """The networks: ADRec (paper, section 4) and the SASRec that pre-trains its item embedding.
 
-Rows are the tokens of a packed batch and, where padding is attended, one sink per user (see ``layers``). Noise and
-timesteps come in as tensors, drawn outside; dropout is on exactly where a generator is passed.
+Both obey the contract of :mod:`adrec.nn.sequence`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,7 +19,12 @@ from adrec.nn.attention import Cache, initialize_bias
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
-from adrec.nn.layout import Layout, layout
+from adrec.nn.layout import Layout
+from adrec.nn.losses import Objective, cross_entropy, squared_error
+from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens, normal_linear_layers
+from adrec.settings import NetworkConfig
+
+AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
 
 
 @dataclass(frozen=True)
@@ -42,31 +47,18 @@ class Draws:
         return Draws(t, self.eps[tokens], None if self.condition_kept is None else self.condition_kept[users])
 
 
-class SequenceNetwork(nn.Module):
-    """What both networks share: the item embedding, the layout of a batch, and the scoring of the catalogue."""
+class PaddedNetwork(SequenceNetwork):
+    """What ADRec and its pre-training share: their configuration, and the published code's way with padding."""
+
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
-        super().__init__()
-        self.config, self.num_items = config, num_items
-        self.causal = config.causal
         # As a class of the softmax the padding row is trained there alone, as in the published code: with padding_idx
         # it enters the input without gradient. Otherwise it is trained as what the sink starts from: with neither,
         # Adam's L2 term would shrink it until the input norm divides by almost nothing.
-        padding_idx = 0 if config.padding_class else None
-        self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=padding_idx)
-
-    def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
-        """Return where each row of ``batch`` stands in attention; without gradients and dropout for ``inference``."""
-        config, device = self.config, self.item_embedding.weight.device
-        return layout(
-            batch.lengths,
-            config.max_length,
-            heads=config.num_heads,
-            sink=config.attend_padding,
-            causal=self.causal,
-            device=device,
-            one_sink=inference and self.causal,
-        )
+        super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
+        self.causal = config.causal
+        self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -82,8 +74,18 @@ class SequenceNetwork(nn.Module):
         """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
         return x @ self.item_embedding.weight.T
 
+    def full_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
+        """Return the cross-entropy of every token's output, [N, D]."""
+        return cross_entropy(
+            objective.query(x),
+            self.item_embedding.weight,
+            batch.targets,
+            padding_class=self.config.padding_class,
+            num_tokens=objective.num_tokens,
+        )
 
-class SASRecNetwork(SequenceNetwork):
+
+class SASRecNetwork(PaddedNetwork):
     """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
@@ -94,26 +96,24 @@ class SASRecNetwork(SequenceNetwork):
 
     def initialize(self, rng: Generator) -> None:
         """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""
-        for part in self.modules():
-            if isinstance(part, nn.Linear | nn.Embedding):
-                nn.init.normal_(part.weight, std=0.1, generator=rng)
-            if isinstance(part, nn.Linear):
-                nn.init.zeros_(part.bias)
-            if isinstance(part, nn.LayerNorm):
-                part.reset_parameters()
+        normal_linear_layers(self, 0.1, rng)
 
-    def forward(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
+    def forward(self, batch: PackedBatch, draws: None = None, rng: Generator | None = None) -> Tensor:
         """Return the output of every token, [N, D]."""
         return self._outputs(batch, self.plan(batch), rng)
+
+    def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
+        """Return the full cross-entropy."""
+        return {"ce": self.full_cross_entropy(outputs, batch, objective)}
 
     def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
         h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
         return self.blocks(h, plan, rng)[: plan.num_tokens]
 
     @torch.no_grad()
-    def predict(self, batch: PackedBatch) -> Tensor:
+    def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
-        return self._outputs(batch, self.plan(batch, inference=True), None)[batch.cu_seqlens[1:] - 1]
+        return last_tokens(self._outputs(batch, self.plan(batch, inference=True), None), batch)
 
 
 class TimeEmbedding(nn.Module):
@@ -167,8 +167,10 @@ def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
     initialize_bias(linear, rng)
 
 
-class ADRecNetwork(SequenceNetwork):
+class ADRecNetwork(PaddedNetwork):
     """The causal attention module (CAM) and the auto-regressive diffusion module (ADM)."""
+
+    uses_noise = True
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__(config, num_items)
@@ -226,8 +228,11 @@ class ADRecNetwork(SequenceNetwork):
         """Return ``ADM(z)`` of every row, [rows, D]."""
         return self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)
 
-    def forward(self, batch: PackedBatch, draws: Draws, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Predict the clean targets from noisy ones: return ``x0_hat`` and ``x0``, [N, D] each."""
+        assert draws is not None, "ADRec needs noise and timesteps"
         plan = self.plan(batch)
         c = self.condition(batch, plan, rng)  # [rows, D]
         if draws.condition_kept is not None:
@@ -240,6 +245,16 @@ class ADRecNetwork(SequenceNetwork):
         z = c + self.noisy_input(x_t, t, sink_t, plan)  # [rows, D]
         return self.decode(z, plan, rng)[: plan.num_tokens], x0
 
+    def losses(
+        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
+    ) -> dict[str, Tensor]:
+        """Return the cross-entropy and, where it is weighted, the squared error (paper, section 4.4)."""
+        x0_hat, x0 = outputs
+        losses = {"ce": self.full_cross_entropy(x0_hat, batch, objective)}
+        if "mse" in objective.weights:
+            losses["mse"] = objective.weights["mse"] * squared_error(x0_hat, x0, batch, objective.num_users)
+        return losses
+
     def noisy_input(self, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout) -> Tensor:
         """Return ``lambda (x_t + temb(t))`` of every row; a sink has the padding row, clean, [rows, D]."""
         padding = self.clean_targets(t.new_zeros(()))  # [D]
@@ -248,7 +263,7 @@ class ADRecNetwork(SequenceNetwork):
         return self.config.noise_weight * (x_rows + self.time_embedding()[t_rows])
 
     @torch.no_grad()
-    def predict(self, batch: PackedBatch, noise: Callable[[int], Tensor], num_steps: int | None = None) -> Tensor:
+    def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
 
         Args:
@@ -256,6 +271,7 @@ class ADRecNetwork(SequenceNetwork):
             noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
             num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
         """
+        assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)
         ordered = lambda i: noise(i)[denoise.users]  # noqa: E731 - [B, D]
@@ -310,13 +326,13 @@ class LastTokenDenoiser:
         return adm(self.inputs[branch].index_copy(0, self.last, z), self.plan)[self.last]
 
 
-NETWORKS: Mapping[str, type[ADRecNetwork] | type[SASRecNetwork]] = {"adrec": ADRecNetwork, "sasrec": SASRecNetwork}
+NETWORKS: Mapping[str, type[SequenceNetwork]] = {"adrec": ADRecNetwork, "sasrec": SASRecNetwork}
 
 
-def make_network(kind: str, config: ModelConfig, num_items: int) -> ADRecNetwork | SASRecNetwork:
-    """Return a network of a kind of :data:`NETWORKS`, with weights still to be drawn or loaded.
+def make_network(network: type[AnyNetwork], config: NetworkConfig, num_items: int) -> AnyNetwork:
+    """Return a network of a class, with weights still to be drawn or loaded.
 
     PyTorch's layers draw weights from the global generator when they are made; it is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        return NETWORKS[kind](config, num_items)
+        return network(config, num_items)

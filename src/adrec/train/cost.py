@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adrec.config import StageConfig
 from adrec.data.batch import PackedBatch, training_batch
 from adrec.data.spans import Int64s
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.nn.networks import ADRecNetwork
+from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
-from adrec.train.loop import Network, Trainer, new_optimizer
+from adrec.settings import StageConfig
+from adrec.train.loop import Trainer, new_optimizer
 from adrec.train.step import Step
 
 STEPS = 3  # that count, after one that does not
@@ -87,7 +87,7 @@ def estimate(trainer: Trainer) -> Cost:
     return Cost(stages, num_validated > 0 and any(stage.patience for _, stage in trainer.stages))
 
 
-def fresh_network(trainer: Trainer, stage: StageConfig) -> Network:
+def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
     """Return a network of ``stage`` with weights of its own."""
     network = trainer.new_network(stage)
     network.initialize(torch.Generator(trainer.device).manual_seed(0))
@@ -97,7 +97,7 @@ def fresh_network(trainer: Trainer, stage: StageConfig) -> Network:
 def sample_batches(trainer: Trainer, count: int) -> list[PackedBatch]:
     """Return so many training batches, of users drawn apart from the trainer's own generators."""
     rng, size = np.random.default_rng(0), min(trainer.config.batch_size, len(trainer.starts))
-    length = trainer.config.model.max_length
+    length = trainer.config.network.max_length
 
     def batch(users: Int64s) -> PackedBatch:
         return training_batch(trainer.dataset.items, trainer.starts[users], trainer.ends[users], length)
@@ -106,7 +106,7 @@ def sample_batches(trainer: Trainer, count: int) -> list[PackedBatch]:
     return [batch(users).to(trainer.device) for users in chosen]
 
 
-def _step_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> float:
+def _step_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork) -> float:
     """Return the seconds of a step; the last one of an epoch has fewer users, so it is scaled to the mean batch."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
@@ -117,7 +117,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> flo
             break
 
         def whole_step(batch: PackedBatch = batch) -> None:
-            draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
+            draws = network.draw(batch, rng)
             step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
             optimizer.step()
 
@@ -127,7 +127,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, network: Network) -> flo
     return statistics.median(times) * trainer.num_tokens / trainer.steps_per_epoch / tokens
 
 
-def _validation_seconds(trainer: Trainer, network: Network) -> float:
+def _validation_seconds(trainer: Trainer, network: SequenceNetwork) -> float:
     """Return the seconds of a validation, from some of its histories."""
     histories, items = held_out(trainer.dataset, trainer.split.validation)
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adrec.config import Config, StageConfig, check_seed
 from adrec.data.batch import training_batch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
@@ -25,17 +24,16 @@ from adrec.data.split import Split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.nn.diffusion import Schedule
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.networks import NETWORKS, make_network
+from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import NetworkScorer
+from adrec.settings import StageConfig, TrainingConfig, check_seed
 from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.step import Step
 from adrec.words import counted
 
 VALIDATION_METRICS = metric_names((5, 10, 20))
-
-Network = ADRecNetwork | SASRecNetwork
 
 
 @dataclass
@@ -60,6 +58,7 @@ class Trainer:
         dataset: the prepared data set.
         split: what is held out; validation selects weights and stops early where it has users.
         seed: of every random number; the same seed gives the same weights on the same machine.
+        networks: the classes of what the stages train, by ``StageConfig.network_kind``; ADRec's by default.
         device: where the networks live.
         reporter: is told what happens.
         on_epoch: called after each epoch with its row of metrics; what it does must not change the trainer.
@@ -71,11 +70,12 @@ class Trainer:
 
     def __init__(
         self,
-        config: Config,
+        config: TrainingConfig,
         dataset: Dataset,
         split: Split,
         *,
         seed: int,
+        networks: Mapping[str, type[SequenceNetwork]] = NETWORKS,
         device: torch.device | None = None,
         reporter: Reporter | None = None,
         on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
@@ -83,7 +83,9 @@ class Trainer:
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
-        Schedule.create(config.model.noise_schedule, config.model.num_train_timesteps)  # fails here, not after stage 1
+        self.networks = networks
+        for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
+            make_network(networks[stage.network_kind], config.network, 1)
         self.stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
         starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
         learnable = ends - starts >= 2
@@ -96,7 +98,7 @@ class Trainer:
         self.order = torch.Generator().manual_seed(seed)
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self.place = Place()
-        self.network: Network | None = None
+        self.network: SequenceNetwork | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.best: dict[str, Tensor] = {}
         self.selected: dict[str, Tensor] = {}
@@ -104,14 +106,14 @@ class Trainer:
     @property
     def num_tokens(self) -> int:
         """Training tokens of one epoch."""
-        return int(np.minimum(self.ends - self.starts - 1, self.config.model.max_length).sum())
+        return int(np.minimum(self.ends - self.starts - 1, self.config.network.max_length).sum())
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
         return math.ceil(len(self.starts) / self.config.batch_size)
 
-    def run(self) -> Network:
+    def run(self) -> SequenceNetwork:
         """Train what is left of the stages and return the network with its selected weights."""
         while self.place.stage < len(self.stages):
             name, stage = self.stages[self.place.stage]
@@ -135,19 +137,20 @@ class Trainer:
 
     def _begin(self, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
-        if stage.start != "continue" or not isinstance(self.network, ADRecNetwork):
+        if stage.begins_with != "continue" or type(self.network) is not self.networks[stage.network_kind]:
             self.network = self.new_network(stage)
             self.network.initialize(self.rng)
-            if stage.start != "scratch" and self.selected:
+            if stage.begins_with != "scratch" and self.selected:
                 embedding = self.selected["item_embedding.weight"]
                 self.network.item_embedding.weight.data.copy_(embedding)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
 
-    def new_network(self, stage: StageConfig) -> Network:
+    def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
-        return make_network(stage.network, self.config.model, self.split.num_items).to(self.device)
+        made = make_network(self.networks[stage.network_kind], self.config.network, self.split.num_items)
+        return made.to(self.device)
 
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
         """Go once through the users in random order; return each loss's mean over the steps."""
@@ -171,8 +174,8 @@ class Trainer:
     def _step(self, step: Step, users: Int64s) -> Mapping[str, Tensor]:
         assert self.network is not None and self.optimizer is not None
         starts, ends = self.starts[users], self.ends[users]
-        batch = training_batch(self.dataset.items, starts, ends, self.config.model.max_length).to(self.device)
-        draws = self.network.draw(batch, self.rng) if isinstance(self.network, ADRecNetwork) else None
+        batch = training_batch(self.dataset.items, starts, ends, self.config.network.max_length).to(self.device)
+        draws = self.network.draw(batch, self.rng)
         losses = step.gradients(self.network, batch, draws, self.rng, self.config.max_tokens)
         self.optimizer.step()
         return losses
@@ -258,7 +261,7 @@ class Trainer:
             load_optimizer(self.optimizer, self.network, snapshot.part("optimizer"))
 
 
-def new_optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
+def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
     """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
     return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
 

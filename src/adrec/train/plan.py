@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from adrec.config import StageConfig
 from adrec.nn.losses import chunk_of_tokens
-from adrec.nn.networks import ADRecNetwork
+from adrec.nn.sequence import SequenceNetwork
+from adrec.settings import StageConfig
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
-from adrec.train.loop import Network, Trainer
+from adrec.train.loop import Trainer
 from adrec.train.step import Step
 
 FLOAT = 4  # bytes
@@ -131,7 +131,7 @@ class _Measured:
     activations: int
 
 
-def _parameters(network: Network) -> dict[str, int]:
+def _parameters(network: SequenceNetwork) -> dict[str, int]:
     """Return the number of parameters of each part of a network."""
     counts = {name: sum(each.numel() for each in part.parameters()) for name, part in network.named_children()}
     return {name: count for name, count in counts.items() if count}
@@ -148,7 +148,7 @@ def _measure(trainer: Trainer, stage: StageConfig) -> _Measured:
     network = fresh_network(trainer, stage)
     rng = torch.Generator(trainer.device).manual_seed(0)
     step = Step.of(stage, trainer.config.precision)
-    draws = network.draw(batch, rng) if isinstance(network, ADRecNetwork) else None
+    draws = network.draw(batch, rng)
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
     most = 0

@@ -24,14 +24,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from adrec._version import __version__
-from adrec.config import Config
+from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import SPLITS, Split, make_split
 from adrec.errors import DataError, RunError
 from adrec.files import atomic_folder, recover, write_bytes, write_json
-from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.models import ADRecModel, NetworkModel, find_model
+from adrec.settings import Settings, TrainingConfig
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
-from adrec.train.loop import Network, Trainer
+from adrec.train.loop import Trainer
 from adrec.train.report import Reporter
 
 FORMAT_VERSION = 1
@@ -47,6 +48,7 @@ class RunInfo:
         data_fingerprint: of the data set that was trained on.
         split: the name of the split.
         seed: of every random number.
+        model: its name.
         device: where it was trained.
         threads: of the CPU; with another number results are equal but for rounding.
         environment: versions and machine.
@@ -68,6 +70,7 @@ class RunInfo:
     device: str
     threads: int
     environment: Mapping[str, str]
+    model: str = ADRecModel.name
     data_beside: str = ""
     refit_of: str | None = None
     num_items: int = 0
@@ -108,11 +111,12 @@ class Run:
     """A run folder that has been opened."""
 
     path: Path
-    config: Config
+    config: Settings
     info: RunInfo
+    model_class: type[Model] = ADRecModel
 
     @classmethod
-    def create(cls, path: Path, config: Config, info: RunInfo) -> Run:
+    def create(cls, path: Path, model: Model, info: RunInfo) -> Run:
         """Make the folder of a new run. Raises :class:`adrec.errors.UserError` where something is there already."""
         if (path / "run.json").is_file():
             raise RunError(
@@ -120,9 +124,9 @@ class Run:
                 f"adrec train --resume {path})."
             )
         with atomic_folder(path) as folder:
-            write_json(folder / "config.json", config.to_dict())
+            write_json(folder / "config.json", model.config.to_dict())
             write_json(folder / "run.json", asdict(info))
-        return cls(path, config, info)
+        return cls(path, model.config, info, type(model))
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -153,7 +157,8 @@ class Run:
             info = RunInfo(**{key: value for key, value in values.items() if key in known})
         except TypeError as error:
             raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
-        return cls(path, Config.from_dict(_read_json(path / "config.json")), info)
+        model = find_model(info.model)
+        return cls(path, model.Config.from_dict(_read_json(path / "config.json")), info, model)
 
     def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
         """Open the data set that the run was trained on, at its recorded place or at ``data``.
@@ -206,14 +211,15 @@ class Run:
             raise RunError(f"another process is training {self.path}; wait for it, or stop it first.") from error
 
     def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
-        """Return a trainer that records each epoch here, at the place where the run was left.
+        """Return a network model's trainer, which records each epoch here, at the place where the run was left.
 
         Raises:
             DataError: where the data set has nothing to learn from.
             RunError: where the state is damaged.
         """
-        trainer = Trainer(
-            self.config,
+        model = self.model_class(self.config)
+        assert isinstance(model, NetworkModel)
+        trainer = model.trainer(
             dataset,
             self.split(dataset),
             seed=self.info.seed,
@@ -242,11 +248,20 @@ class Run:
 
     def train(self, trainer: Trainer) -> Run:
         """Let :meth:`trainer`'s trainer do what is left, write the weights, and return the finished run."""
-        return self.finish(trainer.run(), trainer.place.ended)
+        model = self.model_class(self.config)
+        assert isinstance(model, NetworkModel)
+        model.adopt(trainer.run(), self.info.seed)
+        return self.finish(model, trainer.place.ended)
 
-    def finish(self, network: Network, stages: Sequence[Mapping[str, Any]]) -> Run:
-        """Write the network's weights and what each stage did, and return the finished run."""
-        write_weights(self.path / "weights.safetensors", network)
+    def fit(self, dataset: Dataset) -> Run:
+        """Fit a model that has no epochs, write what it learnt, and return the finished run."""
+        model = self.model_class(self.config)
+        model.fit(dataset, self.split(dataset), seed=self.info.seed, device=torch.device(self.info.device))
+        return self.finish(model, ())
+
+    def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
+        """Write what the model learnt and what each stage did, and return the finished run."""
+        write_weights(self.path / "weights.safetensors", model)
         info = replace(self.info, finished=True, stages=tuple(stages))
         write_json(self.path / "run.json", asdict(info))
         (self.path / "state.safetensors").unlink(missing_ok=True)
@@ -257,33 +272,40 @@ class Run:
         if not self.info.finished:
             raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
 
-    def network(self, device: torch.device | None = None) -> Network:
-        """Return the trained network.
+    def model(self, device: torch.device | None = None) -> Model:
+        """Return the trained model.
 
         Raises:
             RunError: where the run is not finished, or its weights are missing or damaged.
         """
         self.require_finished()
-        return read_weights(self.path / "weights.safetensors", self.config, device)
+        return read_weights(self.path / "weights.safetensors", self.model_class(self.config), self.info.seed, device)
 
 
-def write_weights(path: Path, network: Network) -> None:
-    """Write a network's weights, with its kind and the size of its catalogue."""
-    kind = "adrec" if isinstance(network, ADRecNetwork) else "sasrec"
-    write_snapshot(path, Snapshot(network.state_dict(), {"network": kind, "num_items": network.num_items}))
+def write_weights(path: Path, model: Model) -> None:
+    """Write what a model learnt, with the size of its catalogue."""
+    values: dict[str, Any] = {"model": model.name, "num_items": model.num_items}
+    if isinstance(model, NetworkModel):
+        values["network"] = model.kind
+    write_snapshot(path, Snapshot(model.state(), values))
 
 
-def read_weights(path: Path, config: Config, device: torch.device | None = None) -> Network:
-    """Return the network that :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
+def read_weights(path: Path, model: Model, seed: int, device: torch.device | None = None) -> Model:
+    """Return ``model`` with what :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
     snapshot = read_snapshot(path)
     try:
-        network = make_network(snapshot.values["network"], config.model, snapshot.values["num_items"])
-        network.load_state_dict(dict(snapshot.tensors))
+        num_items = snapshot.values["num_items"]
+        if isinstance(model, NetworkModel):
+            model.restore(snapshot.tensors, num_items, device, kind=snapshot.values["network"], seed=seed)
+        else:
+            model.restore(snapshot.tensors, num_items, device)
     except (RuntimeError, KeyError) as error:
         raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
-    return network.to(device or torch.device("cpu"))
+    return model
 
 
-def refit_config(config: Config, stages: Sequence[Mapping[str, Any]]) -> Config:
+def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Settings:
     """Return ``config`` with the number of epochs that each finished stage chose."""
+    if not isinstance(config, TrainingConfig):
+        return config
     return config.with_epochs({stage["stage"]: stage["chosen_epoch"] for stage in stages})

@@ -3,72 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config import Precision, StageConfig
 from adrec.data.batch import PackedBatch
-from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
-from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
+from adrec.nn.losses import Objective, project_conflicts
+from adrec.nn.sequence import SequenceNetwork
+from adrec.settings import Precision, StageConfig
 
 
 @dataclass(frozen=True)
 class Step:
-    """How gradients are computed: see :class:`adrec.config.StageConfig`, and ``Config`` for ``precision``."""
+    """How gradients are computed.
 
-    loss: Literal["ce", "ce+mse"]
-    mse_weight: float
-    pcgrad: bool
-    embedding: Literal["train", "frozen", "decaying"]
+    Attributes:
+        weights: of the losses, see :attr:`adrec.settings.StageConfig.loss_weights`.
+        pcgrad: whether conflicting gradients are projected.
+        embedding: how the item embedding is trained.
+        precision: of the matrix products.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    pcgrad: bool = False
+    embedding: Literal["train", "frozen", "decaying"] = "train"
     precision: Precision = "float32"
 
     @classmethod
     def of(cls, stage: StageConfig, precision: Precision = "float32") -> Step:
         """Return the step of a stage."""
-        return cls(stage.loss, stage.mse_weight, stage.pcgrad, stage.embedding, precision)
+        return cls(stage.loss_weights, stage.projects_conflicts, stage.embedding_training, precision)
 
     def losses(
         self,
-        network: ADRecNetwork | SASRecNetwork,
+        network: SequenceNetwork,
         batch: PackedBatch,
-        draws: Draws | None = None,
+        draws: Any = None,
         rng: Generator | None = None,
-        whole: PackedBatch | None = None,
+        objective: Objective | None = None,
     ) -> dict[str, Tensor]:
         """Return the losses by name.
 
         Args:
             network: what is trained.
             batch: what it is trained on.
-            draws: ADRecNetwork's noise and timesteps.
+            draws: the random numbers that the network drew for it.
             rng: draws the dropout; without it there is none.
-            whole: the batch of which ``batch`` is a part: the parts' losses add up to its own.
+            objective: of the batch of which ``batch`` is a part: the parts' losses add up to its own.
         """
-        whole = whole or batch
-        embedding, padding_class = network.item_embedding.weight, network.config.padding_class
-        low = self.precision == "bfloat16"
-        with torch.autocast(embedding.device.type, torch.bfloat16, enabled=low):
-            if isinstance(network, SASRecNetwork):
-                x = network(batch, rng)  # [N, D]
-            else:
-                assert draws is not None, "ADRecNetwork needs noise and timesteps"
-                x, x0 = network(batch, draws, rng)  # [N, D] each
-        num_tokens = len(whole.items)
-        query = x.bfloat16() if low else x
-        ce = cross_entropy(query, embedding, batch.targets, padding_class=padding_class, num_tokens=num_tokens)
-        losses = {"ce": ce}
-        if self.loss == "ce+mse":
-            losses["mse"] = self.mse_weight * squared_error(x, x0, batch, whole.num_users)
-        return losses
+        objective = objective or self._objective(batch, draws)
+        with torch.autocast(batch.items.device.type, torch.bfloat16, enabled=objective.low):
+            outputs = network(batch, draws, rng)
+        return network.losses(outputs, batch, draws, objective)
+
+    def _objective(self, whole: PackedBatch, draws: Any) -> Objective:
+        return Objective(whole, draws, self.weights, low=self.precision == "bfloat16")
 
     def gradients(
         self,
-        network: ADRecNetwork | SASRecNetwork,
+        network: SequenceNetwork,
         batch: PackedBatch,
-        draws: Draws | None = None,
+        draws: Any = None,
         rng: Generator | None = None,
         max_tokens: int | None = None,
     ) -> Mapping[str, Tensor]:
@@ -85,8 +82,9 @@ class Step:
         network.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
+        objective = self._objective(batch, draws)
         for part, part_draws in _parts(batch, draws, max_tokens):
-            losses = self.losses(network, part, part_draws, rng, batch)
+            losses = self.losses(network, part, part_draws, rng, objective)
             if self.pcgrad:
                 tasks = _added(tasks, _task_gradients(network, losses))
             else:
@@ -101,9 +99,7 @@ class Step:
         return totals
 
 
-def _parts(
-    batch: PackedBatch, draws: Draws | None, max_tokens: int | None
-) -> Iterator[tuple[PackedBatch, Draws | None]]:
+def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None) -> Iterator[tuple[PackedBatch, Any]]:
     parts = batch.parts(max_tokens) if max_tokens else []
     if len(parts) < 2:
         yield batch, draws
@@ -114,11 +110,11 @@ def _parts(
         yield part, None if draws is None else draws.select(chosen, tokens)
 
 
-def _trained(network: ADRecNetwork | SASRecNetwork) -> list[nn.Parameter]:
+def _trained(network: SequenceNetwork) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _task_gradients(network: ADRecNetwork | SASRecNetwork, losses: Mapping[str, Tensor]) -> list[list[Tensor]]:
+def _task_gradients(network: SequenceNetwork, losses: Mapping[str, Tensor]) -> list[list[Tensor]]:
     """Return each loss's gradients of the trained parameters."""
     tasks = [torch.autograd.grad(loss, _trained(network), retain_graph=True) for loss in losses.values()]
     return [[gradient.to_dense() for gradient in task] for task in tasks]
