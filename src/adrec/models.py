@@ -141,6 +141,20 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "adrec": "adrec.models:ADRecModel",
         "popular": "adrec.baselines.popularity:Popularity",
+        "recent": "adrec.baselines.recent:RecentPopularity",
+        "markov": "adrec.baselines.markov:Markov",
+        "itemknn": "adrec.baselines.itemknn:ItemKNN",
+        "vsknn": "adrec.baselines.vsknn:VSKNN",
+        "ease": "adrec.baselines.ease:EASE",
+        "gru4rec": "adrec.baselines.gru4rec:GRU4Rec",
+        "sasrec": "adrec.baselines.sasrec:SASRec",
+        "sasrec+": "adrec.baselines.sasrec:SASRecPlus",
+        "gsasrec": "adrec.baselines.gsasrec:GSASRec",
+        "bert4rec": "adrec.baselines.bert4rec:BERT4Rec",
+        "esasrec": "adrec.baselines.esasrec:ESASRec",
+        "diffurec": "adrec.baselines.diffurec:DiffuRec",
+        "dreamrec": "adrec.baselines.dreamrec:DreamRec",
+        "diffrec": "adrec.baselines.diffrec:DiffRec",
     }
 )
 _registered: dict[str, type[Model]] = {}
