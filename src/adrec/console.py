@@ -25,6 +25,7 @@ from adrec.inspect import Facts
 
 if TYPE_CHECKING:
     from adrec.evaluate.protocol import Evaluation
+    from adrec.evaluate.significance import Difference
     from adrec.train.plan import Plan
 
 
@@ -65,6 +66,21 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         if evaluation.batch_means is not None:
             row.append(f"{evaluation.batch_means[name]:.4f}")
         table.add_row(*row)
+    return table
+
+
+def difference_table(evaluation: Evaluation, other: Evaluation, differences: Mapping[str, Difference]) -> Table:
+    """Return two models' metrics side by side with their paired differences."""
+    table = Table("metric", "run", "against", "difference", "95 % interval", "p (Holm)")
+    for name, each in differences.items():
+        table.add_row(
+            name,
+            f"{evaluation.metrics[name].mean:.4f}",
+            f"{other.metrics[name].mean:.4f}",
+            f"{each.estimate.mean:+.4f}",
+            f"{each.estimate.low:+.4f} to {each.estimate.high:+.4f}",
+            f"{each.p:.2g}",
+        )
     return table
 
 

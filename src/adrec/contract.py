@@ -37,6 +37,7 @@ class Model(ABC):
         Config: the class of its configuration, with its presets.
         config: its configuration.
         num_items: V: it knows item numbers 1 to V.
+        uses_seed: whether another seed gives another model.
         max_length: how many last items of a history it sees.
         ranks_padding: whether item number 0 is ranked among the items, as in ADRec's published code.
     """
@@ -45,6 +46,7 @@ class Model(ABC):
     paper: ClassVar[str]
     Config: ClassVar[type[Settings]]
 
+    uses_seed: ClassVar[bool] = True
     num_items: int = 0
     max_length: int = NO_LIMIT
     ranks_padding: bool = False

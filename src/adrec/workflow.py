@@ -19,6 +19,7 @@ from adrec.data.lists import read_histories, read_ids
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
+from adrec.evaluate.tables import evaluate_table
 from adrec.model import ADRec, find_device
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
@@ -182,6 +183,19 @@ def evaluate_run(
         with_batch_means=with_batch_means,
         on_batch=on_batch,
     )
+
+
+def evaluate_recommendations(
+    data: Path, table: Path, part: str, *, cutoffs: Sequence[int]
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Evaluate another program's recommendations on a prepared data set, or on that of a run; return notes too."""
+    if (data / "run.json").is_file():
+        run = Run.open(data)
+        dataset = run.dataset()
+        return evaluate_table(table, dataset, run.split(dataset), part, cutoffs=cutoffs)
+    dataset = open_dataset(data)
+    dataset.verify()
+    return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
 
 
 @dataclass(frozen=True)

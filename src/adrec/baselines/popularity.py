@@ -22,6 +22,7 @@ class Popularity(Model):
     name = "popular"
     paper = "no paper: the most interactions first"
     Config = Settings
+    uses_seed = False
     max_length = 1
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from adrec._version import __version__
-from adrec.cli import data, runs, training
+from adrec.cli import comparing, data, runs, training
 from adrec.errors import UserError
 
 NO_MEMORY = (
@@ -39,6 +39,8 @@ app.command()(training.refit)
 app.command()(runs.evaluate)
 app.command()(runs.recommend)
 app.command()(runs.similar)
+app.command()(comparing.benchmark)
+app.command("results")(comparing.list_results)
 app.command()(training.config)
 app.command()(training.demo)
 

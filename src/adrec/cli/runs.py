@@ -23,7 +23,8 @@ from adrec.cli.options import (
     emit,
     use_threads,
 )
-from adrec.console import counter, evaluation_notes, evaluation_table
+from adrec.console import counter, difference_table, evaluation_notes, evaluation_table
+from adrec.errors import ConfigError
 from adrec.files import check_apart, write_json
 from adrec.tables import check_output, write_table
 
@@ -38,6 +39,11 @@ def evaluate(
     ranks: Annotated[
         Path | None, typer.Option(help="Write each user's rank here (.parquet, .csv, .jsonl); into the run by default.")
     ] = None,
+    against: Annotated[Path | None, typer.Option(help="Another run: a paired test over the same users.")] = None,
+    recommendations: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate this table (user, item, rank or score) of any program instead; RUN may be data."),
+    ] = None,
     steps: Steps = None,
     sampler: SamplerName = None,
     data: Data = None,
@@ -47,29 +53,50 @@ def evaluate(
 ) -> None:
     """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
     from adrec import workflow
+    from adrec.evaluate.comparison import compare
 
-    console = console_for(quiet)
+    console, output = console_for(quiet), Console(highlight=False, quiet=quiet)
     use_threads(threads)
+    if recommendations is not None:
+        if against or filter_seen or batch_means or steps or sampler or ranks:
+            raise ConfigError("--recommendations goes with --on, --k and --json alone: the table says the rest.")
+        result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k))
+        for note in notes:
+            console.print(f"note: {note}")
+        output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
+        if json_file is not None:
+            write_json(json_file, result.to_dict())
+        return
     with counter(console) as progress:
         task = progress.add_task("ranking", total=None)
-        result = workflow.evaluate_run(
-            run,
-            on,
-            cutoffs=cutoffs(k),
-            filter_seen=filter_seen,
-            with_batch_means=batch_means,
-            steps=steps,
-            sampler=sampler,
-            data=data,
-            device=device,
-            on_batch=lambda users: progress.advance(task, users),
-        )
-    if not quiet:
-        output = Console(highlight=False)
-        output.print(evaluation_table(result))
-        output.print(evaluation_notes(result))
+        evaluated = [
+            workflow.evaluate_run(
+                path,
+                on,
+                cutoffs=cutoffs(k),
+                filter_seen=filter_seen,
+                with_batch_means=batch_means,
+                steps=steps if path == run else None,
+                sampler=sampler if path == run else None,
+                data=data,
+                device=device,
+                on_batch=lambda users: progress.advance(task, users),
+            )
+            for path in (run, against)
+            if path is not None
+        ]
+    result, values = evaluated[0], evaluated[0].to_dict()
+    output.print(evaluation_table(result))
+    if against is not None:
+        differences = compare(evaluated[0], evaluated[1])
+        output.print(difference_table(evaluated[0], evaluated[1], differences))
+        values["against"] = {
+            "run": str(against),
+            "differences": {name: {**each.estimate.to_dict(), "p": each.p} for name, each in differences.items()},
+        }
+    output.print(evaluation_notes(result))
     if json_file is not None:
-        write_json(json_file, result.to_dict())
+        write_json(json_file, values)
     chosen = [*(["filter-seen"] if filter_seen else []), *([f"{steps}-steps"] if steps else []), sampler or ""]
     place = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
     write_table(result.ranks, place)

@@ -48,6 +48,29 @@ def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
     return people, ordered["item"].to_list()
 
 
+def read_recommendations(path: Path) -> pl.DataFrame:
+    """Read recommendations: ``user``, ``item``, and ``rank`` or, where the table has none, ``score``.
+
+    Raises :class:`DataError` where a column or a value is missing, or a rank or score is no number.
+    """
+    table = _Table(path)
+    value = next((name for name in ("rank", "score") if name in table.opened.columns), None)
+    if value is None:
+        raise DataError(f"{path.name} has neither a column 'rank' nor 'score'; name what its items are ordered by so.")
+    raw = table.read(["user", "item"], "one recommendation a row", also=[value])
+    numbers = raw[value].cast(pl.Float64, strict=False)
+    bad = numbers.is_null() | numbers.is_nan()
+    if value == "rank":
+        bad |= (numbers < 1) | (numbers != numbers.floor())
+    if bad.any():
+        index = int(bad.arg_max() or 0)
+        wanted = "a whole number from 1" if value == "rank" else "a number"
+        raise DataError(f"{table.at(index)}, column {value!r}: {raw[value][index]!r} is not {wanted}; mend it.")
+    return pl.DataFrame(
+        [table.ids(raw["user"]).alias("user"), table.ids(raw["item"]).alias("item"), numbers.alias(value)]
+    )
+
+
 class _Table:
     """A small table, read whole; nothing in it may be unusable."""
 
@@ -58,10 +81,11 @@ class _Table:
     def at(self, index: int) -> str:
         return self.opened.at(self.numbers[index])
 
-    def read(self, roles: Sequence[str], expected: str) -> dict[str, pl.Series]:
-        """Return the column for each role."""
+    def read(self, roles: Sequence[str], expected: str, also: Sequence[str] = ()) -> dict[str, pl.Series]:
+        """Return the column for each role, and ``also`` those of these very names."""
         opened = self.opened
         columns = {role: find_column(opened.columns, role, None, opened.name) for role in roles}
+        columns |= {name: name for name in also}
         tables = []
         for piece in opened.pieces(list(columns.values())):
             for row in piece.malformed:

@@ -11,10 +11,10 @@ import polars as pl
 
 from adrec.data.dataset import Dataset
 from adrec.data.spans import spans
-from adrec.data.split import Split
+from adrec.data.split import Split, Targets
 from adrec.errors import DataError
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
-from adrec.evaluate.ranking import held_out, ranking
+from adrec.evaluate.ranking import Ranking, held_out, ranking
 from adrec.recommend import Scorer
 
 DEFAULT_CUTOFFS = (5, 10, 20)
@@ -99,14 +99,47 @@ def evaluate(
         DataError: where nobody is evaluated: every sequence is too short to be split.
         ConfigError: for a cut-off below 1.
     """
-    names = metric_names(cutoffs)
+    metric_names(cutoffs)
+    histories, items = held_out(dataset, held_out_targets(split, part))
+    k = min(max(cutoffs), scorer.num_items)
+    ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
+    return summary(
+        ranked,
+        dataset,
+        split,
+        part,
+        scorer.num_items,
+        cutoffs=cutoffs,
+        filter_seen=filter_seen,
+        with_batch_means=with_batch_means,
+        seed=seed,
+    )
+
+
+def held_out_targets(split: Split, part: str) -> Targets:
+    """Return what ``part`` holds out. Raises :class:`DataError` where that is nothing."""
     targets = split.targets(part)
     if len(targets.users) == 0:
         raise DataError(f"the split {split.name!r} has no {part} users: no sequence is long enough to be split.")
-    histories, items = held_out(dataset, targets)
-    k = min(max(cutoffs), scorer.num_items)
-    ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
-    trained = training_popularity(dataset, split)
+    return targets
+
+
+def summary(
+    ranked: Ranking,
+    dataset: Dataset,
+    split: Split,
+    part: str,
+    num_items: int,
+    *,
+    cutoffs: Sequence[int],
+    filter_seen: bool,
+    with_batch_means: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Return everything that a table should say of the ranks of ``part``'s held-out items among ``num_items``."""
+    names, targets = metric_names(cutoffs), held_out_targets(split, part)
+    _, items = held_out(dataset, targets)
+    trained, shown = training_popularity(dataset, split), ranked.top[ranked.top > 0]
     ranks = pl.DataFrame(
         {
             "user": dataset.users.decode(targets.users),
@@ -120,15 +153,15 @@ def evaluate(
         filter_seen=filter_seen,
         metrics=estimates(names, ranked.ranks, targets.users, seed=seed),
         batch_means=batch_means(names, ranked.ranks) if with_batch_means else None,
-        coverage=len(np.unique(ranked.top[ranked.top > 0])) / scorer.num_items,
+        coverage=len(np.unique(shown)) / num_items,
         popularity={
-            "recommended": float(trained[ranked.top[ranked.top > 0]].mean()),
+            "recommended": float(trained[shown].mean()) if len(shown) else 0.0,
             "held_out": float(trained[items].mean()),
         },
-        cutoff=k,
+        cutoff=min(max(cutoffs), num_items),
         ranks=ranks,
         num_users=len(np.unique(targets.users)),
-        num_new_items=int((items > scorer.num_items).sum()),
+        num_new_items=int((items > num_items).sum()),
     )
 
 

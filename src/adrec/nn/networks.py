@@ -88,6 +88,13 @@ class PaddedNetwork(SequenceNetwork):
 class SASRecNetwork(PaddedNetwork):
     """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
 
+    reads = frozenset(
+        {
+            *("hidden_size", "num_blocks", "num_heads", "max_length"),
+            *("embedding_dropout", "dropout", "attend_padding", "padding_class"),
+        }
+    )
+
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__(config, num_items)
         self.causal = True  # also where ADRec's control is bidirectional: it must not pre-train on leaked targets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -43,7 +43,10 @@ class SequenceNetwork(nn.Module, ABC):
         attends_padding: whether tokens attend to the padding (as the sink).
         ranks_padding: whether the padding's row is a class of the softmax, and ranked.
         uses_noise: whether inference is random.
+        reads: the keys of ``config`` that decide what it learns; None is all of them.
     """
+
+    reads: ClassVar[frozenset[str] | None] = None
 
     causal: bool = True
     attends_padding: bool = False

@@ -83,6 +83,7 @@ class Trainer:
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
+        self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
         self.networks = networks
         for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
             make_network(networks[stage.network_kind], config.network, 1)
@@ -235,6 +236,7 @@ class Trainer:
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
+        self.on_stage(name)
 
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the run depends on."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -129,8 +129,8 @@ class Run:
         return cls(path, model.config, info, type(model))
 
     @classmethod
-    def open(cls, path: Path) -> Run:
-        """Open a run folder, finished or not.
+    def open(cls, path: Path, model: type[Model] | None = None) -> Run:
+        """Open a run folder, finished or not; ``model`` is its class where it is the user's own code.
 
         Raises:
             RunError: where there is no run, or a newer version's, or a damaged one.
@@ -157,7 +157,7 @@ class Run:
             info = RunInfo(**{key: value for key, value in values.items() if key in known})
         except TypeError as error:
             raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
-        model = find_model(info.model)
+        model = model or find_model(info.model)
         return cls(path, model.Config.from_dict(_read_json(path / "config.json")), info, model)
 
     def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
@@ -210,13 +210,25 @@ class Run:
         except Timeout as error:
             raise RunError(f"another process is training {self.path}; wait for it, or stop it first.") from error
 
-    def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
+    def trainer(
+        self,
+        dataset: Dataset,
+        reporter: Reporter | None = None,
+        after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    ) -> Trainer:
         """Return a network model's trainer, which records each epoch here, at the place where the run was left.
+
+        ``after_epoch`` gets each row of metrics once it is recorded: what it raises loses nothing.
 
         Raises:
             DataError: where the data set has nothing to learn from.
             RunError: where the state is damaged.
         """
+
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            self._record(trainer, row)
+            after_epoch(row)
+
         model = self.model_class(self.config)
         assert isinstance(model, NetworkModel)
         trainer = model.trainer(
@@ -225,7 +237,7 @@ class Run:
             seed=self.info.seed,
             device=torch.device(self.info.device),
             reporter=reporter,
-            on_epoch=lambda row: self._record(trainer, row),
+            on_epoch=on_epoch,
         )
         if (self.path / "state.safetensors").exists():
             trainer.restore(read_snapshot(self.path / "state.safetensors"))

@@ -1,0 +1,124 @@
+"""What a benchmark compares: entries, each a model with a preset and named changes; ablations are the same thing.
+
+A grid file is TOML, an entry a table:
+
+    [no-noise]                  # the name in every table of results
+    model = "adrec"             # by default the entry's name
+    preset = "published"        # by default ``default``
+    seeds = 3                   # by default the benchmark's
+    set = { "model.noise_weight" = 0.0 }
+    search = { "model.dropout" = [0.1, 0.3, 0.5], "train.learning_rate" = { low = 1e-4, high = 1e-2, log = true } }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adrec.contract import Model
+from adrec.errors import ConfigError, did_you_mean
+from adrec.models import find_model
+from adrec.settings import Settings
+from adrec.strict import require
+
+KEYS = ("model", "preset", "seeds", "set", "search")
+WORDS: Mapping[type, str] = {str: "text", int: "whole number", dict: "table"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a table of results.
+
+    Attributes:
+        label: its name there.
+        model: which model.
+        preset: which of its presets.
+        changes: of configuration keys.
+        search: what is tuned: of each key a list of choices, or ``{low, high, log}``.
+        seeds: how many; None is the benchmark's number.
+    """
+
+    label: str
+    model: str
+    preset: str = "default"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int | None = None
+
+    def __post_init__(self) -> None:
+        self.config()  # fails here, before anything is trained
+        require(self.seeds is None or self.seeds >= 1, f"{self.label}: seeds must be at least 1; it is {self.seeds}.")
+        for key, space in self.search.items():
+            self.config({key: first_of(space, f"{self.label}: search of {key}")})
+
+    @property
+    def model_class(self) -> type[Model]:
+        """The class of the model."""
+        return find_model(self.model, imports=True)
+
+    def config(self, more: Mapping[str, Any] | None = None) -> Settings:
+        """Return the configuration, with ``more`` changes. Raises :class:`ConfigError` for one that does not fit."""
+        try:
+            return self.model_class.Config.make(self.preset, {**self.changes, **(more or {})})
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}: {error}") from error
+
+
+def first_of(space: Any, where: str) -> Any:
+    """Return a value of a search space. Raises :class:`ConfigError` where it is none."""
+    if isinstance(space, list) and space:
+        return space[0]
+    known = {"low", "high", "log"}
+    if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= known and space["low"] < space["high"]:
+        return space["low"]
+    raise ConfigError(f"{where} must be a list of values, or {{low, high, log}} with low below high; it is {space!r}.")
+
+
+def parse_models(text: str) -> list[Entry]:
+    """Read ``sasrec+,adrec@published``: models with commas, each with ``@preset`` where it is not ``default``."""
+    entries = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        model, _, name = part.partition("@")
+        entries.append(Entry(part, model, name or "default"))
+    require(bool(entries), "--models names no model; write for instance popular,sasrec+,adrec.")
+    return entries
+
+
+def read_grid(path: Path) -> list[Entry]:
+    """Read a grid file. Raises :class:`ConfigError` for what is not TOML, and for unknown keys."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the grid {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the grid {path} is not TOML: {error}.") from error
+    require(bool(tables), f"the grid {path} has no entry; write one such as [adrec].")
+    return [_entry(label, table, path) for label, table in tables.items()]
+
+
+def _entry(label: str, table: Any, path: Path) -> Entry:
+    require(isinstance(table, Mapping), f"{path}: {label!r} stands outside an entry; entries are tables, [{label}].")
+    unknown = [key for key in table if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"{path}: {label} has no key {unknown[0]!r}{did_you_mean(unknown[0], KEYS)}.")
+    for key, kind in (("model", str), ("preset", str), ("seeds", int), ("set", dict), ("search", dict)):
+        if key in table and not isinstance(table[key], kind):
+            raise ConfigError(f"{path}: {key} of {label} should be a {WORDS[kind]}; it is {table[key]!r}.")
+    return Entry(
+        label=label,
+        model=table.get("model", label),
+        preset=table.get("preset", "default"),
+        changes=table.get("set", {}),
+        search=table.get("search", {}),
+        seeds=table.get("seeds"),
+    )
+
+
+def check_labels(entries: Sequence[Entry]) -> None:
+    """Raise :class:`ConfigError` where two entries have one name."""
+    labels = [entry.label for entry in entries]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    require(twice is None, f"two entries are called {twice!r}; give each a name of its own.")

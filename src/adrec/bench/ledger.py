@@ -1,0 +1,223 @@
+"""The ledger of a benchmark: a folder of small jobs, each with what it was, what it cost and what it found.
+
+==============================  ================================================================================
+``data/NAME.json``              a data set: its fingerprint, split, sizes
+``data/NAME.parquet``           its test users: length of the history, training interactions of the held-out item
+``jobs/KEY/job.json``           what was computed: data set, model, configuration, seed
+``jobs/KEY/result.json``        what came out: metrics, costs, machine; or the error
+``jobs/KEY/ranks.parquet``      each test user's rank, seen items ranked too, and left out (final jobs)
+``work/``, ``shared/``          runs that are not finished, and what jobs share; not kept
+==============================  ================================================================================
+
+``KEY`` is the hash of all that decides the result, so a job that is there is never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from filelock import FileLock, Timeout
+
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.errors import DataError, RunError
+from adrec.evaluate.protocol import training_popularity
+from adrec.evaluate.ranking import held_out
+from adrec.files import atomic_file, write_bytes, write_json
+
+IGNORED = "work/\nshared/\n*.lock\n"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, configured and seeded, on one data set.
+
+    Attributes:
+        data: the data set's name.
+        fingerprint: the data set's.
+        split: the split's name.
+        label: of the entry.
+        model: its name.
+        config: its whole configuration.
+        seed: of every random number.
+        trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
+    """
+
+    data: str
+    fingerprint: str
+    split: str
+    label: str
+    model: str
+    config: Mapping[str, Any]
+    seed: int
+    trial: int | None = None
+
+    @property
+    def key(self) -> str:
+        """The hash of what decides the result: not the label, nor which trial it is, but whether it is one."""
+        decisive = asdict(self)
+        for name in ("data", "label"):
+            del decisive[name]
+        decisive["config"] = {key: value for key, value in self.config.items() if key != "preset"}
+        decisive["trial"] = self.trial is not None
+        return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def words(self) -> str:
+        """The job in a few words."""
+        what = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
+        return f"{self.data}: {self.label}, {what}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job of the ledger with its result.
+
+    Attributes:
+        job: what was computed.
+        result: what came out.
+        folder: where its files are.
+    """
+
+    job: Job
+    result: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, if it did."""
+        return self.result.get("error")
+
+    def ranks(self) -> pl.DataFrame:
+        """Return ``rank`` and ``rank_unseen`` of each test user, from 1."""
+        return pl.read_parquet(self.folder / "ranks.parquet")
+
+
+class Ledger:
+    """A ledger's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Ledger:
+        """Open the ledger at ``path``, made where there is none. Raises :class:`RunError` for another folder."""
+        foreign = path.is_dir() and not (path / "jobs").is_dir() and any(path.iterdir())
+        if path.is_file() or foreign:
+            raise RunError(f"{path} is not a ledger; name a new folder, or one that adrec benchmark wrote.")
+        for name in ("jobs", "data"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        write_bytes(path / ".gitignore", IGNORED.encode())
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """Open a ledger that is there. Raises :class:`RunError` where none is."""
+        if not (path / "jobs").is_dir():
+            raise RunError(f"there is no ledger in {path}; `adrec benchmark DATA --out {path}` makes one.")
+        return cls(path)
+
+    def folder(self, job: Job) -> Path:
+        """Return where a job's files are."""
+        return self.path / "jobs" / job.key
+
+    def work(self, job: Job) -> Path:
+        """Return where a job's run is while it is not finished."""
+        return self.path / "work" / job.key
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[bool]:
+        """Keep other processes from what ``key`` names; false where one has it."""
+        (self.path / "work").mkdir(exist_ok=True)
+        try:
+            with FileLock(self.path / "work" / f"{key}.lock", timeout=0):
+                yield True
+        except Timeout:
+            yield False
+
+    def add_dataset(self, dataset: Dataset, split: Split) -> None:
+        """Note a data set and its test users. Raises :class:`DataError` where its name is another data set's here."""
+        name = dataset.info.name
+        about = {
+            "name": name,
+            "fingerprint": dataset.fingerprint,
+            "split": split.name,
+            "users": dataset.num_users,
+            "items": split.num_items,
+            "interactions": dataset.num_interactions,
+            "test_users": len(np.unique(split.test.users)),
+        }
+        place = self.path / "data" / f"{name}.json"
+        if place.exists():
+            before = json.loads(place.read_bytes())
+            if before["fingerprint"] != about["fingerprint"] or before["split"] != about["split"]:
+                raise DataError(
+                    f"the data set {name} is not the one that {self.path} began with (it has changed, or is split in "
+                    "another way); begin a new ledger, or prepare it under another --name."
+                )
+            return
+        if len(split.test.users) == 0:
+            raise DataError(f"{name} holds nothing out to test on: its split is {split.name}.")
+        histories, items = held_out(dataset, split.test)
+        popularity = training_popularity(dataset, split)
+        users = pl.DataFrame(
+            {
+                "user": split.test.users.astype(np.int32),
+                "length": (histories.ends - histories.starts).astype(np.int32),
+                "popularity": popularity[items].astype(np.int32),
+            }
+        )
+        write_frame(users, self.path / "data" / f"{name}.parquet")
+        write_json(place, about)
+
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Return what is noted of each data set, by name."""
+        return {path.stem: json.loads(path.read_bytes()) for path in sorted((self.path / "data").glob("*.json"))}
+
+    def test_users(self, name: str) -> pl.DataFrame:
+        """Return ``user``, ``length`` and ``popularity`` of a data set's test users."""
+        return pl.read_parquet(self.path / "data" / f"{name}.parquet")
+
+    def result(self, job: Job) -> Finished | None:
+        """Return the result of a job, if it is there and not an error."""
+        path = self.folder(job) / "result.json"
+        found = Finished(job, json.loads(path.read_bytes()), self.folder(job)) if path.exists() else None
+        return None if found is None or found.error else found
+
+    def keep(self, job: Job, result: Mapping[str, Any], ranks: pl.DataFrame | None = None) -> Finished:
+        """Write a job's result, its ranks first: a result that is there is whole."""
+        folder = self.folder(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "job.json", asdict(job))
+        if ranks is not None:
+            write_frame(ranks, folder / "ranks.parquet")
+        write_json(folder / "result.json", result)
+        return Finished(job, result, folder)
+
+    def forget_work(self, job: Job) -> None:
+        """Delete the run of a finished job."""
+        shutil.rmtree(self.work(job), ignore_errors=True)
+
+    def finished(self) -> list[Finished]:
+        """Return every job with a result, failed ones too, in a fixed order."""
+        found = []
+        for folder in sorted((self.path / "jobs").iterdir()):
+            if (folder / "result.json").exists():
+                job = Job(**json.loads((folder / "job.json").read_bytes()))
+                found.append(Finished(job, json.loads((folder / "result.json").read_bytes()), folder))
+        return sorted(found, key=lambda each: (each.job.data, each.job.label, each.job.seed, each.job.key))
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as compressed Parquet, whole or not at all."""
+    with atomic_file(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", compression_level=19)

@@ -1,0 +1,162 @@
+"""Results as text: Markdown for people, LaTeX for papers, and rows for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adrec.bench.results import Results, Row
+from adrec.evaluate.metrics import Estimate
+from adrec.train.cost import duration
+
+INTRODUCTION = """\
+Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
+x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
+the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
+never compare across the two. A difference is ours less theirs in {metric}, seen items ranked too, with the p-value of
+a paired permutation test over users, adjusted for the number of entries (Holm)."""
+SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
+
+
+def percent(value: float) -> str:
+    """Return a share x 100 with two digits."""
+    return f"{100 * value:.2f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """Return a mean with its 95 % interval, x 100."""
+    return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def markdown(results: Results) -> str:
+    """Return the whole page."""
+    parts = [
+        "# Results",
+        "",
+        INTRODUCTION.format(metric=results.metric),
+        "",
+        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} hours in all.",
+    ]
+    for name, rows in results.rows.items():
+        about = results.data[name]
+        parts += [
+            "",
+            f"## {name}",
+            "",
+            f"{about['users']:,} users, {about['items']:,} items, {about['interactions']:,} interactions; "
+            f"{about['test_users']:,} test users; split {about['split']}.",
+        ]
+        for title, table in tables(rows, results.metric).items():
+            parts += ["", f"### {title}", "", *_markdown_table(table)]
+    if results.failed:
+        parts += ["", "## Failed", ""]
+        parts += [f"- {words}: {why}" for words, why in results.failed.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
+    head, *rows = table
+    right = ["---", *["---:"] * (len(head) - 1)]
+    return ["| " + " | ".join(each) + " |" for each in (head, right, *rows)]
+
+
+def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
+    """Return a data set's tables by title, each its head and its rows."""
+    return {
+        "Seen items ranked too": accuracy(rows, "all"),
+        "Seen items left out": accuracy(rows, "unseen"),
+        f"Differences in {metric}": differences(rows),
+        "What is recommended, and at what cost": costs(rows),
+        f"{metric} by history length, and by popularity of the held-out item": groups(rows),
+    }
+
+
+def accuracy(rows: Sequence[Row], kind: str, shown: Sequence[str] = SHOWN) -> list[list[str]]:
+    """Return each entry's metrics with their intervals."""
+    head = ["entry", "seeds", "trials", *shown]
+    return [
+        head,
+        *(
+            [row.label, str(row.seeds), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
+            for row in rows
+        ),
+    ]
+
+
+def differences(rows: Sequence[Row]) -> list[list[str]]:
+    """Return each entry's difference from the best, and from ADRec."""
+    others = list(dict.fromkeys(other for row in rows for other in row.against))
+    table = [["entry", *(f"less {other}" for other in others)]]
+    for row in rows:
+        cells = []
+        for other in others:
+            found = row.against.get(other)
+            cells.append("" if found is None else f"{interval(found.estimate)}, p = {found.p:.2g}")
+        table.append([row.label, *cells])
+    return table
+
+
+def costs(rows: Sequence[Row]) -> list[list[str]]:
+    """Return what each entry recommends, and what it takes."""
+    head = ["entry", "coverage, %", "Gini", "popularity", "novelty, bit", "parameters", "training", "users/s"]
+    return [
+        head,
+        *(
+            [
+                row.label,
+                f"{100 * row.recommended['coverage']:.1f}",
+                f"{row.recommended['gini']:.3f}",
+                f"{row.recommended['popularity']:,.0f}",
+                f"{row.recommended['novelty']:.2f}",
+                f"{row.parameters:,}",
+                duration(row.seconds),
+                f"{row.users_per_second:,.0f}",
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def groups(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the compared metric by history length, and by quartile of popularity."""
+    lengths, quartiles = list(rows[0].by_length), list(rows[0].by_popularity)
+    head = ["entry", *lengths, *(f"quartile {each}" for each in quartiles)]
+    return [
+        head,
+        *(
+            [
+                row.label,
+                *(percent(row.by_length[each]) for each in lengths),
+                *(percent(row.by_popularity[each]) for each in quartiles),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def latex(results: Results) -> str:
+    """Return a table for a paper: each data set's metrics, the best of each in bold."""
+    lines = ["% Written by adrec results."]
+    for name, rows in results.rows.items():
+        best = {metric: max(row.metrics["all"][metric].mean for row in rows) for metric in SHOWN}
+        lines += [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(name)}: means over users and seeds, $\times 100$; seen items are ranked too.}}",
+            rf"\begin{{tabular}}{{l{'r' * len(SHOWN)}}}",
+            r"\toprule",
+            " & ".join(["entry", *(_escaped(metric.upper()) for metric in SHOWN)]) + r" \\",
+            r"\midrule",
+        ]
+        for row in rows:
+            cells = []
+            for metric in SHOWN:
+                mean = row.metrics["all"][metric].mean
+                cells.append(rf"\textbf{{{percent(mean)}}}" if mean == best[metric] else percent(mean))
+            lines.append(" & ".join([_escaped(row.label), *cells]) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, r"\textbackslash{}" if character == "\\" else f"\\{character}")
+    return text

@@ -1,0 +1,243 @@
+"""What a ledger says: means over seeds with intervals, paired significance, costs, and accuracy by kind of user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adrec.bench.ledger import Finished, Ledger
+from adrec.data.spans import Int64s
+from adrec.errors import ConfigError, RunError, did_you_mean
+from adrec.evaluate.metrics import Estimate, Float64s, metric_names, user_values
+from adrec.evaluate.significance import Difference, holm, over_seeds, paired_difference
+
+METRICS = metric_names((5, 10, 20))
+LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond
+COLUMNS = {"all": "rank", "unseen": "rank_unseen"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry on a data set.
+
+    Attributes:
+        label: the entry's name.
+        model: its model.
+        seeds: how many.
+        trials: of tuning that its settings were chosen by.
+        metrics: ``all`` (seen items are ranked too) and ``unseen``: each metric's mean over seeds and its interval.
+        against: another entry's label, to the difference of the chosen metric (ours less theirs).
+        recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
+        parameters: how many numbers were learnt.
+        seconds: of training, mean over seeds, what was shared included.
+        users_per_second: at inference, mean over seeds.
+        by_length: the chosen metric of users by history length.
+        by_popularity: the chosen metric of users by the popularity quartile of the held-out item, rarest first.
+    """
+
+    label: str
+    model: str
+    seeds: int
+    trials: int
+    metrics: Mapping[str, Mapping[str, Estimate]]
+    against: Mapping[str, Difference]
+    recommended: Mapping[str, float]
+    parameters: int
+    seconds: float
+    users_per_second: float
+    by_length: Mapping[str, float]
+    by_popularity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the tables show.
+
+    Attributes:
+        metric: what entries are sorted and compared by, seen items ranked too.
+        data: each data set's sizes.
+        rows: each data set's entries, best first.
+        failed: jobs without a result, and why.
+        machine: what the jobs ran on: environments and threads.
+        hours: of computation in all, trials included.
+    """
+
+    metric: str
+    data: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Row]]
+    failed: Mapping[str, str]
+    machine: Sequence[str]
+    hours: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The final jobs of an entry on a data set, and each user's values of each metric, a table a seed."""
+
+    jobs: list[Finished]
+    values: dict[str, list[Float64s]]
+
+    def mean(self, metric: str) -> Float64s:
+        """Return each user's mean over seeds, seen items ranked too, [users]."""
+        column = METRICS.index(metric)
+        found: Float64s = np.mean([table[:, column] for table in self.values["all"]], axis=0)
+        return found
+
+
+def results(ledger: Ledger, metric: str = "ndcg@20", reference: str | None = None) -> Results:
+    """Read a ledger.
+
+    Args:
+        ledger: of a benchmark.
+        metric: what entries are sorted and compared by.
+        reference: the entry that every other is compared with, beside the best; ADRec's best by default.
+
+    Raises:
+        ConfigError: for a metric or a reference that is not there.
+        RunError: where no job has finished.
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}; write one such as ndcg@20.")
+    finished = ledger.finished()
+    finals = [each for each in finished if each.job.trial is None and not each.error]
+    if not finals:
+        raise RunError(f"no job of {ledger.path} has finished yet.")
+    if reference is not None and reference not in {each.job.label for each in finals}:
+        labels = sorted({each.job.label for each in finals})
+        raise ConfigError(f"no entry is called {reference!r}{did_you_mean(reference, labels)}.")
+    rows = {
+        name: _rows(ledger, [each for each in finals if each.job.data == name], finished, metric, reference)
+        for name in ledger.datasets()
+        if any(each.job.data == name for each in finals)
+    }
+    return Results(
+        metric=metric,
+        data=ledger.datasets(),
+        rows=rows,
+        failed={each.job.words: each.error for each in finished if each.error},
+        machine=sorted({_machine(each) for each in finals}),
+        hours=sum(sum(each.result.get("seconds", {}).values()) for each in finished) / 3600,
+    )
+
+
+def _machine(finished: Finished) -> str:
+    about, threads = finished.result["environment"], finished.result["threads"]
+    return f"{about['platform']}, {about['cpus']} CPUs, {threads} threads, torch {about['torch']}"
+
+
+def _rows(
+    ledger: Ledger, finals: Sequence[Finished], finished: Sequence[Finished], metric: str, reference: str | None
+) -> list[Row]:
+    users = ledger.test_users(finals[0].job.data)
+    groups = _grouped(finals, users)
+    order = sorted(groups, key=lambda label: -groups[label].mean(metric).mean())
+    ours = reference or next((label for label in order if groups[label].jobs[0].job.model == "adrec"), None)
+    against = _compared(groups, metric, [order[0], *([ours] if ours in groups and ours != order[0] else [])])
+    return [
+        _row(
+            label,
+            groups[label],
+            users,
+            metric,
+            {other: compared[label] for other, compared in against.items() if label in compared},
+            sum(each.job.trial is not None and each.job.label == label for each in finished),
+        )
+        for label in order
+    ]
+
+
+def _grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, _Group]:
+    """Gather the seeds of each entry; an entry that was computed with other settings too becomes several."""
+    groups: dict[str, _Group] = {}
+    labels: dict[tuple[str, str], str] = {}
+    owner = users["user"].to_numpy().astype(np.int64)
+    for each in finals:
+        settings = json.dumps({key: value for key, value in each.job.config.items() if key != "preset"}, sort_keys=True)
+        again = sum(label == each.job.label for label, _ in labels)
+        label = labels.setdefault(
+            (each.job.label, settings), each.job.label if again == 0 else f"{each.job.label} ({again + 1})"
+        )
+        group = groups.setdefault(label, _Group([], {kind: [] for kind in COLUMNS}))
+        ranks = each.ranks()
+        group.jobs.append(each)
+        for kind, column in COLUMNS.items():
+            places = ranks[column].to_numpy().astype(np.int64) - 1
+            group.values[kind].append(user_values(METRICS, places, owner))
+    return groups
+
+
+def _compared(groups: Mapping[str, _Group], metric: str, others: Sequence[str]) -> dict[str, dict[str, Difference]]:
+    """Compare every entry with each of ``others``; p-values hold together for the comparisons with one of them."""
+    found = {}
+    for other in dict.fromkeys(others):
+        theirs = groups[other].mean(metric)
+        differences = {
+            label: paired_difference(group.mean(metric), theirs) for label, group in groups.items() if label != other
+        }
+        adjusted = holm({label: each.p for label, each in differences.items()})
+        found[other] = {
+            label: Difference(each.estimate, adjusted[label], each.num_users) for label, each in differences.items()
+        }
+    return found
+
+
+def _row(
+    label: str, group: _Group, users: pl.DataFrame, metric: str, against: Mapping[str, Difference], trials: int
+) -> Row:
+    job, found = group.jobs[0].job, [each.result for each in group.jobs]
+    metrics = {
+        kind: {name: over_seeds([table[:, column] for table in tables]) for column, name in enumerate(METRICS)}
+        for kind, tables in group.values.items()
+    }
+    values = group.mean(metric)
+    return Row(
+        label=label,
+        model=job.model,
+        seeds=len(group.jobs),
+        trials=trials,
+        metrics=metrics,
+        against=against,
+        recommended={name: _mean(each["recommended"][name] for each in found) for name in found[0]["recommended"]},
+        parameters=found[0]["parameters"],
+        seconds=_mean(sum(each["seconds"].values()) for each in found),
+        users_per_second=_mean(each["users_per_second"] for each in found),
+        by_length=_by_length(_first_of_each(users)["length"].to_numpy(), values),
+        by_popularity=_by_popularity(_first_of_each(users)["popularity"].to_numpy(), values),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _first_of_each(users: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a user, of the first held-out interaction, users as :func:`user_values` has them."""
+    return users.unique("user", keep="first").sort("user")
+
+
+def _by_length(lengths: Int64s, values: Float64s) -> dict[str, float]:
+    groups, low = {}, 0
+    for high in (*LENGTHS, None):
+        inside = (lengths > low) & (lengths <= high) if high else lengths > low
+        name = f"{low + 1} to {high}" if high else f"more than {low}"
+        if inside.any():
+            groups[name] = float(values[inside].mean())
+        low = high or low
+    return groups
+
+
+def _by_popularity(popularity: Int64s, values: Float64s) -> dict[str, float]:
+    """Return the values by quartile of the held-out item's training interactions, rarest first."""
+    bounds = np.quantile(popularity, [0.25, 0.5, 0.75])
+    quartile = np.searchsorted(bounds, popularity, side="left")  # 0 .. 3
+    return {str(each + 1): float(values[quartile == each].mean()) for each in range(4) if (quartile == each).any()}

@@ -1,0 +1,95 @@
+"""The first stage of training, kept for every job that begins alike: ADRec's pre-training above all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from adrec.models import NetworkModel
+from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.train.loop import Place, Trainer
+
+
+def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int) -> str | None:
+    """Return the hash of all that makes a model's first stage; None where nothing can be taken over from it.
+
+    A later stage that begins with the embedding of the one before depends on it by that alone, and by the place of the
+    random generators.
+    """
+    config = model.training
+    stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
+    if len(stages) < 2 or stages[1][1].begins_with != "embedding":
+        return None
+    name, stage = stages[0]
+    network = model.networks[stage.network_kind]
+    settings = asdict(config.network)
+    decisive = {
+        "data": [fingerprint, split, seed],
+        "network": f"{network.__module__}.{network.__qualname__}",
+        "settings": {key: value for key, value in settings.items() if network.reads is None or key in network.reads},
+        "training": [config.batch_size, config.max_tokens, config.precision],
+        "stage": [name, asdict(stage)],
+    }
+    return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+class FirstStages:
+    """A folder of first stages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def lent(self, trainer: Trainer, key: str | None) -> Iterator[dict[str, Any]]:
+        """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
+
+        Yields what the stage that was taken over had cost, ``{"seconds": ..}``, empty where none was. Other processes
+        that need the same stage wait for it meanwhile.
+        """
+        taken: dict[str, Any] = {}
+        if key is None or trainer.place != Place():
+            yield taken
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock, place = FileLock(self.folder / f"{key}.lock"), self.folder / f"{key}.safetensors"
+        lock.acquire()
+        try:
+            if place.exists():
+                snapshot = read_snapshot(place)
+                taken |= snapshot.values["cost"]
+                trainer.restore(Snapshot(snapshot.tensors, snapshot.values["place"]))
+                lock.release()
+            else:
+                self._keep_when_ended(trainer, place, lock)
+            yield taken
+        finally:
+            lock.release(force=True)
+
+    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock) -> None:
+        seconds = 0.0
+        before = trainer.on_epoch
+
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            nonlocal seconds
+            seconds += row["seconds"]
+            before(row)
+
+        def on_stage(name: str) -> None:
+            if trainer.place.stage != 1:
+                return
+            whole = trainer.snapshot()
+            kept = {
+                key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")
+            }
+            values = {"place": asdict(replace(trainer.place, rows=0)), "cost": {"seconds": seconds}}
+            write_snapshot(place, Snapshot(kept, values))
+            lock.release(force=True)
+
+        trainer.on_epoch, trainer.on_stage = on_epoch, on_stage

@@ -1,0 +1,84 @@
+"""Tuning: each trial is a job of the ledger; Optuna proposes, and prunes the hopeless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from adrec.bench.grid import Entry
+from adrec.bench.ledger import Finished, Job
+from adrec.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+METRIC = "ndcg@20"  # of validation: what tuning and early stopping select by
+
+RunTrial = Callable[[Job, Callable[[Mapping[str, Any]], None]], Finished]
+
+
+class PrunedError(Exception):
+    """A trial that is worse, at the same epoch, than half of those before."""
+
+
+def check_optuna() -> None:
+    """Raise :class:`UserError` where Optuna is not installed."""
+    if find_spec("optuna") is None:
+        raise UserError("tuning comes with an extra; run pip install 'adrec[benchmark]', or give --trials 0.")
+
+
+def tune(
+    entry: Entry, num_trials: int, seed: int, make_job: Callable[[Mapping[str, Any], int], Job], run: RunTrial
+) -> Mapping[str, Any]:
+    """Return the changes of ``entry`` that validate best in ``num_trials`` trials, the first of them its own settings.
+
+    Args:
+        entry: what is tuned, with its search space.
+        num_trials: trials; those that the ledger has already count, and are told to the sampler in the same order.
+        seed: of the sampler.
+        make_job: the job of some changes and a trial's number.
+        run: computes a job, or takes it from the ledger; raises :class:`PrunedError` through what it calls.
+    """
+    check_optuna()
+    import optuna  # noqa: PLC0415
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(5, num_trials)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=5),
+    )
+    best: tuple[float, Mapping[str, Any]] | None = None
+    for number in range(num_trials):
+        trial = study.ask()
+        changes = {} if number == 0 else {key: _suggest(trial, key, space) for key, space in entry.search.items()}
+        finished = run(make_job(changes, number), lambda row, trial=trial: _watch(trial, row))  # type: ignore[misc]
+        value = finished.result["validation"].get(METRIC)
+        if finished.error or value is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        study.tell(trial, value)
+        if best is None or value > best[0]:
+            best = value, changes
+    if best is None:
+        raise UserError(f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger.")
+    return best[1]
+
+
+def _suggest(trial: optuna.Trial, key: str, space: Any) -> Any:
+    if isinstance(space, list):
+        return trial.suggest_categorical(key, space)
+    low, high, log = space["low"], space["high"], bool(space.get("log", False))
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(key, low, high, log=log)
+    return trial.suggest_float(key, low, high, log=log)
+
+
+def _watch(trial: optuna.Trial, row: Mapping[str, Any]) -> None:
+    """Tell a trial's validation to the pruner; only the last stage's, as stages are not comparable."""
+    if row["stage"] not in ("finetune", "train") or "validation" not in row:
+        return
+    trial.report(row["validation"][METRIC], row["epoch"])
+    if trial.should_prune():
+        raise PrunedError

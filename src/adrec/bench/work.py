@@ -1,0 +1,156 @@
+"""One job: train, evaluate, and write down what it cost and found. The test part is touched once, by a final model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from adrec._version import __version__
+from adrec.bench.ledger import Finished, Job, Ledger
+from adrec.bench.shared import FirstStages, first_stage_key
+from adrec.contract import Model
+from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s
+from adrec.data.split import Split
+from adrec.evaluate.metrics import means, metric_names
+from adrec.evaluate.protocol import training_popularity
+from adrec.evaluate.ranking import Ranking, held_out, ranking
+from adrec.models import NetworkModel
+from adrec.train.report import Reporter
+from adrec.train.run import Run, RunInfo, environment
+
+METRICS = metric_names((5, 10, 20))
+TOP = 20  # of a recommendation, for coverage and its like
+
+AfterEpoch = Callable[[Mapping[str, Any]], None]
+
+
+def do_job(
+    job: Job,
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    ledger: Ledger,
+    *,
+    reporter: Reporter | None = None,
+    after_epoch: AfterEpoch = lambda row: None,
+) -> Finished:
+    """Compute a job and keep its result; what an interruption leaves is gone on with the next time.
+
+    ``after_epoch`` sees each row of metrics, and may raise to end the job: where it was is kept.
+    """
+    cost = _train(job, model, dataset, split, ledger, reporter, after_epoch)
+    result = {
+        **cost,
+        "parameters": model.num_parameters,
+        "validation": _validation(model, dataset, split),
+        "threads": torch.get_num_threads(),
+        "environment": environment(),
+        "adrec": __version__,
+    }
+    if job.trial is not None:
+        finished = ledger.keep(job, result)
+    else:
+        tested, ranks = _test(model, dataset, split)
+        finished = ledger.keep(job, {**result, **tested}, ranks)
+    ledger.forget_work(job)
+    return finished
+
+
+def _train(
+    job: Job,
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    ledger: Ledger,
+    reporter: Reporter | None,
+    after_epoch: AfterEpoch,
+) -> dict[str, Any]:
+    """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
+    if not isinstance(model, NetworkModel):
+        began = time.perf_counter()
+        model.fit(dataset, split, seed=job.seed)
+        return {"seconds": {"train": time.perf_counter() - began, "shared": 0.0}, "stages": []}
+    run = _run(job, model, dataset, split, ledger)
+    trainer = run.trainer(dataset, reporter, after_epoch)
+    key = first_stage_key(model, job.fingerprint, job.split, job.seed)
+    with FirstStages(ledger.path / "shared").lent(trainer, key) as taken:
+        if taken:
+            (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
+        network = trainer.run()
+    model.adopt(network, job.seed)
+    rows = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    spent = sum(json.loads(row)["seconds"] for row in rows)
+    kept = run.path / "taken.json"
+    shared = json.loads(kept.read_text(encoding="utf-8"))["seconds"] if kept.exists() else 0.0
+    return {"seconds": {"train": spent, "shared": shared}, "stages": trainer.place.ended}
+
+
+def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger) -> Run:
+    path = ledger.work(job)
+    if (path / "run.json").exists():
+        return Run.open(path, type(model))
+    info = RunInfo(
+        data=str(dataset.path or job.data),
+        data_fingerprint=dataset.fingerprint,
+        split=split.name,
+        num_items=split.num_items,
+        catalogue=dataset.catalogue_digest(split.num_items),
+        seed=job.seed,
+        model=job.model,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        threads=torch.get_num_threads(),
+        environment=environment(),
+        num_test=len(split.test.users),
+    )
+    return Run.create(path, model, info)
+
+
+def _validation(model: Model, dataset: Dataset, split: Split) -> dict[str, float]:
+    if len(split.validation.users) == 0:
+        return {}
+    histories, items = held_out(dataset, split.validation)
+    return means(METRICS, ranking(model, histories, items).ranks, split.validation.users)
+
+
+def _test(model: Model, dataset: Dataset, split: Split) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Return what the tables show of the test part, and each rank with and without seen items, from 1."""
+    histories, items = held_out(dataset, split.test)
+    everything = ranking(model, histories, items)
+    began = time.perf_counter()
+    unseen = ranking(model, histories, items, filter_seen=True, top=min(TOP, model.num_items))
+    seconds = time.perf_counter() - began
+    users = split.test.users
+    result = {
+        "test": {"all": means(METRICS, everything.ranks, users), "unseen": means(METRICS, unseen.ranks, users)},
+        "recommended": recommended(unseen, training_popularity(dataset, split), model.num_items),
+        "users_per_second": len(histories) / seconds,
+    }
+    ranks = {"rank": everything.ranks + 1, "rank_unseen": unseen.ranks + 1}
+    return result, pl.DataFrame({name: values.astype(np.int32) for name, values in ranks.items()})
+
+
+def recommended(unseen: Ranking, popularity: Int64s, num_items: int) -> dict[str, float]:
+    """Return what the first items of all users are like.
+
+    ``coverage`` is the share of the catalogue that is recommended to anybody; ``gini`` how unequally (0: all items
+    alike, 1: one item alone); ``popularity`` their mean training interactions; ``novelty`` the mean of -log2 of their
+    share of the training interactions (Vargas and Castells 2011), an item without any counting as one with one.
+    """
+    shown = unseen.top[unseen.top > 0]
+    counts = np.sort(np.bincount(shown, minlength=num_items + 1)[1 : num_items + 1])
+    places = np.arange(1, num_items + 1)
+    gini = float(((2 * places - num_items - 1) * counts).sum() / (num_items * counts.sum()))
+    shares = np.maximum(popularity[shown], 1) / popularity.sum()
+    return {
+        "coverage": float((counts > 0).mean()),
+        "gini": gini,
+        "popularity": float(popularity[shown].mean()),
+        "novelty": float(-np.log2(shares).mean()),
+    }

@@ -1,0 +1,117 @@
+"""Verbs that compare models: models, benchmark, results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adrec.cli.options import Quiet, Threads, console_for
+from adrec.errors import ConfigError
+from adrec.files import write_bytes, write_json
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str) -> float:
+    """Return a duration such as ``90s``, ``30m`` or ``6h`` in seconds. Raises :class:`ConfigError` for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None:
+        raise ConfigError(f"--budget takes a time such as 90s, 30m or 6h; it was given {text!r}.")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def benchmark(
+    data: Annotated[list[Path], typer.Argument(help="Prepared data sets.")],
+    out: Annotated[Path, typer.Option("--out", help="The ledger's folder; what it has already is not computed again.")],
+    models: Annotated[
+        str | None, typer.Option(help="With commas, each with @preset where it is not default: popular,sasrec+,adrec.")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="A TOML file of entries: presets with named changes.")] = None,
+    seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
+    trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 30m or 6h.")] = None,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="How many at a time.")] = 1,
+    plan_only: Annotated[bool, typer.Option("--dry-run", help="List the jobs and their time.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare models on the same users: every model gets the same data, split, filters and tuning budget."""
+    from adrec.bench.grid import check_labels, parse_models, read_grid
+    from adrec.bench.ledger import Ledger
+    from adrec.bench.results import results
+    from adrec.bench.schedule import dry_run, make_plan, run_plan
+
+    console = console_for(quiet)
+    if models is None and grid is None:
+        raise ConfigError("adrec benchmark needs --models or --grid.")
+    entries = [*(parse_models(models) if models else []), *(read_grid(grid) if grid else [])]
+    check_labels(entries)
+    limit = seconds(budget) if budget else None
+    plan = make_plan(out, data, entries, seeds=seeds, trials=trials, threads=threads, budget=limit)
+    if plan_only:
+        table = Table("data", "entry", "seed", "state", "time")
+        for row in dry_run(plan):
+            table.add_row(*row.values())
+        Console(highlight=False).print(table)
+        return
+    complete = run_plan(plan, console, processes=processes)
+    if not quiet:
+        show(results(Ledger.open(out)), Console(highlight=False))
+    console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out} --out results.md")
+
+
+def list_results(
+    ledger: Annotated[Path, typer.Argument(help="A ledger's folder, as adrec benchmark writes it.")],
+    out: Annotated[
+        list[Path] | None, typer.Option("--out", help="A .md, .tex, .json, .png or .svg file; repeatable.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="By which entries are sorted and compared.")] = "ndcg@20",
+    reference: Annotated[
+        str | None, typer.Option(help="Compare with this entry, beside the best; ADRec's best by default.")
+    ] = None,
+) -> None:
+    """Show what a ledger says: means with intervals, paired significance, costs; nothing is trained."""
+    from adrec.bench.figure import draw
+    from adrec.bench.ledger import Ledger
+    from adrec.bench.render import latex, markdown
+    from adrec.bench.results import results
+
+    found = results(Ledger.open(ledger), metric, reference)
+    for path in out or []:
+        if path.suffix == ".md":
+            write_bytes(path, markdown(found).encode())
+        elif path.suffix == ".tex":
+            write_bytes(path, latex(found).encode())
+        elif path.suffix == ".json":
+            write_json(path, found.to_dict())
+        elif path.suffix in (".png", ".svg"):
+            draw(found, path)
+        else:
+            raise ConfigError(f"--out {path} should end in .md, .tex, .json, .png or .svg.")
+    if not out:
+        show(found, Console(highlight=False))
+
+
+def show(found: object, output: Console) -> None:
+    """Print the tables of results."""
+    from adrec.bench.render import accuracy, costs, differences
+    from adrec.bench.results import Results
+
+    assert isinstance(found, Results)
+    for name, rows in found.rows.items():
+        for title, cells in (
+            (f"{name}: seen items ranked too, x 100", accuracy(rows, "all", ("hr@20", found.metric))),
+            (f"{name}: differences in {found.metric}, x 100", differences(rows)),
+            (f"{name}: cost", costs(rows)),
+        ):
+            table = Table(*cells[0], title=title)
+            for row in cells[1:]:
+                table.add_row(*row)
+            output.print(table)
+    for words, why in found.failed.items():
+        output.print(f"failed: {words}: {why}", markup=False)

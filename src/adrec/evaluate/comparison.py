@@ -1,0 +1,31 @@
+"""Two evaluations of the same users, compared pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adrec.errors import ConfigError
+from adrec.evaluate.metrics import user_values
+from adrec.evaluate.protocol import Evaluation
+from adrec.evaluate.significance import Difference, holm, paired_difference
+
+
+def compare(ours: Evaluation, theirs: Evaluation) -> Mapping[str, Difference]:
+    """Return each metric's difference, ours less theirs; the p-values hold together (Holm).
+
+    Raises :class:`ConfigError` where the two were not evaluated on the same held-out interactions in the same way.
+    """
+    same = ours.ranks.select("user", "item").equals(theirs.ranks.select("user", "item"))
+    if not same or (ours.split, ours.part, ours.filter_seen) != (theirs.split, theirs.part, theirs.filter_seen):
+        raise ConfigError(
+            "the two were evaluated on other data, another split, or once with and once without seen items; only the "
+            "same held-out interactions can be compared."
+        )
+    names = [name for name in ours.metrics if name in theirs.metrics]
+    _, users = np.unique(ours.ranks["user"].to_numpy(), return_inverse=True)
+    mine, other = (user_values(names, each.ranks["rank"].to_numpy() - 1, users) for each in (ours, theirs))
+    found = {name: paired_difference(mine[:, place], other[:, place]) for place, name in enumerate(names)}
+    adjusted = holm({name: each.p for name, each in found.items()})
+    return {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in found.items()}

@@ -1,0 +1,105 @@
+"""Is one model better than another? Paired tests over users, and intervals over users and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adrec.errors import ConfigError
+from adrec.evaluate.metrics import Estimate, Float64s
+
+AT_ONCE = 1 << 22  # signs or draws that exist at a time
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much a metric differs between two models, user by user.
+
+    Attributes:
+        estimate: the mean difference over users with its 95 % bootstrap interval.
+        p: two-sided, of the permutation test that exchanges the two models' values within users.
+        num_users: who were compared.
+    """
+
+    estimate: Estimate
+    p: float
+    num_users: int
+
+
+def paired_difference(
+    ours: Float64s, theirs: Float64s, *, seed: int = 0, num_permutations: int = 10_000, num_resamples: int = 2000
+) -> Difference:
+    """Compare a metric of the same users under two models.
+
+    The permutation test (Fisher 1935; Smucker, Allan and Carterette 2007) draws signs for the users' differences: under
+    the hypothesis that the models are alike, a user's two values could as well be exchanged. ``p`` counts the draws at
+    least as far from 0 as what was seen, the observed one among them, so that it is never 0.
+
+    Args:
+        ours: each user's value, [users].
+        theirs: the same users' values, [users].
+        seed: of the permutations and of the bootstrap.
+        num_permutations: draws of signs.
+        num_resamples: draws of users.
+    """
+    if ours.shape != theirs.shape or len(ours) == 0:
+        raise ConfigError("two models are compared on the same users; these results have other users, or none.")
+    rng, difference = np.random.default_rng(seed), ours - theirs
+    changed = difference[difference != 0]  # [c]; users alike under both add nothing to any draw
+    observed = abs(changed.sum())
+    far, chunk = 1, max(1, AT_ONCE // max(len(changed), 1))
+    for first in range(0, num_permutations, chunk):
+        count = min(chunk, num_permutations - first)
+        signs = rng.integers(0, 2, size=(count, len(changed)), dtype=np.int8)
+        sums = 2 * (signs @ changed) - changed.sum()  # [count]
+        far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
+    low, high = np.quantile(_resampled_means(difference, rng, num_resamples), [0.025, 0.975])
+    estimate = Estimate(float(difference.mean()), float(low), float(high))
+    return Difference(estimate, far / (num_permutations + 1), len(difference))
+
+
+def _resampled_means(values: Float64s, rng: np.random.Generator, num_resamples: int) -> Float64s:
+    """Return the means of so many draws of users: multinomial over the distinct values, as those are few."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) > len(values) // 4:
+        return np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(num_resamples)])
+    shares = counts / len(values)
+    means: Float64s = rng.multinomial(len(values), shares, size=num_resamples) @ distinct / len(values)
+    return means
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return the p-values of several comparisons, adjusted so that all of them hold together (Holm 1979)."""
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    adjusted: dict[str, float] = {}
+    least = 0.0
+    for place, name in enumerate(ordered):
+        least = max(least, min(1.0, (len(ordered) - place) * p_values[name]))
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p_values}
+
+
+def over_seeds(values: Sequence[Float64s], *, seed: int = 0, num_resamples: int = 2000) -> Estimate:
+    """Return a metric's mean over seeds and users with a 95 % interval that holds for other users and other seeds.
+
+    A bootstrap of two levels: each resample draws seeds, and users, whole. With one seed it is the bootstrap over
+    users alone, which says nothing of other seeds.
+
+    Args:
+        values: of each seed, each user's value, [users]; the same users in each.
+        seed: of the bootstrap.
+        num_resamples: draws.
+    """
+    table, rng = np.stack(values), np.random.default_rng(seed)  # [seeds, users]
+    num_seeds, num_users = table.shape
+    combined = np.zeros((num_resamples,), dtype=np.float64)
+    # A resample's mean is that of some users of the mean of some seeds; equal combinations of seeds go together.
+    chosen = np.sort(rng.integers(num_seeds, size=(num_resamples, num_seeds)), axis=1)
+    for seeds in np.unique(chosen, axis=0):
+        same = np.flatnonzero((chosen == seeds).all(1))
+        combined[same] = _resampled_means(table[seeds].mean(0), rng, len(same))
+    low, high = np.quantile(combined, [0.025, 0.975])
+    assert num_users > 0
+    return Estimate(float(table.mean()), float(low), float(high))

@@ -1,0 +1,110 @@
+"""Anybody's recommendations under our protocol: a table of user, item, and rank or score, from whatever library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from adrec.data.dataset import Dataset
+from adrec.data.lists import read_recommendations
+from adrec.data.spans import Int64s, spans
+from adrec.data.split import Split, Targets
+from adrec.errors import DataError
+from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, held_out_targets, summary
+from adrec.evaluate.ranking import Ranking
+from adrec.words import counted
+
+
+def evaluate_table(
+    path: Path, dataset: Dataset, split: Split, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Evaluate recommendations that another program made, and return notes on what to know of them.
+
+    A held-out item has the rank at which the table recommends it to its user, and is behind everything where the table
+    does not. Equal scores count against the recommender, as they do for our own models. Whether seen items are left out
+    is the table's own affair; the evaluation says which it is.
+
+    Args:
+        path: a table with a user column, an item column, and ``rank`` (from 1) or ``score`` (higher is better).
+        dataset: the prepared data set.
+        split: what was held out of it.
+        part: ``validation`` or ``test``.
+        cutoffs: the k of the metrics.
+
+    Raises:
+        DataError: for users who are not in the data set, a pair that occurs twice, a rank or score that is missing or
+            is no number, and lists that are shorter than the largest k; the sentence names the row.
+    """
+    table = read_recommendations(path)
+    users, items = dataset.users.encode(table["user"]), dataset.catalogue.encode(table["item"]) + 1
+    unknown = np.flatnonzero(users < 0)
+    if len(unknown):
+        raise DataError(
+            f"{path.name} recommends to {counted(len(unknown), 'unknown user')} such as "
+            f"{table['user'][int(unknown[0])]!r}; give it for the users of {dataset.info.name}."
+        )
+    places = _places(table, users, path)
+    targets = held_out_targets(split, part)
+    if not np.isin(targets.users, users).any():
+        raise DataError(f"{path.name} recommends nothing to any {part} user of {dataset.info.name}.")
+    k = max(cutoffs)
+    longest = int(places.max()) + 1
+    if longest < min(k, split.num_items):
+        raise DataError(
+            f"{path.name} has at most {counted(longest, 'item')} for a user, so metrics at {k} cannot be measured; "
+            f"recommend {k} or give a smaller --k."
+        )
+    wanted = dataset.items[targets.positions].astype(np.int64)
+    ranks = _ranks(users, items, places, targets.users, wanted, behind=split.num_items)
+    top = items[(places < k) & np.isin(users, targets.users)]
+    leaves_out = not _any_seen(dataset, targets, users, items)
+    evaluation = summary(
+        Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=leaves_out
+    )
+    return evaluation, _notes(table, users, items, targets.users, part)
+
+
+def _places(table: pl.DataFrame, users: Int64s, path: Path) -> Int64s:
+    """Return each row's place among its user's, from 0; rows alike have the last place that they share."""
+    twice = table.select("user", "item").is_duplicated()
+    if twice.any():
+        row = table.row(int(twice.arg_max() or 0), named=True)
+        raise DataError(f"{path.name} recommends {row['item']!r} to {row['user']!r} twice; give each pair once.")
+    value = pl.col("rank") if "rank" in table.columns else -pl.col("score")
+    ranked = table.with_columns(place=value.rank("max").over(pl.Series(users)))
+    return ranked["place"].to_numpy().astype(np.int64) - 1
+
+
+def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted: Int64s, behind: int) -> Int64s:
+    """Return the place of each wanted (owner, item) pair, ``behind`` where it is not in the table, [m]."""
+    table = pl.DataFrame({"user": users, "item": items, "place": places})
+    asked = pl.DataFrame({"user": owners, "item": wanted})
+    found = asked.join(table, on=["user", "item"], how="left", maintain_order="left")
+    ranks: Int64s = found["place"].fill_null(behind).to_numpy()
+    return ranks
+
+
+def _any_seen(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s) -> bool:
+    """Return whether any held-out user is recommended an item of the history before."""
+    starts = np.asarray(dataset.offsets)[targets.users]
+    lengths = targets.positions - starts
+    past = {
+        "user": np.repeat(targets.users, lengths),
+        "item": dataset.items[spans(starts, lengths)].astype(np.int64),
+    }
+    shown = pl.DataFrame({"user": users, "item": items})
+    return shown.join(pl.DataFrame(past), on=["user", "item"], how="semi").height > 0
+
+
+def _notes(table: pl.DataFrame, users: Int64s, items: Int64s, owners: Int64s, part: str) -> tuple[str, ...]:
+    notes = []
+    missing = int((~np.isin(np.unique(owners), users)).sum())
+    if missing:
+        notes.append(f"{counted(missing, f'{part} user')} have no recommendation in the table: they count as missed.")
+    unknown = table["item"].filter(pl.Series(items == 0)).n_unique() if (items == 0).any() else 0
+    if unknown:
+        notes.append(f"{counted(unknown, 'item')} of the table are not in the catalogue; they take their places.")
+    return tuple(notes)

@@ -1,0 +1,256 @@
+"""The benchmark: a ledger of jobs, shared stages, tuning, failures, and what is read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from adrec.bench import schedule, work
+from adrec.bench.grid import Entry, parse_models, read_grid
+from adrec.bench.ledger import Job, Ledger
+from adrec.bench.render import latex, markdown
+from adrec.bench.results import results
+from adrec.bench.schedule import make_plan, run_plan
+from adrec.bench.shared import first_stage_key
+from adrec.config import preset
+from adrec.data.dataset import Dataset, write_dataset
+from adrec.data.prepare import prepare
+from adrec.data.split import leave_one_out
+from adrec.errors import ConfigError, DataError, RunError
+from adrec.evaluate.protocol import evaluate
+from adrec.models import ADRecModel
+from adrec.train.loop import Trainer
+from command import adrec, refused
+from conftest import TINY, cyclic_table
+
+QUIET = Console(quiet=True)
+SMALL: Mapping[str, Any] = {**TINY, "pretrain.epochs": 3, "align.epochs": 1, "finetune.epochs": 2}
+
+
+@pytest.fixture
+def data(dataset: Dataset, tmp_path: Path) -> Path:
+    write_dataset(dataset, tmp_path / "cyclic")
+    return tmp_path / "cyclic"
+
+
+def entries() -> list[Entry]:
+    return [
+        Entry("popular", "popular"),
+        Entry("adrec", "adrec", changes=SMALL),
+        Entry("no noise", "adrec", changes={**SMALL, "noise_weight": 0.0}),
+    ]
+
+
+def ran(data: Path, ledger: Path, **more: Any) -> bool:
+    options: dict[str, Any] = {"seeds": 2, "trials": 0, **more}
+    return run_plan(make_plan(ledger, [data], options.pop("entries", entries()), **options), QUIET)
+
+
+def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path: Path) -> None:
+    assert ran(data, tmp_path / "ledger")
+    ledger = Ledger.open(tmp_path / "ledger")
+    assert len(ledger.finished()) == 5, "the same popular twice is one model"
+    found = results(ledger)
+    rows = {row.label: row for row in found.rows[dataset.info.name]}
+    model, split = ADRecModel(preset("default", SMALL)), leave_one_out(dataset)
+    values = []
+    for seed in (2025, 2026):
+        model.fit(dataset, split, seed=seed)
+        values.append(evaluate(model, dataset, split).metrics["ndcg@20"].mean)
+    assert rows["adrec"].metrics["all"]["ndcg@20"].mean == pytest.approx(np.mean(values), abs=1e-9)
+    unseen = evaluate(model, dataset, split, filter_seen=True).metrics["hr@5"].mean
+    (second,) = [each for each in ledger.finished() if each.job.label == "adrec" and each.job.seed == 2026]
+    assert second.result["test"]["unseen"]["hr@5"] == pytest.approx(unseen)
+    assert rows["popular"].seeds == 1 and rows["adrec"].seeds == 2
+    assert rows["popular"].against.keys() <= {"adrec", "no noise"}
+    assert not list((tmp_path / "ledger" / "work").glob("*/run.json")), "runs of finished jobs are gone"
+
+
+def test_nothing_is_computed_twice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(data, tmp_path / "ledger")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ledger" / "jobs").rglob("*")}
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a job was computed again")
+
+    monkeypatch.setattr(schedule, "do_job", never)
+    assert ran(data, tmp_path / "ledger")
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "ledger" / "jobs").rglob("*")}
+
+
+def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """The stage that is taken over leaves the rest as it would have been, bit for bit, in other settings too."""
+    ran(data, tmp_path / "ledger", seeds=1)
+    jobs = {each.job.label: each for each in Ledger.open(tmp_path / "ledger").finished()}
+    assert jobs["adrec"].result["seconds"]["shared"] == 0 and jobs["no noise"].result["seconds"]["shared"] > 0
+    for label, changes in (("adrec", SMALL), ("no noise", {**SMALL, "noise_weight": 0.0})):
+        model = ADRecModel(preset("default", changes))
+        model.fit(dataset, leave_one_out(dataset), seed=2025)
+        alone = evaluate(model, dataset, leave_one_out(dataset)).ranks["rank"].to_list()
+        assert jobs[label].ranks()["rank"].to_list() == alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"noise_weight": 0.5}, True),
+        ({"num_train_timesteps": 6}, True),
+        ({"decoder": "mlp"}, True),
+        ({"finetune.epochs": 9}, True),
+        ({"dropout": 0.2}, False),
+        ({"max_length": 5}, False),
+        ({"pretrain.epochs": 4}, False),
+        ({"batch_size": 8}, False),
+        ({"causal": False}, True),
+    ],
+)
+def test_what_a_first_stage_depends_on(changes: Mapping[str, Any], same: bool, dataset: Dataset) -> None:
+    """The key changes with what changes the stage's weights, and with nothing else."""
+
+    def trained(model: ADRecModel) -> tuple[str | None, bytes]:
+        config = model.training.with_epochs({"pretrain": model.training.stages["pretrain"].epochs})
+        network = Trainer(config, dataset, leave_one_out(dataset), seed=1, networks=model.networks).run()
+        return first_stage_key(model, "f", "s", 1), network.item_embedding.weight.detach().numpy().tobytes()
+
+    key, weights = trained(ADRecModel(preset("default", SMALL)))
+    other_key, other_weights = trained(ADRecModel(preset("default", {**SMALL, **changes})))
+    assert (key == other_key) is same
+    assert (weights == other_weights) is same
+
+
+def test_an_interrupted_job_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(data, tmp_path / "whole", entries=entries()[1:2])
+    train = work.NetworkModel.trainer
+
+    def interrupted(self: Any, *arguments: Any, **more: Any) -> Trainer:
+        made = train(self, *arguments, **more)
+        record = made.on_epoch
+
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            record(row)
+            if row["stage"] == "finetune":
+                raise KeyboardInterrupt
+
+        made.on_epoch = on_epoch
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.NetworkModel, "trainer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ran(data, tmp_path / "ledger", entries=entries()[1:2])
+    assert ran(data, tmp_path / "ledger", entries=entries()[1:2])
+    whole, again = (Ledger.open(tmp_path / name).finished() for name in ("whole", "ledger"))
+    assert [each.ranks().rows() for each in whole] == [each.ranks().rows() for each in again]
+
+
+def test_a_job_that_fails_is_kept_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:
+    bad = Entry("diverges", "adrec", changes={**SMALL, "pretrain.learning_rate": 1e30, "align.learning_rate": 1e30})
+    assert not ran(data, tmp_path / "ledger", entries=[bad, *entries()], seeds=1)
+    found = results(Ledger.open(tmp_path / "ledger"))
+    assert list(found.failed) == ["cyclic: diverges, seed 2025"] or "diverges" in next(iter(found.failed))
+    assert {row.label for rows in found.rows.values() for row in rows} == {"popular", "adrec", "no noise"}
+
+
+def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Path, tmp_path: Path) -> None:
+    search = {"finetune.learning_rate": [1e-6, 1e-2], "model.dropout": {"low": 0.0, "high": 0.3}}
+    entry = Entry("adrec", "adrec", changes={**SMALL, "finetune.learning_rate": 1e-6}, search=search)
+    assert ran(data, tmp_path / "ledger", entries=[entry], seeds=1, trials=5)
+    finished = Ledger.open(tmp_path / "ledger").finished()
+    trials = [each for each in finished if each.job.trial is not None]
+    (final,) = [each for each in finished if each.job.trial is None]
+    assert trials and all("test" not in each.result for each in trials)
+    best = max(trials, key=lambda each: each.result["validation"]["ndcg@20"])
+    assert final.job.config == best.job.config
+    assert results(Ledger.open(tmp_path / "ledger")).rows["cyclic"][0].trials == len(trials)
+
+
+def test_a_changed_data_set_is_refused(data: Path, dataset: Dataset, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger", entries=entries()[:1])
+    other = prepare(cyclic_table(seed=9), name=dataset.info.name)
+    write_dataset(other, tmp_path / "other")
+    with pytest.raises(DataError, match="is not the one that .* began with"):
+        ran(tmp_path / "other", tmp_path / "ledger", entries=entries()[:1])
+
+
+def test_a_budget_ends_it_and_the_next_time_goes_on(data: Path, tmp_path: Path) -> None:
+    assert not ran(data, tmp_path / "ledger", budget=0.0)
+    with pytest.raises(RunError, match="no job .* has finished yet"):
+        results(Ledger.open(tmp_path / "ledger"))
+    assert ran(data, tmp_path / "ledger")
+
+
+def test_pages_hold_every_entry(data: Path, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger")
+    found = results(Ledger.open(tmp_path / "ledger"))
+    page, paper = markdown(found), latex(found)
+    for label in ("popular", "adrec", "no noise"):
+        assert page.count(f"| {label} |") == 5
+        assert label in paper
+    assert "p = " in page and r"\textbf{" in paper
+    assert json.loads(json.dumps(found.to_dict()))["metric"] == "ndcg@20"
+
+
+def test_the_key_is_of_what_decides() -> None:
+    job = Job("a", "f", "leave-one-out", "label", "adrec", {"preset": "default", "x": 1}, 1)
+    again = Job("b", "f", "leave-one-out", "other", "adrec", {"preset": "published", "x": 1}, 1)
+    assert job.key == again.key
+    assert len({job.key, Job("a", "f", "leave-one-out", "label", "adrec", {"x": 2}, 1).key}) == 2
+    trials = [Job("a", "f", "leave-one-out", "label", "adrec", {"x": 1}, 1, trial) for trial in (0, 3)]
+    assert trials[0].key == trials[1].key != job.key
+
+
+def test_grids(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        '[popular]\n[small]\nmodel = "adrec"\npreset = "published"\nseeds = 3\nset = { hidden_size = 64 }\n'
+    )
+    popular, published = read_grid(path)
+    assert popular.model == "popular"
+    assert published.config().to_dict()["model"]["hidden_size"] == 64
+    assert published.config().to_dict()["model"]["padding_class"]
+    assert [entry.preset for entry in parse_models("adrec@published, popular")] == ["published", "default"]
+    for text, message in (
+        ("[adrec]\nsets = {}\n", "adrec has no key 'sets'; did you mean 'set'"),
+        ("[adrec]\nset = { hiden_size = 3 }\n", "adrec: there is no configuration key 'hiden_size'"),
+        ("[x]\nmodel = 'adrek'\n", "no model 'adrek'; did you mean 'adrec'"),
+        ("[adrec]\nsearch = { dropout = 3 }\n", "must be a list of values, or"),
+        ("a = 3\n", "'a' stands outside an entry"),
+        ("[adrec", "is not TOML"),
+        ("", "has no entry"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_grid(path)
+
+
+def test_as_commands(data: Path, tmp_path: Path) -> None:
+    sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in SMALL.items())
+    (tmp_path / "grid.toml").write_text(f"[popular]\n[adrec]\nset = {{ {sets} }}\n")
+    command = ("benchmark", "cyclic", "--grid", "grid.toml", "--out", "ledger")
+    dry = adrec(*command, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0 and "waiting" in dry.stdout and not (tmp_path / "ledger" / "jobs").exists()
+    done = adrec(*command, "--processes", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Complete" in done.stderr and "ndcg@20" in done.stdout
+    shown = adrec(
+        "results", "ledger", "--out", "r.md", "--out", "r.tex", "--out", "r.json", "--out", "r.png", cwd=tmp_path
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+    assert "| adrec |" in (tmp_path / "r.md").read_text()
+    table = pl.read_parquet(next((tmp_path / "ledger" / "jobs").glob("*/ranks.parquet")))
+    assert table.columns == ["rank", "rank_unseen"]
+    for arguments, sentence in (
+        (("benchmark", "cyclic", "--out", "l"), "needs --models or --grid"),
+        ((*command, "--budget", "soon"), "--budget takes a time such as 90s, 30m or 6h"),
+        (("results", "cyclic"), "there is no ledger in cyclic"),
+        (("results", "ledger", "--metric", "ndgc@20"), "there is no metric 'ndgc@20'"),
+    ):
+        assert sentence in refused(*arguments, cwd=tmp_path)

@@ -1,0 +1,67 @@
+"""Paired tests and intervals over seeds, against slow restatements and known answers."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+from adrec.errors import ConfigError
+from adrec.evaluate.significance import holm, over_seeds, paired_difference
+
+
+def test_the_p_value_is_that_of_all_permutations() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.random(9), rng.random(9) - 0.15
+    difference = ours - theirs
+    sums = np.array([np.dot(signs, difference) for signs in product((-1, 1), repeat=9)])
+    exact = (np.abs(sums) >= abs(difference.sum()) - 1e-12).mean()
+    found = paired_difference(ours, theirs, num_permutations=20_000)
+    assert found.p == pytest.approx(exact, abs=0.015)
+    assert found.estimate.mean == pytest.approx(difference.mean())
+    scipys = permutation_test(
+        (ours, theirs), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", n_resamples=2**9
+    )
+    assert exact == pytest.approx(scipys.pvalue, abs=1e-9)
+
+
+def test_equal_models_and_clear_winners() -> None:
+    values = np.random.default_rng(0).random(400)
+    assert paired_difference(values, values).p == 1
+    better = paired_difference(values + 0.1, values)
+    assert better.p < 1e-3 and better.estimate.low == pytest.approx(0.1)
+    assert paired_difference(values, values + 0.1).p == better.p
+
+
+def test_one_chance_in_twenty() -> None:
+    """Under the hypothesis that models are alike, p is below 0.05 in about 5 % of comparisons."""
+    rng, below = np.random.default_rng(1), 0
+    for _ in range(300):
+        a, b = rng.random((2, 60)) < 0.3
+        below += paired_difference(a * 1.0, b * 1.0, num_permutations=500, num_resamples=10).p < 0.05
+    assert 4 <= below <= 26  # a binomial of 300 and 0.05 less the ties' caution
+
+
+def test_other_users_are_refused() -> None:
+    with pytest.raises(ConfigError, match="same users"):
+        paired_difference(np.zeros(3), np.zeros(4))
+
+
+def test_holm_by_hand() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_an_interval_over_seeds_is_wider_where_seeds_differ() -> None:
+    rng = np.random.default_rng(5)
+    users = rng.random(500)
+    alike = over_seeds([users, users, users])
+    apart = over_seeds([users - 0.2, users, users + 0.2])
+    assert alike.mean == pytest.approx(apart.mean)
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+    single = over_seeds([users])
+    spread = users.std() / np.sqrt(500)
+    assert single.high - single.low == pytest.approx(2 * 1.96 * spread, rel=0.1)

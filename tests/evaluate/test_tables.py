@@ -1,0 +1,89 @@
+"""Another program's recommendations are ranked as our own are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from adrec.baselines.popularity import Popularity
+from adrec.data.dataset import Dataset
+from adrec.data.split import leave_one_out
+from adrec.errors import DataError
+from adrec.evaluate.protocol import evaluate
+from adrec.evaluate.tables import evaluate_table
+from adrec.recommender import Recommender
+
+
+def test_our_own_table_gets_our_own_metrics(dataset: Dataset, tmp_path: Path) -> None:
+    """A table of every item by distinct scores, made by hand, has the ranks that the model itself has."""
+    split = leave_one_out(dataset)
+    scores = np.random.default_rng(0).permutation(dataset.num_items) + 1.0
+    users = pl.DataFrame({"user": dataset.users.ids})
+    table = users.join(pl.DataFrame({"item": dataset.catalogue.ids}), how="cross", maintain_order="left_right")
+    table = table.with_columns(score=pl.Series(np.tile(scores, dataset.num_users)))
+    table.sample(fraction=1, shuffle=True, seed=1).write_csv(tmp_path / "all.csv")
+    found, notes = evaluate_table(tmp_path / "all.csv", dataset, split, cutoffs=(2, 5))
+    items = dataset.items[split.test.positions] - 1
+    expected = 1 + (scores[None, :] > scores[items][:, None]).sum(1)
+    assert found.ranks["rank"].to_list() == expected.tolist()
+    assert notes == () and not found.filter_seen
+
+
+def test_a_recommendation_of_ours_agrees_with_our_evaluation(dataset: Dataset, tmp_path: Path) -> None:
+    split = leave_one_out(dataset)
+    popular = Popularity()
+    popular.fit(dataset, split)
+    popular.counts = popular.counts + torch_ramp(dataset.num_items)  # no ties
+    made = []
+    for user, position in zip(split.test.users, split.test.positions, strict=True):
+        history = dataset.items[dataset.offsets[user] : position]
+        ids = dataset.catalogue.decode(history.astype(np.int64) - 1).to_list()
+        result = Recommender(popular, dataset).for_histories([ids], 4).table
+        made.append(result.with_columns(user=pl.lit(dataset.users.decode(np.array([user]))[0])))
+    pl.concat(made).select("user", "item", "rank").write_parquet(tmp_path / "ours.parquet")
+    found, _ = evaluate_table(tmp_path / "ours.parquet", dataset, split, cutoffs=(2, 4))
+    ours = evaluate(popular, dataset, split, cutoffs=(2, 4), filter_seen=True)
+    assert found.filter_seen
+    assert found.metrics == ours.metrics
+    assert found.coverage == ours.coverage
+
+
+def torch_ramp(num_items: int) -> object:
+    """Return small distinct numbers by item number."""
+    import torch
+
+    return torch.arange(num_items + 1) / 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,rank\nuser 0,item 1,1\nuser 0,item 1,2\n", "recommends 'item 1' to 'user 0' twice"),
+        ("user,item,rank\nnobody,item 1,1\n", "1 unknown user such as 'nobody'"),
+        ("user,item,rank\nuser 0,item 1,\n", "column 'rank': None is not a whole number from 1"),
+        ("user,item,rank\nuser 0,item 1,0.5\n", "is not a whole number from 1"),
+        ("user,item,score\nuser 0,item 1,high\n", "column 'score': 'high' is not a number"),
+        ("user,item\nuser 0,item 1\n", "neither a column 'rank' nor 'score'"),
+        ("user,item,rank\nuser 0,item 1,1\n", "has at most 1 item for a user, so metrics at 2 cannot be measured"),
+    ],
+)
+def test_bad_tables(dataset: Dataset, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        evaluate_table(tmp_path / "bad.csv", dataset, leave_one_out(dataset), cutoffs=(2,))
+
+
+def test_who_is_not_served_counts_as_missed_and_ties_count_against(dataset: Dataset, tmp_path: Path) -> None:
+    split = leave_one_out(dataset)
+    wanted = dataset.catalogue.decode(np.array([dataset.items[split.test.positions[0]] - 1], dtype=np.int64))[0]
+    rows = [f"user 0,{wanted},1.0", "user 0,elsewhere,1.0"]
+    (tmp_path / "few.csv").write_text("\n".join(["user,item,score", *rows]) + "\n")
+    assert dataset.users.decode(split.test.users[:1])[0] == "user 0"
+    found, notes = evaluate_table(tmp_path / "few.csv", dataset, split, cutoffs=(1, 2))
+    assert found.ranks["rank"][0] == 2, "two items with one score: the held-out one is second"
+    assert found.metrics["hr@2"].mean == pytest.approx(1 / len(split.test.users))
+    assert "59 test users have no recommendation" in notes[0]
+    assert "1 item of the table" in notes[1]
