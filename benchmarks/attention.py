@@ -129,7 +129,7 @@ def compare(cases: list[Case], rounds: int) -> tuple[list[dict[str, Any]], dict[
     times = {}
     for direction in DIRECTIONS:
         works = {name: result.works[direction] for name, result in results.items() if direction in result.works}
-        times[direction] = alternating(rounds, settle=True, **works)  # type: ignore[arg-type]
+        times[direction] = alternating(rounds, settle=True, **works)
     rows = [{"attention": name, **figures(name, results[name], times, len(cases))} for name in results]
     trains = {name: statistics.median(taken) for name, taken in times["both"].items() if results[name].exact}
     fastest = min(trains, key=trains.__getitem__)
@@ -182,7 +182,7 @@ def compare_steps(dataset: Dataset, device: torch.device, rounds: int) -> list[d
             works[name] = steps
         except Exception as error:  # as above
             rows[name]["cannot"] = reason(error)
-    times = alternating(rounds, **works)
+    times = alternating(rounds, settle=False, **works)
     for name, taken in times.items():
         rows[name] |= {"s/step": statistics.median(taken), "times as fast": median_ratio(times["eager"], taken)}
     return list(rows.values())

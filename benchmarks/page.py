@@ -28,6 +28,7 @@ page was written by `python -m benchmarks.page` from the results in [results](re
 | `python -m benchmarks.steps RUN...` | test metrics and users/s against denoising steps |
 
 `DATA` is a table or a prepared folder, by default the demo's MovieLens ratings. Each writes JSON with `--json`.
+The ways of attention are each held to our outputs and gradients (columns `differ`); one that fails here says why.
 The restatement (`benchmarks/padded.py`) pads every history to 50, goes backward once for each loss and holds all logits
 of a batch; a test holds it to the same outputs, losses and gradients as our network. Both ways are measured in one
 process, in turn; the median of the ratios counts. Memory is that of a process which does nothing else.
