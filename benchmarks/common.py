@@ -72,11 +72,17 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def alternating(rounds: int, **works: Callable[[], object]) -> dict[str, list[float]]:
-    """Return each work's seconds in so many rounds, one after the other in each, after one that does not count."""
+def alternating(rounds: int, *, settle: bool = False, **works: Callable[[], object]) -> dict[str, list[float]]:
+    """Return each work's seconds in so many rounds, one after the other in each, after one that does not count.
+
+    To ``settle``, each time comes after one that does not count: else short works pay for the memory that a larger one
+    before them took and gave back.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     for round_number in range(rounds + 1):
         for name, work in works.items():
+            if settle:
+                work()
             took = seconds(work)
             if round_number:
                 times[name].append(took)
@@ -137,17 +143,22 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def report(
-    title: str, rows: Sequence[Mapping[str, Any]], headlines: Mapping[str, Any], json_file: Path | None, **more: Any
-) -> None:
-    """Print the rows as a table and the headline figures under it; write all of it as JSON where that is asked for."""
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows as a table."""
     table = Table(title=title)
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
         table.add_row(*(shown(value) for value in row.values()))
+    Console(highlight=False).print(table)
+
+
+def report(
+    title: str, rows: Sequence[Mapping[str, Any]], headlines: Mapping[str, Any], json_file: Path | None, **more: Any
+) -> None:
+    """Print the rows as a table and the headline figures under it; write all of it as JSON where that is asked for."""
+    print_table(title, rows)
     console = Console(highlight=False)
-    console.print(table)
     for name, value in headlines.items():
         console.print(f"{name}: {shown(value)}")
     if json_file is not None:

@@ -23,10 +23,12 @@ page was written by `python -m benchmarks.page` from the results in [results](re
 | `python -m benchmarks.train [DATA]` | a training step: ours against the padded two-pass restatement |
 | `python -m benchmarks.infer [DATA]` | users/s: ours against decoding the padded sequence at every step |
 | `python -m benchmarks.roofline [DATA]` | the share of the machine's own matrix-multiply rate that a step reaches |
+| `python -m benchmarks.attention [DATA]` | our attention against PyTorch's other exact ways, and a step compiled |
 | `python -m benchmarks.growth [DATA]` | seconds and memory against items, users, history length, padding and steps |
 | `python -m benchmarks.steps RUN...` | test metrics and users/s against denoising steps |
 
 `DATA` is a table or a prepared folder, by default the demo's MovieLens ratings. Each writes JSON with `--json`.
+The ways of attention are each held to our outputs and gradients (columns `differ`); one that fails here says why.
 The restatement (`benchmarks/padded.py`) pads every history to 50, goes backward once for each loss and holds all logits
 of a batch; a test holds it to the same outputs, losses and gradients as our network. Both ways are measured in one
 process, in turn; the median of the ratios counts. Memory is that of a process which does nothing else.
@@ -46,7 +48,7 @@ def section(path: Path) -> str:
     """Return what one file of results says."""
     result = json.loads(path.read_text(encoding="utf-8"))
     rows, machine = result["rows"], result["machine"]
-    known = {"title", "rows", "machine", "times", "points", "exponents_memory"}
+    known = {"title", "rows", "machine", "times", "points", "exponents_memory", "tables"}
     headlines = {name: value for name, value in result.items() if name not in known}
     parts = [f"## {result['title']}", markdown(rows)]
     flat = {name: value for name, value in headlines.items() if not isinstance(value, dict)}
@@ -55,6 +57,8 @@ def section(path: Path) -> str:
     for name, value in headlines.items():
         if isinstance(value, dict):
             parts.append(f"`{name}`: " + ", ".join(f"{key} {shown(each)}" for key, each in value.items()) + ".")
+    for title, more in result.get("tables", {}).items():
+        parts += [f"### {title}", markdown(more)]
     place = f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, PyTorch {machine['torch']}"
     return "\n\n".join([*parts, f"<sub>{path.name}; {place}, Python {machine['python']}</sub>"])
 

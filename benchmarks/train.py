@@ -40,14 +40,14 @@ WAYS = ("padded", "ours", "bfloat16")
 class Steps:
     """Training steps of one way, on a network of its own."""
 
-    def __init__(self, way: str, dataset: Dataset, made: list[PackedBatch]) -> None:
+    def __init__(self, way: str, dataset: Dataset, made: list[PackedBatch], device: str = "cpu") -> None:
         parent = trainer(dataset)
         self.way, self.config, stage = way, parent.config, parent.config.finetune
         network = make_network(ADRecNetwork, self.config.model, dataset.num_items)
         assert isinstance(network, ADRecNetwork)
-        self.network, self.rng = network, torch.Generator().manual_seed(1)
-        network.initialize(self.rng)
-        self.batches = itertools.cycle(made)
+        network.initialize(torch.Generator().manual_seed(1))
+        self.network, self.rng = network.to(device), torch.Generator(device).manual_seed(1)
+        self.batches = itertools.cycle([batch.to(torch.device(device)) for batch in made])
         if way == "padded":
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
                 network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay
