@@ -9,6 +9,7 @@ the slope of a line through the logarithms of the larger half of the points: whe
 
 from __future__ import annotations
 
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def main(
     json_file: JsonFile = None,
     plots: Annotated[Path | None, typer.Option(help="Write a plot of each series here.")] = None,
     largest: Annotated[int, typer.Option(help="The largest catalogue and number of users.")] = 1_000_000,
+    only: Annotated[str, typer.Option(help="Measure the series of this beginning; --json keeps its others.")] = "",
     threads: Threads = 2,
 ) -> None:
     """Print seconds and memory of every point, and each series' exponents."""
@@ -123,15 +125,19 @@ def main(
     dataset = open_data(data)
     length = round(np.clip(np.diff(dataset.offsets) - 3, 1, 50).mean())
     console, rows, exponents = Console(stderr=True), [], {}
+    before = json.loads(json_file.read_text())["points"] if only and json_file is not None else []
     _, empty = in_own_process(measure, Point(users=1, length=1, items=10))
     for name, (what, points) in series(largest, length).items():
-        x, times, memories = [getattr(point, what) for point in points], [], []
-        for value, point in zip(x, points, strict=True):
+        own = [row for row in before if row["series"] == name and not name.startswith(only)]
+        for point in [] if own or not name.startswith(only) else points:
             took, peak = in_own_process(measure, point)
-            times.append(took)
-            memories.append(max(peak - empty, 1))
-            rows.append({"series": name, what_is(what): value, "seconds": took, "MiB": memories[-1] / 2**20})
-            console.print(f"{name}: {what} {value:,}: {took:.3g} s, {memories[-1] / 2**20:,.0f} MiB")
+            memory, value = max(peak - empty, 1) / 2**20, getattr(point, what)
+            own.append({"series": name, what_is(what): value, "seconds": took, "MiB": memory})
+            console.print(f"{name}: {what} {value:,}: {took:.3g} s, {memory:,.0f} MiB")
+        if not own:
+            continue
+        rows += own
+        x, times, memories = ([row[key] for row in own] for key in (what_is(what), "seconds", "MiB"))
         exponents[name] = {"seconds": exponent(x, times), "memory": exponent(x, memories)}
         if plots is not None:
             draw(plots, name, what, x, times, memories, exponents[name])
@@ -159,10 +165,9 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(7, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    megabytes = [each / 2**20 for each in memories]
     for axes, y, unit, slope in (
         (left, times, "seconds", fit["seconds"]),
-        (right, megabytes, "MiB beyond the empty program", fit["memory"]),
+        (right, memories, "MiB beyond the empty program", fit["memory"]),
     ):
         axes.loglog(x, y, "o-")
         axes.set(xlabel=what_is(what), ylabel=unit, title=f"exponent {slope:.2f}")
