@@ -82,12 +82,11 @@ class NetworkScorer:
         """Return the inner products of each history's prediction with the item embedding."""
         network = self.network
         device = network.item_embedding.weight.device
-        batch = batch.to(device)
         if isinstance(network, ADRecNetwork):
             noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
-            x = network.predict(batch, noise, self.num_steps)  # [B, D]
+            x = network.predict(batch.to(device), noise, self.num_steps)  # [B, D]
         else:
-            x = network.predict(batch)  # [B, D]
+            x = network.predict(batch.to(device))  # [B, D]
         return InnerProducts(x, network.item_embedding.weight.detach())
 
 
@@ -186,8 +185,8 @@ def top_k(
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        rows = seen(histories, chosen) if filter_seen else (NOTHING.rows, NOTHING.items)
-        best, best_scores = best_items(scores, k, scorer.num_items, Masked.of(*rows, excluded))
+        masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
+        best, best_scores = best_items(scores, k, scorer.num_items, replace(masked, excluded=excluded))
         items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
         on_batch(len(chosen))
     return items, values
