@@ -145,6 +145,13 @@ class TestBadInput:
         with pytest.raises(ConfigError, match="no device"):
             ADRec(device="abacus")
 
+    def test_a_gpu_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+        assert str(ADRec(device="cuda:0").device) == "cuda:0"
+        with pytest.raises(ConfigError, match="'cuda:1' was asked for, but PyTorch finds 1 GPU here"):
+            ADRec(device="cuda:1")
+
     def test_one_user_trains_and_recommends(self) -> None:
         table = cyclic_table(num_users=1)
         assert make(1).fit(table).recommend(k=2, filter_seen=False).height == 2
