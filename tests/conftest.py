@@ -57,9 +57,9 @@ def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
 
 
-@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Return each device that is here."""
+    """Return each device that is here. The same bits twice are promised on the CPU alone."""
     return torch.device(request.param)
 
 

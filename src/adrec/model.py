@@ -297,7 +297,9 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} was asked for, but PyTorch finds no GPU here; write cpu.")
     found = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= found:
-        raise ConfigError(f"device {name!r} was asked for, but PyTorch finds {counted(found, 'GPU')} here, counted from cuda:0.")
+        raise ConfigError(
+            f"device {name!r} was asked for, but PyTorch finds {counted(found, 'GPU')} here; write cuda, or cuda:0."
+        )
     return device
 
 
