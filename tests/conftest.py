@@ -63,6 +63,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two trainings agree: in every bit on a CPU, elsewhere but for rounding, which Adam scales up."""
+    return torch.equal(a, b) if a.is_cpu else float((a - b).norm()) <= 0.001 * float(b.norm())
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Return whether the weights of two trainings agree, but for biases of keys: they have no gradient but rounding."""
+    one, other = ({n: v for n, v in each.state_dict().items() if v.is_cpu or "value.bias" not in n} for each in (a, b))
+    return all(equal(value, other[name]) for name, value in one.items())
+
+
 @pytest.fixture
 def interactions() -> pl.DataFrame:
     """Return the table of :func:`cyclic_table`."""
