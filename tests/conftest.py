@@ -57,10 +57,21 @@ def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
 
 
-@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Return each device that is here."""
+    """Return each device that is here. The same bits twice are promised on the CPU alone."""
     return torch.device(request.param)
+
+
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two trainings agree: in every bit on a CPU, elsewhere but for rounding, which Adam scales up."""
+    return torch.equal(a, b) if a.is_cpu else float((a - b).norm()) <= 0.001 * float(b.norm())
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Return whether the weights of two trainings agree, but for biases of keys: they have no gradient but rounding."""
+    one, other = ({n: v for n, v in each.state_dict().items() if v.is_cpu or "value.bias" not in n} for each in (a, b))
+    return all(equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.fixture

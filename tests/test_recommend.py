@@ -29,15 +29,15 @@ class LastItemScorer:
 
     num_items, max_length, ranks_padding = NUM_ITEMS, 3, False
 
-    def __init__(self, table: np.ndarray) -> None:
-        self.table = torch.from_numpy(table.astype(np.float32))
+    def __init__(self, table: np.ndarray, device: torch.device) -> None:
+        self.table, self.device = torch.from_numpy(table.astype(np.float32)), device
 
     def __call__(self, batch: PackedBatch) -> Table:
-        return Table(self.table[batch.items[batch.cu_seqlens[1:] - 1]])
+        return Table(self.table[batch.items[batch.cu_seqlens[1:] - 1]].to(self.device))
 
 
-def scorer(seed: int = 0, levels: int = 1000) -> LastItemScorer:
-    return LastItemScorer(np.random.default_rng(seed).integers(levels, size=(NUM_ITEMS + 1, NUM_ITEMS + 1)))
+def scorer(device: torch.device, seed: int = 0, levels: int = 1000) -> LastItemScorer:
+    return LastItemScorer(np.random.default_rng(seed).integers(levels, size=(NUM_ITEMS + 1, NUM_ITEMS + 1)), device)
 
 
 def dataset() -> Dataset:
@@ -68,9 +68,9 @@ def packed(lists: list[list[int]]) -> Histories:
 
 @given(histories(), st.integers(1, 8), st.booleans(), st.sets(st.integers(1, NUM_ITEMS)), st.integers(1, 3))
 def test_top_k_equals_sorting(
-    lists: list[list[int]], k: int, filter_seen: bool, allowed: set[int], batch_size: int
+    device: torch.device, lists: list[list[int]], k: int, filter_seen: bool, allowed: set[int], batch_size: int
 ) -> None:
-    model = scorer()
+    model = scorer(device)
     candidates = np.zeros(NUM_ITEMS + 1, dtype=bool)
     candidates[list(allowed)] = True
     items, scores = top_k(
@@ -88,9 +88,9 @@ def test_top_k_equals_sorting(
 
 @given(histories(), st.data(), st.booleans(), st.integers(1, 3), st.integers(1, 5))
 def test_ranks_equal_counting(
-    lists: list[list[int]], data: st.DataObject, filter_seen: bool, batch_size: int, levels: int
+    device: torch.device, lists: list[list[int]], data: st.DataObject, filter_seen: bool, batch_size: int, levels: int
 ) -> None:
-    model = scorer(levels=levels)  # few levels make many ties
+    model = scorer(device, levels=levels)  # few levels make many ties
     held_out = np.array([data.draw(st.integers(1, NUM_ITEMS)) for _ in lists])
     found = ranking(model, packed(lists), held_out, filter_seen=filter_seen, batch_size=batch_size).ranks
     for history, target, rank in zip(lists, held_out, found, strict=True):
@@ -99,13 +99,13 @@ def test_ranks_equal_counting(
         assert rank == sum(bool(table[i] >= table[target]) for i in rivals)
 
 
-def test_a_model_that_scores_everything_alike_ranks_last() -> None:
-    alike = LastItemScorer(np.ones((NUM_ITEMS + 1, NUM_ITEMS + 1)))
+def test_a_model_that_scores_everything_alike_ranks_last(device: torch.device) -> None:
+    alike = LastItemScorer(np.ones((NUM_ITEMS + 1, NUM_ITEMS + 1)), device)
     assert ranking(alike, packed([[1], [2]]), np.array([3, 4])).ranks.tolist() == [NUM_ITEMS - 1] * 2
 
 
-def test_scores_that_are_not_numbers_are_refused() -> None:
-    broken = LastItemScorer(np.full((NUM_ITEMS + 1, NUM_ITEMS + 1), np.nan))
+def test_scores_that_are_not_numbers_are_refused(device: torch.device) -> None:
+    broken = LastItemScorer(np.full((NUM_ITEMS + 1, NUM_ITEMS + 1), np.nan), device)
     with pytest.raises(RunError, match="diverged"):
         ranking(broken, packed([[1]]), np.array([2]))
     with pytest.raises(RunError, match="diverged"):
@@ -113,93 +113,93 @@ def test_scores_that_are_not_numbers_are_refused() -> None:
 
 
 class TestForUsers:
-    def test_ids_are_the_users_own(self) -> None:
-        table = Recommender(scorer(), dataset()).for_users(["cy", "ann"], 2).table
+    def test_ids_are_the_users_own(self, device: torch.device) -> None:
+        table = Recommender(scorer(device), dataset()).for_users(["cy", "ann"], 2).table
         assert table.columns == ["user", "item", "score", "rank", "source"]
         assert table["user"].to_list() == ["cy", "cy", "ann", "ann"]
         assert table["rank"].to_list() == [1, 2, 1, 2]
         assert set(table.filter(pl.col("user") == "ann")["item"]) <= {"d", "e", "f"}
 
-    def test_all_users_by_default(self) -> None:
-        assert Recommender(scorer(), dataset()).for_users(k=1).table["user"].to_list() == ["ann", "bob", "cy"]
+    def test_all_users_by_default(self, device: torch.device) -> None:
+        assert Recommender(scorer(device), dataset()).for_users(k=1).table["user"].to_list() == ["ann", "bob", "cy"]
 
-    def test_seen_items_come_back_when_asked_for(self) -> None:
-        table = Recommender(scorer(), dataset()).for_users(["ann"], 100, filter_seen=False).table
+    def test_seen_items_come_back_when_asked_for(self, device: torch.device) -> None:
+        table = Recommender(scorer(device), dataset()).for_users(["ann"], 100, filter_seen=False).table
         assert sorted(table["item"]) == list("abcdef")
 
-    def test_k_larger_than_the_catalogue_gives_what_there_is(self) -> None:
-        result = Recommender(scorer(), dataset()).for_users(["ann"], 100)
+    def test_k_larger_than_the_catalogue_gives_what_there_is(self, device: torch.device) -> None:
+        result = Recommender(scorer(device), dataset()).for_users(["ann"], 100)
         assert result.table.height == 3
         assert "1 user cannot get 6 items" in result.notes[0]
 
-    def test_unknown_users_are_named_or_skipped(self) -> None:
-        recommender = Recommender(scorer(), dataset())
+    def test_unknown_users_are_named_or_skipped(self, device: torch.device) -> None:
+        recommender = Recommender(scorer(device), dataset())
         with pytest.raises(DataError, match="unknown users: 'dan'"):
             recommender.for_users(["ann", "dan"], 2)
         result = recommender.for_users(["ann", "dan"], 2, on_unknown="skip")
         assert result.table["user"].unique().to_list() == ["ann"]
         assert "skipped 1 unknown user: 'dan'" in result.notes[0]
 
-    def test_allow_and_block_lists(self) -> None:
-        recommender = Recommender(scorer(), dataset())
+    def test_allow_and_block_lists(self, device: torch.device) -> None:
+        recommender = Recommender(scorer(device), dataset())
         result = recommender.for_users(["bob"], 9, items=["a", "e", "nowhere"], exclude=["e"])
         assert result.table["item"].to_list() == ["a"]
         assert "not in the catalogue: 1 allowed item, 'nowhere'" in result.notes[0]
         with pytest.raises(DataError, match="leave nothing"):
             recommender.for_users(["bob"], 9, items=["a"], exclude=["a"])
 
-    def test_on_unknown_is_one_of_two(self) -> None:
+    def test_on_unknown_is_one_of_two(self, device: torch.device) -> None:
         with pytest.raises(ConfigError, match="'error' or 'skip'"):
-            Recommender(scorer(), dataset()).for_users(["ann"], on_unknown="eror")  # type: ignore[arg-type]
+            Recommender(scorer(device), dataset()).for_users(["ann"], on_unknown="eror")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("k", [0, -1, 2.5, "2", True])
-    def test_k_below_one_is_refused(self, k: int) -> None:
+    def test_k_below_one_is_refused(self, k: int, device: torch.device) -> None:
         with pytest.raises(ConfigError, match="at least 1"):
-            Recommender(scorer(), dataset()).for_users(["ann"], k)
+            Recommender(scorer(device), dataset()).for_users(["ann"], k)
 
-    def test_no_users_give_no_rows(self) -> None:
-        assert Recommender(scorer(), dataset()).for_users([], 3).table.height == 0
+    def test_no_users_give_no_rows(self, device: torch.device) -> None:
+        assert Recommender(scorer(device), dataset()).for_users([], 3).table.height == 0
 
 
 class TestForHistories:
-    def test_a_known_history_gives_what_its_user_gets(self) -> None:
-        recommender = Recommender(scorer(), dataset())
+    def test_a_known_history_gives_what_its_user_gets(self, device: torch.device) -> None:
+        recommender = Recommender(scorer(device), dataset())
         own = recommender.for_users(["ann"], 3).table.drop("user")
         assert recommender.for_histories([["a", "b", "c"]], 3).table.drop("history").equals(own)
 
-    def test_unknown_items_are_skipped_and_reported(self) -> None:
-        recommender = Recommender(scorer(), dataset())
+    def test_unknown_items_are_skipped_and_reported(self, device: torch.device) -> None:
+        recommender = Recommender(scorer(device), dataset())
         result = recommender.for_histories([["a", "zz", "b", "c"]], 3)
         assert result.table.equals(recommender.for_histories([["a", "b", "c"]], 3).table)
         assert "skipped 1 interaction with unknown items: 'zz'" in result.notes[0]
 
-    def test_empty_histories_get_popular_items_marked_as_such(self) -> None:
-        result = Recommender(scorer(), dataset()).for_histories([[], ["a"], ["zz"]], 2)
+    def test_empty_histories_get_popular_items_marked_as_such(self, device: torch.device) -> None:
+        result = Recommender(scorer(device), dataset()).for_histories([[], ["a"], ["zz"]], 2)
         sources = result.table.group_by("history", maintain_order=True).agg(pl.col("source").unique())
         assert sources["source"].to_list() == [["popular"], ["model"], ["popular"]]
         assert result.table["item"][0] == "b"
         assert result.table["score"][0] == 3
         assert any("no item of 2 histories is known" in note for note in result.notes)
 
-    def test_popular_items_keep_to_the_lists(self) -> None:
-        recommender = Recommender(scorer(), dataset())
+    def test_popular_items_keep_to_the_lists(self, device: torch.device) -> None:
+        recommender = Recommender(scorer(device), dataset())
         assert recommender.for_histories([[]], 9, items=["a", "b"], exclude=["b"]).table["item"].to_list() == ["a"]
 
-    def test_only_empty_histories(self) -> None:
-        assert Recommender(scorer(), dataset()).for_histories([[]], 100).table.height == NUM_ITEMS
+    def test_only_empty_histories(self, device: torch.device) -> None:
+        assert Recommender(scorer(device), dataset()).for_histories([[]], 100).table.height == NUM_ITEMS
 
 
 class TestSimilar:
     EMBEDDING = np.array([[9, 9], [1, 0], [1, 0.1], [0, 1], [-1, 0], [2, 0], [0.1, 1]], dtype=np.float32)
 
-    def test_nearest_by_cosine_without_itself(self) -> None:
-        table = Recommender(scorer(), dataset()).similar_items(self.EMBEDDING, ["a"], 2)
+    def test_nearest_by_cosine_without_itself(self, device: torch.device) -> None:
+        table = Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, ["a"], 2)
         assert table["similar_item"].to_list() == ["e", "b"]
         assert table["score"][0] == pytest.approx(1)
 
-    def test_unknown_item_is_named(self) -> None:
+    def test_unknown_item_is_named(self, device: torch.device) -> None:
         with pytest.raises(DataError, match="unknown items: 'q'"):
-            Recommender(scorer(), dataset()).similar_items(self.EMBEDDING, ["q"])
+            Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, ["q"])
 
 
 class TestEvaluate:

@@ -316,6 +316,11 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"there is no device {name!r}; write auto, cpu, cuda or cuda:0.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} was asked for, but PyTorch finds no GPU here; write cpu.")
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(
+            f"device {name!r} was asked for, but PyTorch finds {counted(found, 'GPU')} here; write cuda, or cuda:0."
+        )
     return device
 
 

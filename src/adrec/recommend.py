@@ -78,11 +78,10 @@ class NetworkScorer:
         """Return the scores of the batch's histories for every item number."""
         network = self.network
         device = network.item_embedding.weight.device
-        batch = batch.to(device)
         noise = None
         if network.uses_noise:
             noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
-        return network.scored(network.predict(batch, noise, self.num_steps))
+        return network.scored(network.predict(batch.to(device), noise, self.num_steps))
 
 
 def warn_of_whole_histories(steps: int) -> None:
@@ -192,8 +191,8 @@ def top_k(
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        rows = seen(histories, chosen) if filter_seen else (NOTHING.rows, NOTHING.items)
-        best, best_scores = best_items(scores, k, scorer.num_items, Masked.of(*rows, excluded))
+        masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
+        best, best_scores = best_items(scores, k, scorer.num_items, replace(masked, excluded=excluded))
         items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
         on_batch(len(chosen))
     return items, values

@@ -103,32 +103,40 @@ class Masked:
     """Which items may not be recommended to whom.
 
     Attributes:
-        rows: histories, int64 [n], in the order of ``items``.
-        items: an item number that each of them may not get, ascending, int64 [n].
+        numbers: item numbers, ascending, int64 [n], on the CPU.
+        items: the same, where the scores are.
+        rows: the history that may not get each of them, int64 [n].
         excluded: item numbers that nobody may get, bool [V + 1]; None where there are none.
     """
 
-    rows: Int64s
-    items: Int64s
+    numbers: Int64s
+    items: Tensor
+    rows: Tensor
     excluded: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Int64s, items: Int64s, excluded: Tensor | None = None) -> Masked:
         """Return the mask of (row, item) pairs in any order."""
         order = np.argsort(items, kind="stable")
-        return cls(rows[order], items[order], excluded)
+        numbers = items[order]
+        return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]), excluded)
+
+    def to(self, device: torch.device) -> Masked:
+        """Return the mask for scores on ``device``."""
+        items, rows = (each.to(device, non_blocking=True) for each in (self.items, self.rows))
+        excluded = None if self.excluded is None else self.excluded.to(device, non_blocking=True)
+        return Masked(self.numbers, items, rows, excluded)
 
     def apply(self, block: Tensor, items: slice) -> None:
         """Set what may not be recommended to ``-inf`` in the ``block`` of some item numbers, in place."""
-        first, end = np.searchsorted(self.items, [items.start, items.stop])
+        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
         if end > first:
-            rows, columns = (torch.from_numpy(each[first:end]).to(block.device) for each in (self.rows, self.items))
-            block[rows, columns - items.start] = -torch.inf
+            block[self.rows[first:end], self.items[first:end] - items.start] = -torch.inf
         if self.excluded is not None:
-            block.masked_fill_(self.excluded[items].to(block.device), -torch.inf)
+            block.masked_fill_(self.excluded[items], -torch.inf)
 
 
-NOTHING = Masked(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+NOTHING = Masked.of(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 def item_blocks(num_users: int, first: int, num_items: int) -> list[slice]:
@@ -138,16 +146,22 @@ def item_blocks(num_users: int, first: int, num_items: int) -> list[slice]:
 
 
 def masked_blocks(scores: Scores, blocks: list[slice], masked: Masked) -> Iterator[tuple[slice, Tensor]]:
-    """Yield each block's item numbers and scores. Raises :class:`RunError` where a score is not a number."""
+    """Yield each block's item numbers and scores.
+
+    Raises :class:`RunError` behind the last one where a score is not a number: a GPU is waited for once.
+    """
+    masked = masked.to(scores.device)
+    broken = torch.zeros((), dtype=torch.bool, device=scores.device)
     for items in blocks:
         block = scores.block(items)  # [B, n]
-        if torch.isnan(block).any():
-            raise RunError(
-                "the model's scores are not numbers: its training has diverged; train it again with a smaller "
-                "learning_rate."
-            )
+        broken |= torch.isnan(block).any()
         masked.apply(block, items)
         yield items, block
+    if broken:
+        raise RunError(
+            "the model's scores are not numbers: its training has diverged; train it again with a smaller "
+            "learning_rate."
+        )
 
 
 class Best:

@@ -96,9 +96,10 @@ def published_name(ours: str) -> str:
 
 
 def published_names(network: SequenceNetwork) -> dict[str, torch.Tensor]:
-    """Return the network's weights under the published names."""
+    """Return the network's weights under the published names, on the CPU, as the restatement is."""
     theirs = {}
-    for ours, value in network.state_dict().items():
+    for ours, weight in network.state_dict().items():
+        value = weight.cpu()
         name = published_name(ours)
         if "query_key_value" in name:
             for i, part in enumerate(value.chunk(3)):
@@ -108,7 +109,9 @@ def published_names(network: SequenceNetwork) -> dict[str, torch.Tensor]:
     return theirs
 
 
-def network(case: Case, kind: type[ADRecNetwork] | type[SASRecNetwork]) -> ADRecNetwork | SASRecNetwork:
+def network(
+    case: Case, kind: type[ADRecNetwork] | type[SASRecNetwork], device: torch.device
+) -> ADRecNetwork | SASRecNetwork:
     rng = torch.Generator().manual_seed(case.seed)
     torch.set_default_dtype(torch.float64)
     try:
@@ -118,7 +121,7 @@ def network(case: Case, kind: type[ADRecNetwork] | type[SASRecNetwork]) -> ADRec
     made.initialize(rng)
     for parameter in made.parameters():  # biases and norms too, so that nothing is 0 or 1 by chance
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=rng, dtype=torch.float64))
-    return made
+    return made.to(device)
 
 
 def flat(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,6 +132,7 @@ def flat(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def padded(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     """Return packed values [N, ..] left-padded with zeros, [B, L, ..]."""
+    values = values.cpu()
     out = values.new_zeros(batch.num_users, MAX_LENGTH, *values.shape[1:])
     for user, length in enumerate(batch.lengths.tolist()):
         begin = int(batch.cu_seqlens[user])
@@ -143,20 +147,21 @@ def noise(case: Case, *shape: int) -> torch.Tensor:
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     # All is float64 but log p, which is rounded to float32.
-    torch.testing.assert_close(actual, expected, atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(actual.cpu(), expected.cpu(), atol=1e-7, rtol=1e-5)
 
 
 def training_draws(case: Case, model: ADRecNetwork, batch: PackedBatch) -> Draws:
-    drawn = model.draw(batch, torch.Generator().manual_seed(case.seed))
-    return replace(drawn, eps=noise(case, len(batch.items), SIZE))
+    device = batch.items.device
+    drawn = model.draw(batch, torch.Generator(device).manual_seed(case.seed))
+    return replace(drawn, eps=noise(case, len(batch.items), SIZE).to(device))
 
 
 @given(cases())
-def test_training(case: Case) -> None:
-    model = network(case, ADRecNetwork)
+def test_training(device: torch.device, case: Case) -> None:
+    model = network(case, ADRecNetwork, device)
     assert isinstance(model, ADRecNetwork)
     items, starts, ends = flat(case)
-    batch = training_batch(items, starts, ends, MAX_LENGTH)
+    batch = training_batch(items, starts, ends, MAX_LENGTH).to(device)
     draws = training_draws(case, model, batch)
     x0_hat, x0 = model(batch, draws)
     ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
@@ -165,7 +170,7 @@ def test_training(case: Case) -> None:
 
     weights = {name: value.requires_grad_() for name, value in published_names(model).items()}
     target = padded(batch.targets, batch)
-    t = padded(draws.t, batch) if case.config.noise_level == "token" else draws.t
+    t = padded(draws.t, batch) if case.config.noise_level == "token" else draws.t.cpu()
     cam_output, expected = reference.train_forward(
         weights,
         padded(batch.items, batch),
@@ -173,7 +178,7 @@ def test_training(case: Case) -> None:
         padded(draws.eps, batch),
         t,
         case.reference_settings,
-        draws.condition_kept,
+        None if draws.condition_kept is None else draws.condition_kept.cpu(),
     )
     real = target > 0
     plan = model.plan(batch)
@@ -191,15 +196,15 @@ def test_training(case: Case) -> None:
 
 
 @given(cases(min_items=1))
-def test_inference(case: Case) -> None:
-    model = network(case, ADRecNetwork)
+def test_inference(device: torch.device, case: Case) -> None:
+    model = network(case, ADRecNetwork, device)
     assert isinstance(model, ADRecNetwork)
     items, starts, ends = flat(case)
-    batch = history_batch(items, starts, ends, MAX_LENGTH)
+    batch = history_batch(items, starts, ends, MAX_LENGTH).to(device)
     steps = case.config.num_train_timesteps
     drawn = noise(case, steps + 1, batch.num_users, SIZE)
     with torch.no_grad():
-        x0 = model.predict(batch, lambda i: drawn[i])
+        x0 = model.predict(batch, lambda i: drawn[i].to(device))
     spread = drawn[:, :, None].expand(-1, -1, MAX_LENGTH, -1)  # [T + 1, B, L, D]
     weights = published_names(model)
     history = padded(batch.items, batch)
@@ -212,10 +217,10 @@ def test_inference(case: Case) -> None:
 
 
 @given(cases())
-def test_stage_1(case: Case) -> None:
-    model = network(case, SASRecNetwork)
+def test_stage_1(device: torch.device, case: Case) -> None:
+    model = network(case, SASRecNetwork, device)
     items, starts, ends = flat(case)
-    batch = training_batch(items, starts, ends, MAX_LENGTH)
+    batch = training_batch(items, starts, ends, MAX_LENGTH).to(device)
     loss = cross_entropy(model(batch), model.item_embedding.weight, batch.targets, padding_class=True)
     loss.backward()
     weights = {name: value.requires_grad_() for name, value in published_names(model).items()}
@@ -230,33 +235,33 @@ def test_stage_1(case: Case) -> None:
 
 
 @given(cases(min_items=1), st.randoms())
-def test_other_users_do_not_matter(case: Case, random: Any) -> None:
+def test_other_users_do_not_matter(device: torch.device, case: Case, random: Any) -> None:
     """A user's output is the same alone, among others, and in any order."""
-    model = network(case, ADRecNetwork)
+    model = network(case, ADRecNetwork, device)
     items, starts, ends = flat(case)
     order = list(range(len(starts)))
     random.shuffle(order)
-    together = history_batch(items, starts[order], ends[order], MAX_LENGTH)
+    together = history_batch(items, starts[order], ends[order], MAX_LENGTH).to(device)
     drawn = noise(case, case.config.num_train_timesteps + 1, SIZE)
     with torch.no_grad():
-        outputs = model.predict(together, lambda i: drawn[i].expand(len(order), SIZE))
+        outputs = model.predict(together, lambda i: drawn[i].expand(len(order), SIZE).to(device))
         for row, user in enumerate(order):
-            alone = history_batch(items, starts[[user]], ends[[user]], MAX_LENGTH)
-            close(model.predict(alone, lambda i: drawn[i].expand(1, SIZE))[0], outputs[row])
+            alone = history_batch(items, starts[[user]], ends[[user]], MAX_LENGTH).to(device)
+            close(model.predict(alone, lambda i: drawn[i].expand(1, SIZE).to(device))[0], outputs[row])
 
 
 @given(cases(min_items=1))
-def test_without_padding_no_sink_is_seen(case: Case) -> None:
+def test_without_padding_no_sink_is_seen(device: torch.device, case: Case) -> None:
     """Where padding is not attended, the padding row of E changes nothing but its own score."""
     case = replace(case, config=replace(case.config, attend_padding=False))
-    model = network(case, ADRecNetwork)
+    model = network(case, ADRecNetwork, device)
     items, starts, ends = flat(case)
-    batch = history_batch(items, starts, ends, MAX_LENGTH)
+    batch = history_batch(items, starts, ends, MAX_LENGTH).to(device)
     drawn = noise(case, case.config.num_train_timesteps + 1, len(starts), SIZE)
     with torch.no_grad():
-        before = model.predict(batch, lambda i: drawn[i])
+        before = model.predict(batch, lambda i: drawn[i].to(device))
         model.item_embedding.weight[0] += 1
-        close(model.predict(batch, lambda i: drawn[i]), before)
+        close(model.predict(batch, lambda i: drawn[i].to(device)), before)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -12,9 +12,9 @@ from adrec.nn.gelu import gelu
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.9, 0.999999])
-def test_dropout_zeroes_a_share_and_keeps_the_mean(p: float) -> None:
-    x = torch.full((1001, 999), 2.0)
-    dropped = dropout(x, p, torch.Generator().manual_seed(7))
+def test_dropout_zeroes_a_share_and_keeps_the_mean(p: float, device: torch.device) -> None:
+    x = torch.full((1001, 999), 2.0, device=device)
+    dropped = dropout(x, p, torch.Generator(device).manual_seed(7))
     share = float((dropped == 0).double().mean())
     deviation = math.sqrt(p * (1 - p) / x.numel())
     assert abs(share - p) < 5 * deviation + 2**-16
@@ -23,33 +23,34 @@ def test_dropout_zeroes_a_share_and_keeps_the_mean(p: float) -> None:
     assert float(kept[0]) * (1 - min(round(p * 65536), 65535) / 65536) == pytest.approx(2.0, rel=1e-6)
 
 
-def test_dropout_treats_neighbours_apart() -> None:
-    keep = dropout(torch.ones(1_000_000), 0.5, torch.Generator().manual_seed(7)).double() - 1
+def test_dropout_treats_neighbours_apart(device: torch.device) -> None:
+    ones = torch.ones(1_000_000, device=device)
+    keep = dropout(ones, 0.5, torch.Generator(device).manual_seed(7)).double() - 1
     for distance in (1, 2, 3, 4, 8):
         assert abs(float((keep[distance:] * keep[:-distance]).mean())) < 0.005  # five deviations
 
 
-def test_dropout_repeats_with_its_generator_and_is_nothing_without() -> None:
-    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
-    one, two = (dropout(x, 0.5, torch.Generator().manual_seed(seed)) for seed in (3, 3))
+def test_dropout_repeats_with_its_generator_and_is_nothing_without(device: torch.device) -> None:
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1)).to(device)
+    one, two = (dropout(x, 0.5, torch.Generator(device).manual_seed(seed)) for seed in (3, 3))
     assert torch.equal(one, two)
     assert dropout(x, 0.5, None) is x
-    assert dropout(x, 0.0, torch.Generator()) is x
+    assert dropout(x, 0.0, torch.Generator(device)) is x
 
 
-def test_dropout_sends_gradients_where_it_kept() -> None:
-    x = torch.ones(100, requires_grad=True)
-    dropped = dropout(x, 0.25, torch.Generator().manual_seed(5))
+def test_dropout_sends_gradients_where_it_kept(device: torch.device) -> None:
+    x = torch.ones(100, device=device, requires_grad=True)
+    dropped = dropout(x, 0.25, torch.Generator(device).manual_seed(5))
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
 
 
-def test_gelu_is_the_tanh_form_with_its_gradient() -> None:
-    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+def test_gelu_is_the_tanh_form_with_its_gradient(device: torch.device) -> None:
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, device=device, requires_grad=True)
     expected = torch.nn.functional.gelu(x, approximate="tanh")
     torch.testing.assert_close(gelu(x), expected, atol=1e-12, rtol=1e-12)
     (slope,) = torch.autograd.grad(expected.sum(), x)
     torch.testing.assert_close(torch.autograd.grad(gelu(x).sum(), x)[0], slope, atol=1e-12, rtol=1e-12)
     single = x.detach().float()
     torch.testing.assert_close(gelu(single), expected.float(), atol=1e-6, rtol=1e-6)
-    assert torch.isfinite(gelu(torch.tensor([-1e30, 1e12, 0.0]))).all()
+    assert torch.isfinite(gelu(torch.tensor([-1e30, 1e12, 0.0], device=device))).all()

@@ -54,29 +54,30 @@ def part(vectors: Vectors, prefix: str) -> Vectors:
     return {key.removeprefix(prefix): value for key, value in vectors.items() if key.startswith(prefix)}
 
 
-def packed(vectors: Vectors) -> tuple[PackedBatch, torch.Tensor]:
-    """Return the vectors' left-padded batch, packed, and which padded positions are real [B, L]."""
+def packed(vectors: Vectors, device: torch.device) -> tuple[PackedBatch, torch.Tensor]:
+    """Return the vectors' left-padded batch, packed and on ``device``, and which padded positions are real [B, L]."""
     real = vectors["history"] > 0
     lengths = real.sum(1).numpy()
     cu_seqlens = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]))
-    return PackedBatch(vectors["history"][real], vectors["target"][real], lengths, cu_seqlens), real
+    batch = PackedBatch(vectors["history"][real], vectors["target"][real], lengths, cu_seqlens)
+    return batch.to(device), real
 
 
-def network(settings: dict[str, Any], weights: Vectors) -> ADRecNetwork:
+def network(settings: dict[str, Any], weights: Vectors, device: torch.device) -> ADRecNetwork:
     model = ADRecNetwork(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(weights))
-    return model
+    return model.to(device)
 
 
-def draws(settings: dict[str, Any], values: Vectors, real: torch.Tensor) -> Draws:
+def draws(settings: dict[str, Any], values: Vectors, real: torch.Tensor, device: torch.device) -> Draws:
     t = values["t"]
     if settings.get("independent", True):
         t = t.view(real.shape)[real]
-    return Draws(t, values["noise"][real])
+    return Draws(t.to(device), values["noise"][real].to(device))
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = ATOL) -> None:
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=1e-5)
+    torch.testing.assert_close(actual.cpu(), expected, atol=atol, rtol=1e-5)
 
 
 def without_keys(bias: torch.Tensor) -> torch.Tensor:
@@ -91,9 +92,9 @@ FORWARD = [(name, INFERENCE[name], INFERENCE_VECTORS) for name in INFERENCE] + [
 
 @pytest.mark.parametrize(("name", "settings", "vectors"), FORWARD, ids=[case[0] for case in FORWARD])
 class TestForward:
-    def test_schedule(self, name: str, settings: dict[str, Any], vectors: Vectors) -> None:
+    def test_schedule(self, name: str, settings: dict[str, Any], vectors: Vectors, device: torch.device) -> None:
         values = part(vectors, f"{name}/")
-        schedule = network(settings, part(values, "weights/")).schedule
+        schedule = network(settings, part(values, "weights/"), device).schedule
         of_x0, of_xt, variance = (torch.from_numpy(values) for values in schedule.posterior)
         close(torch.from_numpy(schedule.betas), values["betas"], 1e-12)
         if "posterior_variance" in values:
@@ -101,41 +102,45 @@ class TestForward:
             close(of_xt, values["posterior_mean_coef2"], 1e-12)
             close(variance, values["posterior_variance"], 1e-12)
 
-    def test_training_output_and_losses(self, name: str, settings: dict[str, Any], vectors: Vectors) -> None:
+    def test_training_output_and_losses(
+        self, name: str, settings: dict[str, Any], vectors: Vectors, device: torch.device
+    ) -> None:
         values = part(vectors, f"{name}/")
-        model = network(settings, part(values, "weights/"))
-        batch, real = packed(vectors)
+        model = network(settings, part(values, "weights/"), device)
+        batch, real = packed(vectors, device)
         if "cam_output" in values:
             close(model.condition(batch, model.plan(batch))[: len(batch.items)], values["cam_output"][real])
-        x0_hat, x0 = model(batch, draws(settings, values, real))
+        x0_hat, x0 = model(batch, draws(settings, values, real, device))
         close(x0_hat, values["train_output"][real])
         ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
         close(ce, values["ce_loss"])
         close(squared_error(x0_hat, x0, batch), values["mse_loss"])
 
-    def test_last_token_inference(self, name: str, settings: dict[str, Any], vectors: Vectors) -> None:
+    def test_last_token_inference(
+        self, name: str, settings: dict[str, Any], vectors: Vectors, device: torch.device
+    ) -> None:
         values = part(vectors, f"{name}/")
-        model = network(settings, part(values, "weights/"))
-        packed_batch, _ = packed(vectors)
+        model = network(settings, part(values, "weights/"), device)
+        packed_batch, _ = packed(vectors, torch.device("cpu"))
         ends = packed_batch.cu_seqlens.numpy()
-        batch = history_batch(packed_batch.items.numpy(), ends[:-1], ends[1:], settings["max_len"])
+        batch = history_batch(packed_batch.items.numpy(), ends[:-1], ends[1:], settings["max_len"]).to(device)
         steps = settings["diffusion_steps"]
         noises = {
             steps: values["init_noise"],
             **{steps - 1 - i: n for i, n in enumerate(values["step_noise"])},
         }
-        x0 = model.predict(batch, lambda i: noises[i][:, -1])
+        x0 = model.predict(batch, lambda i: noises[i][:, -1].to(device))
         close(x0, values["infer_output"])
         close(model.scores(x0), values["infer_scores"])
 
 
 @pytest.mark.parametrize("name", ["grad", "grad_pcgrad"])
-def test_gradients(name: str) -> None:
+def test_gradients(name: str, device: torch.device) -> None:
     values = part(TRAINING_VECTORS, f"{name}/")
-    model = network(TRAINING[name], part(values, "weights/"))
-    batch, real = packed(TRAINING_VECTORS)
+    model = network(TRAINING[name], part(values, "weights/"), device)
+    batch, real = packed(TRAINING_VECTORS, device)
     step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=TRAINING[name]["pcgrad"], embedding="train")
-    losses = step.gradients(model, batch, draws(TRAINING[name], values, real))
+    losses = step.gradients(model, batch, draws(TRAINING[name], values, real, device))
     close(losses["ce"], values["ce_loss"])
     close(losses["mse"], values["mse_loss"])
     expected = from_published(part(values, "grad/"))
@@ -144,12 +149,12 @@ def test_gradients(name: str) -> None:
         close(parameter.grad, expected[parameter_name])
 
 
-def test_projection_matters_in_the_conflicting_vectors() -> None:
+def test_projection_matters_in_the_conflicting_vectors(device: torch.device) -> None:
     """The vectors' two losses do conflict, so the test above exercises the projection."""
     values = part(TRAINING_VECTORS, "grad_pcgrad/")
-    model = network(TRAINING["grad_pcgrad"], part(values, "weights/"))
-    batch, real = packed(TRAINING_VECTORS)
-    x0_hat, x0 = model(batch, draws(TRAINING["grad_pcgrad"], values, real))
+    model = network(TRAINING["grad_pcgrad"], part(values, "weights/"), device)
+    batch, real = packed(TRAINING_VECTORS, device)
+    x0_hat, x0 = model(batch, draws(TRAINING["grad_pcgrad"], values, real, device))
     parameters = list(model.parameters())
     ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
     tasks = [
@@ -160,14 +165,14 @@ def test_projection_matters_in_the_conflicting_vectors() -> None:
     assert max((a - b).abs().max() for a, b in zip(plain, projected, strict=True)) > 100 * ATOL
 
 
-def test_adam_steps_with_a_decaying_then_free_embedding() -> None:
+def test_adam_steps_with_a_decaying_then_free_embedding(device: torch.device) -> None:
     values, settings = part(TRAINING_VECTORS, "frozen/"), TRAINING["frozen"]
-    model = network(settings, part(values, "weights/"))
-    batch, real = packed(TRAINING_VECTORS)
+    model = network(settings, part(values, "weights/"), device)
+    batch, real = packed(TRAINING_VECTORS, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
     for number in range(4):
         step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=False, embedding="decaying" if number < 2 else "train")
-        noise = draws(settings, part(values, f"step{number}/"), real)
+        noise = draws(settings, part(values, f"step{number}/"), real, device)
         losses = step.gradients(model, batch, noise)
         close(losses["ce"], values[f"step{number}/ce_loss"])
         close(losses["mse"], values[f"step{number}/mse_loss"])
@@ -175,7 +180,7 @@ def test_adam_steps_with_a_decaying_then_free_embedding() -> None:
         if number % 2:
             expected = from_published(part(values, f"after{number + 1}/"))
             for name, parameter in model.named_parameters():
-                actual = parameter.data
+                actual = parameter.data.cpu()
                 if name.endswith("query_key_value.bias"):
                     # A bias of the keys shifts all logits of a row alike: its gradient is 0 but for rounding, which
                     # Adam scales up to a whole step.
@@ -183,11 +188,12 @@ def test_adam_steps_with_a_decaying_then_free_embedding() -> None:
                 close(actual, expected[name])
 
 
-def test_stage_1() -> None:
+def test_stage_1(device: torch.device) -> None:
     values, settings = part(TRAINING_VECTORS, "stage1/"), TRAINING["stage1"]
     model = SASRecNetwork(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(part(values, "weights/")))
-    batch, real = packed(TRAINING_VECTORS)
+    model.to(device)
+    batch, real = packed(TRAINING_VECTORS, device)
     close(model(batch), values["train_output"][real])
     losses = Step({"ce": 1.0}).gradients(model, batch)
     close(losses["ce"], values["ce_loss"])

@@ -19,11 +19,11 @@ from adrec.recommend import NetworkScorer, with_inference
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 32])
-def test_ddim_follows_the_straight_way_from_its_noise_to_x0(num_steps: int) -> None:
+def test_ddim_follows_the_straight_way_from_its_noise_to_x0(num_steps: int, device: torch.device) -> None:
     """Where x0 is known, each x is ``sqrt(abar) x0 + sqrt(1 - abar) eps`` with one and the same eps."""
     schedule = Schedule.create("cosine", 32).respaced(num_steps)
-    x0 = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    start = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x0 = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(device)
+    start = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(device)
     seen: list[torch.Tensor] = []
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -41,16 +41,16 @@ def test_ddim_follows_the_straight_way_from_its_noise_to_x0(num_steps: int) -> N
         torch.testing.assert_close(x, np.sqrt(alpha_bar) * x0 + np.sqrt(1 - alpha_bar) * eps)
 
 
-def test_ancestral_steps_have_the_posterior_mean_and_the_forward_variance() -> None:
+def test_ancestral_steps_have_the_posterior_mean_and_the_forward_variance(device: torch.device) -> None:
     schedule = Schedule.create("cosine", 4)
-    x0, seen = torch.tensor([[2.0]], dtype=torch.float64), []
+    x0, seen = torch.tensor([[2.0]], dtype=torch.float64, device=device), []
 
     def denoise(x: torch.Tensor, t: int) -> torch.Tensor:
         seen.append((t, float(x)))
         return x0
 
     noise = {4: 0.3, 3: -1.0, 2: 0.5, 1: 2.0}
-    result = sample(denoise, schedule, lambda i: torch.tensor([[noise[i]]], dtype=torch.float64), geodesic=False)
+    result = sample(denoise, schedule, lambda i: torch.full_like(x0, noise[i]), geodesic=False)
     assert [t for t, _ in seen] == [3, 2, 1, 0]
     alpha_bars = np.cumprod(1 - schedule.betas)
     x = noise[4]
@@ -63,15 +63,16 @@ def test_ancestral_steps_have_the_posterior_mean_and_the_forward_variance() -> N
 
 
 def test_one_step_is_the_first_prediction_of_either_sampler(
-    tiny: Callable[..., Config], dataset: Dataset, tmp_path: Path
+    tiny: Callable[..., Config], dataset: Dataset, tmp_path: Path, device: torch.device
 ) -> None:
-    model = ADRec(changes={**tiny((1, 1, 1), noise_weight=1.0).to_dict()["model"]}, max_epochs=1).fit(dataset)
+    changes, where = tiny((1, 1, 1), noise_weight=1.0).to_dict()["model"], str(device)
+    model = ADRec(changes=changes, max_epochs=1, device=where).fit(dataset)
     model.save(tmp_path / "model")
     histories = [["item 1", "item 2"], ["item 7"]]
     scores = {}
     for sampler in ("ancestral", "ddim"):
         for steps in (1, 3):
-            loaded = ADRec.load(tmp_path / "model", num_inference_steps=steps, sampler=sampler)
+            loaded = ADRec.load(tmp_path / "model", num_inference_steps=steps, sampler=sampler, device=where)
             scores[sampler, steps] = loaded.recommend(histories=histories, k=5)["score"].to_list()
     assert scores["ancestral", 1] == scores["ddim", 1]
     assert len({tuple(each) for each in scores.values()}) == 3

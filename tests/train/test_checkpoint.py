@@ -12,8 +12,9 @@ from adrec.train.checkpoint import Snapshot, read_snapshot, with_prefix, write_s
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, device: torch.device) -> Path:
     tensors = with_prefix("a", {"x": torch.arange(2000.0), "y": torch.tensor(3, dtype=torch.uint8)})
+    tensors = {name: value.to(device) for name, value in tensors.items()}
     write_snapshot(tmp_path / "state.safetensors", Snapshot(tensors, {"epoch": 3, "best": {"hr@5": 0.25}}))
     return tmp_path / "state.safetensors"
 

@@ -84,7 +84,7 @@ def test_parts_draw_their_own_dropout(device: torch.device) -> None:
     _, again = computed(STEP, CONFIG, batch, device, 10_000, dropout=5)
     _, parts = computed(STEP, CONFIG, batch, device, 60, dropout=5)
     name = "item_embedding.weight"
-    assert torch.equal(whole[name], again[name])
+    torch.testing.assert_close(again[name], whole[name], **({"rtol": 0, "atol": 0} if device.type == "cpu" else {}))
     assert not torch.allclose(whole[name], parts[name], rtol=1e-2)
 
 
@@ -133,8 +133,9 @@ def test_half_precision_is_near(weights: dict[str, float], device: torch.device)
         assert float(error.norm() / gradient.norm()) < 0.05, name
 
 
-def test_cross_entropy_alone_needs_no_draws() -> None:
+def test_cross_entropy_alone_needs_no_draws(device: torch.device) -> None:
     model = make_network(SASRecNetwork, CONFIG, NUM_ITEMS)
     assert isinstance(model, SASRecNetwork)
     model.initialize(torch.Generator().manual_seed(3))
-    assert set(replace(STEP, weights={"ce": 1.0}).gradients(model, random_batch(3, seed=1))) == {"ce"}
+    batch = random_batch(3, seed=1).to(device)
+    assert set(replace(STEP, weights={"ce": 1.0}).gradients(model.to(device), batch)) == {"ce"}

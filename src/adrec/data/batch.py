@@ -34,16 +34,19 @@ class PackedBatch:
         return len(self.lengths)
 
     def to(self, device: torch.device) -> PackedBatch:
-        """Return the batch with its tensors on ``device``."""
-        return PackedBatch(self.items.to(device), self.targets.to(device), self.lengths, self.cu_seqlens.to(device))
+        """Return the batch with its tensors on ``device``, without waiting for what a GPU is still to compute."""
+        items, targets, cu_seqlens = (
+            each.to(device, non_blocking=True) for each in (self.items, self.targets, self.cu_seqlens)
+        )
+        return PackedBatch(items, targets, self.lengths, cu_seqlens)
 
     def select(self, users: Int64s) -> tuple[PackedBatch, Tensor]:
         """Return the sequences of some ``users`` [b], and where their tokens stand in this batch, [n]."""
         lengths = self.lengths[users]
         positions = spans(self.lengths.cumsum()[users] - lengths, lengths)
         device = self.items.device
-        tokens = torch.from_numpy(positions).to(device)
-        cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device)
+        tokens = torch.from_numpy(positions).to(device, non_blocking=True)
+        cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device, non_blocking=True)
         return PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens), tokens
 
     def parts(self, max_tokens: int) -> list[Int64s]:

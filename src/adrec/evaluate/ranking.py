@@ -73,9 +73,8 @@ def ranking(
         target = np.where(is_known, items[chosen], 1)
         masked = _all_but(target, *seen(spans, some)) if filter_seen else NOTHING
         begin = 0 if scorer.ranks_padding else 1
-        above, best = count_above(
-            scores, torch.from_numpy(target).to(scores.device), num_items, masked, first=begin, top=top
-        )
+        targets = torch.from_numpy(target).to(scores.device, non_blocking=True)
+        above, best = count_above(scores, targets, num_items, masked, first=begin, top=top)
         ranks[chosen] = np.where(is_known, above.numpy(), num_items)
         first[chosen] = best.numpy()
         on_batch(len(chosen))

@@ -105,7 +105,7 @@ class Layout:
             end = first + b * self.heads * (length + 1)
             places.append(torch.arange(first + length, end, length + 1))
             first = end
-        return torch.cat(places).to(self.last_rows.device)
+        return torch.cat(places).to(self.last_rows.device, non_blocking=True)
 
 
 def layout(
@@ -131,7 +131,7 @@ def layout(
         row_users = np.concatenate([row_users, np.arange(1 if one_sink else num_users)])
 
     def put(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device)
+        return torch.from_numpy(array).to(device, non_blocking=True)
 
     places, buckets = _Places(len(row_users), heads), []
     exponents = np.ceil(np.log2(np.maximum(lengths, 4)))  # buckets of up to 4, 8, 16, 32 ... tokens

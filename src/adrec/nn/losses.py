@@ -6,6 +6,7 @@ gradients, of a batch's parts add up to its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from adrec.data.batch import PackedBatch
 
 LOGITS = 1 << 24  # the most logits that are held at once: 64 MiB of float32
+TINY = math.log(1e-30)
 FEWEST_TOKENS = 64  # at a time: with fewer, adding to the item embedding's gradient costs more than the product
 
 
@@ -30,21 +32,22 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         of_x, of_embedding, _, _ = ctx.needs_input_grad
         d_x = torch.empty_like(x) if of_x else None
         d_embedding = torch.zeros_like(item_embedding, dtype=precise) if of_embedding else None
-        own, own_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
+        own, log_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
         chunk = chunk_of_tokens(len(embedding), len(x))
         logits = x.new_empty(chunk, len(embedding))  # [c, C]
         for start in range(0, len(x), chunk):
             some = slice(start, start + chunk)
-            p = _softmax(torch.mm(x[some], embedding.T, out=logits[: len(x) - start]), precise)
-            own_p[some] = p.gather(1, own[some])
-            p.scatter_add_(1, own[some], torch.full_like(own_p[some], -1))  # the gradient of the logits
+            p, log_p[some] = _softmax(torch.mm(x[some], embedding.T, out=logits[: len(x) - start]), own[some], precise)
+            p.scatter_add_(1, own[some], torch.full_like(log_p[some], -1))  # the gradient of the logits
             low = p.to(x.dtype)
             if d_x is not None:
                 torch.mm(low, embedding, out=d_x[some])
             if d_embedding is not None:
                 _add_product(d_embedding[first:], low.T, x[some])
         ctx.gradients = d_x, d_embedding
-        return _log_loss(own_p, x, embedding, own).sum(dtype=torch.float64).to(precise)
+        if x.is_cpu:
+            _mend_tiny(log_p, x, embedding, own)
+        return log_p.neg_().sum(dtype=torch.float64).to(precise)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -65,18 +68,26 @@ def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
     return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
-def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.softmax(logits, 1, out=logits) if logits.dtype == dtype else torch.softmax(logits, 1, dtype=dtype)
+def _softmax(logits: Tensor, own: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return all classes' probabilities p [c, C], in place of ``logits`` if they fit, and ``log p`` of ``own``."""
+    place = logits if logits.dtype == dtype else None
+    if logits.is_cpu:  # the exponential of all log p takes longer than some more logits, where p is tiny
+        p = torch.softmax(logits, 1, dtype=dtype, out=place)
+        return p, p.gather(1, own).log_()
+    log_p = torch.log_softmax(logits, 1, dtype=dtype, out=place)
+    own_log_p = log_p.gather(1, own)
+    return log_p.exp_(), own_log_p
 
 
-def _log_loss(p: Tensor, x: Tensor, embedding: Tensor, own: Tensor) -> Tensor:
-    """Return ``-log p`` [N, 1]; where p is near what float32 can hold, from the logits again."""
-    loss = -p.log()
-    tiny = (p < 1e-30)[:, 0]
+def _mend_tiny(log_p: Tensor, x: Tensor, embedding: Tensor, own: Tensor) -> None:
+    """Compute ``log_p`` [N, 1] from the logits again where p is near what float32 can hold, in place.
+
+    Asking where that is would make the processor wait for a GPU.
+    """
+    tiny = (log_p < TINY)[:, 0]
     if tiny.any():
-        logits = (x[tiny] @ embedding.T).to(p.dtype)
-        loss[tiny] = logits.logsumexp(1, keepdim=True) - logits.gather(1, own[tiny])
-    return loss
+        logits = (x[tiny] @ embedding.T).to(log_p.dtype)
+        log_p[tiny] = logits.gather(1, own[tiny]) - logits.logsumexp(1, keepdim=True)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -109,7 +120,8 @@ def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int
     ``num_users`` is what the sum over users is divided by: B, or that of the whole batch of which this is a part.
     """
     lengths = batch.cu_seqlens.diff()  # [B]
-    weights = (1.0 / (lengths * (num_users or batch.num_users))).repeat_interleave(lengths)  # [N]
+    weights = 1.0 / (lengths * (num_users or batch.num_users))  # [B]
+    weights = weights.repeat_interleave(lengths, output_size=len(x0))  # [N]; without its size a GPU is waited for
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
 
 
@@ -155,9 +167,10 @@ def project_conflicts(gradients: Sequence[Sequence[Tensor]], order: Sequence[int
     for i in order:
         g = flat[i].clone()
         for j in order:
-            product = g @ flat[j]
-            if j != i and product < 0:
-                g -= product / flat[j].square().sum() * flat[j]
+            if j != i:
+                product = g @ flat[j]
+                # No branch: asking for the sign would make the processor wait for a GPU.
+                g -= torch.where(product < 0, product / flat[j].square().sum(), 0) * flat[j]
         projected.append(g)
     mean = torch.stack(projected).mean(0)
     sizes = [part.numel() for part in gradients[0]]

@@ -1,49 +1,61 @@
 """Unit noise that depends on a seed and a history alone.
 
 At inference each user's noise is a function of (seed, history, step), so a recommendation does not depend on who else
-is in the batch, on the batch size, or on the device: asked again, it is the same.
+is in the batch, on the batch size, or (but for rounding) on the device: asked again, it is the same.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 
-UInt64s = NDArray[np.uint64]
+
+def _signed(word: int) -> int:
+    """Return the int64 of the same 64 bits: PyTorch computes with no others, and products wrap alike."""
+    return word - (1 << 64) if word >> 63 else word
 
 
-def _mix(x: UInt64s) -> UInt64s:
-    """Scramble 64-bit integers: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    x = x ^ (x >> np.uint64(30))
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
+GOLDEN = _signed(0x9E3779B97F4A7C15)
+LOW = 0xFFFFFFFF  # 32 bits
 
 
-def history_keys(batch: PackedBatch, seed: int) -> UInt64s:
-    """Return a 64-bit key of each history and the seed, [B]."""
+def _mix_(x: Tensor) -> Tensor:
+    """Scramble 64-bit integers in place: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    _fold_(x, 30).mul_(_signed(0xBF58476D1CE4E5B9))
+    _fold_(x, 27).mul_(_signed(0x94D049BB133111EB))
+    return _fold_(x, 31)
+
+
+def _fold_(x: Tensor, bits: int) -> Tensor:
+    """``x ^= x >> bits``, the shift filled with zeros as of an unsigned number."""
+    return x.bitwise_xor_(x.bitwise_right_shift(bits).bitwise_and_((1 << (64 - bits)) - 1))
+
+
+def history_keys(batch: PackedBatch, seed: int) -> Tensor:
+    """Return a 64-bit key of each history and the seed, int64 [B], of a batch on the CPU."""
     lengths = batch.lengths
     starts = np.cumsum(lengths) - lengths
     from_end = np.repeat(starts + lengths, lengths) - np.arange(len(batch.items))
-    words = batch.items.cpu().numpy().astype(np.uint64) << np.uint64(20) | from_end.astype(np.uint64)
-    return _mix(np.add.reduceat(_mix(words), starts) + _mix(np.array([seed], dtype=np.uint64)))
+    words = _mix_(batch.items << 20 | torch.from_numpy(from_end))
+    sums = torch.from_numpy(np.add.reduceat(words.numpy(), starts))
+    return _mix_(sums + _mix_(torch.tensor([seed])))
 
 
 AT_ONCE = 8  # steps whose noise is drawn together: one step of a batch is too little work for its overhead
 
 
 class HistoryNoise:
-    """``noise(i)``: unit normal noise [B, D] of step i >= 1, by a counter-based generator keyed by history."""
+    """``noise(i)``: unit normal noise [B, D] of step i >= 1, by a counter-based generator keyed by history.
+
+    The batch is on the CPU; the noise is drawn on ``device``, where it is wanted.
+    """
 
     def __init__(self, batch: PackedBatch, hidden_size: int, seed: int, device: torch.device) -> None:
-        self.keys = history_keys(batch, seed)
-        self.hidden_size, self.device = hidden_size, device
+        self.keys = history_keys(batch, seed).to(device, non_blocking=True)
+        self.hidden_size = hidden_size
         self._drawn: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> Tensor:
@@ -56,12 +68,11 @@ class HistoryNoise:
     def _draw(self, first: int, end: int) -> Tensor:
         """Return the noise of some steps, [steps, B, D], by Box and Muller's transform of pairs of uniforms."""
         half = (self.hidden_size + 1) // 2
-        counters = np.arange(first * half, end * half, dtype=np.uint64) + np.uint64(1)
-        increments = (counters * np.uint64(0x9E3779B97F4A7C15)).reshape(-1, 1, half)
-        bits = _mix(self.keys[:, None] + increments)  # [steps, B, half]
-        radius_bits = (bits >> np.uint64(32)).astype(np.float32) + 1  # 1 .. 2^32: never log(0)
-        angle_bits = (bits & np.uint64(0xFFFFFFFF)).astype(np.float32)
-        radius = torch.from_numpy(radius_bits).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = torch.from_numpy(angle_bits).mul_(2 * np.pi * 2.0**-32)
+        counters = torch.arange(first * half + 1, end * half + 1, device=self.keys.device)
+        bits = _mix_(self.keys[:, None] + (counters * GOLDEN).view(-1, 1, half))  # [steps, B, half]
+        radius = (bits.bitwise_right_shift(32).bitwise_and_(LOW)).to(torch.float32).add_(1)  # 1 .. 2^32: never log(0)
+        angle = bits.bitwise_and_(LOW).to(torch.float32)
+        radius = radius.mul_(2.0**-32).log_().mul_(-2).sqrt_()
+        angle = angle.mul_(2 * torch.pi * 2.0**-32)
         noise = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)  # [steps, B, 2 half]
-        return noise[..., : self.hidden_size].to(self.device, torch.float32)
+        return noise[..., : self.hidden_size]

@@ -121,7 +121,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork
             step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
             optimizer.step()
 
-        took = _seconds(whole_step)
+        took = _seconds(trainer.device, whole_step)
         times = [took] if number == 1 else [*times, took]  # the first does not count where there is another
     tokens = statistics.mean(len(batch.items) for batch in batches)
     return statistics.median(times) * trainer.num_tokens / trainer.steps_per_epoch / tokens
@@ -133,13 +133,19 @@ def _validation_seconds(trainer: Trainer, network: SequenceNetwork) -> float:
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
     some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
     scorer = NetworkScorer(network)
-    times = [_seconds(lambda: ranking(scorer, some, items[chosen])) for _ in range(2)]
+    times = [_seconds(trainer.device, lambda: ranking(scorer, some, items[chosen])) for _ in range(2)]
     return times[-1] * len(items) / len(chosen)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    _finish(device)
     began = time.perf_counter()
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    _finish(device)
     return time.perf_counter() - began
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for what a GPU is still to compute."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

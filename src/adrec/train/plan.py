@@ -102,6 +102,7 @@ def make_plan(trainer: Trainer) -> Plan:
 def memory_now(device: torch.device) -> int:
     """Return the bytes that are held now: on a GPU by tensors, elsewhere by this process."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # a numbered device has no statistics before
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     return _of_process("VmRSS")

@@ -106,7 +106,7 @@ def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None) -> Iterator[t
         return
     for users in parts:
         part, tokens = batch.select(users)
-        chosen = torch.from_numpy(users).to(tokens.device)
+        chosen = torch.from_numpy(users).to(tokens.device, non_blocking=True)
         yield part, None if draws is None else draws.select(chosen, tokens)
 
 
