@@ -131,13 +131,14 @@ def main(
         own = [row for row in before if row["series"] == name and not name.startswith(only)]
         for point in [] if own or not name.startswith(only) else points:
             took, peak = in_own_process(measure, point)
-            memory, value = max(peak - empty, 1) / 2**20, getattr(point, what)
+            memory, value = (peak - empty) / 2**20, getattr(point, what)
             own.append({"series": name, what_is(what): value, "seconds": took, "MiB": memory})
             console.print(f"{name}: {what} {value:,}: {took:.3g} s, {memory:,.0f} MiB")
         if not own:
             continue
         rows += own
         x, times, memories = ([row[key] for row in own] for key in (what_is(what), "seconds", "MiB"))
+        memories = [max(each, 1.0) for each in memories]  # less than a MiB is within the empty program's own spread
         exponents[name] = {"seconds": exponent(x, times), "memory": exponent(x, memories)}
         if plots is not None:
             draw(plots, name, what, x, times, memories, exponents[name])
@@ -170,6 +171,7 @@ def draw(
         (right, memories, "MiB beyond the empty program", fit["memory"]),
     ):
         axes.loglog(x, y, "o-")
+        axes.set_ylim(bottom=min(*y, max(y) / 10) * 0.8)  # a decade at least: noise should look like noise
         axes.set(xlabel=what_is(what), ylabel=unit, title=f"exponent {slope:.2f}")
         axes.grid(alpha=0.3)
     figure.suptitle(name)
