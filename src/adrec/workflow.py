@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,20 @@ import polars as pl
 import torch
 from rich.console import Console
 
+from adrec.bench.compare import Verdict, compare
+from adrec.bench.ledger import Ledger
+from adrec.bench.report import page
 from adrec.config import Sampler
+from adrec.console import preparation
 from adrec.contract import Model
-from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.lists import read_histories, read_ids
+from adrec.data.prepare import prepare
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
+from adrec.files import write_bytes
 from adrec.model import ADRec, find_device
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
@@ -196,6 +203,34 @@ def evaluate_recommendations(
     dataset = open_dataset(data)
     dataset.verify()
     return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
+
+
+def compare_models(source: Path, out: Path, *, budget: float, seed: int, console: Console) -> tuple[Verdict, list[str]]:
+    """Compare models on a table or a prepared data set; leave a report and the chosen run in ``out``.
+
+    Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.
+    """
+    if (source / "dataset.json").is_file():
+        dataset = open_dataset(source)
+    elif (out / "data" / "dataset.json").is_file():
+        dataset = open_dataset(out / "data")
+    else:
+        dataset = prepare(source)
+        out.mkdir(parents=True, exist_ok=True)
+        write_dataset(dataset, out / "data")
+        for line in preparation(dataset.info, out / "data", None):
+            console.print(line)
+        dataset = open_dataset(out / "data")
+    dataset.verify()
+    found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
+    run = out / "run"
+    work = Ledger.open(out / "ledger").work(found.chosen.finished.job)
+    if work.exists():
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(work, run)
+    final = f"adrec refit {run} --out {out / 'final'}"
+    write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
+    return found, notes
 
 
 @dataclass(frozen=True)

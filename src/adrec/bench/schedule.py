@@ -106,13 +106,20 @@ class Worker:
         deadline: on the clock of :func:`time.time`; None has no end.
         say: is told what happens, a line each.
         reporter: is told of each epoch.
+        keep_runs: leave trained runs in the ledger's ``work`` folder.
     """
 
     def __init__(
-        self, plan: Plan, deadline: float | None, say: Callable[[str], None], reporter: Reporter | None = None
+        self,
+        plan: Plan,
+        deadline: float | None,
+        say: Callable[[str], None],
+        reporter: Reporter | None = None,
+        *,
+        keep_runs: bool = False,
     ) -> None:
         self.ledger, self.deadline = Ledger.open(plan.ledger), deadline
-        self.say, self.reporter = say, reporter
+        self.say, self.reporter, self.keep_runs = say, reporter, keep_runs
 
     def compute(self, series: Series) -> list[Finished]:
         """Compute what is missing of a series; failures are kept, and the rest goes on."""
@@ -159,7 +166,14 @@ class Worker:
                 if not ours:
                     raise UnfinishedError(f"{job.words}: another process computes it.")
                 finished = do_job(
-                    job, model, dataset, split, self.ledger, reporter=self.reporter, after_epoch=after_epoch
+                    job,
+                    model,
+                    dataset,
+                    split,
+                    self.ledger,
+                    reporter=self.reporter,
+                    after_epoch=after_epoch,
+                    keep_run=self.keep_runs and job.trial is None,
                 )
         except PrunedError:
             finished = self.ledger.keep(job, {"pruned": True, "validation": best})

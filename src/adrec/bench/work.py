@@ -40,12 +40,15 @@ def do_job(
     *,
     reporter: Reporter | None = None,
     after_epoch: AfterEpoch = lambda row: None,
+    keep_run: bool = False,
 ) -> Finished:
     """Compute a job and keep its result; what an interruption leaves is gone on with the next time.
 
-    ``after_epoch`` sees each row of metrics, and may raise to end the job: where it was is kept.
+    ``after_epoch`` sees each row of metrics, and may raise to end the job: where it was is kept. With ``keep_run`` the
+    trained run stays at :meth:`Ledger.work`.
     """
-    cost = _train(job, model, dataset, split, ledger, reporter, after_epoch)
+    run = _run(job, model, dataset, split, ledger)
+    cost = _train(job, model, dataset, split, ledger, run, reporter, after_epoch)
     result = {
         **cost,
         "parameters": model.num_parameters,
@@ -59,7 +62,10 @@ def do_job(
     else:
         tested, ranks = _test(model, dataset, split)
         finished = ledger.keep(job, {**result, **tested}, ranks)
-    ledger.forget_work(job)
+    if keep_run:
+        run.finish(model, cost["stages"])
+    else:
+        ledger.forget_work(job)
     return finished
 
 
@@ -69,6 +75,7 @@ def _train(
     dataset: Dataset,
     split: Split,
     ledger: Ledger,
+    run: Run,
     reporter: Reporter | None,
     after_epoch: AfterEpoch,
 ) -> dict[str, Any]:
@@ -77,7 +84,6 @@ def _train(
         began = time.perf_counter()
         model.fit(dataset, split, seed=job.seed)
         return {"seconds": {"train": time.perf_counter() - began, "shared": 0.0}, "stages": []}
-    run = _run(job, model, dataset, split, ledger)
     trainer = run.trainer(dataset, reporter, after_epoch)
     key = first_stage_key(model, job.fingerprint, job.split, job.seed)
     with FirstStages(ledger.path / "shared").lent(trainer, key) as taken:
@@ -97,7 +103,7 @@ def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger)
     if (path / "run.json").exists():
         return Run.open(path, type(model))
     info = RunInfo(
-        data=str(dataset.path or job.data),
+        data=str(dataset.path.resolve() if dataset.path else job.data),
         data_fingerprint=dataset.fingerprint,
         split=split.name,
         num_items=split.num_items,

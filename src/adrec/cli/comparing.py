@@ -1,4 +1,4 @@
-"""Verbs that compare models: models, benchmark, results."""
+"""Verbs that compare models: benchmark, results, compare."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adrec.cli.options import Quiet, Threads, console_for
+from adrec.cli.options import Quiet, Threads, console_for, use_threads
 from adrec.errors import ConfigError
 from adrec.files import write_bytes, write_json
+from adrec.settings import DEFAULT_SEED
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -115,3 +116,23 @@ def show(found: object, output: Console) -> None:
             output.print(table)
     for words, why in found.failed.items():
         output.print(f"failed: {words}: {why}", markup=False)
+
+
+def compare(
+    source: Annotated[Path, typer.Argument(help="Your table of user, item and time, or a prepared data set.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder for the data set, the report and the chosen run.")],
+    budget: Annotated[str, typer.Option(help="How long it may take, such as 30m or 2h.")] = "30m",
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say which model is right for your data: popular, ItemKNN, SASRec+ or ADRec; by how much, how sure, at what cost."""
+    from adrec.workflow import compare_models
+
+    console, limit = console_for(quiet), seconds(budget)
+    use_threads(threads)
+    found, notes = compare_models(source, out, budget=limit, seed=seed, console=console)
+    output = Console(highlight=False, soft_wrap=True)
+    for sentence in (*found.sentences, *notes):
+        output.print(sentence, markup=False)
+    console.print(f"Report: {out / 'report.html'}. Next: adrec refit {out / 'run'} --out {out / 'final'}")

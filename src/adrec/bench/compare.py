@@ -1,0 +1,183 @@
+"""Which model is right for a data set, within a budget of time: the friendly face of the benchmark."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from adrec.bench.grid import Entry
+from adrec.bench.ledger import Finished, Ledger
+from adrec.bench.schedule import Plan, Series, UnfinishedError, Worker
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split, make_split
+from adrec.errors import DataError, RunError
+from adrec.evaluate.metrics import Float64s, user_values
+from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.models import NetworkModel
+from adrec.settings import DEFAULT_SEED, TrainingConfig
+from adrec.train.cost import duration, estimate
+from adrec.train.report import Live
+
+CONTENDERS = ("popular", "itemknn", "sasrec+", "adrec")  # simplest first
+METRIC = "ndcg@20"
+SURE = 0.05
+SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that was compared.
+
+    Attributes:
+        model: its name.
+        values: each test user's METRIC, seen items left out: what a service would show.
+        seconds: of training.
+        users_per_second: at inference.
+        epochs: trained in all; 0 where it has none.
+        cut: whether the budget, not validation, may have ended its training.
+        finished: its job.
+    """
+
+    model: str
+    values: Float64s
+    seconds: float
+    users_per_second: float
+    epochs: int
+    cut: bool
+    finished: Finished
+
+    @property
+    def mean(self) -> float:
+        """The metric's mean over users."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which model to use.
+
+    Attributes:
+        chosen: the simplest that is not surely worse than the best.
+        best: the one of the highest metric.
+        differences: each other's model, to the chosen one's metric less theirs; the p-values hold together.
+        sentences: the verdict in words.
+    """
+
+    chosen: Contender
+    best: Contender
+    differences: dict[str, Difference]
+    sentences: tuple[str, ...]
+
+
+def compare(
+    dataset: Dataset, folder: Path, *, budget: float, seed: int = DEFAULT_SEED, console: Console
+) -> tuple[Verdict, list[Contender], list[str]]:
+    """Train the contenders within ``budget`` seconds; return the verdict, those that finished, and who did not.
+
+    The runs stay in the ledger below ``folder``. Raises :class:`DataError` where nothing is held out to test on.
+    """
+    if dataset.path is None:
+        raise DataError("a data set is compared on from its folder; write it first.")
+    split = make_split(dataset, None)
+    ledger = Ledger.create(folder / "ledger")
+    ledger.add_dataset(dataset, split)
+    began, contenders, unfinished = time.time(), [], []
+    live = Live(console)
+    with live:
+        for name in CONTENDERS:
+            left = budget - (time.time() - began)
+            entry = fitted(Entry(name, name), dataset, split, min(left, budget * SHARE.get(name, 1.0)), seed)
+            plan = Plan(folder / "ledger", (Series(dataset.path, entry, (seed,)),))
+            worker = Worker(plan, began + budget, console.print, live, keep_runs=True)
+            try:
+                (finished,) = worker.compute(plan.series[0])
+            except UnfinishedError:
+                unfinished.append(f"{name} did not finish within the budget of {duration(budget)}.")
+                continue
+            if finished.error:
+                unfinished.append(f"{name} failed: {finished.error}")
+            else:
+                contenders.append(_contender(finished, split, entry))
+    if not contenders:
+        raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
+    return verdict(contenders), contenders, unfinished
+
+
+def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
+    """Return ``entry`` with as many epochs in each stage as ``seconds`` allow, by an estimate; all where they do."""
+    config = entry.config()
+    model = entry.model_class(config)
+    if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
+        return entry
+    cost = estimate(model.trainer(dataset, split, seed=seed))
+    share = seconds / max(cost.total, 1e-9)
+    if share >= 1:
+        return entry
+    epochs = {f"{name}.epochs": max(1, int(stage.epochs * share)) for name, stage in config.stages.items()}
+    return Entry(entry.label, entry.model, entry.preset, {**entry.changes, **epochs})
+
+
+def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
+    ranks = finished.ranks()["rank_unseen"].to_numpy().astype(np.int64) - 1
+    stages = finished.result["stages"]
+    limits = {key.partition(".")[0]: value for key, value in entry.changes.items() if key.endswith(".epochs")}
+    return Contender(
+        model=finished.job.model,
+        values=user_values([METRIC], ranks, split.test.users)[:, 0],
+        seconds=sum(finished.result["seconds"].values()),
+        users_per_second=finished.result["users_per_second"],
+        epochs=sum(stage["epochs"] for stage in stages),
+        cut=any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
+        finished=finished,
+    )
+
+
+def verdict(contenders: Sequence[Contender]) -> Verdict:
+    """Return the simplest contender that the best does not surely beat, and why."""
+    best = max(contenders, key=lambda each: each.mean)
+    worse = {each.model: paired_difference(best.values, each.values) for each in contenders if each is not best}
+    sure = holm({name: each.p for name, each in worse.items()})
+    chosen = next(each for each in contenders if each is best or sure[each.model] >= SURE)
+    found = {each.model: paired_difference(chosen.values, each.values) for each in contenders if each is not chosen}
+    adjusted = holm({name: each.p for name, each in found.items()})
+    differences = {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in found.items()}
+    return Verdict(chosen, best, differences, tuple(_sentences(chosen, best, contenders, differences)))
+
+
+def _sentences(
+    chosen: Contender, best: Contender, contenders: Sequence[Contender], differences: dict[str, Difference]
+) -> list[str]:
+    if chosen is best:
+        said = [f"Use {chosen.model}: it ranks best, with {METRIC} {100 * chosen.mean:.2f} (x 100)."]
+    else:
+        said = [
+            f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
+            f"({METRIC} x 100), which on these {len(best.values):,} users may be chance."
+        ]
+    for each in contenders:
+        found = differences.get(each.model)
+        if found is None:
+            continue
+        gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
+        low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
+        certain = "sure" if found.p < SURE else "not sure"
+        amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
+        said.append(
+            f"Against {each.model} ({100 * each.mean:.2f}): {amount}, {low:+.2f} to {high:+.2f} points in 95 of 100 "
+            f"cases, {certain} (p = {found.p:.2g})."
+        )
+    said.append(
+        f"It took {duration(chosen.seconds)} to train and answers {chosen.users_per_second:,.0f} users a second here."
+    )
+    cut = [each.model for each in contenders if each.cut]
+    if cut:
+        names = " and ".join(cut)
+        said.append(
+            f"The budget, not validation, may have ended the training of {names}: a larger one may change this."
+        )
+    return said
