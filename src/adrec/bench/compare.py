@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,6 +20,7 @@ from adrec.data.split import Split, make_split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import Float64s, user_values
 from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.files import write_json
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED, TrainingConfig
 from adrec.train.cost import duration, estimate
@@ -90,8 +93,8 @@ def compare(
     live = Live(console)
     with live:
         for name in CONTENDERS:
-            left = budget - (time.time() - began)
-            entry = fitted(Entry(name, name), dataset, split, min(left, budget * SHARE.get(name, 1.0)), seed)
+            left = min(budget - (time.time() - began), budget * SHARE.get(name, 1.0))
+            entry = _remembered(folder / "plan.json", fitted, Entry(name, name), dataset, split, left, seed)
             plan = Plan(folder / "ledger", (Series(dataset.path, entry, (seed,)),))
             worker = Worker(plan, began + budget, console.print, live, keep_runs=True)
             try:
@@ -106,6 +109,15 @@ def compare(
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
     return verdict(contenders), contenders, unfinished
+
+
+def _remembered(path: Path, decide: Callable[..., Entry], entry: Entry, *arguments: Any) -> Entry:
+    """Return ``decide(entry, *arguments)``, or what it was the first time: so that a comparison can be gone on with."""
+    known = json.loads(path.read_bytes()) if path.exists() else {}
+    if entry.label not in known:
+        known[entry.label] = dict(decide(entry, *arguments).changes)
+        write_json(path, known)
+    return Entry(entry.label, entry.model, entry.preset, known[entry.label])
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
@@ -177,7 +189,5 @@ def _sentences(
     cut = [each.model for each in contenders if each.cut]
     if cut:
         names = " and ".join(cut)
-        said.append(
-            f"The budget, not validation, may have ended the training of {names}: a larger one may change this."
-        )
+        said.append(f"The budget, not validation, may have ended the training of {names}; a larger one may change it.")
     return said

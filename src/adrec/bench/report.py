@@ -48,13 +48,10 @@ def page(info: DatasetInfo, found: Verdict, contenders: Sequence[Contender], not
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         f"<p>Next: <code>{html.escape(next_)}</code></p>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
 def _bars(chosen: Contender, contenders: Sequence[Contender]) -> str:

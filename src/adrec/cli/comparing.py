@@ -126,7 +126,7 @@ def compare(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say which model is right for your data: popular, ItemKNN, SASRec+ or ADRec; by how much, how sure, at what cost."""
+    """Say which model is right for your data, by how much, how sure, and at what cost."""
     from adrec.workflow import compare_models
 
     console, limit = console_for(quiet), seconds(budget)
