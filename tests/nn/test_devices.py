@@ -18,13 +18,14 @@ from torch.utils._pytree import tree_leaves
 from adrec.config import ModelConfig
 from adrec.data.batch import history_batch, training_batch
 from adrec.evaluate.ranking import ranking
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.networks import NETWORKS, ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import Histories, NetworkScorer, top_k
 from adrec.train.step import Step
 
 AWAY, CPU = torch.device("meta"), torch.device("cpu")
 NUM_ITEMS, MAX_LENGTH, NUM_USERS = 40, 12, 30
-NETWORKS: list[dict[str, Any]] = [
+SETTINGS: list[dict[str, Any]] = [
     {},
     {"noise_level": "sequence"},
     {"guidance_scale": 2.0},
@@ -68,12 +69,12 @@ def histories() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return items, np.concatenate([[0], ends[:-1]]), ends
 
 
-def network(kind: str = "adrec", **changes: Any) -> ADRecNetwork | SASRecNetwork:
+def network(kind: str = "adrec", **changes: Any) -> SequenceNetwork:
     sizes = {"hidden_size": 16, "max_length": MAX_LENGTH, "num_train_timesteps": 4, "num_inference_steps": 4}
-    return make_network(kind, ModelConfig(**sizes, **changes), NUM_ITEMS).to(AWAY)
+    return make_network(NETWORKS[kind], ModelConfig(**sizes, **changes), NUM_ITEMS).to(AWAY)
 
 
-@pytest.mark.parametrize("changes", NETWORKS, ids=str)
+@pytest.mark.parametrize("changes", SETTINGS, ids=str)
 @pytest.mark.parametrize("how", [{}, {"pcgrad": True}, {"embedding": "decaying"}, {"precision": "bfloat16"}], ids=str)
 def test_a_step_of_training_in_parts(
     changes: dict[str, Any], how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -81,8 +82,8 @@ def test_a_step_of_training_in_parts(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
     model = network(**changes)
     if isinstance(model, SASRecNetwork):
-        how = {**how, "loss": "ce", "pcgrad": False}
-    step = Step(**{"loss": "ce+mse", "mse_weight": 1.0, "pcgrad": False, "embedding": "train", **how})
+        how = {**how, "weights": {"ce": 1.0}, "pcgrad": False}
+    step = Step(**{"weights": {"ce": 1.0, "mse": 1.0}, "pcgrad": False, "embedding": "train", **how})
     with Watch() as watch:
         batch, rng = training_batch(*histories(), MAX_LENGTH).to(AWAY), torch.Generator()
         draws = model.draw(batch, rng) if isinstance(model, ADRecNetwork) else None
@@ -93,7 +94,7 @@ def test_a_step_of_training_in_parts(
 
 
 @pytest.mark.filterwarnings("ignore:with bidirectional attention")
-@pytest.mark.parametrize("changes", NETWORKS, ids=str)
+@pytest.mark.parametrize("changes", SETTINGS, ids=str)
 def test_predicting(changes: dict[str, Any]) -> None:
     scorer = NetworkScorer(network(**changes))
     with Watch() as watch:

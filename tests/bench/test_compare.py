@@ -1,0 +1,81 @@
+"""Which model to use: the verdict from values by user, and the whole command on a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adrec.bench.compare import Contender, fitted, verdict
+from adrec.bench.grid import Entry
+from adrec.bench.ledger import Finished, Job
+from adrec.data.dataset import Dataset
+from adrec.data.split import leave_one_out
+from adrec.settings import TrainingConfig
+from command import adrec, refused
+from conftest import cyclic_table
+
+RNG = np.random.default_rng(0)
+BASE = (RNG.random(2000) < 0.1) * 1.0
+
+
+def contender(model: str, values: np.ndarray) -> Contender:
+    job = Job("data", "f", "leave-one-out", model, model, {}, 1)
+    return Contender(model, values, 10.0, 1000.0, 5, cut=False, finished=Finished(job, {}, Path()))
+
+
+def test_a_clear_winner() -> None:
+    better = np.maximum(BASE, RNG.random(2000) < 0.1)
+    found = verdict([contender("popular", BASE), contender("adrec", better)])
+    assert found.chosen.model == "adrec"
+    assert found.sentences[0].startswith("Use adrec: it ranks best")
+    assert "Against popular" in found.sentences[1] and ", sure" in found.sentences[1]
+
+
+def test_what_is_not_surely_worse_and_simpler_is_enough() -> None:
+    little = BASE.copy()
+    little[np.flatnonzero(BASE == 0)[:1]] = 1
+    popular = (RNG.random(2000) < 0.01) * 1.0
+    found = verdict([contender("popular", popular), contender("itemknn", BASE), contender("adrec", little)])
+    assert found.chosen.model == "itemknn" and found.best.model == "adrec"
+    assert found.sentences[0].startswith("itemknn is enough")
+    assert any("Against adrec" in each and "not sure" in each for each in found.sentences)
+
+
+def test_training_that_the_budget_ended_is_told() -> None:
+    cut = replace(contender("adrec", BASE + 0.1), cut=True)
+    assert "The budget, not validation" in verdict([contender("popular", BASE), cut]).sentences[-1]
+
+
+def test_epochs_fit_the_budget(dataset: Dataset) -> None:
+    entry, split = Entry("adrec", "adrec"), leave_one_out(dataset)
+    short = fitted(entry, dataset, split, 0.5, seed=1).config()
+    whole = fitted(entry, dataset, split, 1e9, seed=1).config()
+    assert isinstance(short, TrainingConfig) and isinstance(whole, TrainingConfig)
+    assert whole == entry.config()
+    assert all(1 <= short.stages[name].epochs < stage.epochs for name, stage in whole.stages.items())
+
+
+@pytest.mark.slow
+def test_as_a_command(tmp_path: Path) -> None:
+    cyclic_table(num_users=200, num_items=40).write_csv(tmp_path / "mine.csv")
+    done = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("Use ", "itemknn is enough", "sasrec+ is enough", "popular is enough"))
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "Which model for mine?" in page and "http" not in page.replace("http-equiv", "")
+    again = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
+    assert again.stdout == done.stdout
+    chosen = json.loads((tmp_path / "c" / "run" / "run.json").read_text())
+    assert chosen["finished"]
+    refit = adrec("refit", "c/run", "--out", "c/final", cwd=tmp_path)
+    assert refit.returncode == 0, refit.stderr
+    assert adrec("recommend", "c/final", "--user", "user 0", cwd=tmp_path).returncode == 0
+
+
+def test_bad_budgets(tmp_path: Path) -> None:
+    cyclic_table(num_users=20).write_csv(tmp_path / "mine.csv")
+    assert "--budget takes a time" in refused("compare", "mine.csv", "--out", "c", "--budget", "long", cwd=tmp_path)
