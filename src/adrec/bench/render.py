@@ -66,6 +66,7 @@ def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
         "Seen items left out": accuracy(rows, "unseen"),
         f"Differences in {metric}": differences(rows),
         "What is recommended, and at what cost": costs(rows),
+        **({f"{metric} and users/s by denoising steps": steps(rows)} if any(row.by_steps for row in rows) else {}),
         f"{metric} by history length, and by popularity of the held-out item": groups(rows),
     }
 
@@ -114,6 +115,17 @@ def costs(rows: Sequence[Row]) -> list[list[str]]:
             for row in rows
         ),
     ]
+
+
+def steps(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the compared metric and users/s of the entries that denoise, by steps."""
+    denoising = [row for row in rows if row.by_steps]
+    numbers = list(dict.fromkeys(number for row in denoising for number in row.by_steps))
+    table = [["entry", *numbers]]
+    for row in denoising:
+        pairs = (row.by_steps.get(number) for number in numbers)
+        table.append([row.label, *("" if pair is None else f"{percent(pair[0])}, {pair[1]:,.0f}/s" for pair in pairs)])
+    return table
 
 
 def groups(rows: Sequence[Row]) -> list[list[str]]:

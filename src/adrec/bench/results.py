@@ -36,6 +36,7 @@ class Row:
         parameters: how many numbers were learnt.
         seconds: of training, mean over seeds, what was shared included.
         users_per_second: at inference, mean over seeds.
+        by_steps: of a model that denoises: the metric, and users/s, at some numbers of steps, means over seeds.
         by_length: the chosen metric of users by history length.
         by_popularity: the chosen metric of users by the popularity quartile of the held-out item, rarest first.
     """
@@ -50,6 +51,7 @@ class Row:
     parameters: int
     seconds: float
     users_per_second: float
+    by_steps: Mapping[str, tuple[float, float]]
     by_length: Mapping[str, float]
     by_popularity: Mapping[str, float]
 
@@ -211,6 +213,13 @@ def _row(
         parameters=found[0]["parameters"],
         seconds=_mean(sum(each["seconds"].values()) for each in found),
         users_per_second=_mean(each["users_per_second"] for each in found),
+        by_steps={
+            steps: (
+                _mean(each["by_steps"][steps][metric] for each in found),
+                _mean(each["by_steps"][steps]["users_per_second"] for each in found),
+            )
+            for steps in found[0].get("by_steps", {})
+        },
         by_length=_by_length(_first_of_each(users)["length"].to_numpy(), values),
         by_popularity=_by_popularity(_first_of_each(users)["popularity"].to_numpy(), values),
     )

@@ -26,6 +26,7 @@ from adrec.train.report import Reporter
 from adrec.train.run import Run, RunInfo, environment
 
 METRICS = metric_names((5, 10, 20))
+STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested
 TOP = 20  # of a recommendation, for coverage and its like
 
 AfterEpoch = Callable[[Mapping[str, Any]], None]
@@ -137,9 +138,27 @@ def _test(model: Model, dataset: Dataset, split: Split) -> tuple[dict[str, Any],
         "test": {"all": means(METRICS, everything.ranks, users), "unseen": means(METRICS, unseen.ranks, users)},
         "recommended": recommended(unseen, training_popularity(dataset, split), model.num_items),
         "users_per_second": len(histories) / seconds,
+        "by_steps": _by_steps(model, dataset, split),
     }
     ranks = {"rank": everything.ranks + 1, "rank_unseen": unseen.ranks + 1}
     return result, pl.DataFrame({name: values.astype(np.int32) for name, values in ranks.items()})
+
+
+def _by_steps(model: Model, dataset: Dataset, split: Split) -> dict[str, dict[str, float]]:
+    """Return metrics, seen items ranked too, and users/s at some numbers of denoising steps, where it denoises."""
+    network = model.network if isinstance(model, NetworkModel) else None
+    longest = 0 if network is None else getattr(network.config, "num_train_timesteps", 0)
+    histories, items = held_out(dataset, split.test)
+    before, found = model.config, {}
+    for steps in (each for each in STEPS if each <= longest):
+        model.with_inference(steps, None)
+        began = time.perf_counter()
+        ranks = ranking(model, histories, items).ranks
+        speed = len(histories) / (time.perf_counter() - began)
+        found[str(steps)] = {**means(METRICS, ranks, split.test.users), "users_per_second": speed}
+    if found:
+        model.with_inference(before.to_dict()["model"]["num_inference_steps"], None)
+    return found
 
 
 def recommended(unseen: Ranking, popularity: Int64s, num_items: int) -> dict[str, float]:
