@@ -20,7 +20,7 @@ from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split
-from adrec.errors import ConfigError
+from adrec.errors import ConfigError, DataError
 from adrec.scoring import Scores
 from adrec.settings import Settings
 
@@ -99,7 +99,14 @@ class Model(ABC):
 
 
 def training_sequences(dataset: Dataset, split: Split) -> tuple[NDArray[np.int32], Int64s]:
-    """Return the item numbers of the training part, user after user, and where each begins and the last ends."""
+    """Return the item numbers of the training part, user after user, and where each begins and the last ends.
+
+    Raises :class:`DataError` where the training part is empty.
+    """
     starts = np.asarray(dataset.offsets[:-1])
     lengths = np.asarray(split.train_ends) - starts
+    if not lengths.any():
+        raise DataError(
+            f"the split {split.name!r} of {dataset.info.name!r} leaves nothing to learn from; choose another."
+        )
     return np.asarray(dataset.items[spans(starts, lengths)]), np.concatenate([[0], np.cumsum(lengths)])

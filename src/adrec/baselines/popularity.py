@@ -41,4 +41,12 @@ class Popularity(Model):
 
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
         """Take back the counts."""
-        self.counts, self.num_items = state["counts"], num_items
+        self.counts, self.num_items = item_counts(state, num_items), num_items
+
+
+def item_counts(state: Mapping[str, Tensor], num_items: int) -> Tensor:
+    """Return the ``counts`` of a state, [V + 1]. Raises KeyError or RuntimeError where they do not fit."""
+    counts = state["counts"].cpu()
+    if counts.shape != (num_items + 1,):
+        raise RuntimeError(f"counts are {list(counts.shape)} where {num_items} items are known.")
+    return counts
