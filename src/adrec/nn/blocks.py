@@ -1,0 +1,89 @@
+"""Transformer blocks of other papers than ADRec's, on packed rows; they share its attention.
+
+Dropout is on exactly where a generator is passed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from adrec.nn.attention import Attention, initialize_bias
+from adrec.nn.dropout import dropout_
+from adrec.nn.layout import Layout
+
+
+class PreNormBlock(nn.Module):
+    """SASRec's block (Kang and McAuley 2018, section III-B): ``x + Dropout(g(LayerNorm(x)))`` for both of its layers.
+
+    The feed-forward keeps the width: ``ReLU(x W1 + b1) W2 + b2`` (equation 5). The attention has a matrix at its
+    output, as transformers have, which the paper leaves out.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.attention = Attention(hidden_size, num_heads, dropout)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size)
+        self.expand = nn.Linear(hidden_size, hidden_size)
+        self.contract = nn.Linear(hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw Xavier-normal weights; layer norms start as the identity."""
+        initialize_block(self, rng)
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
+        """Transform the rows ``x`` [rows, D]."""
+        attended = self.attention(self.attention_norm(x), layout, rng)  # [rows, D]
+        x = x + dropout_(attended, self.dropout, rng)
+        # Dropped before the ReLU or behind it is the same; before, both can be done in place.
+        inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
+        return x + dropout_(self.contract(inner), self.dropout, rng)
+
+
+class LiGRBlock(nn.Module):
+    """LiGR's block (Borisyuk et al. 2025, arXiv 2502.03417): what a layer adds is gated by what came in.
+
+    ``x + sigmoid(x Wg + bg) * Dropout(g(LayerNorm(x)))`` for the attention and for the feed-forward, which is eSASRec's
+    (arXiv 2508.06450): SwiGLU of 4 D without biases, ``(SiLU(x W1) * x W3) W2`` (Shazeer 2020).
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(hidden_size)
+        self.attention = Attention(hidden_size, num_heads, dropout)
+        self.attention_gate = nn.Linear(hidden_size, hidden_size)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size)
+        self.expand = nn.Linear(hidden_size, 8 * hidden_size, bias=False)  # W1 and W3
+        self.contract = nn.Linear(4 * hidden_size, hidden_size, bias=False)
+        self.feed_forward_gate = nn.Linear(hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw Xavier-normal weights; layer norms start as the identity."""
+        initialize_block(self, rng)
+        for matrix in self.expand.weight.chunk(2):
+            nn.init.xavier_normal_(matrix, generator=rng)
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
+        """Transform the rows ``x`` [rows, D]."""
+        attended = self.attention(self.attention_norm(x), layout, rng)  # [rows, D]
+        x = x + torch.sigmoid(self.attention_gate(x)) * dropout_(attended, self.dropout, rng)
+        gate, value = self.expand(self.feed_forward_norm(x)).chunk(2, dim=-1)  # [rows, 4 D] each
+        inner = dropout_(nn.functional.silu(gate) * value, self.dropout, rng)  # [rows, 4 D]
+        fed = self.contract(inner)  # [rows, D]
+        return x + torch.sigmoid(self.feed_forward_gate(x)) * dropout_(fed, self.dropout, rng)
+
+
+def initialize_block(block: nn.Module, rng: Generator) -> None:
+    """Draw a block's own linear layers Xavier normal and its attention as attention is; norms start as the identity."""
+    for part in block.children():
+        if isinstance(part, Attention):
+            part.initialize(rng)
+        elif isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
+        elif isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight, generator=rng)
+            if part.bias is not None:
+                initialize_bias(part, rng)
