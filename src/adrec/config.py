@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from adrec.settings import StageConfig as AnyStageConfig
-from adrec.settings import TrainingConfig, TransformerConfig, check_shares
+from adrec.settings import TrainingConfig, TransformerConfig, check_shares, check_steps
 from adrec.strict import require
 
 Sampler = Literal["ancestral", "ddim"]
-ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta"]
+ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta", "exp"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,7 @@ class ModelConfig(TransformerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_shares(self, "condition_dropout")
-        steps = self.num_train_timesteps
-        require(steps >= 1, f"model.num_train_timesteps must be at least 1; it is {steps}.")
-        require(
-            1 <= self.num_inference_steps <= self.num_train_timesteps,
-            f"model.num_inference_steps must lie between 1 and num_train_timesteps = {self.num_train_timesteps}; "
-            f"it is {self.num_inference_steps}.",
-        )
+        check_steps(self.num_train_timesteps, self.num_inference_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,6 +134,16 @@ def check_shares(config: NetworkConfig, *names: str) -> None:
         require(0 <= getattr(config, name) < 1, f"model.{name} must be in [0, 1); it is {getattr(config, name)}.")
 
 
+def check_steps(num_train_timesteps: int, num_inference_steps: int) -> None:
+    """Raise :class:`ConfigError` where there is no timestep, or there are fewer than steps of inference."""
+    require(num_train_timesteps >= 1, f"model.num_train_timesteps must be at least 1; it is {num_train_timesteps}.")
+    require(
+        1 <= num_inference_steps <= num_train_timesteps,
+        f"model.num_inference_steps must lie between 1 and num_train_timesteps = {num_train_timesteps}; "
+        f"it is {num_inference_steps}.",
+    )
+
+
 @dataclass(frozen=True)
 class StageConfig:
     """One stage of training, as data.

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,12 @@ def _beta_quantiles(num_steps: int, a: float = 0.3, b: float = 10.0) -> Float64s
     return 1 - quantiles[1:] / quantiles[:-1]
 
 
+def _exponential(num_steps: int, lowest: float = 0.1, highest: float = 10.0) -> Float64s:
+    """DreamRec's discretisation of the variance preserving process (Song et al. 2021, arXiv 2011.13456, eq. 32)."""
+    x = np.linspace(1, 2 * num_steps + 1, num_steps)
+    return 1 - np.exp(-lowest / num_steps - x * (highest - lowest) / (2 * num_steps**2))
+
+
 def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
     """Return ``beta_t`` for t = 0..T-1, float64 [T].
 
@@ -72,6 +78,8 @@ def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
         values = _truncated_cosine(num_steps)
     elif schedule == "pw_lin":
         values = _piecewise_linear(num_steps, scale)
+    elif schedule == "exp":
+        values = _exponential(num_steps)
     else:
         values = _beta_quantiles(num_steps)
     if values.max() > 1 or values.min() <= 0:
@@ -178,21 +186,24 @@ def sample(
     noise: Callable[[int], Tensor],
     geodesic: bool,
     sampler: Sampler = "ancestral",
+    variance: Literal["forward", "posterior"] = "forward",
 ) -> Tensor:
     """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
 
-    ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. The variance is the
-    forward process's ``beta_i`` ("fixed large"); nothing is added at i = 0, nor anywhere by the sampler ``ddim``.
-    Where diffusion is geodesic, every sample but the start is scaled to length 1.
+    ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. Its ``variance`` is the
+    forward process's ``beta_i`` ("fixed large") or the posterior's ("fixed small", DDPM section 3.2); nothing is added
+    at i = 0, nor anywhere by the sampler ``ddim``. Where diffusion is geodesic, every sample but the start is scaled to
+    length 1.
     """
     of_x0, of_xt = schedule.deterministic if sampler == "ddim" else schedule.posterior[:2]
+    variances = schedule.betas if variance == "forward" else schedule.posterior[2]
     num_steps = len(schedule.timesteps)
     x = noise(num_steps)  # [B, D]
     for i in reversed(range(num_steps)):
         x0_hat = denoise(x, int(schedule.timesteps[i]))  # [B, D]
         x = float(of_x0[i]) * x0_hat + float(of_xt[i]) * x
         if i > 0 and sampler == "ancestral":
-            x = x + math.sqrt(schedule.betas[i]) * noise(i)
+            x = x + math.sqrt(variances[i]) * noise(i)
         if geodesic:
             x = unit(x)
     return x
