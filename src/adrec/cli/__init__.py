@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command()(data.prepare)
 app.command("recipes")(data.list_recipes)
 app.command()(data.inspect)
+app.command()(data.interactions)
 app.command("import-published")(data.import_published)
 app.command()(training.plan)
 app.command()(training.train)

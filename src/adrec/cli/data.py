@@ -1,10 +1,10 @@
-"""Verbs for data: prepare, recipes, import-published, inspect."""
+"""Verbs for data: prepare, recipes, import-published, inspect, interactions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,12 +13,15 @@ from adrec import inspect as inspection
 from adrec.cli.options import Out, Quiet, console_for
 from adrec.console import facts_table, preparation, recipe_page, recipes_table
 from adrec.data.dataset import open_dataset, write_dataset
+from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
+from adrec.data.split import make_split
 from adrec.errors import ConfigError
 from adrec.files import check_apart, check_folder, write_json
 from adrec.settings import parse_changes
+from adrec.tables import check_output, write_table
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
@@ -168,3 +171,21 @@ def inspect(
     if picture is not None:
         pictures.picture(dataset, facts, picture)
         console_for(quiet).print(f"Picture: {picture}")
+
+
+def interactions(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    part: Annotated[
+        Literal["train", "history", "validation", "test"],
+        typer.Option(help="What trains, is held out, or is known of the test users when they are recommended to."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write a part of a data set's split as a table of user, item and time: for other programs."""
+    check_output(out)
+    check_apart(out, [data], "--out")
+    dataset = open_dataset(data)
+    table = part_table(dataset, make_split(dataset, None), part)
+    write_table(table, out)
+    console_for(quiet).print(f"{table.height:,} interactions written to {out}")

@@ -19,7 +19,8 @@ from adrec.settings import StageConfig
 from adrec.train.loop import Trainer, new_optimizer
 from adrec.train.step import Step
 
-STEPS = 3  # that count, after one that does not
+STEPS = 3  # that count at least, after one that does not
+MOST_STEPS, BRIEF = 12, 1.0  # quick steps are measured more often, for so many seconds: the first ones are slower
 ENOUGH = 5.0  # seconds: no further step is measured after so many
 
 
@@ -110,10 +111,10 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork
     """Return the seconds of a step; the last one of an epoch has fewer users, so it is scaled to the mean batch."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
-    batches = sample_batches(trainer, STEPS + 1)
+    batches = sample_batches(trainer, MOST_STEPS + 1)
     times: list[float] = []
     for number, batch in enumerate(batches):
-        if sum(times) > ENOUGH:
+        if sum(times) > (ENOUGH if number <= STEPS else BRIEF):
             break
 
         def whole_step(batch: PackedBatch = batch) -> None:

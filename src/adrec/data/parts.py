@@ -1,0 +1,38 @@
+"""The parts of a split as tables of the user's own ids: for other programs, that they may learn from the same."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from adrec.data.dataset import Dataset
+from adrec.data.spans import spans
+from adrec.data.split import Split
+
+Part = Literal["train", "history", "validation", "test"]
+
+
+def part_table(dataset: Dataset, split: Split, part: Part) -> pl.DataFrame:
+    """Return ``user``, ``item`` and ``time`` of a part, user after user, oldest first.
+
+    ``train`` is what trains; ``validation`` and ``test`` are the held-out interactions; ``history`` is everything of
+    the test users before their first test interaction: what a model may know of them when it recommends.
+    """
+    starts = np.asarray(dataset.offsets[:-1])
+    if part == "train":
+        positions = spans(starts, np.asarray(split.train_ends) - starts)
+    elif part == "history":
+        users, first = np.unique(split.test.users, return_index=True)
+        positions = spans(starts[users], split.test.positions[first] - starts[users])
+    else:
+        positions = np.asarray(split.targets(part).positions)
+    owners = np.searchsorted(dataset.offsets, positions, side="right") - 1
+    return pl.DataFrame(
+        {
+            "user": dataset.users.decode(owners),
+            "item": dataset.catalogue.decode(dataset.items[positions].astype(np.int64) - 1),
+            "time": np.asarray(dataset.times[positions]),
+        }
+    )
