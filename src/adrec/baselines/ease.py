@@ -39,7 +39,7 @@ class EASE(Model):
     """Scores item j by ``sum_i B_ij`` over the items i of the history; it knows no order.
 
     With X the users' items in training, B minimises ``|X - X B|^2 + lambda |B|^2`` with ``B_jj = 0``:
-    ``P = (X'X + lambda I)^-1`` and ``B_ij = -P_ij / P_jj`` (equation 8). B is dense, V x V, so the catalogue is
+    ``P = (X'X + lambda I)^-1`` and ``B_ij = -P_ij / P_jj``. B is dense, V x V, so the catalogue is
     limited to 30,000 items.
     """
 

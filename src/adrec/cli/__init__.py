@@ -39,6 +39,7 @@ app.command()(training.refit)
 app.command()(runs.evaluate)
 app.command()(runs.recommend)
 app.command()(runs.similar)
+app.command("models")(training.list_models)
 app.command()(training.config)
 app.command()(training.demo)
 
