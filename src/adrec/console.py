@@ -24,6 +24,8 @@ from adrec.data.recipes import Recipe
 from adrec.inspect import Facts
 
 if TYPE_CHECKING:
+    from adrec.contract import Model
+    from adrec.errors import UserError
     from adrec.evaluate.protocol import Evaluation
     from adrec.evaluate.significance import Difference
     from adrec.train.plan import Plan
@@ -189,6 +191,20 @@ def recipe_page(recipe: Recipe) -> str:
     if recipe.counts:
         lines.append("published counts: " + ", ".join(f"{number:,} {what}" for what, number in recipe.counts.items()))
     return "\n".join([*lines, *([recipe.note] if recipe.note else [])])
+
+
+def models_table(models: Mapping[str, type[Model] | UserError]) -> Table:
+    """Return the models by name, or why one of them is not to be had."""
+    table = Table(caption="adrec config --model NAME prints a model's settings, which adrec train --set changes")
+    table.add_column("model")
+    table.add_column("settings", justify="right")
+    table.add_column("paper", overflow="fold")
+    for name, model in models.items():
+        if isinstance(model, type):
+            table.add_row(name, str(len(model.Config.keys())), model.paper)
+        else:
+            table.add_row(name, "", Text(str(model)))
+    return table
 
 
 def size(num_bytes: float) -> str:

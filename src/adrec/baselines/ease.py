@@ -39,13 +39,14 @@ class EASE(Model):
     """Scores item j by ``sum_i B_ij`` over the items i of the history; it knows no order.
 
     With X the users' items in training, B minimises ``|X - X B|^2 + lambda |B|^2`` with ``B_jj = 0``:
-    ``P = (X'X + lambda I)^-1`` and ``B_ij = -P_ij / P_jj`` (equation 8). B is dense, V x V, so the catalogue is
+    ``P = (X'X + lambda I)^-1`` and ``B_ij = -P_ij / P_jj``. B is dense, V x V, so the catalogue is
     limited to 30,000 items.
     """
 
     name = "ease"
     paper = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
     Config = EASEConfig
+    uses_seed = False
     config: EASEConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:

@@ -66,6 +66,7 @@ class ItemKNN(Model):
     name = "itemknn"
     paper = "Deshpande and Karypis: Item-Based Top-N Recommendation Algorithms (TOIS 2004)"
     Config = ItemKNNConfig
+    uses_seed = False
     config: ItemKNNConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:

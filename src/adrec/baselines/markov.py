@@ -45,6 +45,7 @@ class Markov(Model):
     name = "markov"
     paper = "Zimdars, Chickering and Meek: Using Temporal Data for Making Recommendations (UAI 2001)"
     Config = MarkovConfig
+    uses_seed = False
     config: MarkovConfig
     max_length = 1
 

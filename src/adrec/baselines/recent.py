@@ -44,6 +44,7 @@ class RecentPopularity(Popularity):
     name = "recent"
     paper = "Ji, Sun, Zhang and Li: A Re-visit of the Popularity Baseline in Recommender Systems (SIGIR 2020), DecayPop"
     Config = RecentPopularityConfig
+    uses_seed = False
     config: RecentPopularityConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:

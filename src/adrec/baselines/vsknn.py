@@ -44,7 +44,7 @@ class VSKNNConfig(Settings):
         neighbours: k, the most similar of the candidates, whose items are scored.
         candidates: m, the most recent sequences that share an item with the history.
         weights: of the history's n items from the oldest: ``linear`` 1/n, 2/n, .. 1, as in the paper, or ``division``
-            1/n, 1/(n - 1), .. 1.
+            1/n, 1/(n - 1), .. 1, the default of its authors' code.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
@@ -64,7 +64,7 @@ class VSKNN(Model):
     """Vector multiplication session nearest neighbours (V-SKNN); the sequences are the users' training parts.
 
     The similarity of a history to a sequence is the sum of the weights of the history's items that it holds. Item j
-    scores the sum of the similarities of those of the k nearest candidates that hold it (the paper's section 3.2).
+    scores the sum of the similarities of those of the k nearest candidates that hold it.
 
     A candidate that holds nothing beyond the history has nothing to recommend, so it takes no neighbour's place. That
     is what a user's own training part is to the user's history: it would else be everybody's nearest neighbour, and
@@ -78,6 +78,7 @@ class VSKNN(Model):
     name = "vsknn"
     paper = "Ludewig and Jannach: Evaluation of Session-Based Recommendation Algorithms (UMUAI 2018), V-SKNN"
     Config = VSKNNConfig
+    uses_seed = False
     config: VSKNNConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:

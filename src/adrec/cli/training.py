@@ -1,19 +1,22 @@
-"""Verbs for models: train, refit, config, demo."""
+"""Verbs for models: train, refit, plan, models, config, demo."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from adrec.cli.options import Data, Device, ModelName, Out, Preset, Quiet, RunFolder, Threads, console_for, use_threads
-from adrec.console import plan_tables
+from adrec.console import models_table, plan_tables
 from adrec.errors import ConfigError
 from adrec.files import write_json
 from adrec.settings import DEFAULT_SEED, parse_changes
+
+if TYPE_CHECKING:
+    from adrec.contract import Model
 
 
 def train(
@@ -98,6 +101,19 @@ def plan(
     output = Console(highlight=False, soft_wrap=True, quiet=quiet)
     for part in plan_tables(made):
         output.print(part)
+
+
+def list_models() -> None:
+    """List the models that --model takes, with their papers."""
+    from adrec.models import find_model, model_names
+
+    found: dict[str, type[Model] | ConfigError] = {}
+    for name in model_names():
+        try:
+            found[name] = find_model(name)
+        except ConfigError as error:  # one that cannot be imported hides no other
+            found[name] = error
+    Console(highlight=False).print(models_table(found))
 
 
 def config(
