@@ -17,6 +17,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("models.contract")  # its tests are imported, which pytest cannot know
 
 # The same examples every time, unless new ones are asked for: HYPOTHESIS_PROFILE=explore pytest ...
 settings.register_profile("repeatable", derandomize=True, deadline=None)
