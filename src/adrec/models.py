@@ -201,6 +201,8 @@ def model_names() -> tuple[str, ...]:
 def find_model(name: str, *, imports: bool = False) -> type[Model]:
     """Return the model of a ``name``, or with ``imports`` the class at ``module:Class`` in the user's own code.
 
+    A run of such a class names it, and nothing that a file names is imported: only what was named by the user before.
+
     Raises :class:`ConfigError` for an unknown one (the near one is suggested) or one that breaks the contract.
     """
     if name in _registered:
@@ -211,7 +213,8 @@ def find_model(name: str, *, imports: bool = False) -> type[Model]:
         if point.name == name:
             return _imported(point.value)
     if ":" in name and imports:
-        return _imported(name)
+        _registered[name] = _imported(name)  # from now on this process opens runs of it
+        return _registered[name]
     if ":" in name:
         raise ConfigError(f"the model {name} is the user's own code; name it with --model {name} so that it is run.")
     known = model_names()

@@ -115,6 +115,14 @@ def test_an_own_model_is_trained_by_its_place(folder: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     tensors = read_snapshot(folder / "run" / "weights.safetensors").tensors
     assert tensors["numbers"].tolist() == list(range(13))
+    said = refused("evaluate", "run", cwd=folder)
+    assert "is the user's own code; name it with --model own:Backwards" in said
+    named = ("--model", "own:Backwards")
+    evaluated = adrec("evaluate", "run", *named, cwd=folder)
+    assert evaluated.returncode == 0 and "hr@20" in evaluated.stdout, evaluated.stderr
+    for more in (("recommend", "run"), ("refit", "run", "--out", "final"), ("recommend", "final")):
+        done = adrec(*more, *named, cwd=folder)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("name", "sentence"), CLAUSES.items())

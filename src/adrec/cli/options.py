@@ -24,6 +24,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores
 ModelName = Annotated[
     str, typer.Option("--model", help="adrec, a baseline (adrec models lists them), or module:Class of your own.")
 ]
+OwnModel = Annotated[
+    str | None, typer.Option("--model", help="module:Class of your own, where the run is of it: so that it is run.")
+]
 Preset = Annotated[str, typer.Option("--preset", help="default, published, or another preset of the model.")]
 Steps = Annotated[
     int | None, typer.Option("--steps", help="Denoising steps at inference; the run's num_inference_steps by default.")
@@ -63,6 +66,14 @@ def cutoffs(text: str) -> list[int]:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
         raise ConfigError(f"--k takes whole numbers with commas, such as 5,10,20; it was given {text!r}.") from error
+
+
+def use_own_model(name: str | None) -> None:
+    """Import the user's own model, so that its runs can be opened."""
+    if name is not None:
+        from adrec.models import find_model
+
+        find_model(name, imports=True)
 
 
 def use_threads(threads: int | None) -> None:

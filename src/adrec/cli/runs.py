@@ -13,6 +13,7 @@ from adrec.cli.options import (
     Device,
     Format,
     OutFile,
+    OwnModel,
     Quiet,
     RunFolder,
     SamplerName,
@@ -21,6 +22,7 @@ from adrec.cli.options import (
     console_for,
     cutoffs,
     emit,
+    use_own_model,
     use_threads,
 )
 from adrec.console import counter, difference_table, evaluation_notes, evaluation_table
@@ -47,6 +49,7 @@ def evaluate(
     steps: Steps = None,
     sampler: SamplerName = None,
     data: Data = None,
+    own_model: OwnModel = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -57,6 +60,7 @@ def evaluate(
 
     console, output = console_for(quiet), Console(highlight=False, quiet=quiet)
     use_threads(threads)
+    use_own_model(own_model)
     if recommendations is not None:
         if against or filter_seen or batch_means or steps or sampler or ranks:
             raise ConfigError("--recommendations goes with --on, --k and --json alone: the table says the rest.")
@@ -125,6 +129,7 @@ def recommend(
     out: OutFile = None,
     output_format: Format = None,
     data: Data = None,
+    own_model: OwnModel = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -134,6 +139,7 @@ def recommend(
 
     console = console_for(quiet)
     use_threads(threads)
+    use_own_model(own_model)
     check_output(out)
     check_apart(out, [users, history, allow, block], "--out")
     with counter(console) as progress:
@@ -164,10 +170,13 @@ def similar(
     out: OutFile = None,
     output_format: Format = None,
     data: Data = None,
+    own_model: OwnModel = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the items whose embeddings are nearest to an item's."""
     from adrec import workflow
+
+    use_own_model(own_model)
 
     check_output(out)
     emit(workflow.similar(run, item, k, data=data), out, output_format, console_for(quiet))

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from adrec.cli.options import Data, Device, ModelName, Out, Preset, Quiet, RunFolder, Threads, console_for, use_threads
+from adrec.cli.options import (
+    Data,
+    Device,
+    ModelName,
+    Out,
+    OwnModel,
+    Preset,
+    Quiet,
+    RunFolder,
+    Threads,
+    console_for,
+    use_own_model,
+    use_threads,
+)
 from adrec.console import models_table, plan_tables
 from adrec.errors import ConfigError
 from adrec.files import write_json
@@ -66,12 +79,15 @@ def refit(
     run: RunFolder,
     out: Out,
     data: Data = None,
+    own_model: OwnModel = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
     from adrec import workflow
+
+    use_own_model(own_model)
 
     console = console_for(quiet)
     workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
