@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OURS, THEIRS = "#c05621", "#2b6cb0"
+LEAST = 0.01  # seconds: what takes less stands there
 
 
 def draw(results: Results, path: Path) -> None:
@@ -36,16 +38,42 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _panel(axes: Axes, rows: Sequence[Row], metric: str) -> None:
-    lowest = 0.01  # seconds: what takes less stands at the left edge
-    for row in sorted(rows, key=lambda each: -each.metrics["all"][metric].mean):
-        estimate, cost = row.metrics["all"][metric], max(row.seconds, lowest)
-        colour = OURS if row.model == "adrec" else THEIRS
-        spread = [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
-        height = 100 * estimate.mean
-        error = [[100 * low_or_high[0]] for low_or_high in spread]
-        axes.errorbar(cost, height, yerr=error, fmt="o", color=colour, markersize=5, linewidth=1, capsize=2)
-        axes.annotate(row.label, (cost, height), xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour)
+    for row in rows:
+        estimate, cost = row.metrics["all"][metric], max(row.seconds, LEAST)
+        error = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
+        style = {"color": _colour(row), "markersize": 5, "linewidth": 1, "capsize": 2}
+        axes.errorbar(cost, 100 * estimate.mean, yerr=error, fmt="o", **style)
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training")
-    axes.margins(x=0.25)
+    axes.margins(x=0.3)
     axes.grid(alpha=0.25)
+    _label(axes, rows, metric)
+
+
+def _colour(row: Row) -> str:
+    return OURS if row.model == "adrec" else THEIRS
+
+
+def _label(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    """Write each entry's name beside its point, where no other name stands: boxes are in points of the panel."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    width, height = 300, 265  # of a panel, about
+    taken: list[tuple[float, float, float, float]] = []
+    for row in sorted(rows, key=lambda each: -each.metrics["all"][metric].mean):
+        cost, value = max(row.seconds, LEAST), 100 * row.metrics["all"][metric].mean
+        x = width * math.log(cost / left) / math.log(right / left)
+        y = height * (value - low) / (high - low)
+        long = 4.8 * len(row.label)
+        for side, up in ((1, 3), (-1, 3), (1, -11), (-1, -11), (1, 17), (-1, 17)):
+            start = x + 5 if side > 0 else x - 5 - long
+            box = (start, y + up, start + long, y + up + 9)
+            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                break
+        taken.append(box)
+        style = {
+            "textcoords": "offset points",
+            "fontsize": 8,
+            "color": _colour(row),
+            "ha": "left" if side > 0 else "right",
+        }
+        axes.annotate(row.label, (cost, value), xytext=(5 * side, up), **style)

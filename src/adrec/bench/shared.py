@@ -47,33 +47,33 @@ class FirstStages:
         self.folder = folder
 
     @contextmanager
-    def lent(self, trainer: Trainer, key: str | None) -> Iterator[dict[str, Any]]:
+    def lent(self, trainer: Trainer, key: str | None, spent: float = 0.0) -> Iterator[dict[str, Any]]:
         """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
 
-        Yields what the stage that was taken over had cost, ``{"seconds": ..}``, empty where none was. Other processes
-        that need the same stage wait for it meanwhile.
+        ``spent`` is the seconds that a trainer which goes on has spent on the stage already. Yields what the stage that
+        was taken over had cost, ``{"seconds": ..}``, empty where none was. Other processes that need the same stage
+        wait for it meanwhile.
         """
         taken: dict[str, Any] = {}
-        if key is None or trainer.place != Place():
+        if key is None or trainer.place.stage > 0:
             yield taken
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         lock, place = FileLock(self.folder / f"{key}.lock"), self.folder / f"{key}.safetensors"
         lock.acquire()
         try:
-            if place.exists():
+            if place.exists() and trainer.place == Place():
                 snapshot = read_snapshot(place)
                 taken |= snapshot.values["cost"]
                 trainer.restore(Snapshot(snapshot.tensors, snapshot.values["place"]))
                 lock.release()
             else:
-                self._keep_when_ended(trainer, place, lock)
+                self._keep_when_ended(trainer, place, lock, spent)
             yield taken
         finally:
             lock.release(force=True)
 
-    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock) -> None:
-        seconds = 0.0
+    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock, seconds: float) -> None:
         before = trainer.on_epoch
 
         def on_epoch(row: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ def tune(
         trial = study.ask()
         changes = {} if number == 0 else {key: _suggest(trial, key, space) for key, space in entry.search.items()}
         finished = run(make_job(changes, number), lambda row, trial=trial: _watch(trial, row))  # type: ignore[misc]
-        value = finished.result["validation"].get(METRIC)
+        value = finished.result.get("validation", {}).get(METRIC)
         if finished.error or value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue

@@ -87,16 +87,21 @@ def _train(
         return {"seconds": {"train": time.perf_counter() - began, "shared": 0.0}, "stages": []}
     trainer = run.trainer(dataset, reporter, after_epoch)
     key = first_stage_key(model, job.fingerprint, job.split, job.seed)
-    with FirstStages(ledger.path / "shared").lent(trainer, key) as taken:
+    with FirstStages(ledger.path / "shared").lent(trainer, key, _seconds(run)) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
     model.adopt(network, job.seed)
-    rows = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    spent = sum(json.loads(row)["seconds"] for row in rows)
     kept = run.path / "taken.json"
     shared = json.loads(kept.read_text(encoding="utf-8"))["seconds"] if kept.exists() else 0.0
-    return {"seconds": {"train": spent, "shared": shared}, "stages": trainer.place.ended}
+    return {"seconds": {"train": _seconds(run), "shared": shared}, "stages": trainer.place.ended}
+
+
+def _seconds(run: Run) -> float:
+    """Return what the epochs of a run have taken so far."""
+    path = run.path / "metrics.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return float(sum(json.loads(row)["seconds"] for row in rows))
 
 
 def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger) -> Run:
