@@ -41,8 +41,9 @@ def _panel(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     for row in rows:
         estimate, cost = row.metrics["all"][metric], max(row.seconds, LEAST)
         error = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
-        style = {"color": _colour(row), "markersize": 5, "linewidth": 1, "capsize": 2}
-        axes.errorbar(cost, 100 * estimate.mean, yerr=error, fmt="o", **style)
+        axes.errorbar(
+            cost, 100 * estimate.mean, yerr=error, fmt="o", color=_colour(row), markersize=5, linewidth=1, capsize=2
+        )
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training")
     axes.margins(x=0.3)
@@ -67,13 +68,16 @@ def _label(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         for side, up in ((1, 3), (-1, 3), (1, -11), (-1, -11), (1, 17), (-1, 17)):
             start = x + 5 if side > 0 else x - 5 - long
             box = (start, y + up, start + long, y + up + 9)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            inside = start >= 0 and start + long <= width
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 break
         taken.append(box)
-        style = {
-            "textcoords": "offset points",
-            "fontsize": 8,
-            "color": _colour(row),
-            "ha": "left" if side > 0 else "right",
-        }
-        axes.annotate(row.label, (cost, value), xytext=(5 * side, up), **style)
+        axes.annotate(
+            row.label,
+            (cost, value),
+            xytext=(5 * side, up),
+            textcoords="offset points",
+            fontsize=8,
+            color=_colour(row),
+            ha="left" if side > 0 else "right",
+        )
