@@ -1,0 +1,20 @@
+"""ADRec is held to the contract of every model, and with it what the contract asks of a network."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from conftest import TINY
+from models.contract import ModelContract
+
+
+class TestADRec(ModelContract):
+    model = "adrec"
+    changes: ClassVar = {**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2}
+    learning: ClassVar = {
+        "pretrain.epochs": 40,
+        "pretrain.learning_rate": 0.01,
+        "align.epochs": 2,
+        "finetune.epochs": 10,
+    }
+    diffuses = True
