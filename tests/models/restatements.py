@@ -70,7 +70,8 @@ def post_norm_block(w: Weights, x: Tensor, real: Tensor, heads: int) -> Tensor:
 
 def causal_transformer(w: Weights, items: Tensor, heads: int, ligr: bool) -> Tensor:
     """SASRec's outputs, [B, L, D]; with ``ligr`` eSASRec's."""
-    x = w["item_embedding.weight"][items] + w["positions.vectors.weight"]  # place by place, [B, L, D]
+    E = w["item_embedding.weight"]
+    x = math.sqrt(E.shape[1]) * E[items] + w["positions.vectors.weight"]  # place by place, [B, L, D]
     block = ligr_block if ligr else pre_norm_block
     for number in range(blocks_of(w)):
         x = block(of(w, f"blocks.{number}."), x, items > 0, heads)

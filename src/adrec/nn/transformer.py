@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -51,7 +52,8 @@ class CausalTransformer(SequenceNetwork):
         return self._outputs(batch, self.plan(batch), rng)
 
     def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
-        x = self.item_embedding(batch.items) + self.positions(batch)  # [N, D] (equation 1)
+        scale = math.sqrt(self.config.hidden_size)  # as in the published code: items must not drown in the blocks
+        x = scale * self.item_embedding(batch.items) + self.positions(batch)  # [N, D] (equation 1)
         x = dropout(x, self.config.embedding_dropout, rng)
         for block in self.blocks:
             x = block(x, plan, rng)
