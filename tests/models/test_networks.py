@@ -1,4 +1,4 @@
-"""The contract, for every model that is trained by gradients."""
+"""The contract, for every baseline that is trained by gradients."""
 
 from __future__ import annotations
 
@@ -14,21 +14,6 @@ ONE_STAGE = {
 LONGER = {"train.epochs": 30, "train.patience": 0, "train.learning_rate": 0.01, "model.dropout": 0.0}
 TRANSFORMER = {"model.embedding_dropout": 0.0, **LONGER}
 DIFFUSION = {"model.num_train_timesteps": 4, "model.num_inference_steps": 4}
-
-
-class TestADRec(ModelContract):
-    model = "adrec"
-    changes: ClassVar[Mapping[str, Any]] = {
-        **{"model.hidden_size": 16, "model.max_length": 12, "batch_size": 32, **DIFFUSION},
-        **{"pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2},
-        **{"pretrain.first_evaluation": 1, "pretrain.evaluate_every": 1},
-    }
-    learning: ClassVar[Mapping[str, Any]] = {
-        "pretrain.epochs": 20,
-        "finetune.epochs": 15,
-        "pretrain.learning_rate": 0.01,
-    }
-    diffuses = True
 
 
 class TestGRU4Rec(ModelContract):
