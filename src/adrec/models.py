@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -213,7 +214,8 @@ def find_model(name: str, *, imports: bool = False) -> type[Model]:
         if point.name == name:
             return _imported(point.value)
     if ":" in name and imports:
-        _registered[name] = _imported(name)  # from now on this process opens runs of it
+        with _own_folder():
+            _registered[name] = _imported(name)  # from now on this process opens runs of it
         return _registered[name]
     if ":" in name:
         raise ConfigError(f"the model {name} is the user's own code; name it with --model {name} so that it is run.")
@@ -221,13 +223,21 @@ def find_model(name: str, *, imports: bool = False) -> type[Model]:
     raise ConfigError(f"there is no model {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}.")
 
 
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Let a user's own module be found beside them, behind everything that is installed, and nothing else later."""
+    sys.path.append("")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
+
+
 def _imported(place: str) -> type[Model]:
     module_name, _, attribute = place.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own module is beside them
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise ConfigError(f"the model {place} cannot be imported: {error}.") from error
     check_model(found, place)
     model: type[Model] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
-from adrec.files import write_bytes
+from adrec.files import atomic_folder, write_bytes, write_json
 from adrec.model import ADRec, find_device
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
@@ -210,27 +211,45 @@ def compare_models(source: Path, out: Path, *, budget: float, seed: int, console
 
     Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.
     """
-    if (source / "dataset.json").is_file():
-        dataset = open_dataset(source)
-    elif (out / "data" / "dataset.json").is_file():
-        dataset = open_dataset(out / "data")
-    else:
-        dataset = prepare(source)
-        out.mkdir(parents=True, exist_ok=True)
-        write_dataset(dataset, out / "data")
-        for line in preparation(dataset.info, out / "data", None):
-            console.print(line)
-        dataset = open_dataset(out / "data")
-    dataset.verify()
+    dataset = _compared(source, out, console)
     found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
     run = out / "run"
     work = Ledger.open(out / "ledger").work(found.chosen.finished.job)
     if work.exists():
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(work, run)
+        with atomic_folder(run, overwrite=True) as folder:
+            shutil.copytree(work, folder, dirs_exist_ok=True)
     final = f"adrec refit {run} --out {out / 'final'}"
     write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
     return found, notes
+
+
+def _compared(source: Path, out: Path, console: Console) -> Dataset:
+    """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
+
+    Raises :class:`ConfigError` where ``out`` holds something else, or the comparison of another table.
+    """
+    if not source.exists():
+        raise ConfigError(f"there is no table or prepared data set {source}.")
+    about = source.stat()
+    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns}
+    if (source / "dataset.json").is_file():
+        identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
+    kept = out / "comparison.json"
+    if kept.exists() and json.loads(kept.read_bytes()) != identity:
+        raise ConfigError(f"{out} compares another table, or this one before it changed; name a new --out.")
+    if not kept.exists() and out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(kept, identity)
+    place = source if "fingerprint" in identity else out / "data"
+    if not (place / "dataset.json").is_file():
+        dataset = prepare(source)
+        write_dataset(dataset, place)
+        for line in preparation(dataset.info, place, None):
+            console.print(line)
+    dataset = open_dataset(place)
+    dataset.verify()
+    return dataset
 
 
 @dataclass(frozen=True)

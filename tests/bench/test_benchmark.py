@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from adrec.bench import schedule, work
+from adrec.bench import schedule, tuning, work
 from adrec.bench.grid import Entry, parse_models, read_grid
 from adrec.bench.ledger import Job, Ledger
 from adrec.bench.render import latex, markdown
@@ -259,3 +259,47 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
         (("results", "ledger", "--metric", "ndgc@20"), "there is no metric 'ndgc@20'"),
     ):
         assert sentence in refused(*arguments, cwd=tmp_path)
+
+
+def test_a_pruned_trial_never_wins(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its pre-training reached; and what is kept of it is its last stage's."""
+    rows: list[Mapping[str, Any]] = []
+
+    def watched(trial: Any, row: Mapping[str, Any]) -> None:
+        if trial.number == 1 and row["stage"] == "finetune":
+            rows.append(row)
+            raise tuning.PrunedError
+
+    monkeypatch.setattr(tuning, "_watch", watched)
+    entry = Entry("adrec", "adrec", changes=SMALL, search={"finetune.learning_rate": [1e-3, 1e-7]})
+    assert ran(data, tmp_path / "ledger", entries=[entry], seeds=1, trials=2)
+    finished = Ledger.open(tmp_path / "ledger").finished()
+    pruned = [each for each in finished if each.result.get("pruned")]
+    if pruned:  # the second trial may have proposed what the first one was
+        assert pruned[0].result["validation"]["ndcg@20"] == rows[0]["validation"]["ndcg@20"]
+    (final,) = [each for each in finished if each.job.trial is None]
+    assert final.job.config["finetune"]["learning_rate"] == 1e-3
+
+
+def test_trials_that_all_fail_end_their_series_alone(data: Path, tmp_path: Path) -> None:
+    bad = Entry(
+        "bad", "adrec", changes={**SMALL, "pretrain.learning_rate": 1e30}, search={"align.learning_rate": [1e30, 1e29]}
+    )
+    assert not ran(data, tmp_path / "ledger", entries=[bad, *entries()], seeds=1, trials=2)
+    finished = Ledger.open(tmp_path / "ledger").finished()
+    assert {each.job.label for each in finished if not each.error} == {"popular", "adrec", "no noise"}
+    assert {each.job.label for each in finished if each.error} == {"bad"}
+
+
+def test_whatever_a_model_raises_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("adrec.baselines.popularity.Popularity.fit", broken)
+    assert not ran(data, tmp_path / "ledger", entries=entries()[:2], seeds=1)
+    assert list(results(Ledger.open(tmp_path / "ledger")).failed.values()) == ["ValueError: no such thing"]
+
+
+def test_one_model_under_two_names_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'a' and 'b' are the same model"):
+        ran(data, tmp_path / "ledger", entries=[Entry("a", "popular"), Entry("b", "popular")])

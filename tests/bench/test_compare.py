@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adrec.bench.compare import Contender, fitted, verdict
+from adrec.bench.compare import Contender, _remember, _remembered, fitted, verdict
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job
 from adrec.data.dataset import Dataset
@@ -74,6 +74,38 @@ def test_as_a_command(tmp_path: Path) -> None:
     refit = adrec("refit", "c/run", "--out", "c/final", cwd=tmp_path)
     assert refit.returncode == 0, refit.stderr
     assert adrec("recommend", "c/final", "--user", "user 0", cwd=tmp_path).returncode == 0
+
+
+def test_one_comparison_a_folder(tmp_path: Path) -> None:
+    cyclic_table(num_users=20).write_csv(tmp_path / "mine.csv")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    assert "full is not empty" in refused("compare", "mine.csv", "--out", "full", cwd=tmp_path)
+    assert "there is no table" in refused("compare", "none.csv", "--out", "c", cwd=tmp_path)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "comparison.json").write_text("{}")
+    assert "c compares another table" in refused("compare", "mine.csv", "--out", "c", cwd=tmp_path)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    _remember(plan, 60.0, 1, Entry("adrec", "adrec", changes={"pretrain.epochs": 3}))
+    again = _remembered(plan, 60.0, 1, "adrec")
+    assert again is not None and again.changes == {"pretrain.epochs": 3}
+    assert _remembered(plan, 600.0, 1, "adrec") is None
+    assert _remembered(plan, 60.0, 1, "popular") is None
+
+
+def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(25):
+        shares = rng.uniform(0.08, 0.16, size=4)
+        drawn = [contender(name, (rng.random(400) < share) * 1.0) for name, share in zip("abcd", shares, strict=True)]
+        found = verdict(drawn)
+        for name, each in found.differences.items():
+            other = next(one for one in drawn if one.model == name)
+            assert not (other.mean > found.chosen.mean and each.p < 0.05)
 
 
 def test_bad_budgets(tmp_path: Path) -> None:

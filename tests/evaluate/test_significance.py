@@ -53,6 +53,22 @@ def test_holm_by_hand() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
+    assert holm({"a": 0.01, "b": 0.02}, family=6) == pytest.approx({"a": 0.06, "b": 0.10})
+
+
+def test_choosing_the_best_first_does_not_make_it_significant() -> None:
+    """Of equal models the best one beats another in at most some 5 of 100 draws, where all pairs are the family."""
+    rng, below = np.random.default_rng(2), 0
+    for _ in range(60):
+        models = [(rng.random(80) < 0.3) * 1.0 for _ in range(6)]
+        best = max(range(6), key=lambda each: models[each].mean())
+        p = {
+            str(other): paired_difference(models[best], models[other], num_permutations=400, num_resamples=5).p
+            for other in range(6)
+            if other != best
+        }
+        below += min(holm(p, 15).values()) < 0.05
+    assert below <= 7
 
 
 def test_an_interval_over_seeds_is_wider_where_seeds_differ() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from adrec.baselines.popularity import Popularity
 from adrec.data.dataset import Dataset
-from adrec.data.split import leave_one_out
+from adrec.data.prepare import prepare
+from adrec.data.split import leave_one_out, make_split
 from adrec.errors import DataError
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.tables import evaluate_table
@@ -87,3 +88,15 @@ def test_who_is_not_served_counts_as_missed_and_ties_count_against(dataset: Data
     assert found.metrics["hr@2"].mean == pytest.approx(1 / len(split.test.users))
     assert "59 test users have no recommendation" in notes[0]
     assert "1 item of the table" in notes[1]
+
+
+def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:
+    """A later held-out item is none of the history that the list may leave out."""
+    table = pl.DataFrame({"user": ["a"] * 5 + ["b"] * 5, "item": list("pqrstpqrst"), "time": [*range(5), *range(5)]})
+    data = prepare(table, split="ratio:0.6,0,0.4")
+    split = make_split(data, None)
+    (tmp_path / "t.csv").write_text("user,item,rank\na,s,1\na,t,2\nb,s,1\nb,t,2\n")
+    found, _ = evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))
+    assert found.filter_seen and found.metrics["hr@2"].mean == 1 and found.metrics["hr@1"].mean == 0.5
+    (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,t,2\n")
+    assert not evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))[0].filter_seen

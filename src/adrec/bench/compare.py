@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CONTENDERS = ("popular", "itemknn", "sasrec+", "adrec")  # simplest first
 METRIC = "ndcg@20"
 SURE = 0.05
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
+MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ def compare(
     with live:
         for name in CONTENDERS:
             left = min(budget - (time.time() - began), budget * SHARE.get(name, 1.0))
-            entry = _remembered(folder / "plan.json", fitted, Entry(name, name), dataset, split, left, seed)
+            entry = _remembered(folder / "plan.json", budget, seed, name)
+            if entry is None:
+                if left <= 0:
+                    unfinished.append(f"{name} was not tried: the budget of {duration(budget)} was used up.")
+                    continue
+                entry = fitted(Entry(name, name), dataset, split, MARGIN * left, seed)
+                _remember(folder / "plan.json", budget, seed, entry)
             plan = Plan(folder / "ledger", (Series(dataset.path, entry, (seed,)),))
             worker = Worker(plan, began + budget, console.print, live, keep_runs=True)
             try:
@@ -111,13 +119,20 @@ def compare(
     return verdict(contenders), contenders, unfinished
 
 
-def _remembered(path: Path, decide: Callable[..., Entry], entry: Entry, *arguments: Any) -> Entry:
-    """Return ``decide(entry, *arguments)``, or what it was the first time: so that a comparison can be gone on with."""
-    known = json.loads(path.read_bytes()) if path.exists() else {}
-    if entry.label not in known:
-        known[entry.label] = dict(decide(entry, *arguments).changes)
-        write_json(path, known)
-    return Entry(entry.label, entry.model, entry.preset, known[entry.label])
+def _plans(path: Path, budget: float, seed: int) -> dict[str, Any]:
+    """Return what was planned with this budget and seed: another one plans anew."""
+    plans = json.loads(path.read_bytes()) if path.exists() else {}
+    return plans if (plans.get("budget"), plans.get("seed")) == (budget, seed) else {"budget": budget, "seed": seed}
+
+
+def _remembered(path: Path, budget: float, seed: int, name: str) -> Entry | None:
+    """Return how a contender was planned before, so that a comparison can be gone on with; None where it was not."""
+    changes = _plans(path, budget, seed).get(name)
+    return None if changes is None else Entry(name, name, changes=changes)
+
+
+def _remember(path: Path, budget: float, seed: int, entry: Entry) -> None:
+    write_json(path, {**_plans(path, budget, seed), entry.label: dict(entry.changes)})
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
@@ -150,14 +165,26 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict:
-    """Return the simplest contender that the best does not surely beat, and why."""
+    """Return the simplest contender that no other surely beats, and why. One family of tests: all pairs (Holm)."""
     best = max(contenders, key=lambda each: each.mean)
-    worse = {each.model: paired_difference(best.values, each.values) for each in contenders if each is not best}
-    sure = holm({name: each.p for name, each in worse.items()})
-    chosen = next(each for each in contenders if each is best or sure[each.model] >= SURE)
-    found = {each.model: paired_difference(chosen.values, each.values) for each in contenders if each is not chosen}
-    adjusted = holm({name: each.p for name, each in found.items()})
-    differences = {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in found.items()}
+    pairs = {(a.model, b.model): paired_difference(a.values, b.values) for a, b in permutations(contenders, 2)}
+    half = {" ".join(names): each.p for names, each in pairs.items() if names[0] < names[1]}
+    sure = holm(half)
+    p = {names: sure[" ".join(sorted(names))] for names in pairs}
+
+    def beaten(each: Contender) -> bool:
+        return any(
+            p[other.model, each.model] < SURE and other.mean > each.mean for other in contenders if other is not each
+        )
+
+    chosen = next((each for each in contenders if not beaten(each)), best)
+    differences = {
+        other.model: Difference(
+            pairs[chosen.model, other.model].estimate, p[chosen.model, other.model], len(chosen.values)
+        )
+        for other in contenders
+        if other is not chosen
+    }
     return Verdict(chosen, best, differences, tuple(_sentences(chosen, best, contenders, differences)))
 
 

@@ -13,7 +13,8 @@ Written by `adrec results` from the ledger of the benchmark; do not edit. Metric
 x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
 the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
 never compare across the two. A difference is ours less theirs in {metric}, seen items ranked too, with the p-value of
-a paired permutation test over users, adjusted for the number of entries (Holm)."""
+a paired permutation test over users (seeds are averaged), adjusted for the number of entries, and for the choice
+of the best (Holm)."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -34,7 +35,7 @@ def markdown(results: Results) -> str:
         "",
         INTRODUCTION.format(metric=results.metric),
         "",
-        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} hours in all.",
+        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} hours of training in all.",
     ]
     for name, rows in results.rows.items():
         about = results.data[name]

@@ -66,7 +66,7 @@ class Results:
         rows: each data set's entries, best first.
         failed: jobs without a result, and why.
         machine: what the jobs ran on: environments and threads.
-        hours: of computation in all, trials included.
+        hours: of training in all, trials included; what was shared counts once, what was pruned not at all.
     """
 
     metric: str
@@ -128,7 +128,7 @@ def results(ledger: Ledger, metric: str = "ndcg@20", reference: str | None = Non
         rows=rows,
         failed={each.job.words: each.error for each in finished if each.error},
         machine=sorted({_machine(each) for each in finals}),
-        hours=sum(sum(each.result.get("seconds", {}).values()) for each in finished) / 3600,
+        hours=sum(each.result.get("seconds", {}).get("train", 0.0) for each in finished) / 3600,
     )
 
 
@@ -152,7 +152,10 @@ def _rows(
             users,
             metric,
             {other: compared[label] for other, compared in against.items() if label in compared},
-            sum(each.job.trial is not None and each.job.label == label for each in finished),
+            sum(
+                each.job.trial is not None and (each.job.data, each.job.label) == (finals[0].job.data, label)
+                for each in finished
+            ),
         )
         for label in order
     ]
@@ -186,7 +189,9 @@ def _compared(groups: Mapping[str, _Group], metric: str, others: Sequence[str]) 
         differences = {
             label: paired_difference(group.mean(metric), theirs) for label, group in groups.items() if label != other
         }
-        adjusted = holm({label: each.p for label, each in differences.items()})
+        # The best was found on these users: so each of all pairs might have been the one that is compared.
+        pairs = len(groups) * (len(groups) - 1) // 2 if other == others[0] else None
+        adjusted = holm({label: each.p for label, each in differences.items()}, pairs)
         found[other] = {
             label: Difference(each.estimate, adjusted[label], each.num_users) for label, each in differences.items()
         }

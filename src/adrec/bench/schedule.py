@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,11 +16,11 @@ from rich.console import Console
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
-from adrec.bench.tuning import PrunedError, check_optuna, tune
+from adrec.bench.tuning import PrunedError, TuningError, check_optuna, tune
 from adrec.bench.work import do_job
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.errors import ConfigError, UserError
+from adrec.errors import ConfigError
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED
 from adrec.train.cost import duration, estimate
@@ -87,6 +88,12 @@ def make_plan(
         raise ConfigError(f"--seeds must be at least 1 and --trials at least 0; they are {seeds} and {trials}.")
     if trials and any(entry.search for entry in entries):
         check_optuna()
+    alike: dict[str, str] = {}
+    for entry in entries:
+        settings = {key: value for key, value in entry.config().to_dict().items() if key != "preset"}
+        other = alike.setdefault(json.dumps([entry.model, settings, dict(entry.search)], sort_keys=True), entry.label)
+        if other != entry.label:
+            raise ConfigError(f"{other!r} and {entry.label!r} are the same model with the same settings; drop one.")
     quick_first = sorted(entries, key=lambda entry: issubclass(entry.model_class, NetworkModel))
     series = tuple(Series(path, entry, _seeds(entry, seeds), trials) for entry in quick_first for path in data)
     return Plan(ledger, series, threads, budget)
@@ -151,8 +158,13 @@ class Worker:
         if found is not None:
             return found
         best: dict[str, float] = {}
+        stage = ""
 
         def after_epoch(row: Mapping[str, Any]) -> None:
+            nonlocal stage
+            if row["stage"] != stage:  # stages are not comparable: a pruned trial is worth what its last one reached
+                best.clear()
+                stage = row["stage"]
             for name, value in row.get("validation", {}).items():
                 best[name] = max(value, best.get(name, 0.0))
             watch(row)
@@ -178,7 +190,9 @@ class Worker:
         except PrunedError:
             finished = self.ledger.keep(job, {"pruned": True, "validation": best})
             self.ledger.forget_work(job)
-        except (UserError, RuntimeError, ArithmeticError, MemoryError) as error:
+        except UnfinishedError:
+            raise
+        except Exception as error:  # whatever a model raises: it is kept, and the rest goes on
             finished = self.ledger.keep(job, {"error": f"{type(error).__name__}: {error}"})
         self.say(f"{job.words}: {_outcome(finished)} ({duration(time.perf_counter() - began)})")
         return finished
@@ -234,7 +248,7 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
         for series in plan.series:
             try:
                 complete &= not any(finished.error for finished in worker.compute(series))
-            except UnfinishedError as error:
+            except (UnfinishedError, TuningError) as error:
                 complete = False
                 if str(error) != said:
                     console.print(str(error))
@@ -247,11 +261,15 @@ def _in_processes(plan: Plan, deadline: float | None, console: Console, processe
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         waiting = [pool.submit(_compute_apart, plan, series, deadline) for series in plan.series]
-        for each in as_completed(waiting):
-            lines, good = each.result()
-            complete &= good
-            for line in lines:
-                console.print(line)
+        try:
+            for each in as_completed(waiting):
+                lines, good = each.result()
+                complete &= good
+                for line in lines:
+                    console.print(line)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return complete
 
 
@@ -260,7 +278,7 @@ def _compute_apart(plan: Plan, series: Series, deadline: float | None) -> tuple[
     lines: list[str] = []
     try:
         good = not any(finished.error for finished in Worker(plan, deadline, lines.append).compute(series))
-    except UnfinishedError as error:
+    except (UnfinishedError, TuningError) as error:
         return [*lines, str(error)], False
     return lines, good
 

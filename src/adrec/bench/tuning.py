@@ -18,6 +18,10 @@ METRIC = "ndcg@20"  # of validation: what tuning and early stopping select by
 RunTrial = Callable[[Job, Callable[[Mapping[str, Any]], None]], Finished]
 
 
+class TuningError(UserError):
+    """No trial has succeeded."""
+
+
 class PrunedError(Exception):
     """A trial that is worse, at the same epoch, than half of those before."""
 
@@ -55,6 +59,9 @@ def tune(
         changes = {} if number == 0 else {key: _suggest(trial, key, space) for key, space in entry.search.items()}
         finished = run(make_job(changes, number), lambda row, trial=trial: _watch(trial, row))  # type: ignore[misc]
         value = finished.result.get("validation", {}).get(METRIC)
+        if finished.result.get("pruned"):
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
         if finished.error or value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
@@ -62,7 +69,7 @@ def tune(
         if best is None or value > best[0]:
             best = value, changes
     if best is None:
-        raise UserError(f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger.")
+        raise TuningError(f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger.")
     return best[1]
 
 

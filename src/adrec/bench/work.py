@@ -58,14 +58,14 @@ def do_job(
         "environment": environment(),
         "adrec": __version__,
     }
+    if keep_run:  # before the result: what is found in the ledger later has a run that is whole
+        run.finish(model, cost["stages"])
     if job.trial is not None:
         finished = ledger.keep(job, result)
     else:
         tested, ranks = _test(model, dataset, split)
         finished = ledger.keep(job, {**result, **tested}, ranks)
-    if keep_run:
-        run.finish(model, cost["stages"])
-    else:
+    if not keep_run:
         ledger.forget_work(job)
     return finished
 

@@ -61,8 +61,9 @@ def benchmark(
         Console(highlight=False).print(table)
         return
     complete = run_plan(plan, console, processes=processes)
-    if not quiet:
-        show(results(Ledger.open(out)), Console(highlight=False))
+    ledger = Ledger.open(out)
+    if not quiet and any(each.job.trial is None and not each.error for each in ledger.finished()):
+        show(results(ledger), Console(highlight=False))
     console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out} --out results.md")
 
 

@@ -80,13 +80,13 @@ def evaluate(
                 cutoffs=cutoffs(k),
                 filter_seen=filter_seen,
                 with_batch_means=batch_means,
-                steps=steps if path == run else None,
-                sampler=sampler if path == run else None,
+                steps=steps if place == 0 else None,
+                sampler=sampler if place == 0 else None,
                 data=data,
                 device=device,
                 on_batch=lambda users: progress.advance(task, users),
             )
-            for path in (run, against)
+            for place, path in enumerate((run, against))
             if path is not None
         ]
     result, values = evaluated[0], evaluated[0].to_dict()

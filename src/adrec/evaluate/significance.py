@@ -70,13 +70,17 @@ def _resampled_means(values: Float64s, rng: np.random.Generator, num_resamples: 
     return means
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return the p-values of several comparisons, adjusted so that all of them hold together (Holm 1979)."""
+def holm(p_values: Mapping[str, float], family: int | None = None) -> dict[str, float]:
+    """Return the p-values of several comparisons, adjusted so that all of them hold together (Holm 1979).
+
+    ``family`` is how many comparisons there might have been, where these were chosen among them by what was seen.
+    """
+    family = max(family or 0, len(p_values))
     ordered = sorted(p_values, key=lambda name: p_values[name])
     adjusted: dict[str, float] = {}
     least = 0.0
     for place, name in enumerate(ordered):
-        least = max(least, min(1.0, (len(ordered) - place) * p_values[name]))
+        least = max(least, min(1.0, (family - place) * p_values[name]))
         adjusted[name] = least
     return {name: adjusted[name] for name in p_values}
 

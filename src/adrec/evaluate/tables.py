@@ -88,11 +88,12 @@ def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted:
 
 
 def _any_seen(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s) -> bool:
-    """Return whether any held-out user is recommended an item of the history before."""
-    starts = np.asarray(dataset.offsets)[targets.users]
-    lengths = targets.positions - starts
+    """Return whether any held-out user is recommended an item of the history before the first held-out item."""
+    users_once, first = np.unique(targets.users, return_index=True)  # one list serves all of a user's held-out items
+    starts = np.asarray(dataset.offsets)[users_once]
+    lengths = targets.positions[first] - starts
     past = {
-        "user": np.repeat(targets.users, lengths),
+        "user": np.repeat(users_once, lengths),
         "item": dataset.items[spans(starts, lengths)].astype(np.int64),
     }
     shown = pl.DataFrame({"user": users, "item": items})
