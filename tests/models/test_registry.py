@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -126,9 +127,20 @@ def test_an_own_model_is_trained_by_its_place(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "sentence"), CLAUSES.items())
-def test_each_broken_clause_is_one_sentence(folder: Path, name: str, sentence: str) -> None:
-    said = refused("train", "data", "--model", f"own:{name}", "--out", "never", cwd=folder)
-    assert said == sentence
+def test_each_broken_clause_is_one_sentence(
+    folder: Path, name: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    before = list(sys.path)
+    with pytest.raises(ConfigError) as caught:
+        find_model(f"own:{name}", imports=True)
+    assert str(caught.value) == sentence
+    assert sys.path == before
+
+
+def test_a_broken_model_is_refused_before_anything_is_written(folder: Path) -> None:
+    said = refused("train", "data", "--model", "own:NoState", "--out", "never", cwd=folder)
+    assert said == CLAUSES["NoState"]
     assert not (folder / "never").exists()
 
 
