@@ -1,8 +1,8 @@
 """The ledger of a benchmark: a folder of small jobs, each with what it was, what it cost and what it found.
 
 ==============================  ================================================================================
-``data/NAME.json``              a data set: its fingerprint, split, sizes
-``data/NAME.parquet``           its test users: length of the history, training interactions of the held-out item
+``datasets/NAME.json``          a data set: its fingerprint, split, sizes
+``datasets/NAME.parquet``       its test users: length of the history, training interactions of the held-out item
 ``jobs/KEY/job.json``           what was computed: data set, model, configuration, seed
 ``jobs/KEY/result.json``        what came out: metrics, costs, machine; or the error
 ``jobs/KEY/ranks.parquet``      each test user's rank, seen items ranked too, and left out (final jobs)
@@ -114,7 +114,7 @@ class Ledger:
         foreign = path.is_dir() and not (path / "jobs").is_dir() and any(path.iterdir())
         if path.is_file() or foreign:
             raise RunError(f"{path} is not a ledger; name a new folder, or one that adrec benchmark wrote.")
-        for name in ("jobs", "data"):
+        for name in ("jobs", "datasets"):
             (path / name).mkdir(parents=True, exist_ok=True)
         write_bytes(path / ".gitignore", IGNORED.encode())
         return cls(path)
@@ -156,7 +156,7 @@ class Ledger:
             "interactions": dataset.num_interactions,
             "test_users": len(np.unique(split.test.users)),
         }
-        place = self.path / "data" / f"{name}.json"
+        place = self.path / "datasets" / f"{name}.json"
         if place.exists():
             before = json.loads(place.read_bytes())
             if before["fingerprint"] != about["fingerprint"] or before["split"] != about["split"]:
@@ -176,16 +176,16 @@ class Ledger:
                 "popularity": popularity[items].astype(np.int32),
             }
         )
-        write_frame(users, self.path / "data" / f"{name}.parquet")
+        write_frame(users, self.path / "datasets" / f"{name}.parquet")
         write_json(place, about)
 
     def datasets(self) -> dict[str, dict[str, Any]]:
         """Return what is noted of each data set, by name."""
-        return {path.stem: json.loads(path.read_bytes()) for path in sorted((self.path / "data").glob("*.json"))}
+        return {path.stem: json.loads(path.read_bytes()) for path in sorted((self.path / "datasets").glob("*.json"))}
 
     def test_users(self, name: str) -> pl.DataFrame:
         """Return ``user``, ``length`` and ``popularity`` of a data set's test users."""
-        return pl.read_parquet(self.path / "data" / f"{name}.parquet")
+        return pl.read_parquet(self.path / "datasets" / f"{name}.parquet")
 
     def result(self, job: Job) -> Finished | None:
         """Return the result of a job, if it is there and not an error."""
