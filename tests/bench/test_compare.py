@@ -24,7 +24,7 @@ BASE = (RNG.random(2000) < 0.1) * 1.0
 
 def contender(model: str, values: np.ndarray) -> Contender:
     job = Job("data", "f", "leave-one-out", model, model, {}, 1)
-    return Contender(model, values, 10.0, 1000.0, 5, cut=False, finished=Finished(job, {}, Path()))
+    return Contender(model, values, 10.0, 1000.0, cut=False, finished=Finished(job, {}, Path()))
 
 
 def test_a_clear_winner() -> None:

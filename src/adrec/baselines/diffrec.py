@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.baselines.prefixes import PrefixDraws, draw_prefixes, prefixes_of
+from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, prefixes_of
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
@@ -34,7 +34,7 @@ from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.networks import initialize_linear
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 from adrec.scoring import InnerProducts, Scores
-from adrec.settings import OneStageConfig, StageConfig, TransformerConfig, check_steps
+from adrec.settings import TransformerConfig, check_steps
 from adrec.strict import require
 
 
@@ -65,22 +65,15 @@ class DiffRecConfig(TransformerConfig):
             require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
 
 
-TRAIN = StageConfig(weight_decay=0.0, first_evaluation=5, evaluate_every=5, patience=5)
-
-
 @dataclass(frozen=True)
-class Config(OneStageConfig):
+class Config(PrefixConfig):
     """DiffRec's configuration.
 
     Attributes:
         model: the network.
-        train: the stage.
     """
 
-    batch_size: int = 128
-    max_tokens: int = 2048
     model: DiffRecConfig = field(default_factory=DiffRecConfig)
-    train: StageConfig = TRAIN
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.baselines.prefixes import PrefixDraws, draw_prefixes, prefixes_of
+from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, prefixes_of
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
@@ -28,7 +28,7 @@ from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.networks import TimeEmbedding
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
-from adrec.settings import OneStageConfig, StageConfig, TransformerConfig, check_steps
+from adrec.settings import TransformerConfig, check_steps
 from adrec.strict import require
 
 
@@ -60,22 +60,15 @@ class DiffuRecConfig(TransformerConfig):
         require(self.prefixes >= 1, f"model.prefixes must be at least 1; it is {self.prefixes}.")
 
 
-TRAIN = StageConfig(weight_decay=0.0, first_evaluation=5, evaluate_every=5, patience=5)
-
-
 @dataclass(frozen=True)
-class Config(OneStageConfig):
+class Config(PrefixConfig):
     """DiffuRec's configuration.
 
     Attributes:
         model: the network.
-        train: the stage.
     """
 
-    batch_size: int = 128
-    max_tokens: int = 2048
     model: DiffuRecConfig = field(default_factory=DiffuRecConfig)
-    train: StageConfig = TRAIN
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,22 @@ from torch import Generator, Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s, spans
+from adrec.settings import OneStageConfig, StageConfig
+
+TRAIN = StageConfig(weight_decay=0.0, first_evaluation=5, evaluate_every=5, patience=5)
+
+
+@dataclass(frozen=True)
+class PrefixConfig(OneStageConfig):
+    """The configuration of a network that trains prefixes: 4 of each of 128 users are the published 512 examples.
+
+    Attributes:
+        train: the stage; validation is slow, so that it is rarer than elsewhere.
+    """
+
+    batch_size: int = 128
+    max_tokens: int = 2048
+    train: StageConfig = TRAIN
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ class Contender:
         values: each test user's METRIC, seen items left out: what a service would show.
         seconds: of training.
         users_per_second: at inference.
-        epochs: trained in all; 0 where it has none.
         cut: whether the budget, not validation, may have ended its training.
         finished: its job.
     """
@@ -52,7 +51,6 @@ class Contender:
     values: Float64s
     seconds: float
     users_per_second: float
-    epochs: int
     cut: bool
     finished: Finished
 
@@ -67,7 +65,7 @@ class Verdict:
     """Which model to use.
 
     Attributes:
-        chosen: the simplest that is not surely worse than the best.
+        chosen: the simplest that no other surely beats.
         best: the one of the highest metric.
         differences: each other's model, to the chosen one's metric less theirs; the p-values hold together.
         sentences: the verdict in words.
@@ -158,7 +156,6 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
         values=user_values([METRIC], ranks, split.test.users)[:, 0],
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
-        epochs=sum(stage["epochs"] for stage in stages),
         cut=any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
         finished=finished,
     )

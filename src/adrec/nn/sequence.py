@@ -93,9 +93,9 @@ class SequenceNetwork(nn.Module, ABC):
         """Return the scores of what :meth:`predict` returned, [B, D]: the products with the item embedding."""
         return InnerProducts(query, self.item_embedding.weight.detach()[: self.num_items + 1])
 
-    def plan(self, batch: PackedBatch, *, inference: bool = False, num_heads: int | None = None) -> Layout:
+    def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
         """Return where each row of ``batch`` stands in attention; without gradients and dropout for ``inference``."""
-        heads: int = num_heads or self.config.num_heads  # type: ignore[attr-defined]
+        heads: int = self.config.num_heads  # type: ignore[attr-defined]
         return layout(
             batch.lengths,
             self.config.max_length,
