@@ -31,7 +31,7 @@ def rows(run: Path) -> list[dict[str, object]]:
     lines = path.read_text().splitlines() if path.exists() else []
     parsed = [json.loads(line) for line in lines]
     for row in parsed:
-        row.pop("seconds")
+        row.pop("seconds"), row.pop("core_seconds")
     return parsed
 
 

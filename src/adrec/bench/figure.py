@@ -20,7 +20,7 @@ LEAST = 0.01  # seconds: what takes less stands there
 
 
 def draw(results: Results, path: Path) -> None:
-    """Draw each entry's metric, with its interval, over its seconds of training into a .png or .svg file.
+    """Draw each entry's metric, with its interval, over its cost of training into a .png or .svg file.
 
     Raises :class:`adrec.errors.UserError` where matplotlib is missing or the file has another ending.
     """
@@ -45,7 +45,7 @@ def _panel(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             cost, 100 * estimate.mean, yerr=error, fmt="o", color=_colour(row), markersize=5, linewidth=1, capsize=2
         )
     axes.set_xscale("log")
-    axes.set_xlabel("seconds of training")
+    axes.set_xlabel("core-seconds of training")
     axes.margins(x=0.3)
     axes.grid(alpha=0.25)
     _label(axes, rows, metric)

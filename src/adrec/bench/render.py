@@ -14,7 +14,8 @@ x 100, with 95 % intervals over users (and over seeds, where there are several).
 the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
 never compare across the two. A difference is ours less theirs in {metric}, seen items ranked too, with the p-value of
 a paired permutation test over users (seeds are averaged), adjusted for the number of entries, and for the choice
-of the best (Holm)."""
+of the best (Holm). Training is given in core time, of all cores together, and users/s are those of one core (on a GPU,
+both by the clock): other work on the machine changes neither."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -35,7 +36,7 @@ def markdown(results: Results) -> str:
         "",
         INTRODUCTION.format(metric=results.metric),
         "",
-        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} hours of training in all.",
+        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} core-hours of training in all.",
     ]
     for name, rows in results.rows.items():
         about = results.data[name]

@@ -15,6 +15,7 @@ from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, RunError, did_you_mean
 from adrec.evaluate.metrics import Estimate, Float64s, metric_names, user_values
 from adrec.evaluate.significance import Difference, holm, over_seeds, paired_difference
+from adrec.words import counted
 
 METRICS = metric_names((5, 10, 20))
 LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond
@@ -34,8 +35,8 @@ class Row:
         against: another entry's label, to the difference of the chosen metric (ours less theirs).
         recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
         parameters: how many numbers were learnt.
-        seconds: of training, mean over seeds, what was shared included.
-        users_per_second: at inference, mean over seeds.
+        seconds: of training, mean over seeds, what was shared included: core-seconds on a CPU, the clock's elsewhere.
+        users_per_second: at inference, mean over seeds: of one core on a CPU.
         by_steps: of a model that denoises: the metric, and users/s, at some numbers of steps, means over seeds.
         by_length: the chosen metric of users by history length.
         by_popularity: the chosen metric of users by the popularity quartile of the held-out item, rarest first.
@@ -66,7 +67,7 @@ class Results:
         rows: each data set's entries, best first.
         failed: jobs without a result, and why.
         machine: what the jobs ran on: environments and threads.
-        hours: of training in all, trials included; what was shared counts once, what was pruned not at all.
+        hours: of training in all (core-hours on a CPU), trials included, pruned ones too; what was shared counts once.
     """
 
     metric: str
@@ -128,13 +129,22 @@ def results(ledger: Ledger, metric: str = "ndcg@20", reference: str | None = Non
         rows=rows,
         failed={each.job.words: each.error for each in finished if each.error},
         machine=sorted({_machine(each) for each in finals}),
-        hours=sum(each.result.get("seconds", {}).get("train", 0.0) for each in finished) / 3600,
+        hours=sum(each.result[_seconds(each)]["train"] for each in finished if not each.error) / 3600,
     )
 
 
+def _seconds(finished: Finished) -> str:
+    return "core_seconds" if finished.result["device"] == "cpu" else "seconds"
+
+
+def _speed(finished: Finished) -> str:
+    return "users_per_core_second" if finished.result["device"] == "cpu" else "users_per_second"
+
+
 def _machine(finished: Finished) -> str:
-    about, threads = finished.result["environment"], finished.result["threads"]
-    return f"{about['platform']}, {about['cpus']} CPUs, {threads} threads, torch {about['torch']}"
+    about, found = finished.result["environment"], finished.result
+    where = f"{found['device']}, {about['cpus']} CPUs, {counted(found['threads'], 'thread')}"
+    return f"adrec {found['adrec']}, {about['platform']}, {where}, torch {about['torch']}"
 
 
 def _rows(
@@ -216,12 +226,12 @@ def _row(
         against=against,
         recommended={name: _mean(each["recommended"][name] for each in found) for name in found[0]["recommended"]},
         parameters=found[0]["parameters"],
-        seconds=_mean(sum(each["seconds"].values()) for each in found),
-        users_per_second=_mean(each["users_per_second"] for each in found),
+        seconds=_mean(sum(each.result[_seconds(each)].values()) for each in group.jobs),
+        users_per_second=_mean(each.result[_speed(each)] for each in group.jobs),
         by_steps={
             steps: (
                 _mean(each["by_steps"][steps][metric] for each in found),
-                _mean(each["by_steps"][steps]["users_per_second"] for each in found),
+                _mean(each.result["by_steps"][steps][_speed(each)] for each in group.jobs),
             )
             for steps in found[0].get("by_steps", {})
         },

@@ -17,7 +17,7 @@ from rich.console import Console
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.tuning import PrunedError, TuningError, check_optuna, tune
-from adrec.bench.work import do_job
+from adrec.bench.work import cost_so_far, do_job
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
 from adrec.errors import ConfigError
@@ -25,6 +25,7 @@ from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED
 from adrec.train.cost import duration, estimate
 from adrec.train.report import Live, Reporter
+from adrec.train.run import Run
 
 
 class UnfinishedError(Exception):
@@ -188,7 +189,9 @@ class Worker:
                     keep_run=self.keep_runs and job.trial is None,
                 )
         except PrunedError:
-            finished = self.ledger.keep(job, {"pruned": True, "validation": best})
+            run = Run.open(self.ledger.work(job), type(model))
+            result = {"pruned": True, "validation": best, "device": run.info.device, **cost_so_far(run)}
+            finished = self.ledger.keep(job, result)
             self.ledger.forget_work(job)
         except UnfinishedError:
             raise

@@ -47,12 +47,12 @@ class FirstStages:
         self.folder = folder
 
     @contextmanager
-    def lent(self, trainer: Trainer, key: str | None, spent: float = 0.0) -> Iterator[dict[str, Any]]:
+    def lent(self, trainer: Trainer, key: str | None, spent: Mapping[str, float]) -> Iterator[dict[str, Any]]:
         """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
 
-        ``spent`` is the seconds that a trainer which goes on has spent on the stage already. Yields what the stage that
-        was taken over had cost, ``{"seconds": ..}``, empty where none was. Other processes that need the same stage
-        wait for it meanwhile.
+        ``spent`` is what a trainer that goes on has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
+        Yields what the stage that was taken over had cost, empty where none was. Other processes that need the same
+        stage wait for it meanwhile.
         """
         taken: dict[str, Any] = {}
         if key is None or trainer.place.stage > 0:
@@ -73,12 +73,12 @@ class FirstStages:
         finally:
             lock.release(force=True)
 
-    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock, seconds: float) -> None:
-        before = trainer.on_epoch
+    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock, spent: Mapping[str, float]) -> None:
+        before, cost = trainer.on_epoch, dict(spent)
 
         def on_epoch(row: Mapping[str, Any]) -> None:
-            nonlocal seconds
-            seconds += row["seconds"]
+            for kind in cost:
+                cost[kind] += row[kind]
             before(row)
 
         def on_stage(name: str) -> None:
@@ -88,7 +88,7 @@ class FirstStages:
             kept = {
                 key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")
             }
-            values = {"place": asdict(replace(trainer.place, rows=0)), "cost": {"seconds": seconds}}
+            values = {"place": asdict(replace(trainer.place, rows=0)), "cost": cost}
             write_snapshot(place, Snapshot(kept, values))
             lock.release(force=True)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -29,7 +30,38 @@ METRICS = metric_names((5, 10, 20))
 STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested
 TOP = 20  # of a recommendation, for coverage and its like
 
+COSTS = ("seconds", "core_seconds")
+
 AfterEpoch = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Clock:
+    """What a block of code takes.
+
+    Attributes:
+        seconds: by the clock.
+        core_seconds: of all the processor's cores together, which other work on the machine does not change.
+    """
+
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+    def __enter__(self) -> Self:
+        self.seconds, self.core_seconds = -time.perf_counter(), -time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter()
+        self.core_seconds += time.process_time()
+
+    def speed(self, num_users: int) -> dict[str, float]:
+        """Return users a second, and a core-second."""
+        least = 1e-6
+        return {
+            "users_per_second": num_users / max(self.seconds, least),
+            "users_per_core_second": num_users / max(self.core_seconds, least),
+        }
 
 
 def do_job(
@@ -54,6 +86,7 @@ def do_job(
         **cost,
         "parameters": model.num_parameters,
         "validation": _validation(model, dataset, split),
+        "device": run.info.device,
         "threads": torch.get_num_threads(),
         "environment": environment(),
         "adrec": __version__,
@@ -82,26 +115,35 @@ def _train(
 ) -> dict[str, Any]:
     """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
     if not isinstance(model, NetworkModel):
-        began = time.perf_counter()
-        model.fit(dataset, split, seed=job.seed)
-        return {"seconds": {"train": time.perf_counter() - began, "shared": 0.0}, "stages": []}
+        with Clock() as clock:
+            model.fit(dataset, split, seed=job.seed)
+        return {**_cost(asdict(clock), {}), "stages": []}
     trainer = run.trainer(dataset, reporter, after_epoch)
     key = first_stage_key(model, job.fingerprint, job.split, job.seed)
-    with FirstStages(ledger.path / "shared").lent(trainer, key, _seconds(run)) as taken:
+    with FirstStages(ledger.path / "shared").lent(trainer, key, spent(run)) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
     model.adopt(network, job.seed)
+    return {**cost_so_far(run), "stages": trainer.place.ended}
+
+
+def cost_so_far(run: Run) -> dict[str, Any]:
+    """Return what the epochs of a run have taken, what it took over apart."""
     kept = run.path / "taken.json"
-    shared = json.loads(kept.read_text(encoding="utf-8"))["seconds"] if kept.exists() else 0.0
-    return {"seconds": {"train": _seconds(run), "shared": shared}, "stages": trainer.place.ended}
+    shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    return _cost(spent(run), shared)
 
 
-def _seconds(run: Run) -> float:
-    """Return what the epochs of a run have taken so far."""
+def _cost(train: Mapping[str, float], shared: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    return {kind: {"train": train[kind], "shared": shared.get(kind, 0.0)} for kind in COSTS}
+
+
+def spent(run: Run) -> dict[str, float]:
+    """Return the seconds and core-seconds that the epochs of a run have taken so far."""
     path = run.path / "metrics.jsonl"
-    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return float(sum(json.loads(row)["seconds"] for row in rows))
+    rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return {kind: float(sum(row[kind] for row in rows)) for kind in COSTS}
 
 
 def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger) -> Run:
@@ -135,14 +177,13 @@ def _test(model: Model, dataset: Dataset, split: Split) -> tuple[dict[str, Any],
     """Return what the tables show of the test part, and each rank with and without seen items, from 1."""
     histories, items = held_out(dataset, split.test)
     everything = ranking(model, histories, items)
-    began = time.perf_counter()
-    unseen = ranking(model, histories, items, filter_seen=True, top=min(TOP, model.num_items))
-    seconds = time.perf_counter() - began
+    with Clock() as clock:
+        unseen = ranking(model, histories, items, filter_seen=True, top=min(TOP, model.num_items))
     users = split.test.users
     result = {
         "test": {"all": means(METRICS, everything.ranks, users), "unseen": means(METRICS, unseen.ranks, users)},
         "recommended": recommended(unseen, training_popularity(dataset, split), model.num_items),
-        "users_per_second": len(histories) / seconds,
+        **clock.speed(len(histories)),
         "by_steps": _by_steps(model, dataset, split),
     }
     ranks = {"rank": everything.ranks + 1, "rank_unseen": unseen.ranks + 1}
@@ -157,10 +198,9 @@ def _by_steps(model: Model, dataset: Dataset, split: Split) -> dict[str, dict[st
     before, found = model.config, {}
     for steps in (each for each in STEPS if each <= longest):
         model.with_inference(steps, None)
-        began = time.perf_counter()
-        ranks = ranking(model, histories, items).ranks
-        speed = len(histories) / (time.perf_counter() - began)
-        found[str(steps)] = {**means(METRICS, ranks, split.test.users), "users_per_second": speed}
+        with Clock() as clock:
+            ranks = ranking(model, histories, items).ranks
+        found[str(steps)] = {**means(METRICS, ranks, split.test.users), **clock.speed(len(histories))}
     if found:
         model.with_inference(before.to_dict()["model"]["num_inference_steps"], None)
     return found

@@ -122,13 +122,13 @@ class Trainer:
                 self._begin(stage)
             self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps_per_epoch)
             while self.place.epoch < stage.epochs and not self._stopped_early(stage):
-                began = time.perf_counter()
+                began = time.perf_counter(), time.process_time()
                 losses = self._epoch(stage)
                 self.place.epoch += 1
                 self.place.schedule_epoch += 1
                 validation = self._validate() if self._is_due(stage) else None
                 selected = validation is not None and self._select(stage, validation)
-                row = self._row(name, losses, validation, selected, time.perf_counter() - began)
+                row = self._row(name, losses, validation, selected, began)
                 self.reporter.epoch(row)
                 self.on_epoch(row)
             self._end(name, stage)
@@ -215,11 +215,12 @@ class Trainer:
         losses: Mapping[str, float],
         validation: Mapping[str, float] | None,
         selected: bool,
-        seconds: float,
+        began: tuple[float, float],
     ) -> dict[str, Any]:
         self.place.rows += 1
         row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
-        row["seconds"] = round(seconds, 4)
+        row["seconds"] = round(time.perf_counter() - began[0], 4)
+        row["core_seconds"] = round(time.process_time() - began[1], 4)  # all threads': other work does not change them
         if validation is not None:
             row |= {"validation": dict(validation), "selected": selected}
         return row

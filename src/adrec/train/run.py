@@ -3,7 +3,7 @@
 ========================  ================================================================================
 ``config.json``           the full configuration
 ``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
-``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, validation metrics
+``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
 ``state.safetensors``     the whole state after the last epoch, while the run is not finished
 ``weights.safetensors``   the selected weights, once it is
 ========================  ================================================================================
