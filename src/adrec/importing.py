@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from safetensors.torch import load_file
 
 from adrec.config import Config, preset
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.prepare import prepare
+from adrec.data.split import make_split
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.errors import ConfigError, DataError, RunError
 from adrec.files import sha256
 from adrec.models import ADRecModel
 from adrec.nn.published import from_published
 from adrec.settings import DEFAULT_SEED
-from adrec.train.run import Run, RunInfo, environment
+from adrec.train.run import Run, RunInfo
 
 
 def check_trusted(path: Path, trusted: bool) -> None:
@@ -97,19 +96,7 @@ def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]
         model.restore(weights, num_items, kind=kind, seed=DEFAULT_SEED)
     except RuntimeError as error:
         raise RunError(f"{path} does not fit the configuration; say what is different with --set.") from error
-    info = RunInfo(
-        data=str(data.resolve()),
-        data_beside=os.path.relpath(data.resolve(), out.resolve()),
-        data_fingerprint=dataset.fingerprint,
-        split=dataset.info.split,
-        num_items=num_items,
-        catalogue=dataset.catalogue_digest(num_items),
-        num_test=dataset.num_users,
-        seed=DEFAULT_SEED,
-        device="cpu",
-        threads=torch.get_num_threads(),
-        environment=environment(),
-    )
+    info = RunInfo.of(dataset, make_split(dataset, None), out=out, seed=DEFAULT_SEED, device="cpu")
     return Run.create(out, model, info).finish(model, ())
 
 

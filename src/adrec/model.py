@@ -26,7 +26,7 @@ from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
 from adrec.settings import DEFAULT_SEED, Settings, TrainingConfig, check_seed
 from adrec.train.report import Live
-from adrec.train.run import Run, RunInfo, environment, refit_config, write_weights
+from adrec.train.run import Run, RunInfo, refit_config, write_weights
 from adrec.words import counted
 
 FrameKind = Literal["polars", "pandas", "pyarrow"]
@@ -141,20 +141,15 @@ class ADRec:
         else:
             model.fit(dataset, split, seed=self.seed, device=self.device)
         self._dataset, self._trained = dataset, model
-        self._info = RunInfo(
+        self._info = RunInfo.of(
+            dataset,
+            split,
             data="data",
             data_beside="data",
-            data_fingerprint=dataset.fingerprint,
-            split=split.name,
-            num_items=split.num_items,
-            catalogue=dataset.catalogue_digest(split.num_items),
             seed=self.seed,
             model=self._model_name,
-            num_test=len(split.test.users),
             frame=self._frame,
             device=str(self.device),
-            threads=torch.get_num_threads(),
-            environment=environment(),
             finished=True,
             stages=stages,
         )
@@ -241,6 +236,7 @@ class ADRec:
         cls,
         path: str | Path,
         *,
+        model: type[Model] | str | None = None,
         data: str | Path | None = None,
         device: str = "auto",
         num_inference_steps: int | None = None,
@@ -250,6 +246,7 @@ class ADRec:
 
         Args:
             path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
+            model: its class, or ``"module:Class"``, where it is your own: nothing that a file names is imported.
             data: where its data set is now, if it was moved, or a newer one prepared into its vocabulary.
             device: ``cpu``, ``cuda`` or ``auto``.
             num_inference_steps: denoising steps, from 1 to T; those of its configuration by default.
@@ -260,12 +257,13 @@ class ADRec:
             RunError: where there is no finished run, or its files are damaged.
             DataError: where the data set is gone or is another one.
         """
-        run = Run.open(Path(path))
-        loaded = cls(model=run.info.model, seed=run.info.seed, device=device)
+        run = Run.open(Path(path), find_model(model, imports=True) if isinstance(model, str) else model)
+        loaded = cls(seed=run.info.seed, device=device)
+        loaded._model_name = run.info.model
         loaded._info, loaded._frame = run.info, cast("FrameKind", run.info.frame)
-        model = run.model(loaded.device)
-        model.with_inference(num_inference_steps, sampler)
-        loaded.model = loaded._trained = model
+        trained = run.model(loaded.device)
+        trained.with_inference(num_inference_steps, sampler)
+        loaded.model = loaded._trained = trained
         loaded._dataset = run.dataset(Path(data) if data else None, newer=True)
         return loaded
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
 from adrec.train.plan import Plan, make_plan
 from adrec.train.report import Live
-from adrec.train.run import Run, RunInfo, environment, refit_config
+from adrec.train.run import Run, RunInfo, refit_config
 from adrec.words import counted
 
 Frame = pl.DataFrame
@@ -95,19 +94,13 @@ def train_dataset(
     parts = make_split(dataset, split)
     if isinstance(model, NetworkModel):
         model.trainer(dataset, parts, seed=seed)
-    info = RunInfo(
-        data=str(data.resolve()),
-        data_beside=os.path.relpath(data.resolve(), out.resolve()),
-        data_fingerprint=dataset.fingerprint,
-        split=parts.name,
-        num_items=parts.num_items,
-        catalogue=dataset.catalogue_digest(parts.num_items),
+    info = RunInfo.of(
+        dataset,
+        parts,
+        out=out,
         seed=seed,
         model=name or model.name,
         device=str(find_device(device)),
-        threads=torch.get_num_threads(),
-        environment=environment(),
-        num_test=len(parts.test.users),
         refit_of=str(refit_of.resolve()) if refit_of else None,
     )
     return _train(Run.create(out, model, info), dataset, console)
@@ -194,14 +187,19 @@ def evaluate_run(
 
 
 def evaluate_recommendations(
-    data: Path, table: Path, part: str, *, cutoffs: Sequence[int]
+    place: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
 ) -> tuple[Evaluation, tuple[str, ...]]:
-    """Evaluate another program's recommendations on a prepared data set, or on that of a run; return notes too."""
-    if (data / "run.json").is_file():
-        run = Run.open(data)
-        dataset = run.dataset()
+    """Evaluate another program's recommendations on a prepared data set, or on that of a run; return notes too.
+
+    ``data`` is where the run's data set is now, if it was moved.
+    """
+    if (place / "run.json").is_file():
+        run = Run.open(place)
+        dataset = run.dataset(data)
         return evaluate_table(table, dataset, run.split(dataset), part, cutoffs=cutoffs)
-    dataset = open_dataset(data)
+    if data is not None:
+        raise ConfigError(f"{place} is a data set, so --data means nothing here; leave it out, or name a run.")
+    dataset = open_dataset(place)
     dataset.verify()
     return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
 

@@ -30,7 +30,10 @@ def test_our_own_table_gets_our_own_metrics(dataset: Dataset, tmp_path: Path) ->
     items = dataset.items[split.test.positions] - 1
     expected = 1 + (scores[None, :] > scores[items][:, None]).sum(1)
     assert found.ranks["rank"].to_list() == expected.tolist()
-    assert notes == () and not found.filter_seen
+    assert not found.filter_seen
+    seen = sum(len(np.unique(dataset.history(user)[:-1])) for user in split.test.users)
+    share = seen / (len(split.test.users) * dataset.num_items)
+    assert notes == (f"{share:.1%} of what test users are recommended is of their own history.",)
 
 
 def test_a_recommendation_of_ours_agrees_with_our_evaluation(dataset: Dataset, tmp_path: Path) -> None:
@@ -86,8 +89,21 @@ def test_who_is_not_served_counts_as_missed_and_ties_count_against(dataset: Data
     found, notes = evaluate_table(tmp_path / "few.csv", dataset, split, cutoffs=(1, 2))
     assert found.ranks["rank"][0] == 2, "two items with one score: the held-out one is second"
     assert found.metrics["hr@2"].mean == pytest.approx(1 / len(split.test.users))
-    assert "59 test users have no recommendation" in notes[0]
-    assert "1 item of the table" in notes[1]
+    assert "59 test users without a recommendation" in notes[0]
+    assert notes[1].startswith("1 item of the table")
+
+
+def test_short_lists_and_seen_items_are_told(tmp_path: Path) -> None:
+    """How many are served less than the metrics ask for, and which share of the table is of their own history."""
+    table = pl.DataFrame({"user": list("aaaabbbb"), "item": list("pqrspqrs"), "time": [*range(4), *range(4)]})
+    data = prepare(table)
+    (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,s,2\nb,r,1\n")
+    found, notes = evaluate_table(tmp_path / "t.csv", data, make_split(data, None), cutoffs=(1, 2))
+    assert not found.filter_seen
+    assert notes == (
+        "1 test user with fewer than 2 items: what is not there is missed.",
+        "66.7% of what test users are recommended is of their own history.",
+    )
 
 
 def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
-from adrec import models
+from adrec import ADRec, models
 from adrec.baselines.popularity import Popularity
 from adrec.cli import app
 from adrec.errors import ConfigError
@@ -124,6 +124,23 @@ def test_an_own_model_is_trained_by_its_place(folder: Path) -> None:
     for more in (("recommend", "run"), ("refit", "run", "--out", "final"), ("recommend", "final")):
         done = adrec(*more, *named, cwd=folder)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_run_of_an_own_model_is_resumed_and_loaded_where_its_class_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refused("train", "--resume", "run", cwd=folder)
+    assert "name it with --model own:Backwards" in said
+    assert refused("train", "--resume", "run", "--model", "own:Backwards", cwd=folder).endswith("nothing to resume.")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="is the user's own code"):
+        ADRec.load("run")
+    by_name = ADRec.load("run", model="own:Backwards")
+    by_class = ADRec.load("run", model=type(by_name.model))
+    assert by_name.model.name == by_class.model.name == "backwards"
+    assert by_name.recommend(k=2).equals(by_class.recommend(k=2))
+    by_class.save("saved")
+    assert ADRec.load("saved", model=type(by_name.model)).recommend(k=2).equals(by_name.recommend(k=2))
 
 
 @pytest.mark.parametrize(("name", "sentence"), CLAUSES.items())

@@ -150,19 +150,8 @@ def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger)
     path = ledger.work(job)
     if (path / "run.json").exists():
         return Run.open(path, type(model))
-    info = RunInfo(
-        data=str(dataset.path.resolve() if dataset.path else job.data),
-        data_fingerprint=dataset.fingerprint,
-        split=split.name,
-        num_items=split.num_items,
-        catalogue=dataset.catalogue_digest(split.num_items),
-        seed=job.seed,
-        model=job.model,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        threads=torch.get_num_threads(),
-        environment=environment(),
-        num_test=len(split.test.users),
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    info = RunInfo.of(dataset, split, out=path, seed=job.seed, model=job.model, device=device)
     return Run.create(path, model, info)
 
 

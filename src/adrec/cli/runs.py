@@ -64,7 +64,7 @@ def evaluate(
     if recommendations is not None:
         if against or filter_seen or batch_means or steps or sampler or ranks:
             raise ConfigError("--recommendations goes with --on, --k and --json alone: the table says the rest.")
-        result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k))
+        result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
         for note in notes:
             console.print(f"note: {note}")
         output.print(evaluation_table(result), evaluation_notes(result), sep="\n")

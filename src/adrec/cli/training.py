@@ -56,12 +56,14 @@ def train(
     if resume is not None:
         if out is not None:
             raise ConfigError("--resume takes no --out: it goes on in the run folder.")
-        given = (model_name, preset_name, seed, device)
-        if assignments or max_epochs is not None or given != ("adrec", "default", DEFAULT_SEED, "auto"):
+        own = model_name if ":" in model_name else None  # a run of it is opened only where the user names the class
+        given = (own or model_name, preset_name, seed, device)
+        if assignments or max_epochs is not None or given != (own or "adrec", "default", DEFAULT_SEED, "auto"):
             raise ConfigError(
                 "--resume goes on with the model, configuration, seed and device that the run began with; give none of "
-                "them, or train a new run."
+                "them (but --model module:Class where it is your own), or train a new run."
             )
+        use_own_model(own)
         run = workflow.resume(resume, data=data, threads=threads, console=console)
     else:
         if data is None or out is None:

@@ -25,7 +25,7 @@ def evaluate_table(
 
     A held-out item has the rank at which the table recommends it to its user, and is behind everything where the table
     does not. Equal scores count against the recommender, as they do for our own models. Whether seen items are left out
-    is the table's own affair; the evaluation says which it is.
+    is the table's own affair; the evaluation says which it is, and the notes how many there are.
 
     Args:
         path: a table with a user column, an item column, and ``rank`` (from 1) or ``score`` (higher is better).
@@ -60,11 +60,11 @@ def evaluate_table(
     wanted = dataset.items[targets.positions].astype(np.int64)
     ranks = _ranks(users, items, places, targets.users, wanted, behind=split.num_items)
     top = items[(places < k) & np.isin(users, targets.users)]
-    leaves_out = not _any_seen(dataset, targets, users, items)
+    seen = _seen_rows(dataset, targets, users, items)
     evaluation = summary(
-        Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=leaves_out
+        Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
-    return evaluation, _notes(table, users, items, targets.users, part)
+    return evaluation, _notes(table, users, items, targets.users, part, min(k, split.num_items), seen)
 
 
 def _places(table: pl.DataFrame, users: Int64s, path: Path) -> Int64s:
@@ -87,8 +87,8 @@ def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted:
     return ranks
 
 
-def _any_seen(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s) -> bool:
-    """Return whether any held-out user is recommended an item of the history before the first held-out item."""
+def _seen_rows(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s) -> int:
+    """Return how many rows recommend a held-out user an item of the history before the first held-out item."""
     users_once, first = np.unique(targets.users, return_index=True)  # one list serves all of a user's held-out items
     starts = np.asarray(dataset.offsets)[users_once]
     lengths = targets.positions[first] - starts
@@ -97,15 +97,22 @@ def _any_seen(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s) 
         "item": dataset.items[spans(starts, lengths)].astype(np.int64),
     }
     shown = pl.DataFrame({"user": users, "item": items})
-    return shown.join(pl.DataFrame(past), on=["user", "item"], how="semi").height > 0
+    return shown.join(pl.DataFrame(past), on=["user", "item"], how="semi").height
 
 
-def _notes(table: pl.DataFrame, users: Int64s, items: Int64s, owners: Int64s, part: str) -> tuple[str, ...]:
+def _notes(
+    table: pl.DataFrame, users: Int64s, items: Int64s, owners: Int64s, part: str, k: int, seen: int
+) -> tuple[str, ...]:
     notes = []
-    missing = int((~np.isin(np.unique(owners), users)).sum())
+    served, sizes = np.unique(users[np.isin(users, owners)], return_counts=True)
+    missing, short = len(np.unique(owners)) - len(served), int((sizes < k).sum())
     if missing:
-        notes.append(f"{counted(missing, f'{part} user')} have no recommendation in the table: they count as missed.")
+        notes.append(f"{counted(missing, f'{part} user')} without a recommendation in the table: missed.")
+    if short:
+        notes.append(f"{counted(short, f'{part} user')} with fewer than {k} items: what is not there is missed.")
     unknown = table["item"].filter(pl.Series(items == 0)).n_unique() if (items == 0).any() else 0
     if unknown:
-        notes.append(f"{counted(unknown, 'item')} of the table are not in the catalogue; they take their places.")
+        notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their places.")
+    if seen:
+        notes.append(f"{seen / sizes.sum():.1%} of what {part} users are recommended is of their own history.")
     return tuple(notes)

@@ -82,6 +82,36 @@ class RunInfo:
     format_version: int = FORMAT_VERSION
     adrec_version: str = __version__
 
+    @classmethod
+    def of(cls, dataset: Dataset, split: Split, *, out: Path | None = None, **values: Any) -> RunInfo:
+        """Return what a run on a split of ``dataset`` records.
+
+        Args:
+            dataset: what is trained on; one without a folder is written into the run's own, as ``data``.
+            split: of it.
+            out: the run's folder, where it has one.
+            values: the other fields, such as ``seed``, ``model`` and ``device``.
+        """
+        place = None if dataset.path is None else dataset.path.resolve()
+        return cls(
+            **{
+                "data": "data" if place is None else str(place),
+                "data_beside": "data" if place is None or out is None else os.path.relpath(place, out.resolve()),
+                "data_fingerprint": dataset.fingerprint,
+                "split": split.name,
+                "num_items": split.num_items,
+                "catalogue": dataset.catalogue_digest(split.num_items),
+                "num_test": len(split.test.users),
+                "threads": torch.get_num_threads(),
+                "environment": environment(),
+                **values,
+            }
+        )
+
+    def moved(self, out: Path) -> RunInfo:
+        """Return the same with the data set's place as seen from the folder ``out``."""
+        return replace(self, data_beside=os.path.relpath(self.data, out.resolve()))
+
 
 def environment() -> dict[str, str]:
     """Return the versions and the machine that a result depends on."""
