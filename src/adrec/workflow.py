@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +11,14 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.bench.compare import Verdict, compare
-from adrec.bench.ledger import Ledger
-from adrec.bench.report import page
 from adrec.config import Sampler
-from adrec.console import preparation
 from adrec.contract import Model
-from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
-from adrec.data.prepare import prepare
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
-from adrec.files import atomic_folder, write_bytes, write_json
 from adrec.model import ADRec, find_device
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
@@ -202,52 +194,6 @@ def evaluate_recommendations(
     dataset = open_dataset(place)
     dataset.verify()
     return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
-
-
-def compare_models(source: Path, out: Path, *, budget: float, seed: int, console: Console) -> tuple[Verdict, list[str]]:
-    """Compare models on a table or a prepared data set; leave a report and the chosen run in ``out``.
-
-    Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.
-    """
-    dataset = _compared(source, out, console)
-    found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
-    run = out / "run"
-    work = Ledger.open(out / "ledger").work(found.chosen.finished.job)
-    if work.exists():
-        with atomic_folder(run, overwrite=True) as folder:
-            shutil.copytree(work, folder, dirs_exist_ok=True)
-    final = f"adrec refit {run} --out {out / 'final'}"
-    write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
-    return found, notes
-
-
-def _compared(source: Path, out: Path, console: Console) -> Dataset:
-    """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
-
-    Raises :class:`ConfigError` where ``out`` holds something else, or the comparison of another table.
-    """
-    if not source.exists():
-        raise ConfigError(f"there is no table or prepared data set {source}.")
-    about = source.stat()
-    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns}
-    if (source / "dataset.json").is_file():
-        identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
-    kept = out / "comparison.json"
-    if kept.exists() and json.loads(kept.read_bytes()) != identity:
-        raise ConfigError(f"{out} compares another table, or this one before it changed; name a new --out.")
-    if not kept.exists() and out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, identity)
-    place = source if "fingerprint" in identity else out / "data"
-    if not (place / "dataset.json").is_file():
-        dataset = prepare(source)
-        write_dataset(dataset, place)
-        for line in preparation(dataset.info, place, None):
-            console.print(line)
-    dataset = open_dataset(place)
-    dataset.verify()
-    return dataset
 
 
 @dataclass(frozen=True)

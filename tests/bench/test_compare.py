@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from adrec.bench.compare import Contender, _remember, _remembered, fitted, verdict
+from adrec.bench.compare import Memory, compare, fitted
 from adrec.bench.grid import Entry
-from adrec.bench.ledger import Finished, Job
-from adrec.data.dataset import Dataset
+from adrec.bench.ledger import Finished, Job, Ledger
+from adrec.bench.verdict import Contender, verdict
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.split import leave_one_out
 from adrec.settings import TrainingConfig
 from command import adrec, refused
@@ -89,12 +91,32 @@ def test_one_comparison_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:
-    plan = tmp_path / "plan.json"
-    _remember(plan, 60.0, 1, Entry("adrec", "adrec", changes={"pretrain.epochs": 3}))
-    again = _remembered(plan, 60.0, 1, "adrec")
+    memory = Memory(tmp_path / "plan.json", 60.0, 1)
+    assert memory.entry("adrec") is None
+    memory.keep(Entry("adrec", "adrec", changes={"pretrain.epochs": 3}))
+    again = Memory(tmp_path / "plan.json", 60.0, 1).entry("adrec")
     assert again is not None and again.changes == {"pretrain.epochs": 3}
-    assert _remembered(plan, 600.0, 1, "adrec") is None
-    assert _remembered(plan, 60.0, 1, "popular") is None
+    assert memory.entry("popular") is None
+    assert Memory(tmp_path / "plan.json", 600.0, 1).entry("adrec") is None
+
+
+def test_who_runs_out_of_time_is_tested_with_what_there_is(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates that promise too much lose nobody; a larger budget trains again what the smaller one cut."""
+    write_dataset(dataset, tmp_path / "data")
+    monkeypatch.setattr("adrec.bench.compare.fitted", lambda entry, *_: entry)  # as if every epoch fitted
+    console = Console(quiet=True)
+    _, contenders, missing = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=0.5, console=console)
+    tested = {each.model: each for each in contenders}
+    assert tested["sasrec+"].cut
+    late = [each for each in ("adrec",) if each not in tested]
+    assert len(missing) == len(late)
+    ledger = Ledger.open(tmp_path / "c" / "ledger")
+    stages = {each.job.model: each.result["stages"] for each in ledger.finished()}
+    assert stages["sasrec+"][-1]["cut"]
+    again = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=4.0, console=console)[1]
+    assert sum(each.seconds for each in again) > sum(each.seconds for each in contenders)
 
 
 def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None:

@@ -137,11 +137,12 @@ def sasrec_loss(w: Weights, outputs: Tensor, targets: Tensor, negatives: Tensor)
 
 
 def gsasrec_loss(w: Weights, outputs: Tensor, targets: Tensor, negatives: Tensor, t: float) -> Tensor:
-    """gBCE, with beta from t; alpha is k of the V - 1 items that are no target."""
+    """gBCE, with beta from t; alpha is k of the V - 1 items that are no target. Scores have our constant added."""
     positive, negative = sampled(w, outputs, targets, negatives)
     k, num_items = negatives.shape[-1], len(w["item_embedding.weight"]) - 1
     alpha = k / (num_items - 1)
     beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    positive, negative = positive + math.log(beta / k), negative + math.log(beta / k)
     log_p = (torch.sigmoid(positive) ** beta).log()
     return -((log_p + (1 - torch.sigmoid(negative)).log().sum(-1)) / (k + 1)).mean()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,13 @@ from rich.console import Console
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
-from adrec.bench.schedule import Plan, Series, UnfinishedError, Worker
+from adrec.bench.series import Series
+from adrec.bench.verdict import METRIC, Contender, Verdict, verdict
+from adrec.bench.worker import UnfinishedError, Worker
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split, make_split
 from adrec.errors import DataError, RunError
-from adrec.evaluate.metrics import Float64s, user_values
-from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.evaluate.metrics import user_values
 from adrec.files import write_json
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED, TrainingConfig
@@ -28,109 +27,89 @@ from adrec.train.cost import duration, estimate
 from adrec.train.report import Live
 
 CONTENDERS = ("popular", "itemknn", "sasrec+", "adrec")  # simplest first
-METRIC = "ndcg@20"
-SURE = 0.05
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
 MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A model that was compared.
-
-    Attributes:
-        model: its name.
-        values: each test user's METRIC, seen items left out: what a service would show.
-        seconds: of training.
-        users_per_second: at inference.
-        cut: whether the budget, not validation, may have ended its training.
-        finished: its job.
-    """
-
-    model: str
-    values: Float64s
-    seconds: float
-    users_per_second: float
-    cut: bool
-    finished: Finished
-
-    @property
-    def mean(self) -> float:
-        """The metric's mean over users."""
-        return float(self.values.mean())
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Which model to use.
-
-    Attributes:
-        chosen: the simplest that no other surely beats.
-        best: the one of the highest metric.
-        differences: each other's model, to the chosen one's metric less theirs; the p-values hold together.
-        sentences: the verdict in words.
-    """
-
-    chosen: Contender
-    best: Contender
-    differences: dict[str, Difference]
-    sentences: tuple[str, ...]
+LAST = 0.92  # of the time left, at which training ends wherever it is: the rest is for testing
 
 
 def compare(
     dataset: Dataset, folder: Path, *, budget: float, seed: int = DEFAULT_SEED, console: Console
 ) -> tuple[Verdict, list[Contender], list[str]]:
-    """Train the contenders within ``budget`` seconds; return the verdict, those that finished, and who did not.
+    """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and who was not.
 
-    The runs stay in the ledger below ``folder``. Raises :class:`DataError` where nothing is held out to test on.
+    A contender whose time is up is tested with the best that it has. The runs stay in the ledger below ``folder``.
+    Raises :class:`DataError` where nothing is held out to test on.
     """
     if dataset.path is None:
         raise DataError("a data set is compared on from its folder; write it first.")
     split = make_split(dataset, None)
     ledger = Ledger.create(folder / "ledger")
     ledger.add_dataset(dataset, split)
-    began, contenders, unfinished = time.time(), [], []
-    live = Live(console)
-    with live:
+    memory = Memory(folder / "plan.json", budget, seed)
+    if not memory.kept:  # what another budget cut short is no answer to this one
+        for each in ledger.finished():
+            if _is_cut(each):
+                ledger.forget(each.job)
+    began, contenders, missing = time.time(), [], []
+    with Live(console) as live:
         for name in CONTENDERS:
             left = min(budget - (time.time() - began), budget * SHARE.get(name, 1.0))
-            entry = _remembered(folder / "plan.json", budget, seed, name)
+            entry = memory.entry(name)
+            if entry is None and left <= 0:
+                missing.append(f"{name} was not tried: the budget of {duration(budget)} was used up.")
+                continue
             if entry is None:
-                if left <= 0:
-                    unfinished.append(f"{name} was not tried: the budget of {duration(budget)} was used up.")
-                    continue
                 entry = fitted(Entry(name, name), dataset, split, MARGIN * left, seed)
-                _remember(folder / "plan.json", budget, seed, entry)
-            plan = Plan(folder / "ledger", (Series(dataset.path, entry, (seed,)),))
-            worker = Worker(plan, began + budget, console.print, live, keep_runs=True)
+                memory.keep(entry)
+            worker = Worker(ledger.path, time.time() + LAST * left, console.print, live, keep_runs=True, finishes=True)
             try:
-                (finished,) = worker.compute(plan.series[0])
-            except UnfinishedError:
-                unfinished.append(f"{name} did not finish within the budget of {duration(budget)}.")
+                (finished,) = worker.compute(Series(dataset.path, entry, (seed,)))
+            except UnfinishedError as error:
+                missing.append(f"{name} was not compared: {error}")
                 continue
             if finished.error:
-                unfinished.append(f"{name} failed: {finished.error}")
+                missing.append(f"{name} failed: {finished.error}")
             else:
                 contenders.append(_contender(finished, split, entry))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
-    return verdict(contenders), contenders, unfinished
+    return verdict(contenders), contenders, missing
 
 
-def _plans(path: Path, budget: float, seed: int) -> dict[str, Any]:
-    """Return what was planned with this budget and seed: another one plans anew."""
-    plans = json.loads(path.read_bytes()) if path.exists() else {}
-    return plans if (plans.get("budget"), plans.get("seed")) == (budget, seed) else {"budget": budget, "seed": seed}
+@dataclass(frozen=True)
+class Memory:
+    """How each contender was planned with a budget and a seed, so that a comparison can be gone on with.
+
+    Attributes:
+        path: the file.
+        budget: in seconds.
+        seed: of every random number.
+    """
+
+    path: Path
+    budget: float
+    seed: int
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The changes of each contender's settings, by its name; empty where budget or seed were others."""
+        plans = json.loads(self.path.read_bytes()) if self.path.exists() else {}
+        same = (plans.get("budget"), plans.get("seed")) == (self.budget, self.seed)
+        return dict(plans["changes"]) if same else {}
+
+    def entry(self, name: str) -> Entry | None:
+        """Return how a contender was planned; None where it was not."""
+        changes = self.kept.get(name)
+        return None if changes is None else Entry(name, name, changes=changes)
+
+    def keep(self, entry: Entry) -> None:
+        """Note how a contender is planned."""
+        changes = {**self.kept, entry.label: dict(entry.changes)}
+        write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes})
 
 
-def _remembered(path: Path, budget: float, seed: int, name: str) -> Entry | None:
-    """Return how a contender was planned before, so that a comparison can be gone on with; None where it was not."""
-    changes = _plans(path, budget, seed).get(name)
-    return None if changes is None else Entry(name, name, changes=changes)
-
-
-def _remember(path: Path, budget: float, seed: int, entry: Entry) -> None:
-    write_json(path, {**_plans(path, budget, seed), entry.label: dict(entry.changes)})
+def _is_cut(finished: Finished) -> bool:
+    return any(stage.get("cut") for stage in finished.result.get("stages", ()))
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
@@ -156,62 +135,6 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
         values=user_values([METRIC], ranks, split.test.users)[:, 0],
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
-        cut=any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
+        cut=_is_cut(finished) or any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
         finished=finished,
     )
-
-
-def verdict(contenders: Sequence[Contender]) -> Verdict:
-    """Return the simplest contender that no other surely beats, and why. One family of tests: all pairs (Holm)."""
-    best = max(contenders, key=lambda each: each.mean)
-    pairs = {(a.model, b.model): paired_difference(a.values, b.values) for a, b in permutations(contenders, 2)}
-    half = {" ".join(names): each.p for names, each in pairs.items() if names[0] < names[1]}
-    sure = holm(half)
-    p = {names: sure[" ".join(sorted(names))] for names in pairs}
-
-    def beaten(each: Contender) -> bool:
-        return any(
-            p[other.model, each.model] < SURE and other.mean > each.mean for other in contenders if other is not each
-        )
-
-    chosen = next((each for each in contenders if not beaten(each)), best)
-    differences = {
-        other.model: Difference(
-            pairs[chosen.model, other.model].estimate, p[chosen.model, other.model], len(chosen.values)
-        )
-        for other in contenders
-        if other is not chosen
-    }
-    return Verdict(chosen, best, differences, tuple(_sentences(chosen, best, contenders, differences)))
-
-
-def _sentences(
-    chosen: Contender, best: Contender, contenders: Sequence[Contender], differences: dict[str, Difference]
-) -> list[str]:
-    if chosen is best:
-        said = [f"Use {chosen.model}: it ranks best, with {METRIC} {100 * chosen.mean:.2f} (x 100)."]
-    else:
-        said = [
-            f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
-            f"({METRIC} x 100), which on these {len(best.values):,} users may be chance."
-        ]
-    for each in contenders:
-        found = differences.get(each.model)
-        if found is None:
-            continue
-        gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
-        low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
-        certain = "sure" if found.p < SURE else "not sure"
-        amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
-        said.append(
-            f"Against {each.model} ({100 * each.mean:.2f}): {amount}, {low:+.2f} to {high:+.2f} points in 95 of 100 "
-            f"cases, {certain} (p = {found.p:.2g})."
-        )
-    said.append(
-        f"It took {duration(chosen.seconds)} to train and answers {chosen.users_per_second:,.0f} users a second here."
-    )
-    cut = [each.model for each in contenders if each.cut]
-    if cut:
-        names = " and ".join(cut)
-        said.append(f"The budget, not validation, may have ended the training of {names}; a larger one may change it.")
-    return said

@@ -50,6 +50,7 @@ class Job:
         config: its whole configuration.
         seed: of every random number.
         trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
+        source: the digest of a user's own model's code; empty for the models that come with adrec.
     """
 
     data: str
@@ -60,12 +61,13 @@ class Job:
     config: Mapping[str, Any]
     seed: int
     trial: int | None = None
+    source: str = ""
 
     @property
     def key(self) -> str:
         """The hash of what decides the result: not the label, nor which trial it is, but whether it is one."""
         decisive = asdict(self)
-        for name in ("data", "label"):
+        for name in ("data", "label", *([] if self.source else ["source"])):
             del decisive[name]
         decisive["config"] = {key: value for key, value in self.config.items() if key != "preset"}
         decisive["trial"] = self.trial is not None
@@ -156,6 +158,12 @@ class Ledger:
             "interactions": dataset.num_interactions,
             "test_users": len(np.unique(split.test.users)),
         }
+        (self.path / "work").mkdir(exist_ok=True)
+        with FileLock(self.path / "work" / "datasets.lock"):  # processes begin on a data set together
+            self._note(about, dataset, split)
+
+    def _note(self, about: Mapping[str, Any], dataset: Dataset, split: Split) -> None:
+        name = about["name"]
         place = self.path / "datasets" / f"{name}.json"
         if place.exists():
             before = json.loads(place.read_bytes())
@@ -202,6 +210,11 @@ class Ledger:
             write_frame(ranks, folder / "ranks.parquet")
         write_json(folder / "result.json", result)
         return Finished(job, result, folder)
+
+    def forget(self, job: Job) -> None:
+        """Delete a job's result and its run."""
+        shutil.rmtree(self.folder(job), ignore_errors=True)
+        self.forget_work(job)
 
     def forget_work(self, job: Job) -> None:
         """Delete the run of a finished job."""

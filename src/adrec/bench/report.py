@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from adrec.bench.compare import METRIC, Contender, Verdict
+from adrec.bench.verdict import METRIC, Contender, Verdict
 from adrec.data.dataset import DatasetInfo
 from adrec.train.cost import duration
 

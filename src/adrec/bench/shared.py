@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from adrec.models import NetworkModel
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
@@ -47,12 +47,19 @@ class FirstStages:
         self.folder = folder
 
     @contextmanager
-    def lent(self, trainer: Trainer, key: str | None, spent: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    def lent(
+        self, trainer: Trainer, key: str | None, spent: Mapping[str, float], wait: Callable[[], None]
+    ) -> Iterator[dict[str, Any]]:
         """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
 
-        ``spent`` is what a trainer that goes on has spent on the stage already: ``{"seconds": .., ..}``.
         Yields what the stage that was taken over had cost, empty where none was. Other processes that need the same
         stage wait for it meanwhile.
+
+        Args:
+            trainer: at its beginning, or where it was interrupted.
+            key: the stage's; None where nothing is shared.
+            spent: what a trainer that goes on has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
+            wait: is called now and then while another process has the stage; what it raises ends the waiting.
         """
         taken: dict[str, Any] = {}
         if key is None or trainer.place.stage > 0:
@@ -60,7 +67,7 @@ class FirstStages:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         lock, place = FileLock(self.folder / f"{key}.lock"), self.folder / f"{key}.safetensors"
-        lock.acquire()
+        _acquire(lock, wait)
         try:
             if place.exists() and trainer.place == Place():
                 snapshot = read_snapshot(place)
@@ -93,3 +100,12 @@ class FirstStages:
             lock.release(force=True)
 
         trainer.on_epoch, trainer.on_stage = on_epoch, on_stage
+
+
+def _acquire(lock: FileLock, wait: Callable[[], None]) -> None:
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+            return
+        except Timeout:
+            wait()

@@ -57,7 +57,10 @@ def tune(
     for number in range(num_trials):
         trial = study.ask()
         changes = {} if number == 0 else {key: _suggest(trial, key, space) for key, space in entry.search.items()}
-        finished = run(make_job(changes, number), lambda row, trial=trial: _watch(trial, row))  # type: ignore[misc]
+        reported: set[int] = set()
+        finished = run(make_job(changes, number), lambda row, t=trial, r=reported: _watch(t, row, r))  # type: ignore[misc]
+        for row in finished.result.get("curve", []):  # of a trial that was there already: later ones are measured by it
+            _report(trial, row, reported)
         value = finished.result.get("validation", {}).get(METRIC)
         if finished.result.get("pruned"):
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -82,10 +85,16 @@ def _suggest(trial: optuna.Trial, key: str, space: Any) -> Any:
     return trial.suggest_float(key, low, high, log=log)
 
 
-def _watch(trial: optuna.Trial, row: Mapping[str, Any]) -> None:
-    """Tell a trial's validation to the pruner; only the last stage's, as stages are not comparable."""
-    if row["stage"] not in ("finetune", "train") or "validation" not in row:
-        return
-    trial.report(row["validation"][METRIC], row["epoch"])
-    if trial.should_prune():
+def _watch(trial: optuna.Trial, row: Mapping[str, Any], reported: set[int]) -> None:
+    """Tell a trial's validation to the pruner, and end the trial where that says so."""
+    if _report(trial, row, reported) and trial.should_prune():
         raise PrunedError
+
+
+def _report(trial: optuna.Trial, row: Mapping[str, Any], reported: set[int]) -> bool:
+    """Tell an epoch's validation, once, in the last stage: stages are not comparable. Return whether it was told."""
+    if row["stage"] not in ("finetune", "train") or "validation" not in row or row["epoch"] in reported:
+        return False
+    trial.report(row["validation"][METRIC], row["epoch"])
+    reported.add(row["epoch"])
+    return True

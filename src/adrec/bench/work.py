@@ -32,8 +32,6 @@ TOP = 20  # of a recommendation, for coverage and its like
 
 COSTS = ("seconds", "core_seconds")
 
-AfterEpoch = Callable[[Mapping[str, Any]], None]
-
 
 @dataclass
 class Clock:
@@ -64,6 +62,21 @@ class Clock:
         }
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What a job asks while it is computed. What the first two raise ends it; where it was is kept.
+
+    Attributes:
+        after_epoch: is told each row of metrics, those from before an interruption too.
+        wait: is called now and then while another process trains what is shared.
+        stop: whether training should end with what there is.
+    """
+
+    after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
+    wait: Callable[[], None] = lambda: None
+    stop: Callable[[], bool] = lambda: False
+
+
 def do_job(
     job: Job,
     model: Model,
@@ -72,16 +85,15 @@ def do_job(
     ledger: Ledger,
     *,
     reporter: Reporter | None = None,
-    after_epoch: AfterEpoch = lambda row: None,
+    hooks: Hooks | None = None,
     keep_run: bool = False,
 ) -> Finished:
     """Compute a job and keep its result; what an interruption leaves is gone on with the next time.
 
-    ``after_epoch`` sees each row of metrics, and may raise to end the job: where it was is kept. With ``keep_run`` the
-    trained run stays at :meth:`Ledger.work`.
+    With ``keep_run`` the trained run stays at :meth:`Ledger.work`.
     """
     run = _run(job, model, dataset, split, ledger)
-    cost = _train(job, model, dataset, split, ledger, run, reporter, after_epoch)
+    cost = _train(job, model, dataset, split, ledger, run, reporter, hooks or Hooks())
     result = {
         **cost,
         "parameters": model.num_parameters,
@@ -111,39 +123,41 @@ def _train(
     ledger: Ledger,
     run: Run,
     reporter: Reporter | None,
-    after_epoch: AfterEpoch,
+    hooks: Hooks,
 ) -> dict[str, Any]:
     """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
     if not isinstance(model, NetworkModel):
         with Clock() as clock:
             model.fit(dataset, split, seed=job.seed)
         return {**_cost(asdict(clock), {}), "stages": []}
-    trainer = run.trainer(dataset, reporter, after_epoch)
+    trainer = run.trainer(dataset, reporter, hooks.after_epoch)
+    trainer.stop = hooks.stop
+    for row in run.rows():  # an interrupted job's: who watches has seen them in another process
+        hooks.after_epoch(row)
     key = first_stage_key(model, job.fingerprint, job.split, job.seed)
-    with FirstStages(ledger.path / "shared").lent(trainer, key, spent(run)) as taken:
+    with FirstStages(ledger.path / "shared").lent(trainer, key, _total(run), hooks.wait) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
     model.adopt(network, job.seed)
-    return {**cost_so_far(run), "stages": trainer.place.ended}
+    return {**spent(run), "stages": trainer.place.ended}
 
 
-def cost_so_far(run: Run) -> dict[str, Any]:
-    """Return what the epochs of a run have taken, what it took over apart."""
+def spent(run: Run) -> dict[str, Any]:
+    """Return what the epochs of a run have taken so far, what it took over apart, and how it validated."""
     kept = run.path / "taken.json"
     shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    return _cost(spent(run), shared)
+    validated = [row for row in run.rows() if "validation" in row]
+    curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in validated]
+    return {**_cost(_total(run), shared), "curve": curve}
+
+
+def _total(run: Run) -> dict[str, float]:
+    return {kind: float(sum(row[kind] for row in run.rows())) for kind in COSTS}
 
 
 def _cost(train: Mapping[str, float], shared: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return {kind: {"train": train[kind], "shared": shared.get(kind, 0.0)} for kind in COSTS}
-
-
-def spent(run: Run) -> dict[str, float]:
-    """Return the seconds and core-seconds that the epochs of a run have taken so far."""
-    path = run.path / "metrics.jsonl"
-    rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    return {kind: float(sum(row[kind] for row in rows)) for kind in COSTS}
 
 
 def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger) -> Run:

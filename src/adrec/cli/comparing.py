@@ -41,7 +41,10 @@ def benchmark(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare models on the same users: every model gets the same data, split, filters and tuning budget."""
+    """Compare models on the same users: every model gets the same data, split, filters and tuning budget.
+
+    Exit code 1: a job has failed, or the budget has left some for the next time.
+    """
     from adrec.bench.grid import check_labels, parse_models, read_grid
     from adrec.bench.ledger import Ledger
     from adrec.bench.results import results
@@ -65,6 +68,8 @@ def benchmark(
     if not quiet and any(each.job.trial is None and not each.error for each in ledger.finished()):
         show(results(ledger), Console(highlight=False))
     console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out} --out results.md")
+    if not complete:
+        raise typer.Exit(1)
 
 
 def list_results(
@@ -128,7 +133,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Say which model is right for your data, by how much, how sure, and at what cost."""
-    from adrec.workflow import compare_models
+    from adrec.bench.advice import compare_models
 
     console, limit = console_for(quiet), seconds(budget)
     use_threads(threads)

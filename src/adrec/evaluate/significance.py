@@ -27,6 +27,11 @@ class Difference:
     p: float
     num_users: int
 
+    def reversed(self) -> Difference:
+        """Return theirs less ours."""
+        estimate = Estimate(-self.estimate.mean, -self.estimate.high, -self.estimate.low)
+        return Difference(estimate, self.p, self.num_users)
+
 
 def paired_difference(
     ours: Float64s, theirs: Float64s, *, seed: int = 0, num_permutations: int = 10_000, num_resamples: int = 2000

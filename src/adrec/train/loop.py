@@ -84,6 +84,7 @@ class Trainer:
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
+        self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
         self.networks = networks
         for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
             make_network(networks[stage.network_kind], config.network, 1)
@@ -121,7 +122,7 @@ class Trainer:
             if self.place.epoch == 0:
                 self._begin(stage)
             self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps_per_epoch)
-            while self.place.epoch < stage.epochs and not self._stopped_early(stage):
+            while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut():
                 began = time.perf_counter(), time.process_time()
                 losses = self._epoch(stage)
                 self.place.epoch += 1
@@ -206,6 +207,9 @@ class Trainer:
             self.place.stale += 1
         return bool(better)
 
+    def _cut(self) -> bool:
+        return self.place.epoch > 0 and self.stop()  # every stage has an epoch at least
+
     def _stopped_early(self, stage: StageConfig) -> bool:
         return 0 < stage.patience <= self.place.stale
 
@@ -231,8 +235,10 @@ class Trainer:
         state = self.network.state_dict()
         self.selected = self.best or {key: value.clone() for key, value in state.items()}
         chosen = self.place.best_epoch or self.place.epoch
-        self.place.ended.append({"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen})
-        early = " (validation stopped improving)" if self._stopped_early(stage) else ""
+        cut = self.place.epoch < stage.epochs and not self._stopped_early(stage)
+        ended = {"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen}
+        self.place.ended.append({**ended, "cut": True} if cut else ended)
+        early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
         self.reporter.end(
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )

@@ -282,6 +282,11 @@ class Run:
             os.fsync(file.fileno())
         write_snapshot(self.path / "state.safetensors", trainer.snapshot())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the row of metrics of each epoch so far."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
     def _drop_rows_after(self, rows: int) -> None:
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []

@@ -1,0 +1,66 @@
+"""An entry on a data set, with its seeds and trials, and the jobs that these make."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adrec.bench.grid import Entry
+from adrec.bench.ledger import Job
+from adrec.contract import Model
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+
+
+@dataclass(frozen=True)
+class Series:
+    """An entry on a data set.
+
+    Attributes:
+        data: the prepared data set's folder.
+        entry: what is trained.
+        seeds: of the final models.
+        trials: of tuning; 0 takes the entry's own settings.
+    """
+
+    data: Path
+    entry: Entry
+    seeds: tuple[int, ...]
+    trials: int = 0
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its settings are searched for."""
+        return self.trials > 0 and bool(self.entry.search)
+
+
+def make_job(
+    series: Series,
+    dataset: Dataset,
+    split: Split,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
+    trial: int | None = None,
+) -> Job:
+    """Return the job of a series with a seed, and ``changes`` that tuning found or tries."""
+    return Job(
+        data=dataset.info.name,
+        fingerprint=dataset.fingerprint,
+        split=split.name,
+        label=series.entry.label,
+        model=series.entry.model,
+        config=series.entry.config(changes).to_dict(),
+        seed=seed,
+        trial=trial,
+        source=_digest(series.entry.model_class) if ":" in series.entry.model else "",
+    )
+
+
+def _digest(own: type[Model]) -> str:
+    """Return the digest of the file that a user's own model is in: when it changes, its jobs are others."""
+    code = Path(inspect.getfile(own)).read_bytes()
+    return hashlib.blake2b(code, digest_size=8).hexdigest()

@@ -1,0 +1,131 @@
+"""Computes the jobs of a series in this process: tuned where that is asked for, then seed by seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adrec.bench.ledger import Finished, Job, Ledger
+from adrec.bench.series import Series, make_job
+from adrec.bench.tuning import PrunedError, tune
+from adrec.bench.work import Hooks, do_job, spent
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.split import Split, make_split
+from adrec.train.cost import duration
+from adrec.train.report import Reporter
+from adrec.train.run import Run
+
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+class UnfinishedError(Exception):
+    """A job is left for later: the budget is used up, or another process computes it."""
+
+
+class Worker:
+    """Computes series in this process.
+
+    Args:
+        ledger: the ledger's folder.
+        deadline: on the clock of :func:`time.time`; None has no end.
+        say: is told what happens, a line each.
+        reporter: is told of each epoch.
+        keep_runs: leave trained runs in the ledger's ``work`` folder.
+        finishes: at the deadline, end training and test what there is, instead of leaving the job for later.
+    """
+
+    def __init__(
+        self,
+        ledger: Path,
+        deadline: float | None,
+        say: Callable[[str], None],
+        reporter: Reporter | None = None,
+        *,
+        keep_runs: bool = False,
+        finishes: bool = False,
+    ) -> None:
+        self.ledger, self.deadline = Ledger.open(ledger), deadline
+        self.say, self.reporter = say, reporter
+        self.keep_runs, self.finishes = keep_runs, finishes
+
+    def compute(self, series: Series) -> list[Finished]:
+        """Compute what is missing of a series; failures are kept, and the rest goes on."""
+        dataset = open_dataset(series.data)
+        dataset.verify()
+        split = make_split(dataset, None)
+        self.ledger.add_dataset(dataset, split)
+        changes: Mapping[str, Any] = {}
+        if series.tuned:
+            changes = tune(
+                series.entry,
+                series.trials,
+                series.seeds[0],
+                lambda changes, number: make_job(series, dataset, split, series.seeds[0], changes, number),
+                lambda job, watch: self._job(job, series, dataset, split, watch),
+            )
+        jobs = [make_job(series, dataset, split, seed, changes) for seed in series.seeds]
+        return [self._job(job, series, dataset, split) for job in jobs]
+
+    def _job(
+        self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch = lambda row: None
+    ) -> Finished:
+        found = self.ledger.result(job)
+        if found is not None:
+            return found
+        self._check_time()
+        with self.ledger.claimed(job.key) as ours:
+            if not ours:
+                raise UnfinishedError(f"{job.words}: another process computes it.")
+            found = self.ledger.result(job)  # another process may just have finished it
+            return found or self._computed(job, series, dataset, split, watch)
+
+    def _computed(self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch) -> Finished:
+        """Compute a job that is ours; what it raises is kept as its result, but for what leaves it for later."""
+
+        def after_epoch(row: Mapping[str, Any]) -> None:
+            watch(row)
+            if not self.finishes:
+                self._check_time()
+
+        began = time.perf_counter()
+        model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
+        try:
+            finished = do_job(
+                job,
+                model,
+                dataset,
+                split,
+                self.ledger,
+                reporter=self.reporter,
+                hooks=Hooks(after_epoch, self._check_time, self._late if self.finishes else Hooks.stop),
+                keep_run=self.keep_runs and job.trial is None,
+            )
+        except PrunedError:
+            run = Run.open(self.ledger.work(job), type(model))
+            finished = self.ledger.keep(job, {"pruned": True, "device": run.info.device, **spent(run)})
+            self.ledger.forget_work(job)
+        except UnfinishedError:
+            raise
+        except Exception as error:  # whatever a model raises: it is kept, and the rest goes on
+            finished = self.ledger.keep(job, {"error": f"{type(error).__name__}: {error}"})
+        self.say(f"{job.words}: {_outcome(finished)} ({duration(time.perf_counter() - began)})")
+        return finished
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.time() > self.deadline
+
+    def _check_time(self) -> None:
+        if self._late():
+            raise UnfinishedError("the budget is used up; the same command goes on where it stopped.")
+
+
+def _outcome(finished: Finished) -> str:
+    if finished.error:
+        return f"failed, {finished.error}"
+    if finished.result.get("pruned"):
+        return "pruned"
+    if "test" in finished.result:
+        return f"test ndcg@20 {finished.result['test']['all']['ndcg@20']:.4f}"
+    return f"validation ndcg@20 {finished.result['validation'].get('ndcg@20', 0.0):.4f}"
