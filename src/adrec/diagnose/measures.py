@@ -1,0 +1,272 @@
+"""Every measure of an embedding space: what it is, who defined it, and its value with the sampling error.
+
+Sums over all rows are exact at any size. What would take all pairs, or an estimator that is slow on many rows, looks at
+some: at pairs that are drawn, or at three samples of rows, whose spread is the error. ``published`` is the variant of
+the authors' notebook where it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adrec.diagnose import structure
+from adrec.diagnose.pairs import QUANTILES, alignment, hubness, lengths, pairs
+from adrec.diagnose.spectrum import (
+    Float64s,
+    Matrix,
+    Moments,
+    effective_rank,
+    entropy,
+    isotropy,
+    moments,
+    parallel_analysis,
+    participation_ratio,
+)
+from adrec.errors import DataError
+
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a measure is.
+
+    Attributes:
+        title: in a table.
+        meaning: in a sentence.
+        source: who defined it.
+    """
+
+    title: str
+    meaning: str
+    source: str
+
+
+DEFINITIONS: Mapping[str, Definition] = {
+    "variance": Definition("variance", "mean over columns of the variance of a column.", "tr(C) / D"),
+    "norm": Definition("norm", "mean length of a row.", "Euclid"),
+    "mean_cosine": Definition(
+        "mean cosine", "of pairs of distinct items: the share of the squared length that is common to all.", "exact"
+    ),
+    "cosine_deviation": Definition("deviation of cosines", "over pairs of distinct items.", "exact"),
+    "mean_distance": Definition("mean distance", "Euclidean, of pairs of distinct items.", "Euclid"),
+    "effective_rank": Definition(
+        "effective rank", "exp of the entropy of the singular values: 1 to D.", "Roy and Vetterli 2007"
+    ),
+    "spectral_entropy": Definition("spectral entropy", "of the singular values, in nats.", "Roy and Vetterli 2007"),
+    "spectral_variance": Definition(
+        "variance of singular values", "of the singular values over their mean: 0 for a sphere.", "squared coefficient"
+    ),
+    "participation_ratio": Definition(
+        "participation ratio", "directions that carry the variance: 1 to D.", "(sum l)^2 / sum l^2"
+    ),
+    "covariance_entropy": Definition(
+        "covariance entropy", "of the eigenvalues of the covariance over their sum, in nats.", "von Neumann 1927"
+    ),
+    "isotropy": Definition("isotropy", "smallest over largest eigenvalue: 1 is a sphere.", "condition number"),
+    "signal_dimensions": Definition(
+        "signal dimensions", "eigenvalues of the correlation matrix beyond those of shuffled copies.", "Horn 1965"
+    ),
+    "noise_share": Definition(
+        "noise share", "of the standardised variance: what shuffled copies have too; 1 is noise.", "Horn 1965"
+    ),
+    "marginal_divergence": Definition(
+        "KL of columns", "from a Gaussian, of a standardised column, in nats.", "Vasicek 1976"
+    ),
+    "dependence": Definition(
+        "KL by correlation", "what correlations add to it for each column, in nats.", "Cover and Thomas 2006"
+    ),
+    "mutual_information": Definition(
+        "mutual information", "of the first two principal coordinates, in nats: 0 for a Gaussian.", "Kraskov 2004"
+    ),
+    "silhouette": Definition("silhouette", "of ten clusters of directions by k-means: -1 to 1.", "Rousseeuw 1987"),
+    "uniformity": Definition(
+        "uniformity", "log mean exp(-2 d^2) of directions: lower is more even.", "Wang and Isola 2020"
+    ),
+    "alignment": Definition(
+        "alignment", "mean d^2 of the directions of items that follow each other: lower is closer.", "Wang, Isola 2020"
+    ),
+    "hubness": Definition(
+        "hubness", "skewness of how often an item is among another's ten nearest.", "Radovanovic et al. 2010"
+    ),
+    "norm_popularity": Definition(
+        "norm and popularity", "rank correlation of a row's length and its interactions.", "Spearman 1904"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measure's value.
+
+    Attributes:
+        value: None where it is not defined for the embedding.
+        error: standard error of the sampling; 0 where everything was looked at.
+        published: the value of the authors' variant, where that is another.
+    """
+
+    value: float | None
+    error: float = 0.0
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """All measures of an embedding.
+
+    Attributes:
+        items: n.
+        size: D.
+        values: by the name in :data:`DEFINITIONS`.
+        cosine_quantiles: of the cosines of pairs, by quantile.
+        singular_values: of the centred embedding over the root of n, largest first.
+        notes: what was left out or sampled, a sentence each.
+    """
+
+    items: int
+    size: int
+    values: Mapping[str, Value]
+    cosine_quantiles: Mapping[str, float]
+    singular_values: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> float | None:
+        """Return a measure's value."""
+        return self.values[name].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def measure(
+    embedding: Matrix,
+    *,
+    popularity: NDArray[np.int64] | None = None,
+    followers: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    seed: int = 0,
+) -> Measures:
+    """Measure an embedding.
+
+    Args:
+        embedding: a row an item, float32 [n, D]; n of at least 2.
+        popularity: interactions of each item, [n].
+        followers: rows of items that follow each other in a sequence, [m] each: the positive pairs of alignment.
+        seed: of what is drawn.
+
+    Raises:
+        DataError: where there are fewer than two rows with a length, or a number is not finite.
+    """
+    check(embedding)
+    own = moments(embedding)
+    singular = np.sqrt(own.eigenvalues)  # [D]
+    found = pairs(embedding, seed)
+    n, norms = len(embedding), lengths(embedding)
+    sample = _Samples(embedding, seed)
+    values = {
+        "variance": Value(float(own.eigenvalues.mean())),
+        "norm": Value(float(norms.mean())),
+        "mean_cosine": Value(found.cosine, published=(found.cosine * (n - 1) + 1) / n),
+        "cosine_deviation": Value(found.cosine_deviation),
+        "mean_distance": Value(found.distance.value, found.distance.error, found.distance.value * (n - 1) / n),
+        "effective_rank": Value(effective_rank(singular)),
+        "spectral_entropy": Value(entropy(singular)),
+        "spectral_variance": Value(float(singular.var() / singular.mean() ** 2) if singular.any() else None),
+        "participation_ratio": Value(participation_ratio(own.eigenvalues)),
+        "covariance_entropy": Value(entropy(own.eigenvalues)),
+        "isotropy": Value(isotropy(own.eigenvalues)),
+        "signal_dimensions": sample.mean(lambda rows: float(parallel_analysis(rows, seed).dimensions), 20_000),
+        "noise_share": sample.mean(lambda rows: parallel_analysis(rows, seed).noise_share, 20_000),
+        "marginal_divergence": sample.mean(lambda rows: structure.marginal_divergence(rows, own), 30_000),
+        "dependence": Value(structure.dependence(own)),
+        "mutual_information": _mutual_information(sample, embedding, own, seed),
+        "silhouette": sample.mean(lambda rows: structure.silhouette(rows, seed), 5_000),
+        "uniformity": Value(found.uniformity.value, found.uniformity.error),
+        "alignment": Value(None if followers is None else alignment(embedding, *followers)),
+        "hubness": sample.mean(hubness, 10_000),
+        "norm_popularity": Value(None if popularity is None else _correlated(norms, popularity)),
+    }
+    return Measures(
+        items=n,
+        size=embedding.shape[1],
+        values=values,
+        cosine_quantiles={f"{share:.0%}": each for share, each in zip(QUANTILES, found.cosine_quantiles, strict=True)},
+        singular_values=tuple(float(each) for each in singular),
+        notes=_notes(own, found.zeros, sample),
+    )
+
+
+def check(embedding: Matrix) -> None:
+    """Raise :class:`DataError` where an embedding cannot be measured; the sentence says where and why."""
+    if embedding.ndim != 2 or embedding.shape[1] == 0:
+        raise DataError(f"an embedding is a matrix, a row an item; this one has the shape {embedding.shape}.")
+    if len(embedding) < 2:
+        raise DataError(f"there is nothing to compare among {len(embedding)} items; an embedding needs two at least.")
+    for first in range(0, len(embedding), 1 << 16):
+        bad = ~np.isfinite(embedding[first : first + (1 << 16)])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            value = embedding[first + row, column]
+            raise DataError(f"the embedding has {value} in row {first + row}, column {column}; it must be finite.")
+    if (lengths(embedding) > 0).sum() < 2:
+        raise DataError("all rows of the embedding but one at most are 0: there is nothing to measure.")
+
+
+class _Samples:
+    """Means over some samples of rows, with what they differ by."""
+
+    def __init__(self, embedding: Matrix, seed: int) -> None:
+        self.embedding, self.seed = embedding, seed
+        self.largest = 0
+
+    def mean(self, measured: Callable[[Matrix], float | None], size: int) -> Value:
+        """Return ``measured`` of all rows where they are no more than ``size``, else its mean over samples."""
+        if len(self.embedding) <= size:
+            return Value(measured(self.embedding))
+        self.largest = max(self.largest, size)
+        order = np.random.default_rng(self.seed).permutation(len(self.embedding))
+        parts = np.split(order[: min(len(order) // size, SAMPLES) * size], min(len(order) // size, SAMPLES))
+        found = [measured(self.embedding[np.sort(rows)]) for rows in parts]
+        known = np.array([each for each in found if each is not None])
+        if len(known) == 0:
+            return Value(None)
+        error = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else float("nan")
+        return Value(float(known.mean()), float(error))
+
+
+def _mutual_information(sample: _Samples, embedding: Matrix, own: Moments, seed: int) -> Value:
+    if embedding.shape[1] < 2 or own.moving.sum() < 2:
+        return Value(None)
+
+    def of(rows: Matrix) -> Float64s:
+        return structure.principal_coordinates(rows, own)
+
+    found = sample.mean(lambda rows: structure.mutual_information(of(rows), seed), 5_000)
+    published = sample.mean(lambda rows: structure.histogram_entropy(of(rows)), 100_000)
+    return Value(found.value, found.error, published.value)
+
+
+def _correlated(norms: Float64s, popularity: NDArray[np.int64]) -> float | None:
+    return structure.rank_correlation(norms, popularity.astype(np.float64))
+
+
+def _notes(own: Moments, zeros: int, sample: _Samples) -> tuple[str, ...]:
+    notes = []
+    still = int((~own.moving).sum())
+    if still:
+        notes.append(f"{still} of {len(own.mean)} columns are constant: they are left out of what is standardised.")
+    if zeros:
+        notes.append(f"{zeros:,} rows are 0: they have no direction and are left out of cosines.")
+    if own.count <= len(own.mean):
+        notes.append(
+            f"{own.count:,} items in {len(own.mean)} dimensions: the covariance has not full rank, so isotropy is 0 "
+            "and KL by correlation is not defined."
+        )
+    if sample.largest:
+        notes.append("Some measures look at samples of rows or pairs; the error is of that sampling.")
+    return tuple(notes)

@@ -1,0 +1,134 @@
+"""What the covariance of an embedding tells: its spectrum, and how much of it is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+
+BLOCK = 1 << 15  # rows that are held in float64 at a time
+CONSTANT = 1e-6  # of the largest deviation: a column of less is constant
+COPIES = 20  # shuffled copies that the parallel analysis looks at
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What two passes over an embedding [n, D] give.
+
+    Attributes:
+        count: n.
+        mean: of the rows, [D].
+        covariance: with the denominator n, [D, D].
+    """
+
+    count: int
+    mean: Float64s
+    covariance: Float64s
+
+    @property
+    def eigenvalues(self) -> Float64s:
+        """The covariance's, largest first, [D]; what rounding makes negative is 0."""
+        values: Float64s = np.linalg.eigvalsh(self.covariance)[::-1].clip(min=0.0)
+        return values
+
+    @property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which columns are not constant, [D]."""
+        deviation = np.sqrt(np.diag(self.covariance))
+        still: NDArray[np.bool_] = deviation <= CONSTANT * deviation.max(initial=0.0)
+        return ~still
+
+    @property
+    def correlations(self) -> Float64s:
+        """The covariance of the standardised embedding, of its K columns that are not constant, [K, K]."""
+        kept = self.covariance[np.ix_(self.moving, self.moving)]
+        deviation = np.sqrt(np.diag(kept))
+        values: Float64s = kept / np.outer(deviation, deviation)
+        return values
+
+
+def blocks(embedding: Matrix, rows: int = BLOCK) -> Iterator[Float64s]:
+    """Yield the rows of an embedding in float64, some at a time: no second copy of it is ever held."""
+    for first in range(0, len(embedding), rows):
+        yield embedding[first : first + rows].astype(np.float64)
+
+
+def moments(embedding: Matrix) -> Moments:
+    """Return the mean and the covariance of the rows."""
+    count, size = embedding.shape
+    mean = np.zeros(size)
+    for block in blocks(embedding):
+        mean += block.sum(0)
+    mean /= count
+    products = np.zeros((size, size))
+    for block in blocks(embedding):
+        centred = block - mean
+        products += centred.T @ centred
+    return Moments(count, mean, products / count)
+
+
+def entropy(values: Float64s) -> float:
+    """Return the entropy in nats of what is left when ``values`` are divided by their sum; 0 where all are 0."""
+    total = values.sum()
+    shares = values[values > 0] / total if total > 0 else np.ones(1)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def effective_rank(singular_values: Float64s) -> float:
+    """Return exp of the entropy of the singular values' shares (Roy and Vetterli 2007): from 1 to D."""
+    return float(np.exp(entropy(singular_values)))
+
+
+def participation_ratio(eigenvalues: Float64s) -> float:
+    """Return ``(sum lambda)^2 / sum lambda^2``, from 1 to D: how many directions carry the variance; 0 without any."""
+    squares = (eigenvalues**2).sum()
+    return float(eigenvalues.sum() ** 2 / squares) if squares > 0 else 0.0
+
+
+def isotropy(eigenvalues: Float64s) -> float:
+    """Return the smallest eigenvalue of the covariance over the largest: 1 is a sphere; 0 without variance."""
+    return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class ParallelAnalysis:
+    """How much of an embedding's correlation is more than chance (Horn 1965).
+
+    Attributes:
+        dimensions: eigenvalues of the correlation matrix above the 95 % quantile of those of shuffled copies.
+        noise_share: the share of the standardised variance that shuffled copies have too: 1 where no dimension is
+            above them.
+        rows: how many were looked at.
+    """
+
+    dimensions: int
+    noise_share: float
+    rows: int
+
+
+def parallel_analysis(embedding: Matrix, seed: int, num_copies: int = COPIES) -> ParallelAnalysis:
+    """Compare the spectrum with that of copies whose columns are shuffled apart.
+
+    A copy has the same values in each column, and nothing in common between columns but chance.
+    """
+    own = moments(embedding)
+    if not own.moving.any():
+        return ParallelAnalysis(0, 1.0, len(embedding))
+    found = np.linalg.eigvalsh(own.correlations)[::-1]  # [K]
+    rng, kept = np.random.default_rng(seed), embedding[:, own.moving]
+    copies = np.stack(
+        [np.linalg.eigvalsh(moments(shuffled(kept, rng)).correlations)[::-1] for _ in range(num_copies)]
+    )  # [copies, K]
+    above = np.cumprod(found > np.quantile(copies, 0.95, axis=0)).astype(bool)  # up to the first that is not
+    beyond = (found - copies.mean(0))[above].sum()
+    return ParallelAnalysis(int(above.sum()), float(1 - beyond / len(found)), len(embedding))
+
+
+def shuffled(embedding: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return a copy whose columns are permuted, each by itself."""
+    return rng.permuted(embedding, axis=0)
