@@ -71,7 +71,8 @@ class StageConfig(AnyStageConfig):
             the same run goes on, with its weights, Adam's moments and its place in the learning-rate schedule.
         embedding: the item embedding is trained, ``frozen``, or ``decaying``: it gets no gradient, but Adam's L2
             term still shrinks it, which is what the published code does where it says frozen.
-        loss: full cross-entropy alone, or half of (cross-entropy + ``mse_weight`` x squared error).
+        loss: full cross-entropy alone, squared error alone, or half of (cross-entropy + ``mse_weight`` x squared
+            error).
         mse_weight: the weight of the squared error between ``x0_hat`` and ``x0``.
         pcgrad: project conflicting gradients of the two losses (two backward passes).
     """
@@ -79,7 +80,7 @@ class StageConfig(AnyStageConfig):
     network: Literal["sasrec", "adrec"]
     start: Literal["scratch", "embedding", "continue"]
     embedding: Literal["train", "frozen", "decaying"] = "train"
-    loss: Literal["ce", "ce+mse"] = "ce+mse"
+    loss: Literal["ce", "mse", "ce+mse"] = "ce+mse"
     mse_weight: float = 1.0
     pcgrad: bool = False
 
@@ -90,7 +91,7 @@ class StageConfig(AnyStageConfig):
             not (self.network == "sasrec" and self.loss != "ce"),
             "a sasrec stage has no diffusion, so its loss must be 'ce'.",
         )
-        require(not (self.pcgrad and self.loss == "ce"), "pcgrad needs two losses; set loss to 'ce+mse'.")
+        require(not (self.pcgrad and self.loss != "ce+mse"), "pcgrad needs two losses; set loss to 'ce+mse'.")
 
     @property
     def network_kind(self) -> str:
@@ -115,7 +116,8 @@ class StageConfig(AnyStageConfig):
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """The losses that are trained and their weights."""
-        return {"ce": 1.0} if self.loss == "ce" else {"ce": 1.0, "mse": self.mse_weight}
+        weights = {"ce": 1.0, "mse": self.mse_weight}
+        return {name: weights[name] for name in self.loss.split("+")}
 
 
 PRETRAIN = StageConfig(network="sasrec", epochs=500, start="scratch", loss="ce")

@@ -255,9 +255,11 @@ class ADRecNetwork(PaddedNetwork):
     def losses(
         self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy and, where it is weighted, the squared error (paper, section 4.4)."""
+        """Return the cross-entropy and the squared error, each where it is weighted (paper, section 4.4)."""
         x0_hat, x0 = outputs
-        losses = {"ce": self.full_cross_entropy(x0_hat, batch, objective)}
+        losses = {}
+        if "ce" in (objective.weights or ("ce",)):
+            losses["ce"] = self.full_cross_entropy(x0_hat, batch, objective)
         if "mse" in objective.weights:
             losses["mse"] = objective.weights["mse"] * squared_error(x0_hat, x0, batch, objective.num_users)
         return losses

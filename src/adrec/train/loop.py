@@ -21,6 +21,7 @@ from adrec.data.batch import training_batch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
+from adrec.diagnose.vital import collapse, vital_signs
 from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
@@ -48,6 +49,7 @@ class Place:
     stale: int = 0
     rows: int = 0
     ended: list[dict[str, Any]] = field(default_factory=list)
+    alive: bool = False  # whether the item embedding was, when it was last measured; it begins as noise
 
 
 class Trainer:
@@ -84,6 +86,7 @@ class Trainer:
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
+        self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
         self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
         self.networks = networks
         for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
@@ -130,6 +133,8 @@ class Trainer:
                 validation = self._validate() if self._is_due(stage) else None
                 selected = validation is not None and self._select(stage, validation)
                 row = self._row(name, losses, validation, selected, began)
+                if validation is not None:
+                    row["embedding"] = self._vital_signs()
                 self.reporter.epoch(row)
                 self.on_epoch(row)
             self._end(name, stage)
@@ -145,6 +150,7 @@ class Trainer:
             if stage.begins_with != "scratch" and self.selected:
                 embedding = self.selected["item_embedding.weight"]
                 self.network.item_embedding.weight.data.copy_(embedding)
+                self.on_embedding(embedding)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
@@ -194,6 +200,17 @@ class Trainer:
         ranks = ranking(NetworkScorer(self.network, self.seed), histories, items).ranks
         return means(sorted(wanted), ranks, self.split.validation.users)
 
+    def _vital_signs(self) -> dict[str, float]:
+        """Measure the item embedding, and warn where it has collapsed since it was last measured."""
+        assert self.network is not None
+        rows = self.network.item_embedding.weight.detach()[1 : self.network.num_items + 1]
+        signs = vital_signs(rows.float().cpu().numpy())
+        found = collapse(signs, rows.shape[1])
+        if found and self.place.alive:
+            self.reporter.warn(f"The embedding space is collapsing: {found}.")
+        self.place.alive = found is None
+        return signs
+
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""
         assert self.network is not None
@@ -242,6 +259,9 @@ class Trainer:
         self.reporter.end(
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )
+        found = collapse(self._vital_signs(), self.network.config.hidden_size)
+        if found:
+            self.reporter.warn(f"{name} has left the embedding space collapsed: {found}; adrec diagnose tells more.")
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
         self.on_stage(name)
 

@@ -29,6 +29,9 @@ class Reporter(Protocol):
     def epoch(self, row: Mapping[str, object]) -> None:
         """An epoch is done; ``row`` is what the metrics file gets."""
 
+    def warn(self, sentence: str) -> None:
+        """Something looks wrong."""
+
     def end(self, sentence: str) -> None:
         """A stage has ended, and why."""
 
@@ -43,6 +46,9 @@ class Silent:
         """Tell nothing."""
 
     def epoch(self, row: Mapping[str, object]) -> None:
+        """Tell nothing."""
+
+    def warn(self, sentence: str) -> None:
         """Tell nothing."""
 
     def end(self, sentence: str) -> None:
@@ -96,12 +102,24 @@ class Live:
         self.loss = "  ".join(f"{name} {value:.4f}" for name, value in loss.items())
         if isinstance(validation, Mapping):
             shown = [(name, validation[name]) for name in ("hr@20", "ndcg@20") if name in validation]
-            self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown)
+            self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown) + _space(row)
             line = Text(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}")
             self.console.print(line.append("  best so far", style="green") if row["selected"] else line)
         state = f"{self.loss}  [cyan]{self.validation}[/]"
         self.progress.update(self.task, completed=float(str(row["epoch"])), state=state)
 
+    def warn(self, sentence: str) -> None:
+        """Print what looks wrong."""
+        self.console.print(Text(f"warning: {sentence}", style="yellow"))
+
     def end(self, sentence: str) -> None:
         """Print why the stage ended."""
         self.console.print(sentence)
+
+
+def _space(row: Mapping[str, object]) -> str:
+    """Return what the embedding space is like, in a few words."""
+    signs = row.get("embedding")
+    if not isinstance(signs, Mapping) or not signs:
+        return ""
+    return f"  rank {signs['effective_rank']:.0f}  noise {signs['noise_share']:.0%}"

@@ -6,6 +6,7 @@
 ``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
 ``state.safetensors``     the whole state after the last epoch, while the run is not finished
 ``weights.safetensors``   the selected weights, once it is
+``stage1.safetensors``    the item embedding that the first stage handed over, where there are several
 ========================  ================================================================================
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from adrec._version import __version__
 from adrec.contract import Model
@@ -36,6 +38,7 @@ from adrec.train.loop import Trainer
 from adrec.train.report import Reporter
 
 FORMAT_VERSION = 1
+STAGE_1 = "stage1.safetensors"
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,7 @@ class Run:
             reporter=reporter,
             on_epoch=on_epoch,
         )
+        trainer.on_embedding = self._keep_stage_1
         if (self.path / "state.safetensors").exists():
             trainer.restore(read_snapshot(self.path / "state.safetensors"))
         self._drop_rows_after(trainer.place.rows)
@@ -286,6 +290,14 @@ class Run:
         """Return the row of metrics of each epoch so far."""
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def _keep_stage_1(self, embedding: Tensor) -> None:
+        write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
+
+    def stage_1(self) -> Tensor | None:
+        """Return the item embedding that the first stage handed over, [V + 1, D]; None where none did."""
+        path = self.path / STAGE_1
+        return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
 
     def _drop_rows_after(self, rows: int) -> None:
         path = self.path / "metrics.jsonl"
