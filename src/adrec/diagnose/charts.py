@@ -70,18 +70,18 @@ def svg(label: str, height: int, parts: Iterable[str]) -> str:
     return head + "".join(parts) + "</svg>"
 
 
-def ticks(least: float, most: float, count: int = 5) -> list[Tick]:
+def ticks(least: float, most: float, count: int = 6) -> list[Tick]:
     """Return round numbers between two, ``count`` of them or so, with what they are called."""
     rough = (most - least) / count or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.ceil(least / step - 1e-9), math.floor(most / step + 1e-9)
     return [(k * step, f"{k * step:.6g}") for k in range(first, last + 1)]
 
 
 def colour(place: int | None) -> str:
-    """Return the class of a colour of the palette; None is grey."""
-    return "grey" if place is None else f"c{place}"
+    """Return the class of a colour of the palette; None is the Gaussian's."""
+    return "noise" if place is None else f"c{place}"
 
 
 def spectrum_chart(diagnosed: Sequence[Diagnosed]) -> str:
@@ -111,13 +111,12 @@ def _ink(text: str) -> str:
 def norms_chart(each: Diagnosed, place: int, rows: Rows) -> str:
     """Return the norms of some rows of a space by their popularity, which must be known."""
     x, y = norm_points(each.space, rows)
-    plot = Plot((float(x.min()) - 0.1, max(float(x.max()), 1.0) + 0.1), (0, float(y.max()) * 1.05))
+    plot = Plot((float(x.min()) - 0.1, float(x.max()) + 0.1), (0, float(y.max()) * 1.05 or 1.0))
     inside = [
         f'<g class="{colour(place % len(PALETTE))}">{plot.points(x, y)}</g>',
         plot.line(*tenths(x, y), "median"),
     ]
-    across = [tick for tick in popularity_ticks(x) if plot.x[0] <= tick[0] <= plot.x[1]]
-    return plot.drawn(inside, across, ticks(*plot.y), ("interactions in training", "norm"))
+    return plot.drawn(inside, popularity_ticks(x), ticks(*plot.y), ("interactions in training", "norm"))
 
 
 def cosines_chart(diagnosed: Sequence[Diagnosed]) -> str:
@@ -137,7 +136,8 @@ def cosines_chart(diagnosed: Sequence[Diagnosed]) -> str:
         a, b, c, d, e = plot.across(np.array(row.quantiles))
         top = 44 * place + 28
         parts.append(
-            f'<text x="{LEFT}" y="{top - 10}">{html.escape(_cut(row.label))}</text><g class="{colour(row.colour)}">'
+            f'<text class="name" x="{LEFT}" y="{top - 12}">{html.escape(_cut(row.label))}</text>'
+            f'<g class="{colour(row.colour)}">'
             f'<line class="line {PLAIN}" x1="{a:.1f}" y1="{top}" x2="{e:.1f}" y2="{top}"/>'
             f'<rect class="half" x="{b:.1f}" y="{top - 6}" width="{max(d - b, 0.5):.1f}" height="12"/>'
             f'<line class="line" x1="{c:.1f}" y1="{top - 8}" x2="{c:.1f}" y2="{top + 8}" stroke-width="3"/></g>'

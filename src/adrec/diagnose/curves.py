@@ -27,7 +27,7 @@ class Curve:
     Attributes:
         label: in the legend.
         values: singular values over their mean, [D].
-        colour: a place in the palette; None for grey.
+        colour: a place in the palette; None for the Gaussian's.
         dash: ``solid``, ``dashed``, ``dotted`` or ``dash-dot``.
     """
 
@@ -44,7 +44,7 @@ class Row:
     Attributes:
         label: beside it.
         quantiles: of 5, 25, 50, 75 and 95 %.
-        colour: a place in the palette; None for grey.
+        colour: a place in the palette; None for the Gaussian's.
     """
 
     label: str
@@ -110,6 +110,7 @@ def tenths(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
 
 
 def popularity_ticks(x: Float64s) -> list[tuple[float, str]]:
-    """Return the ticks of an axis of the logarithm of interactions: powers of ten, and 0 where an item has none."""
-    never = [(float(np.log10(NEVER)), "0")] if x.min() < 0 else []
-    return [*never, *((float(k), f"{10**k:,}") for k in range(int(np.ceil(x.max())) + 1))]
+    """Return the ticks of an axis of the logarithm of interactions: 1, 3, 10, 30 ..., and 0 where an item has none."""
+    counts = [factor * 10**power for power in range(10) for factor in (1, 3)]
+    inside = [(float(np.log10(count)), f"{count:,}") for count in counts if x.min() <= np.log10(count) <= x.max()]
+    return [(float(np.log10(NEVER)), "0"), *inside] if x.min() < 0 else inside or [(0.0, "1")]

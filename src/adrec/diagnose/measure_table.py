@@ -113,13 +113,16 @@ def shown(value: Value) -> str:
         return "–"
     if math.isnan(value.error):  # of one sample nobody knows it
         return f'{number(value.value)} <span class="error">one sample</span>'
-    error = f' <span class="error">± {number(value.error, 2)}</span>' if value.error > 0 else ""
-    return number(value.value) + error
+    if value.error <= 0:
+        return number(value.value)
+    decimals = min(max(-math.floor(math.log10(value.error)), 0), 6)  # as many as the error lets one know
+    return f'{value.value:.{decimals}f} <span class="error">± {number(value.error, 1)}</span>'
 
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number with some digits, without an exponent where it is not far from 1."""
-    if abs(value) >= 1000:
+    if abs(value) >= 100 or value == round(value):
         return f"{value:,.0f}"
-    short = f"{value:.{digits}g}"
-    return f"{value:.0f}" if "e+" in short else short
+    if 1e-5 <= abs(value) < 1e-3:
+        return f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
+    return f"{value:#.{digits}g}".rstrip(".")

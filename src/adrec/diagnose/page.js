@@ -19,7 +19,7 @@
     const style = getComputedStyle(document.documentElement);
     const read = (name) => style.getPropertyValue(name).trim();
     return {
-      ink: read("--ink"), paper: read("--paper"), soft: read("--soft"), grey: read("--grey"),
+      ink: read("--ink"), paper: read("--paper"), soft: read("--soft"), grey: read("--grey"), noise: read("--noise"),
       colours: Array.from({length: data.colours}, (_, k) => read("--c" + k)),
     };
   };
@@ -28,7 +28,7 @@
   const layers = (map, colours) => {
     const coloured = (value) => value >= 0 && value < data.colours && (kept.size === 0 || kept.has(value));
     const all = Array.from({length: map.at[method].length / 2}, (_, k) => k);
-    if (map.values === null) return [[all, () => (map.labels === null ? colours.grey : colours.colours[0])]];
+    if (map.values === null) return [[all, () => (map.labels === null ? colours.noise : colours.colours[0])]];
     return [
       [all.filter((k) => !coloured(map.values[k])), () => colours.grey],
       [all.filter((k) => coloured(map.values[k])), (k) => colours.colours[map.values[k]]],
@@ -51,15 +51,14 @@
     }
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const size = Math.min(4, Math.max(1.1, (side * 0.2) / Math.sqrt(at.length / 2)));
-    for (const [points, colour] of layers(map, colours)) {
-      context.globalAlpha = map.values !== null && points.length && colour(points[0]) === colours.grey ? 0.45 : 0.75;
+    context.globalAlpha = 0.75;
+    for (const [points, colour] of layers(map, colours))
       for (const k of points) {
         context.fillStyle = colour(k);
         context.beginPath();
         context.arc((at[2 * k] * side) / data.scale, (at[2 * k + 1] * side) / data.scale, size, 0, 7);
         context.fill();
       }
-    }
     context.globalAlpha = 1;
     if (chosen !== null && chosen.ids === map.ids && map.labels !== null) mark(map, context, colours, side);
   };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adrec.diagnose.attributes import GREY, PALETTE, Attribute, Colouring, colouring
+from adrec.diagnose.attributes import GREY, NOISE, PALETTE, Attribute, Colouring, colouring
 from adrec.diagnose.curves import PLAIN, cosine_rows, norm_points, popularity_ticks, spectra, tenths
 from adrec.diagnose.density import CELLS, Box, box, density
 from adrec.diagnose.diagnosis import Diagnosed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 FILES = ("maps", "spectrum", "norms", "cosines")
 SIDE = 3.3  # inches of a map
+LEGEND_COLUMNS = 5
 DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "dash-dot": "-."}
 
 
@@ -99,7 +101,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _maps(maps: Sequence[Map], coloured: Colouring | None) -> Figure:
-    figure = _figure(SIDE * len(maps), SIDE * 2 + 0.9)
+    legend = 0.0 if coloured is None else 0.5 + 0.22 * math.ceil((len(coloured.labels) + 1) / LEGEND_COLUMNS)
+    figure = _figure(SIDE * len(maps), SIDE * 2 + 0.6 + legend)
     panels = figure.subplots(2, len(maps), squeeze=False)
     for column, found in enumerate(maps):
         for row, method in enumerate((PCA, TSNE)):
@@ -121,7 +124,7 @@ def _map(axes: Axes, found: Map, method: str, coloured: Colouring | None) -> Non
     x, y = frame.within(points).T
     size = float(np.clip(2e4 / len(points), 3, 30) ** 0.5)
     if found.space is None or coloured is None:
-        colours = [GREY if found.space is None else PALETTE[0]]
+        colours = [NOISE if found.space is None else PALETTE[0]]
         axes.scatter(x, y, s=size, c=colours * len(x), linewidths=0, alpha=0.6, rasterized=True)
     else:
         kinds = coloured.rows[found.space][found.rows]
@@ -149,7 +152,7 @@ def _legend(figure: Figure, coloured: Colouring) -> None:
         handles=marks,
         title=_short(coloured.name),
         loc="outside lower center",
-        ncols=min(len(marks), 5),
+        ncols=min(len(marks), LEGEND_COLUMNS),
         frameon=False,
         fontsize=9,
     )
@@ -159,7 +162,7 @@ def _spectrum(diagnosed: Sequence[Diagnosed]) -> Figure:
     figure = _figure(7.5, 4.8)
     axes = figure.subplots()
     for curve in spectra(diagnosed):
-        colour = GREY if curve.colour is None else PALETTE[curve.colour]
+        colour = NOISE if curve.colour is None else PALETTE[curve.colour]
         ranks = np.arange(1, len(curve.values) + 1)
         width = 1.8 if curve.dash == PLAIN else 1.3
         axes.plot(ranks, curve.values, DASHES[curve.dash], color=colour, linewidth=width, label=_short(curve.label))
@@ -195,7 +198,7 @@ def _cosines(diagnosed: Sequence[Diagnosed]) -> Figure:
     figure = _figure(7.5, 1.2 + 0.42 * len(rows))
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        colour = GREY if row.colour is None else PALETTE[row.colour]
+        colour = NOISE if row.colour is None else PALETTE[row.colour]
         least, low, middle, high, most = row.quantiles
         axes.plot([least, most], [place, place], color=colour, linewidth=1.5)
         axes.barh(place, high - low, left=low, height=0.5, color=colour, alpha=0.55)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 from adrec.diagnose import verdict
-from adrec.diagnose.attributes import GREY, GREY_ON_DARK, ON_DARK, PALETTE, Attribute, Colouring, colouring
+from adrec.diagnose.attributes import (
+    GREY,
+    GREY_ON_DARK,
+    NOISE,
+    NOISE_ON_DARK,
+    ON_DARK,
+    PALETTE,
+    Attribute,
+    Colouring,
+    colouring,
+)
 from adrec.diagnose.charts import colour, cosines_chart, norms_chart, spectrum_chart
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
@@ -45,9 +55,7 @@ def page(
         _maps(maps, coloured),
         _charts(diagnosed, maps),
         "<h2>All measures</h2>",
-        '<p class="soft">A measure opens to what it is and who defined it. Yardsticks have the shape of the space: '
-        "<b>gaussian</b> is random noise of its variance, <b>shuffled</b> its own columns, each in another order of "
-        "items, <b>stage 1</b> what its training started from. ± is the standard error of sampling.</p>",
+        _yardsticks(diagnosed),
         measure_table(diagnosed),
         _bounds(),
         f'<script type="application/json" id="maps-data">{payload(diagnosed, maps, coloured)}</script>',
@@ -65,15 +73,13 @@ def _asset(name: str) -> str:
 
 def _colours() -> str:
     """Return the palette as variables of the style sheet, for light and dark, and a class for each."""
-
-    def variables(colours: Iterable[str], grey: str) -> str:
-        return ";".join([*(f"--c{k}:{each}" for k, each in enumerate(colours)), f"--grey:{grey}"])
-
-    classes = "".join(f".c{k}{{color:var(--c{k})}}" for k in range(len(PALETTE)))
-    return (
-        f":root{{{variables(PALETTE, GREY)}}}@media (prefers-color-scheme:dark){{:root{{"
-        f"{variables(ON_DARK, GREY_ON_DARK)}}}}}{classes}.grey{{color:var(--grey)}}.ink{{color:var(--ink)}}"
+    names = [*(f"c{k}" for k in range(len(PALETTE))), "grey", "noise"]
+    light, dark = (
+        ";".join(f"--{name}:{each}" for name, each in zip(names, colours, strict=True))
+        for colours in ((*PALETTE, GREY, NOISE), (*ON_DARK, GREY_ON_DARK, NOISE_ON_DARK))
     )
+    classes = "".join(f".{name}{{color:var(--{name})}}" for name in (*names, "ink"))
+    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}{classes}"
 
 
 def _verdicts(diagnosed: Sequence[Diagnosed]) -> str:
@@ -150,6 +156,18 @@ def _charts(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> str:
             "</figcaption></figure>"
         )
     return f'<h2>Charts</h2><div class="charts">{"".join(figures)}</div>'
+
+
+def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
+    """Return what the columns of the table are."""
+    before = any(verdict.STAGE_1 in each.yardsticks for each in diagnosed)
+    stage_1 = f", <b>{verdict.STAGE_1}</b> what its training started from" * before
+    return (
+        '<p class="soft">A measure opens to what it is and who defined it. Yardsticks have the shape of the space: '
+        f"<b>{verdict.GAUSSIAN}</b> is random noise of its variance, <b>{verdict.SHUFFLED}</b> its own columns, each "
+        f"in another order of items{stage_1}. ± is the standard error of sampling; “as published” is the variant of "
+        "the authors' notebook.</p>"
+    )
 
 
 def _bounds() -> str:
