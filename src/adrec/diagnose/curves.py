@@ -1,0 +1,116 @@
+"""What the charts of a diagnosis show, whoever draws them: spectra, norms by popularity, cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adrec.diagnose.attributes import PALETTE
+from adrec.diagnose.diagnosis import Diagnosed, Space
+from adrec.diagnose.measures import Measures
+from adrec.diagnose.pairs import lengths
+from adrec.diagnose.spectrum import Float64s
+from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1
+
+PLAIN, DASHED = "solid", "dashed"
+YARDSTICK_DASHES = {GAUSSIAN: DASHED, SHUFFLED: "dotted", STAGE_1: "dash-dot"}
+NEVER = 0.5  # where an item without interactions stands on a logarithmic axis
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A line of a chart.
+
+    Attributes:
+        label: in the legend.
+        values: singular values over their mean, [D].
+        colour: a place in the palette; None for the Gaussian's.
+        dash: ``solid``, ``dashed``, ``dotted`` or ``dash-dot``.
+    """
+
+    label: str
+    values: Float64s
+    colour: int | None
+    dash: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the chart of cosines.
+
+    Attributes:
+        label: beside it.
+        quantiles: of 5, 25, 50, 75 and 95 %.
+        colour: a place in the palette; None for the Gaussian's.
+    """
+
+    label: str
+    quantiles: tuple[float, ...]
+    colour: int | None
+
+
+def spectra(diagnosed: Sequence[Diagnosed]) -> list[Curve]:
+    """Return the spectra of spaces, then those of their yardsticks; one Gaussian stands for all of its shape."""
+    curves = [
+        Curve(each.space.name, _over_mean(each.measures), place % len(PALETTE), PLAIN)
+        for place, each in enumerate(diagnosed)
+    ]
+    shapes = set()
+    for place, each in enumerate(diagnosed):
+        for name, measures in each.yardsticks.items():
+            shape = (measures.items, measures.size)
+            if name == GAUSSIAN and shape in shapes:
+                continue
+            shapes.add(shape)
+            label, colour = f"{name} of {each.space.name}", place % len(PALETTE)
+            common = name == GAUSSIAN
+            curves.append(
+                Curve(GAUSSIAN if common else label, _over_mean(measures), None if common else colour, _dash(name))
+            )
+    return curves
+
+
+def _dash(yardstick: str) -> str:
+    return YARDSTICK_DASHES.get(yardstick, DASHED)
+
+
+def _over_mean(measures: Measures) -> Float64s:
+    values = np.array(measures.singular_values)
+    return values / (values.mean() or 1.0)
+
+
+def cosine_rows(diagnosed: Sequence[Diagnosed]) -> list[Row]:
+    """Return the quantiles of cosines of spaces, and of the first one's Gaussian."""
+    rows = [
+        Row(each.space.name, tuple(each.measures.cosine_quantiles.values()), place % len(PALETTE))
+        for place, each in enumerate(diagnosed)
+    ]
+    return [*rows, Row(GAUSSIAN, tuple(diagnosed[0].yardsticks[GAUSSIAN].cosine_quantiles.values()), None)]
+
+
+def norm_points(space: Space, rows: NDArray[np.int64]) -> tuple[Float64s, Float64s]:
+    """Return for some rows the logarithm (base 10) of the interactions and the length, [m] each.
+
+    An item without interactions counts as half a one.
+    """
+    assert space.popularity is not None
+    return np.log10(np.maximum(space.popularity[rows], NEVER)), lengths(space.embedding[rows])
+
+
+def tenths(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
+    """Return the medians of x and y in ten parts of as many points, by x; parts of one x are one part."""
+    parts = np.array_split(np.argsort(x, kind="stable"), min(10, len(x)))
+    middle = np.array([np.median(x[part]) for part in parts])
+    places = np.unique(middle)
+    together = [np.concatenate([p for p, at in zip(parts, middle, strict=True) if at == place]) for place in places]
+    return places, np.array([np.median(y[part]) for part in together])
+
+
+def popularity_ticks(x: Float64s) -> list[tuple[float, str]]:
+    """Return the ticks of an axis of the logarithm of interactions: 1, 3, 10, 30 ..., and 0 where an item has none."""
+    counts = [factor * 10**power for power in range(10) for factor in (1, 3)]
+    inside = [(float(np.log10(count)), f"{count:,}") for count in counts if x.min() <= np.log10(count) <= x.max()]
+    return [(float(np.log10(NEVER)), "0"), *inside] if x.min() < 0 else inside or [(0.0, "1")]

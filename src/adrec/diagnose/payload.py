@@ -1,0 +1,88 @@
+"""What the script of the HTML report reads: the maps as small integers, each list of ids once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adrec.diagnose.attributes import PALETTE, Colouring
+from adrec.diagnose.density import box, density, outlines
+from adrec.diagnose.diagnosis import Diagnosed
+from adrec.diagnose.maps import PCA, TSNE, Map
+from adrec.diagnose.spectrum import Float64s
+
+SCALE = 2000  # the side of a map: a step is less than a dot
+MOST_CHARACTERS = 120  # of an id or a value that is shown
+
+
+class _Arrays:
+    """Lists by number, each of which is kept once."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[Any]] = []
+
+    def place(self, values: list[Any] | None) -> int | None:
+        if values is None:
+            return None
+        if values not in self.kept:
+            self.kept.append(values)
+        return self.kept.index(values)
+
+
+def payload(diagnosed: Sequence[Diagnosed], maps: Sequence[Map], coloured: Colouring | None) -> str:
+    """Return JSON that may stand in a script element: it holds no ``<``, ``>`` or ``&``."""
+    arrays = _Arrays()
+    found = {
+        "scale": SCALE,
+        "colours": len(PALETTE),
+        "methods": [TSNE, PCA],
+        "values": [] if coloured is None else [each[:MOST_CHARACTERS] for each in coloured.values],
+        "maps": [_map(diagnosed, each, coloured, arrays) for each in maps],
+        "arrays": arrays.kept,
+    }
+    text = json.dumps(found, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _map(diagnosed: Sequence[Diagnosed], each: Map, coloured: Colouring | None, arrays: _Arrays) -> dict[str, Any]:
+    ids = counts = values = None
+    if each.space is not None:
+        space = diagnosed[each.space].space
+        ids = (
+            [f"row {row}" for row in each.rows] if space.ids is None else _texts(space.ids.gather(each.rows).to_list())
+        )
+        counts = None if space.popularity is None else space.popularity[each.rows].tolist()
+        values = None if coloured is None else coloured.rows[each.space][each.rows].tolist()
+    drawn = {method: _drawn(points) for method, points in each.coordinates.items()}
+    return {
+        "name": each.name,
+        "ids": arrays.place(ids),
+        "counts": arrays.place(counts),
+        "values": arrays.place(values),
+        "at": {method: at for method, (at, _) in drawn.items()},
+        "contours": {method: contours for method, (_, contours) in drawn.items()},
+    }
+
+
+def _texts(ids: list[Any]) -> list[str]:
+    return [str(each)[:MOST_CHARACTERS] for each in ids]
+
+
+def _drawn(points: Float64s) -> tuple[list[int], list[str]]:
+    """Return points as x, y, x, y ... from the upper left corner, and a path for each contour."""
+    frame = box(points)
+    levels = outlines(density(points, frame))
+    return _places(frame.within(points)).ravel().tolist(), [" ".join(_path(line) for line in level) for level in levels]
+
+
+def _places(shares: Float64s) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.rint(np.column_stack([shares[:, 0], 1 - shares[:, 1]]) * SCALE).astype(np.int64)
+
+
+def _path(line: Float64s) -> str:
+    places = _places(line)
+    kept = np.append(True, (np.diff(places, axis=0) != 0).any(1))
+    return "M" + "L".join(f"{x} {y}" for x, y in places[kept]) + "Z"
