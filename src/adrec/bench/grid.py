@@ -15,6 +15,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,18 @@ def parse_models(text: str) -> list[Entry]:
 
 
 def read_grid(path: Path) -> list[Entry]:
-    """Read a grid file. Raises :class:`ConfigError` for what is not TOML, and for unknown keys."""
+    """Read a grid: a file, or one that comes with adrec by its name, such as ``published``.
+
+    Raises :class:`ConfigError` for what is not TOML, and for unknown keys.
+    """
+    known = {each.name.removesuffix(".toml"): each for each in files("adrec.bench").joinpath("grids").iterdir()}
+    if not path.exists() and str(path) in known:
+        path = Path(str(known[str(path)]))
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the grid {path} cannot be read: {error.strerror}.") from error
+        near = f"{did_you_mean(str(path), known)}; {', '.join(sorted(known))} come with adrec"
+        raise ConfigError(f"the grid {path} cannot be read: {error.strerror}{near}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the grid {path} is not TOML: {error}.") from error
     require(bool(tables), f"the grid {path} has no entry; write one such as [adrec].")

@@ -5,6 +5,7 @@
 ``datasets/NAME.parquet``       its test users: length of the history, training interactions of the held-out item
 ``jobs/KEY/job.json``           what was computed: data set, model, configuration, seed
 ``jobs/KEY/result.json``        what came out: metrics, costs, machine; or the error
+``jobs/KEY/embedding..``        the item embedding, where it was asked for (safetensors); not kept in git
 ``jobs/KEY/ranks.parquet``      each test user's rank, seen items ranked too, and left out (final jobs)
 ``work/``, ``shared/``          runs that are not finished, and what jobs share; not kept
 ==============================  ================================================================================
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
@@ -33,8 +35,10 @@ from adrec.errors import DataError, RunError
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import held_out
 from adrec.files import atomic_file, write_bytes, write_json
+from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
 
-IGNORED = "work/\nshared/\n*.lock\n"
+EMBEDDING = "embedding.safetensors"
+IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Finished:
     def error(self) -> str | None:
         """Why it failed, if it did."""
         return self.result.get("error")
+
+    def embeddings(self) -> Mapping[str, Tensor]:
+        """Return ``item_embedding`` and, where there was one, ``stage_1``, [V + 1, D]; empty where none was kept."""
+        place = self.folder / EMBEDDING
+        return read_snapshot(place).tensors if place.exists() else {}
 
     def ranks(self) -> pl.DataFrame:
         """Return ``rank`` and ``rank_unseen`` of each test user, from 1."""
@@ -210,6 +219,12 @@ class Ledger:
             write_frame(ranks, folder / "ranks.parquet")
         write_json(folder / "result.json", result)
         return Finished(job, result, folder)
+
+    def keep_embedding(self, job: Job, embedding: Tensor, stage_1: Tensor | None) -> None:
+        """Write a job's item embedding [V + 1, D], before its result."""
+        self.folder(job).mkdir(parents=True, exist_ok=True)
+        tensors = {"item_embedding": embedding, **({} if stage_1 is None else {"stage_1": stage_1})}
+        write_snapshot(self.folder(job) / EMBEDDING, Snapshot(tensors, {}))
 
     def forget(self, job: Job) -> None:
         """Delete a job's result and its run."""

@@ -36,12 +36,14 @@ class Plan:
         series: in the order in which they are computed.
         threads: of the processor for each process; None is PyTorch's choice.
         budget: seconds; None has no end.
+        diagnose: whether the item embeddings of final models are kept.
     """
 
     ledger: Path
     series: tuple[Series, ...]
     threads: int | None = None
     budget: float | None = None
+    diagnose: bool = False
 
 
 def make_plan(
@@ -53,6 +55,7 @@ def make_plan(
     trials: int,
     threads: int | None = None,
     budget: float | None = None,
+    diagnose: bool = False,
 ) -> Plan:
     """Return the benchmark of every entry on every data set, cheapest kinds of model first.
 
@@ -70,7 +73,7 @@ def make_plan(
             raise ConfigError(f"{other!r} and {entry.label!r} are the same model with the same settings; drop one.")
     quick_first = sorted(entries, key=lambda entry: issubclass(entry.model_class, NetworkModel))
     series = tuple(Series(path, entry, _seeds(entry, seeds), trials) for entry in quick_first for path in data)
-    return Plan(ledger, series, threads, budget)
+    return Plan(ledger, series, threads, budget, diagnose)
 
 
 def _seeds(entry: Entry, seeds: int) -> tuple[int, ...]:
@@ -88,7 +91,7 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     live = Live(console)
-    worker = Worker(plan.ledger, deadline, console.print, live)
+    worker = Worker(plan.ledger, deadline, console.print, live, keep_embeddings=plan.diagnose)
     complete, said = True, ""
     with live:
         for series in plan.series:
@@ -123,7 +126,8 @@ def _compute_apart(plan: Plan, series: Series, deadline: float | None) -> tuple[
     """Compute a series in a process of a pool; return what is to be told, and whether all is there."""
     lines: list[str] = []
     try:
-        good = not any(finished.error for finished in Worker(plan.ledger, deadline, lines.append).compute(series))
+        worker = Worker(plan.ledger, deadline, lines.append, keep_embeddings=plan.diagnose)
+        good = not any(finished.error for finished in worker.compute(series))
     except (UnfinishedError, TuningError) as error:
         return [*lines, str(error)], False
     return lines, good

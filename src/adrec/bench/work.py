@@ -87,10 +87,12 @@ def do_job(
     reporter: Reporter | None = None,
     hooks: Hooks | None = None,
     keep_run: bool = False,
+    keep_embedding: bool = False,
 ) -> Finished:
     """Compute a job and keep its result; what an interruption leaves is gone on with the next time.
 
-    With ``keep_run`` the trained run stays at :meth:`Ledger.work`.
+    With ``keep_run`` the trained run stays at :meth:`Ledger.work`; with ``keep_embedding`` the result has the item
+    embedding beside it, where the model has one, and that of stage 1.
     """
     run = _run(job, model, dataset, split, ledger)
     cost = _train(job, model, dataset, split, ledger, run, reporter, hooks or Hooks())
@@ -105,6 +107,8 @@ def do_job(
     }
     if keep_run:  # before the result: what is found in the ledger later has a run that is whole
         run.finish(model, cost["stages"])
+    if keep_embedding and model.item_vectors is not None:
+        ledger.keep_embedding(job, torch.from_numpy(model.item_vectors), run.stage_1())
     if job.trial is not None:
         finished = ledger.keep(job, result)
     else:

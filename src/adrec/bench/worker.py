@@ -13,6 +13,7 @@ from adrec.bench.tuning import PrunedError, tune
 from adrec.bench.work import Hooks, do_job, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
+from adrec.models import NetworkModel
 from adrec.train.cost import duration
 from adrec.train.report import Reporter
 from adrec.train.run import Run
@@ -33,6 +34,7 @@ class Worker:
         say: is told what happens, a line each.
         reporter: is told of each epoch.
         keep_runs: leave trained runs in the ledger's ``work`` folder.
+        keep_embeddings: of final models, in the ledger.
         finishes: at the deadline, end training and test what there is, instead of leaving the job for later.
     """
 
@@ -44,11 +46,12 @@ class Worker:
         reporter: Reporter | None = None,
         *,
         keep_runs: bool = False,
+        keep_embeddings: bool = False,
         finishes: bool = False,
     ) -> None:
         self.ledger, self.deadline = Ledger.open(ledger), deadline
         self.say, self.reporter = say, reporter
-        self.keep_runs, self.finishes = keep_runs, finishes
+        self.keep_runs, self.keep_embeddings, self.finishes = keep_runs, keep_embeddings, finishes
 
     def compute(self, series: Series) -> list[Finished]:
         """Compute what is missing of a series; failures are kept, and the rest goes on."""
@@ -71,15 +74,21 @@ class Worker:
     def _job(
         self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch = lambda row: None
     ) -> Finished:
-        found = self.ledger.result(job)
+        found = self._found(job, series)
         if found is not None:
             return found
         self._check_time()
         with self.ledger.claimed(job.key) as ours:
             if not ours:
                 raise UnfinishedError(f"{job.words}: another process computes it.")
-            found = self.ledger.result(job)  # another process may just have finished it
+            found = self._found(job, series)  # another process may just have finished it
             return found or self._computed(job, series, dataset, split, watch)
+
+    def _found(self, job: Job, series: Series) -> Finished | None:
+        """Return what is there of a job; what lacks an embedding that is asked for is not."""
+        found = self.ledger.result(job)
+        asked = self.keep_embeddings and job.trial is None and issubclass(series.entry.model_class, NetworkModel)
+        return None if asked and found is not None and not found.embeddings() else found
 
     def _computed(self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch) -> Finished:
         """Compute a job that is ours; what it raises is kept as its result, but for what leaves it for later."""
@@ -101,6 +110,7 @@ class Worker:
                 reporter=self.reporter,
                 hooks=Hooks(after_epoch, self._check_time, self._late if self.finishes else Hooks.stop),
                 keep_run=self.keep_runs and job.trial is None,
+                keep_embedding=self.keep_embeddings and job.trial is None,
             )
         except PrunedError:
             run = Run.open(self.ledger.work(job), type(model))

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from adrec._version import __version__
-from adrec.cli import comparing, data, runs, training
+from adrec.cli import comparing, data, diagnosing, runs, training
 from adrec.errors import UserError
 
 NO_MEMORY = (
@@ -38,6 +38,7 @@ app.command()(training.plan)
 app.command()(training.train)
 app.command()(training.refit)
 app.command()(runs.evaluate)
+app.command()(diagnosing.diagnose)
 app.command()(runs.recommend)
 app.command()(runs.similar)
 app.command("models")(training.list_models)

@@ -32,11 +32,16 @@ def benchmark(
     models: Annotated[
         str | None, typer.Option(help="With commas, each with @preset where it is not default: popular,sasrec+,adrec.")
     ] = None,
-    grid: Annotated[Path | None, typer.Option(help="A TOML file of entries: presets with named changes.")] = None,
+    grid: Annotated[
+        Path | None, typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
     budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 30m or 6h.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="How many at a time.")] = 1,
+    diagnose: Annotated[
+        Path | None, typer.Option(help="A folder for a report of the embedding spaces: which collapsed.")
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--dry-run", help="List the jobs and their time.")] = False,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -56,7 +61,13 @@ def benchmark(
     entries = [*(parse_models(models) if models else []), *(read_grid(grid) if grid else [])]
     check_labels(entries)
     limit = seconds(budget) if budget else None
-    plan = make_plan(out, data, entries, seeds=seeds, trials=trials, threads=threads, budget=limit)
+    if diagnose is not None:
+        from adrec.diagnose.structure import check_scikit_learn
+
+        check_scikit_learn()
+    plan = make_plan(
+        out, data, entries, seeds=seeds, trials=trials, threads=threads, budget=limit, diagnose=diagnose is not None
+    )
     if plan_only:
         table = Table("data", "entry", "seed", "state", "time")
         for row in dry_run(plan):
@@ -67,6 +78,10 @@ def benchmark(
     ledger = Ledger.open(out)
     if not quiet and any(each.job.trial is None and not each.error for each in ledger.finished()):
         show(results(ledger), Console(highlight=False))
+    if diagnose is not None:
+        from adrec.bench.spaces import diagnose_benchmark
+
+        diagnose_benchmark(ledger, data, entries, diagnose, console)
     console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out} --out results.md")
     if not complete:
         raise typer.Exit(1)

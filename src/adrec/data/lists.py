@@ -14,7 +14,7 @@ from adrec.data.files import open_file
 from adrec.data.preparation import Preparation
 from adrec.data.read import find_column, usual_column
 from adrec.data.times import Times
-from adrec.errors import DataError
+from adrec.errors import DataError, did_you_mean
 
 
 def read_ids(path: Path, role: Literal["user", "item"]) -> pl.Series:
@@ -68,6 +68,22 @@ def read_recommendations(path: Path) -> pl.DataFrame:
         raise DataError(f"{table.at(index)}, column {value!r}: {raw[value][index]!r} is not {wanted}; mend it.")
     return pl.DataFrame(
         [table.ids(raw["user"]).alias("user"), table.ids(raw["item"]).alias("item"), numbers.alias(value)]
+    )
+
+
+def read_attribute(path: Path, column: str) -> pl.DataFrame:
+    """Read an attribute of items: ``item`` and ``value``, a text, null where it is missing; an item's first row counts.
+
+    Raises :class:`DataError` where the table has no item column or no column ``column``.
+    """
+    table = _Table(path)
+    if column not in table.opened.columns:
+        near = did_you_mean(column, table.opened.columns)
+        raise DataError(f"{path.name} has no column {column!r}{near}; it has {', '.join(table.opened.columns)}.")
+    raw = table.read(["item"], "one item a row", also=[column])
+    values = raw[column].cast(pl.String).replace("", None).alias("value")
+    return pl.DataFrame([table.ids(raw["item"]).alias("item"), values]).unique(
+        "item", keep="first", maintain_order=True
     )
 
 

@@ -28,6 +28,7 @@ from adrec.diagnose.spectrum import (
     participation_ratio,
 )
 from adrec.errors import DataError
+from adrec.words import counted
 
 SAMPLES = 3
 
@@ -162,7 +163,7 @@ def measure(
     Raises:
         DataError: where there are fewer than two rows with a length, or a number is not finite.
     """
-    check(embedding)
+    check(embedding, "the embedding")
     own = moments(embedding)
     singular = np.sqrt(own.eigenvalues)  # [D]
     found = pairs(embedding, seed)
@@ -201,20 +202,21 @@ def measure(
     )
 
 
-def check(embedding: Matrix) -> None:
-    """Raise :class:`DataError` where an embedding cannot be measured; the sentence says where and why."""
+def check(embedding: Matrix, name: str) -> None:
+    """Raise :class:`DataError` where an embedding cannot be measured; the sentence names it and says where and why."""
     if embedding.ndim != 2 or embedding.shape[1] == 0:
-        raise DataError(f"an embedding is a matrix, a row an item; this one has the shape {embedding.shape}.")
+        raise DataError(f"{name} has the shape {embedding.shape}; an embedding is a matrix, a row an item.")
     if len(embedding) < 2:
-        raise DataError(f"there is nothing to compare among {len(embedding)} items; an embedding needs two at least.")
+        items = counted(len(embedding), "item")
+        raise DataError(f"{name} has {items}, so there is nothing to compare; an embedding needs two at least.")
     for first in range(0, len(embedding), 1 << 16):
         bad = ~np.isfinite(embedding[first : first + (1 << 16)])
         if bad.any():
             row, column = np.argwhere(bad)[0]
             value = embedding[first + row, column]
-            raise DataError(f"the embedding has {value} in row {first + row}, column {column}; it must be finite.")
+            raise DataError(f"{name} has {value} in row {first + row}, column {column} (from 0); it must be finite.")
     if (lengths(embedding) > 0).sum() < 2:
-        raise DataError("all rows of the embedding but one at most are 0: there is nothing to measure.")
+        raise DataError(f"all rows of {name} but one at most are 0: there is nothing to measure.")
 
 
 class _Samples:

@@ -1,0 +1,74 @@
+"""The embedding spaces of a benchmark, side by side: which models collapsed, with their accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from adrec.bench.grid import Entry
+from adrec.bench.ledger import Finished, Ledger
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.split import make_split
+from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose
+from adrec.diagnose.maps import draw_maps
+from adrec.diagnose.pictures import write_pictures
+from adrec.diagnose.report import page
+from adrec.diagnose.source import with_items
+from adrec.diagnose.table import measures_table
+from adrec.files import write_bytes, write_json
+from adrec.settings import DEFAULT_SEED
+
+SHOWN = ("hr@20", "ndcg@20")
+
+
+def diagnose_benchmark(
+    ledger: Ledger, data: Sequence[Path], entries: Sequence[Entry], out: Path, console: Console
+) -> None:
+    """Diagnose each entry's first final model on each data set, and write a folder a data set into ``out``."""
+    for path in data:
+        dataset = open_dataset(path)
+        spaces = [space for entry in entries if (space := _space(ledger, dataset, entry)) is not None]
+        if not spaces:
+            console.print(f"{dataset.info.name}: no model of these has an embedding.")
+            continue
+        found = []
+        for space in spaces:
+            console.print(f"{dataset.info.name}: diagnosing {space.name} ..")
+            found.append(diagnose(space))
+        _write(found, out / dataset.info.name, console)
+
+
+def _space(ledger: Ledger, dataset: Dataset, entry: Entry) -> Space | None:
+    """Return the embedding of an entry's first seed, with the accuracy of its model; None where it has none."""
+    finished = next((each for each in ledger.finished() if _is_of(each, dataset, entry)), None)
+    tensors = {} if finished is None else finished.embeddings()
+    if finished is None or not tensors:
+        return None
+    rows = {name: tensor.float().numpy()[1:] for name, tensor in tensors.items()}
+    accuracy = {f"{name} (test)": finished.result["test"]["all"][name] for name in SHOWN}
+    split = make_split(dataset, None)
+    return with_items(
+        entry.label, rows["item_embedding"], dataset, split, stage_1=rows.get("stage_1"), accuracy=accuracy
+    )
+
+
+def _is_of(finished: Finished, dataset: Dataset, entry: Entry) -> bool:
+    job = finished.job
+    same = job.fingerprint == dataset.fingerprint and job.config == entry.config().to_dict()
+    return same and job.model == entry.model and job.seed == DEFAULT_SEED and job.trial is None and not finished.error
+
+
+def _write(found: Sequence[Diagnosed], folder: Path, console: Console) -> None:
+    output = Console(highlight=False, soft_wrap=True, quiet=console.quiet)
+    for each in found:
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in each.space.accuracy.items())
+        output.print(f"{each.space.name} ({shown}): {' '.join(each.verdict.sentences)}", markup=False)
+    Console(highlight=False, quiet=console.quiet).print(measures_table(found))
+    console.print("Drawing maps (t-SNE) ..")
+    maps = draw_maps([each.space for each in found])
+    write_pictures(found, folder, maps=maps)
+    write_json(folder / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
+    write_bytes(folder / "report.html", page(found, maps=maps).encode())
+    console.print(f"Report: {folder / 'report.html'}")

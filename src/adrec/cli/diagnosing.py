@@ -1,0 +1,109 @@
+"""The verb that judges embedding spaces: diagnose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from adrec.cli.options import Data, OwnModel, Quiet, console_for, use_own_model
+from adrec.errors import ConfigError
+from adrec.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adrec.diagnose.attributes import Attribute
+    from adrec.diagnose.diagnosis import Diagnosed
+
+
+def diagnose(
+    embedding: Annotated[Path, typer.Argument(help="A run folder, a .npy or a .safetensors file.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another one to show beside it; repeatable.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for report.html, pictures and diagnosis.json.")
+    ] = None,
+    attributes: Annotated[Path | None, typer.Option(help="A table with an item column: colours of the maps.")] = None,
+    attribute: Annotated[str | None, typer.Option(help="Which of its columns.")] = None,
+    fail_on: Annotated[
+        Literal["fading", "collapsed"] | None,
+        typer.Option(help="Exit with 1 where the first embedding is so, or worse: for pipelines."),
+    ] = None,
+    pictures: Annotated[str, typer.Option(help="Endings of the pictures, with commas: png,svg.")] = "png",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measures here as JSON.")] = None,
+    tensor: Annotated[str | None, typer.Option(help="Which matrix of a safetensors file.")] = None,
+    data: Data = None,
+    own_model: OwnModel = None,
+    seed: Annotated[int, typer.Option(help="Of samples and maps.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Tell whether an embedding space is alive, beside random noise, its shuffled self and stage 1."""
+    from adrec.diagnose.diagnosis import diagnose as diagnosed
+    from adrec.diagnose.source import distinct_names, open_space
+    from adrec.diagnose.structure import check_scikit_learn
+    from adrec.diagnose.table import measures_table
+    from adrec.diagnose.verdict import STATES
+
+    console, output = console_for(quiet), Console(highlight=False, soft_wrap=True, quiet=quiet)
+    use_own_model(own_model)
+    check_scikit_learn()
+    if (attributes is None) != (attribute is None):
+        raise ConfigError("--attributes FILE and --attribute COLUMN go together; give both.")
+    paths = [embedding, *(against or [])]
+    names = distinct_names(paths)
+    spaces = [open_space(path, name=name, data=data, tensor=tensor) for path, name in zip(paths, names, strict=True)]
+    coloured = _attributes(spaces, attributes, attribute, console) if attributes and attribute else None
+    found = []
+    for space in spaces:
+        rows, size = space.embedding.shape
+        console.print(f"{space.name}: {rows:,} items in {size} dimensions ..")
+        found.append(diagnosed(space, seed=seed))
+    for each in found:
+        output.print(f"{each.space.name}: {' '.join(each.verdict.sentences)}", markup=False)
+        for note in each.measures.notes:
+            console.print(f"note: {note}")
+    Console(highlight=False, quiet=quiet).print(measures_table(found))
+    if json_file is not None:
+        write_json(json_file, {each.space.name: each.to_dict() for each in found})
+    if out is not None:
+        _write(found, out, coloured, [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")], seed, console)
+    if fail_on is not None and STATES.index(found[0].verdict.state) >= STATES.index(fail_on):
+        raise typer.Exit(1)
+
+
+def _attributes(spaces: Sequence[object], path: Path, column: str, console: Console) -> list[Attribute]:
+    from adrec.diagnose.attributes import Attribute
+    from adrec.diagnose.diagnosis import Space
+    from adrec.diagnose.source import attribute_of
+
+    found = []
+    for space in spaces:
+        assert isinstance(space, Space)
+        values, notes = attribute_of(space, path, column)
+        for note in notes:
+            console.print(f"note: {note}")
+        found.append(Attribute(column, values))
+    return found
+
+
+def _write(
+    found: Sequence[Diagnosed],
+    out: Path,
+    coloured: Sequence[Attribute] | None,
+    kinds: Sequence[str],
+    seed: int,
+    console: Console,
+) -> None:
+    from adrec.diagnose.maps import draw_maps
+    from adrec.diagnose.pictures import check_kinds, write_pictures
+    from adrec.diagnose.report import page
+
+    check_kinds(kinds)
+    console.print("Drawing maps (t-SNE), about half a minute for each ..")
+    maps = draw_maps([each.space for each in found], seed=seed)
+    write_pictures(found, out, kinds=kinds, attribute=coloured, seed=seed, maps=maps)
+    write_json(out / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
+    write_bytes(out / "report.html", page(found, attribute=coloured, seed=seed, maps=maps).encode())
+    console.print(f"Report: {out / 'report.html'}")
