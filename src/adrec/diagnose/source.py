@@ -19,6 +19,7 @@ from adrec.diagnose.spectrum import Matrix
 from adrec.errors import ConfigError, DataError, did_you_mean
 from adrec.evaluate.protocol import training_popularity
 from adrec.train.run import Run
+from adrec.words import counted
 
 FILES = (".npy", ".safetensors")
 MOST_FOLLOWERS = 1_000_000  # pairs of items that follow each other, drawn where there are more
@@ -154,10 +155,11 @@ def attribute_of(space: Space, path: Path, column: str) -> tuple[list[str | None
     values = rows.join(told, on="item", how="left", maintain_order="left")["value"].to_list()
     notes = []
     if unknown.height:
-        notes.append(f"{unknown.height:,} items of {path.name}, such as {unknown['item'][0]!r}, are unknown: left out.")
+        items = counted(unknown.height, "item")
+        notes.append(f"{items} of {path.name} unknown and left out, such as {unknown['item'][0]!r}.")
     missing = sum(value is None for value in values)
     if missing:
-        notes.append(f"{missing:,} of {len(values):,} items have no {column} in {path.name}.")
+        notes.append(f"{missing:,} of {len(values):,} items without {column} in {path.name}.")
     return values, tuple(notes)
 
 

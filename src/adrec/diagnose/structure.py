@@ -63,16 +63,21 @@ def histogram_entropy(coordinates: Float64s) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def marginal_divergence(embedding: Matrix, moments: Moments) -> float:
+def marginal_divergence(embedding: Matrix, moments: Moments) -> float | None:
     """Return the mean over columns of KL(z || N(0, 1)) of the standardised column z, in nats.
 
     ``log(2 pi e) / 2`` less the differential entropy, which is estimated from spacings (Vasicek 1976), and is a little
-    low for few rows: compare it with the Gaussian yardstick, not with 0.
+    low for few rows: compare it with the Gaussian yardstick, not with 0. None where no column varies, or one has so few
+    distinct values that it has no density.
     """
+    if not moments.moving.any():
+        return None
     kept = embedding[:, moments.moving].astype(np.float64)
     standard = (kept - moments.mean[moments.moving]) / np.sqrt(np.diag(moments.covariance)[moments.moving])
-    entropies = differential_entropy(standard, axis=0)
-    return float((np.log(2 * np.pi * np.e) / 2 - entropies).mean())
+    with np.errstate(divide="ignore"):  # equal values have no spacing
+        entropies = differential_entropy(standard, axis=0)
+    found = float((np.log(2 * np.pi * np.e) / 2 - entropies).mean())
+    return found if np.isfinite(found) else None
 
 
 def dependence(moments: Moments) -> float | None:
