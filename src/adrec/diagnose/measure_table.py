@@ -121,6 +121,8 @@ def shown(value: Value) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number with some digits, without an exponent where it is not far from 1."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if abs(value) >= 100 or value == round(value):
         return f"{value:,.0f}"
     if 1e-5 <= abs(value) < 1e-3:

@@ -86,8 +86,8 @@ def _write(drawings: dict[str, Callable[[], Figure]], folder: Path, kinds: Seque
             for kind in ENDINGS:
                 discard(folder / (name + kind))
             continue
-        figure = drawings[name]()
         for kind in kinds:
+            figure = drawings[name]()  # anew: drawing it moves its layout a little
             with rc_context({"svg.hashsalt": "adrec"}), atomic_file(folder / (name + kind)) as temporary:
                 undated = {"Date": None} if kind == ".svg" else None
                 figure.savefig(temporary, format=kind[1:], dpi=150, metadata=undated)
