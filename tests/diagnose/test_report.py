@@ -13,7 +13,7 @@ from adrec.diagnose import verdict
 from adrec.diagnose.attributes import Attribute
 from adrec.diagnose.charts import ticks
 from adrec.diagnose.diagnosis import Space, diagnose, diagnose_all
-from adrec.diagnose.maps import PCA, TSNE
+from adrec.diagnose.maps import PCA, TSNE, draw_maps
 from adrec.diagnose.measure_table import number, shown
 from adrec.diagnose.measures import DEFINITIONS, Value
 from adrec.diagnose.report import page
@@ -118,6 +118,24 @@ def test_data_of_the_maps(hostile: str) -> None:
     values = data["arrays"][first["values"]]
     assert values[0] == -1
     assert data["values"][values[1]] == HOSTILE[0]
+
+
+def test_values_of_an_attribute_that_are_on_no_map_are_left_out() -> None:
+    diagnosed = [diagnose(space(n=30))]
+    attribute = [Attribute("title", [None, *(f"common {k % 4}" for k in range(20)), *(f"own {k}" for k in range(9))])]
+    maps = draw_maps([diagnosed[0].space], most=12)
+    data = Page(page(diagnosed, attribute=attribute, maps=maps)).data()
+    rows = maps[0].rows
+    told = [data["values"][k] if k >= 0 else None for k in data["arrays"][data["maps"][0]["values"]]]
+    assert told == [attribute[0].values[row] for row in rows]
+    assert data["values"][:8] == ["common 0", "common 1", "common 2", "common 3", "own 0", "own 1", "own 2", "own 3"]
+    assert set(data["values"][8:]) == {each for each in told if each is not None} - set(data["values"][:8])
+
+
+def test_an_attribute_that_nobody_knows() -> None:
+    found = Page(page([diagnose(space(n=12))], attribute=[Attribute("title", [None] * 12)]))
+    assert found.data()["values"] == []
+    assert "unknown" in found.shown()
 
 
 def test_the_same_again() -> None:

@@ -35,7 +35,7 @@ def measure_table(diagnosed: Sequence[Diagnosed]) -> str:
     for name, definition in DEFINITIONS.items():
         rows += _measure(name, definition, columns)
     head = f"<thead>{_groups(columns)}{_names(columns)}</thead>"
-    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="all measures"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _columns(diagnosed: Sequence[Diagnosed]) -> list[Column]:
