@@ -34,8 +34,8 @@ def measure_table(diagnosed: Sequence[Diagnosed]) -> str:
     rows = _accuracy(columns)
     for name, definition in DEFINITIONS.items():
         rows += _measure(name, definition, columns)
-    head = f"<thead>{_groups(columns)}{_names(columns)}</thead>"
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="all measures"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<table><thead>{_groups(columns)}{_names(columns)}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="all measures">{table}</div>'
 
 
 def _columns(diagnosed: Sequence[Diagnosed]) -> list[Column]:
