@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adrec.diagnose.attributes import PALETTE
-from adrec.diagnose.curves import PLAIN, cosine_rows, norm_points, popularity_ticks, spectra, tenths
+from adrec.diagnose.curves import FEW, PLAIN, cosine_rows, medians, norm_points, popularity_ticks, spectra
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import Rows
 from adrec.diagnose.spectrum import Float64s
@@ -49,7 +49,8 @@ class Plot:
     def points(self, x: Float64s, y: Float64s) -> str:
         """Return points as one path of dots, which a browser draws faster than a circle each."""
         places = zip(self.across(x), self.down(y), strict=True)
-        return f'<path class="points" d="{"".join(f"M{a:.1f} {b:.1f}h0" for a, b in places)}"/>'
+        kind = "points" if len(x) > FEW else "points few"
+        return f'<path class="{kind}" d="{"".join(f"M{a:.1f} {b:.1f}h0" for a, b in places)}"/>'
 
     def drawn(self, inside: Iterable[str], x: Sequence[Tick], y: Sequence[Tick], labels: tuple[str, str]) -> str:
         """Return the chart: what is inside, the ticks, and what the axes say."""
@@ -114,7 +115,7 @@ def norms_chart(each: Diagnosed, place: int, rows: Rows) -> str:
     plot = Plot((float(x.min()) - 0.1, float(x.max()) + 0.1), (0, float(y.max()) * 1.05 or 1.0))
     inside = [
         f'<g class="{colour(place % len(PALETTE))}">{plot.points(x, y)}</g>',
-        plot.line(*tenths(x, y), "median"),
+        plot.line(*medians(x, y), "median"),
     ]
     return plot.drawn(inside, popularity_ticks(x), ticks(*plot.y), ("interactions in training", "norm"))
 

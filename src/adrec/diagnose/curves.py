@@ -16,7 +16,8 @@ from adrec.diagnose.spectrum import Float64s
 from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1
 
 PLAIN, DASHED = "solid", "dashed"
-YARDSTICK_DASHES = {GAUSSIAN: DASHED, SHUFFLED: "dotted", STAGE_1: "dash-dot"}
+YARDSTICK_DASHES = {SHUFFLED: "dotted", STAGE_1: "dash-dot"}
+FEW = 500  # points that may be drawn large
 NEVER = 0.5  # where an item without interactions stands on a logarithmic axis
 
 
@@ -58,23 +59,19 @@ def spectra(diagnosed: Sequence[Diagnosed]) -> list[Curve]:
         Curve(each.space.name, _over_mean(each.measures), place % len(PALETTE), PLAIN)
         for place, each in enumerate(diagnosed)
     ]
-    shapes = set()
+    shapes: dict[tuple[int, int], Measures] = {}
+    for each in diagnosed:
+        random = each.yardsticks[GAUSSIAN]
+        shapes.setdefault((random.items, random.size), random)
+    for (items, size), random in shapes.items():
+        label = f"{GAUSSIAN}, {items:,} x {size}" if len(shapes) > 1 else GAUSSIAN
+        curves.append(Curve(label, _over_mean(random), None, DASHED))
     for place, each in enumerate(diagnosed):
         for name, measures in each.yardsticks.items():
-            shape = (measures.items, measures.size)
-            if name == GAUSSIAN and shape in shapes:
-                continue
-            shapes.add(shape)
-            label, colour = f"{name} of {each.space.name}", place % len(PALETTE)
-            common = name == GAUSSIAN
-            curves.append(
-                Curve(GAUSSIAN if common else label, _over_mean(measures), None if common else colour, _dash(name))
-            )
+            if name != GAUSSIAN:
+                label, dash = f"{name} of {each.space.name}", YARDSTICK_DASHES.get(name, DASHED)
+                curves.append(Curve(label, _over_mean(measures), place % len(PALETTE), dash))
     return curves
-
-
-def _dash(yardstick: str) -> str:
-    return YARDSTICK_DASHES.get(yardstick, DASHED)
 
 
 def _over_mean(measures: Measures) -> Float64s:
@@ -100,9 +97,12 @@ def norm_points(space: Space, rows: NDArray[np.int64]) -> tuple[Float64s, Float6
     return np.log10(np.maximum(space.popularity[rows], NEVER)), lengths(space.embedding[rows])
 
 
-def tenths(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
-    """Return the medians of x and y in ten parts of as many points, by x; parts of one x are one part."""
-    parts = np.array_split(np.argsort(x, kind="stable"), min(10, len(x)))
+def medians(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
+    """Return the medians of x and y in parts of as many points, by x: tenths, or fewer parts of twenty points.
+
+    Parts of one x are one part.
+    """
+    parts = np.array_split(np.argsort(x, kind="stable"), min(max(len(x) // 20, 1), 10))
     middle = np.array([np.median(x[part]) for part in parts])
     places = np.unique(middle)
     together = [np.concatenate([p for p, at in zip(parts, middle, strict=True) if at == place]) for place in places]

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from adrec.diagnose.spectrum import Float64s
 
 CELLS = 120  # of the grid along a side
-MARGIN = 0.06  # around the points, of the side
+MARGIN = 0.27  # around the points, of their extent, times n^(-1/6): the kernel is wider where they are few
 LEVELS = (0.9, 0.6, 0.3)  # shares of the points within a contour, outermost first
 
 
@@ -50,7 +50,7 @@ class Density:
 def box(points: Float64s) -> Box:
     """Return the smallest square around points [m, 2], with a margin: both axes keep one scale."""
     low, high = points.min(0), points.max(0)
-    side = float((high - low).max()) * (1 + 2 * MARGIN) or 1.0
+    side = float((high - low).max()) * (1 + 2 * MARGIN * len(points) ** (-1 / 6)) or 1.0
     x, y = (low + high - side) / 2
     return Box(float(x), float(y), side)
 

@@ -34,8 +34,8 @@ def measure_table(diagnosed: Sequence[Diagnosed]) -> str:
     rows = _accuracy(columns)
     for name, definition in DEFINITIONS.items():
         rows += _measure(name, definition, columns)
-    head = f"<thead>{_groups(columns)}{_names(columns)}</thead>"
-    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<table><thead>{_groups(columns)}{_names(columns)}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="all measures">{table}</div>'
 
 
 def _columns(diagnosed: Sequence[Diagnosed]) -> list[Column]:
@@ -121,6 +121,8 @@ def shown(value: Value) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number with some digits, without an exponent where it is not far from 1."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if abs(value) >= 100 or value == round(value):
         return f"{value:,.0f}"
     if 1e-5 <= abs(value) < 1e-3:

@@ -41,14 +41,9 @@
     const context = map.canvas.getContext("2d"), colours = theme(), at = map.at[method];
     const unit = (side * ratio) / data.scale;
     context.setTransform(unit, 0, 0, unit, 0, 0);
-    context.fillStyle = context.strokeStyle = colours.soft;
-    context.lineWidth = 1 / (unit / ratio);
-    for (const outline of map.contours[method]) {
-      context.globalAlpha = 0.13;
-      context.fill(outline, "evenodd");
-      context.globalAlpha = 0.6;
-      context.stroke(outline);
-    }
+    context.fillStyle = colours.soft;
+    context.globalAlpha = 0.13;
+    for (const outline of map.contours[method]) context.fill(outline, "evenodd");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const size = Math.min(4, Math.max(1.1, (side * 0.2) / Math.sqrt(at.length / 2)));
     context.globalAlpha = 0.75;
@@ -59,6 +54,11 @@
         context.arc((at[2 * k] * side) / data.scale, (at[2 * k + 1] * side) / data.scale, size, 0, 7);
         context.fill();
       }
+    context.setTransform(unit, 0, 0, unit, 0, 0);
+    context.strokeStyle = colours.soft;
+    context.lineWidth = ratio / unit;
+    for (const outline of map.contours[method]) context.stroke(outline);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.globalAlpha = 1;
     if (chosen !== null && chosen.ids === map.ids && map.labels !== null) mark(map, context, colours, side);
   };

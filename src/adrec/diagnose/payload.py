@@ -11,7 +11,7 @@ import numpy as np
 from adrec.diagnose.attributes import PALETTE, Colouring
 from adrec.diagnose.density import box, density, outlines
 from adrec.diagnose.diagnosis import Diagnosed
-from adrec.diagnose.maps import PCA, TSNE, Map
+from adrec.diagnose.maps import PCA, TSNE, Map, Rows
 from adrec.diagnose.spectrum import Float64s
 
 SCALE = 2000  # the side of a map: a step is less than a dot
@@ -34,28 +34,44 @@ class _Arrays:
 
 def payload(diagnosed: Sequence[Diagnosed], maps: Sequence[Map], coloured: Colouring | None) -> str:
     """Return JSON that may stand in a script element: it holds no ``<``, ``>`` or ``&``."""
-    arrays = _Arrays()
+    arrays, used = _Arrays(), _used(maps, coloured)
     found = {
         "scale": SCALE,
         "colours": len(PALETTE),
         "methods": [TSNE, PCA],
-        "values": [] if coloured is None else [each[:MOST_CHARACTERS] for each in coloured.values],
-        "maps": [_map(diagnosed, each, coloured, arrays) for each in maps],
+        "values": [] if coloured is None else [coloured.values[k][:MOST_CHARACTERS] for k in used],
+        "maps": [_map(diagnosed, each, _values(each, coloured, used), arrays) for each in maps],
         "arrays": arrays.kept,
     }
     text = json.dumps(found, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _map(diagnosed: Sequence[Diagnosed], each: Map, coloured: Colouring | None, arrays: _Arrays) -> dict[str, Any]:
-    ids = counts = values = None
+def _used(maps: Sequence[Map], coloured: Colouring | None) -> Rows:
+    """Return which values of an attribute are coloured or on a map, the coloured ones first."""
+    if coloured is None:
+        return np.arange(0)
+    shown = [coloured.rows[each.space][each.rows] for each in maps if each.space is not None]
+    found = np.unique(np.concatenate([np.arange(len(coloured.labels)), *shown]))
+    return found[found >= 0]
+
+
+def _values(each: Map, coloured: Colouring | None, used: Rows) -> list[int] | None:
+    """Return for each point the place of its value among the used ones, -1 where it is not known."""
+    if coloured is None or each.space is None:
+        return None
+    own = coloured.rows[each.space][each.rows]
+    return [int(k) for k in np.where(own < 0, -1, np.searchsorted(used, own))]
+
+
+def _map(diagnosed: Sequence[Diagnosed], each: Map, values: list[int] | None, arrays: _Arrays) -> dict[str, Any]:
+    ids = counts = None
     if each.space is not None:
         space = diagnosed[each.space].space
         ids = (
             [f"row {row}" for row in each.rows] if space.ids is None else _texts(space.ids.gather(each.rows).to_list())
         )
         counts = None if space.popularity is None else space.popularity[each.rows].tolist()
-        values = None if coloured is None else coloured.rows[each.space][each.rows].tolist()
     drawn = {method: _drawn(points) for method, points in each.coordinates.items()}
     return {
         "name": each.name,
@@ -78,7 +94,7 @@ def _drawn(points: Float64s) -> tuple[list[int], list[str]]:
     return _places(frame.within(points)).ravel().tolist(), [" ".join(_path(line) for line in level) for level in levels]
 
 
-def _places(shares: Float64s) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _places(shares: Float64s) -> Rows:
     return np.rint(np.column_stack([shares[:, 0], 1 - shares[:, 1]]) * SCALE).astype(np.int64)
 
 

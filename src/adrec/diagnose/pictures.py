@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adrec.diagnose.attributes import GREY, NOISE, PALETTE, Attribute, Colouring, colouring
-from adrec.diagnose.curves import PLAIN, cosine_rows, norm_points, popularity_ticks, spectra, tenths
+from adrec.diagnose.curves import FEW, PLAIN, cosine_rows, medians, norm_points, popularity_ticks, spectra
 from adrec.diagnose.density import CELLS, Box, box, density
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 FILES = ("maps", "spectrum", "norms", "cosines")
 SIDE = 3.3  # inches of a map
-LEGEND_COLUMNS = 5
 DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "dash-dot": "-."}
 
 
@@ -86,8 +85,8 @@ def _write(drawings: dict[str, Callable[[], Figure]], folder: Path, kinds: Seque
             for kind in ENDINGS:
                 discard(folder / (name + kind))
             continue
-        figure = drawings[name]()
         for kind in kinds:
+            figure = drawings[name]()  # anew: drawing it moves its layout a little
             with rc_context({"svg.hashsalt": "adrec"}), atomic_file(folder / (name + kind)) as temporary:
                 undated = {"Date": None} if kind == ".svg" else None
                 figure.savefig(temporary, format=kind[1:], dpi=150, metadata=undated)
@@ -101,8 +100,10 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _maps(maps: Sequence[Map], coloured: Colouring | None) -> Figure:
-    legend = 0.0 if coloured is None else 0.5 + 0.22 * math.ceil((len(coloured.labels) + 1) / LEGEND_COLUMNS)
-    figure = _figure(SIDE * len(maps), SIDE * 2 + 0.6 + legend)
+    width = SIDE * len(maps)
+    marks = [] if coloured is None else _marks(coloured)
+    columns = max(1, int(width / (0.6 + 0.09 * max((len(label) for label, _ in marks), default=1))))
+    figure = _figure(width, SIDE * 2 + 0.6 + (0.4 + 0.2 * math.ceil(len(marks) / columns) if marks else 0))
     panels = figure.subplots(2, len(maps), squeeze=False)
     for column, found in enumerate(maps):
         for row, method in enumerate((PCA, TSNE)):
@@ -112,9 +113,29 @@ def _maps(maps: Sequence[Map], coloured: Colouring | None) -> Figure:
         panels[0, column].set_xlabel(f"{first:.1%} and {second:.1%} of the variance", fontsize=8)
     for row, method in enumerate((PCA, TSNE)):
         panels[row, 0].set_ylabel(method, fontsize=11)
-    if coloured is not None and coloured.values:
-        _legend(figure, coloured)
+    if coloured is not None:
+        _legend(figure, coloured.name, marks, columns)
     return figure
+
+
+def _marks(coloured: Colouring) -> list[tuple[str, str]]:
+    """Return what stands in the legend, with its colour."""
+    marks = [(_short(label), own) for label, own in zip(coloured.labels, PALETTE, strict=False)]
+    return [*marks, (coloured.rest, GREY)] if coloured.rest else marks
+
+
+def _legend(figure: Figure, title: str, marks: Sequence[tuple[str, str]], columns: int) -> None:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    handles = [Line2D([], [], marker="o", linestyle="", color=own, label=label) for label, own in marks]
+    figure.legend(
+        handles=handles,
+        title=_short(title),
+        loc="outside lower center",
+        ncols=min(len(marks), columns),
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _map(axes: Axes, found: Map, method: str, coloured: Colouring | None) -> None:
@@ -143,21 +164,6 @@ def _contours(axes: Axes, points: Float64s, frame: Box) -> None:
     axes.contour(centres, centres, found.values, found.levels, colors="#64748b", linewidths=0.7, zorder=3)
 
 
-def _legend(figure: Figure, coloured: Colouring) -> None:
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-
-    labelled = [*zip(coloured.labels, PALETTE, strict=False), *([(coloured.rest, GREY)] if coloured.rest else [])]
-    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=_short(label)) for label, colour in labelled]
-    figure.legend(
-        handles=marks,
-        title=_short(coloured.name),
-        loc="outside lower center",
-        ncols=min(len(marks), LEGEND_COLUMNS),
-        frameon=False,
-        fontsize=9,
-    )
-
-
 def _spectrum(diagnosed: Sequence[Diagnosed]) -> Figure:
     figure = _figure(7.5, 4.8)
     axes = figure.subplots()
@@ -181,13 +187,14 @@ def _norms(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> Figure:
     for axes, place in zip(panels, known, strict=True):
         each = diagnosed[place]
         x, y = norm_points(each.space, maps[place].rows)
-        axes.scatter(x, y, s=5, color=PALETTE[place % len(PALETTE)], linewidths=0, alpha=0.4, rasterized=True)
-        axes.plot(*tenths(x, y), color="black", linewidth=1.6, label="median of each tenth")
+        colour, size, alpha = PALETTE[place % len(PALETTE)], *((5, 0.4) if len(x) > FEW else (16, 0.8))
+        axes.scatter(x, y, s=size, color=colour, linewidths=0, alpha=alpha, rasterized=True)
+        axes.plot(*medians(x, y), color="black", linewidth=1.6, label="running median")
         ticks = popularity_ticks(x)
         axes.set_xticks([at for at, _ in ticks], [label for _, label in ticks])
         axes.set_ylim(bottom=0)
         correlation = each.measures["norm_popularity"]
-        said = "" if correlation is None else f": rank correlation {correlation:+.2f}"
+        said = "" if correlation is None else f"\nrank correlation {correlation:+.2f}"
         _plain(axes, _short(each.space.name) + said, "interactions in training", "norm")
     panels[0].legend(frameon=False, fontsize=8)
     return figure

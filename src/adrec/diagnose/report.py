@@ -48,9 +48,9 @@ def page(
     coloured = colouring(attribute, [len(each.space.embedding) for each in diagnosed]) if attribute else None
     maps = draw_maps([each.space for each in diagnosed], seed=seed) if maps is None else maps
     names = ", ".join(each.space.name for each in diagnosed)
-    title = f"Is the embedding space alive? {names}"
+    title = "Is the embedding space alive?" if len(diagnosed) == 1 else "Are the embedding spaces alive?"
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
+        f"<h1>{title}</h1>",
         _verdicts(diagnosed),
         _maps(maps, coloured),
         _charts(diagnosed, maps),
@@ -62,7 +62,7 @@ def page(
         f"<script>{_asset('page.js')}</script>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{_colours()}</style>"
+    head += f"<title>{html.escape(f'{title} {names}')}</title><style>{_asset('page.css')}{_colours()}</style>"
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
@@ -91,8 +91,8 @@ def _verdicts(diagnosed: Sequence[Diagnosed]) -> str:
         notes = "".join(f'<p class="soft">{html.escape(note)}</p>' for note in measures.notes)
         cards.append(
             f'<section class="card"><h3>{html.escape(each.space.name)}</h3>'
-            f'<span class="badge {found.state}">{found.state}{signs}</span> '
-            f'<span class="soft">{measures.items:,} items, {measures.size} dimensions</span>'
+            f'<span class="badge {found.state}">{found.state}{signs}</span>'
+            f'<p class="soft">{measures.items:,} items, {measures.size} dimensions</p>'
             f"{sentences}{notes}</section>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -152,7 +152,7 @@ def _charts(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> str:
         figures.append(
             f"<figure><h3>Norm and popularity: {html.escape(each.space.name)}</h3>"
             f"{norms_chart(each, place, maps[place].rows)}"
-            f'<figcaption class="soft">A point is an item, the line the median of each tenth{said}.'
+            f'<figcaption class="soft">A point is an item, the line a running median{said}.'
             "</figcaption></figure>"
         )
     return f'<h2>Charts</h2><div class="charts">{"".join(figures)}</div>'
