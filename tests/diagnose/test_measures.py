@@ -21,7 +21,7 @@ from adrec.diagnose.spectrum import effective_rank, entropy, isotropy, moments, 
 from adrec.diagnose.structure import dependence, histogram_entropy, marginal_divergence
 from adrec.diagnose.verdict import COMMON, RANK, STRUCTURE, verdict
 from adrec.errors import DataError
-from spaces import Matrix, clusters, gaussian
+from embeddings import Matrix, clusters, gaussian
 
 
 @pytest.mark.parametrize("embedding", [gaussian(40), clusters(40) + 1])

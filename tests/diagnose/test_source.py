@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_followers_and_popularity_are_those_of_the_training_part(dataset: Datase
     for user in range(dataset.num_users):
         trained = dataset.items[dataset.offsets[user] : split.train_ends[user]]
         np.add.at(counts, trained - 1, 1)
-        expected += [(a - 1, b - 1) for a, b in zip(trained[:-1], trained[1:], strict=True) if a != b]
+        expected += [(a - 1, b - 1) for a, b in itertools.pairwise(trained) if a != b]
     assert space.followers is not None and space.popularity is not None
     assert list(zip(*(side.tolist() for side in space.followers), strict=True)) == expected
     assert space.popularity.tolist() == counts.tolist()

@@ -20,7 +20,7 @@ from adrec.train.loop import Trainer
 from adrec.train.report import Silent
 from command import adrec
 from conftest import TINY, cyclic_table
-from spaces import clusters, gaussian
+from embeddings import clusters, gaussian
 
 
 class Listener(Silent):
@@ -36,7 +36,10 @@ def test_the_signs_are_the_measures(embedding: np.ndarray) -> None:
     signs, whole = vital_signs(embedding), measure(embedding)
     for name in ("effective_rank", "variance", "mean_cosine", "norm"):
         assert signs[name] == pytest.approx(whole[name], rel=1e-6, abs=1e-9)
-    assert signs["noise_share"] == pytest.approx(whole["noise_share"], abs=0.05)
+    share = whole["noise_share"]
+    assert share is not None
+    # A dimension beyond the largest eigenvalue of noise counts from 1, not from its own place in the noise's spectrum.
+    assert share - 0.15 <= signs["noise_share"] <= share + 0.01
 
 
 def test_collapses_by_name() -> None:
@@ -100,7 +103,7 @@ def test_as_a_command(tmp_path: Path) -> None:
     np.save(tmp_path / "noise.npy", gaussian(400, 16))
     told = adrec(
         *("diagnose", "run", "--against", "noise.npy", "--out", "report", "--pictures", "png,svg"),
-        *("--json", "d.json", "--attributes", "t.csv", "--attribute", "item"),
+        *("--json", "d.json", "--attributes", "t.csv", "--attribute", "item_id"),
         cwd=tmp_path,
     )
     assert told.returncode == 2 and "is among those of noise.npy" in told.stderr

@@ -103,7 +103,7 @@ class _Table:
         columns = {role: find_column(opened.columns, role, None, opened.name) for role in roles}
         columns |= {name: name for name in also}
         tables = []
-        for piece in opened.pieces(list(columns.values())):
+        for piece in opened.pieces(list(dict.fromkeys(columns.values()))):
             for row in piece.malformed:
                 raise DataError(f"{opened.at(row.number)}: {row.what}; mend it.")
             self.numbers += piece.numbers.tolist()

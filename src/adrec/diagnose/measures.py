@@ -1,8 +1,8 @@
 """Every measure of an embedding space: what it is, who defined it, and its value with the sampling error.
 
 Sums over all rows are exact at any size. What would take all pairs, or an estimator that is slow on many rows, looks at
-some: at pairs that are drawn, or at three samples of rows, whose spread is the error. ``published`` is the variant of
-the authors' notebook where it differs.
+some: at pairs that are drawn, or at two or three samples of rows, whose spread is the error. ``published`` is what the
+authors' notebook computes where that differs.
 """
 
 from __future__ import annotations
@@ -230,15 +230,16 @@ class _Samples:
         """Return ``measured`` of all rows where they are no more than ``size``, else its mean over samples."""
         if len(self.embedding) <= size:
             return Value(measured(self.embedding))
+        size = min(size, len(self.embedding) // 2)  # two samples at least, so that their spread is known
         self.largest = max(self.largest, size)
+        count = min(len(self.embedding) // size, SAMPLES)
         order = np.random.default_rng(self.seed).permutation(len(self.embedding))
-        parts = np.split(order[: min(len(order) // size, SAMPLES) * size], min(len(order) // size, SAMPLES))
+        parts = np.split(order[: count * size], count)
         found = [measured(self.embedding[np.sort(rows)]) for rows in parts]
         known = np.array([each for each in found if each is not None])
-        if len(known) == 0:
+        if len(known) < 2:
             return Value(None)
-        error = known.std(ddof=1) / np.sqrt(len(known)) if len(known) > 1 else float("nan")
-        return Value(float(known.mean()), float(error))
+        return Value(float(known.mean()), float(known.std(ddof=1) / np.sqrt(len(known))))
 
 
 def _mutual_information(sample: _Samples, embedding: Matrix, own: Moments, seed: int) -> Value:
