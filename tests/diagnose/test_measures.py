@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +224,9 @@ def test_odd_shapes_are_measured_and_noted() -> None:
     assert alike["variance"] == 0 and alike["noise_share"] == 1 and alike["marginal_divergence"] is None
     json.dumps(alike.to_dict(), allow_nan=False)
     json.dumps(measure(np.round(gaussian(60, 6))).to_dict(), allow_nan=False)
+
+
+def test_the_page_has_every_definition() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    for each in DEFINITIONS.values():
+        assert f"| {each.title} | {each.meaning} | {each.source} |" in page
