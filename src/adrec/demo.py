@@ -25,6 +25,7 @@ from adrec.evaluate.protocol import evaluate
 from adrec.files import write_json
 from adrec.models import ADRecModel
 from adrec.recommender import Recommender
+from adrec.tables import write_table
 from adrec.train.cost import duration
 from adrec.workflow import train_dataset
 
@@ -85,6 +86,8 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
     _fresh(out)
     dataset = prepare(ratings, min_item=MIN_ITEM, name="movielens-small")
     write_dataset(dataset, out / "data")
+    first_genre = pl.col("genres").str.split("|").list.first().alias("genre")
+    write_table(films.with_columns(first_genre), out / "films.csv")
     console.rule("[bold]1. MovieLens")
     console.print(
         f"{ratings.height:,} ratings by {ratings['user'].n_unique()} people of {films.height:,} films; "
@@ -120,10 +123,13 @@ def _show_commands(out: Path, person: int, console: Console) -> None:
         f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
         f"adrec similar {out}/run --item 318": "films near The Shawshank Redemption",
         f"adrec evaluate {out}/run": "all metrics, and each user's rank",
+        f"adrec diagnose {out}/run --out {out}/space --attributes {out}/films.csv --attribute genre --names title": (
+            "a map of the films"
+        ),
         f"adrec refit {out}/run --out {out}/final": "train on all ratings, for production",
         "adrec prepare YOUR.csv --out data/yours": "your own table of user, item, time",
     }
-    width = max(map(len, commands))
+    width = sorted(map(len, commands))[-2]  # the longest stands out by itself
     for command, what in commands.items():
         console.print(f"{command:{width}}  [dim]# {what}[/]", soft_wrap=True)
 

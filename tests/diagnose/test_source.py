@@ -15,7 +15,7 @@ from adrec import ADRec, diagnose
 from adrec.config import preset
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.split import leave_one_out
-from adrec.diagnose.source import attribute_of, distinct_names, open_space
+from adrec.diagnose.source import attribute_of, distinct_names, named, open_space
 from adrec.errors import ConfigError, DataError, RunError
 from adrec.models import ADRecModel, find_model
 from adrec.train.run import Run
@@ -122,6 +122,7 @@ def test_attributes(tmp_path: Path) -> None:
         "1 item of a.csv unknown and left out, such as '99'.",
         "11 of 12 items without genre in a.csv.",
     )
+    assert named(space, tmp_path / "a.csv", "genre").ids.to_list()[:3] == ["war", "1", "2"]
     with pytest.raises(DataError, match="has no column 'gener' .did you mean 'genre'"):
         attribute_of(space, tmp_path / "a.csv", "gener")
     pl.DataFrame({"item": ["x"], "genre": ["war"]}).write_csv(tmp_path / "b.csv")

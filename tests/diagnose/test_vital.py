@@ -120,4 +120,4 @@ def test_as_a_command(tmp_path: Path) -> None:
     failed = adrec("diagnose", "noise.npy", "--fail-on", "collapsed", "--quiet", cwd=tmp_path)
     assert failed.returncode == 1 and failed.stdout == ""
     coloured = adrec("diagnose", "run", "--attributes", "t.csv", cwd=tmp_path)
-    assert coloured.returncode == 2 and "go together" in coloured.stderr
+    assert coloured.returncode == 2 and "goes together with" in coloured.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,7 @@ def diagnose(
     ] = None,
     attributes: Annotated[Path | None, typer.Option(help="A table with an item column: colours of the maps.")] = None,
     attribute: Annotated[str | None, typer.Option(help="Which of its columns.")] = None,
+    names: Annotated[str | None, typer.Option(help="Which of its columns names an item on the maps.")] = None,
     fail_on: Annotated[
         Literal["fading", "collapsed"] | None,
         typer.Option(help="Exit with 1 where the first embedding is so, or worse: for pipelines."),
@@ -41,7 +43,7 @@ def diagnose(
 ) -> None:
     """Tell whether an embedding space is alive, beside random noise, its shuffled self and stage 1."""
     from adrec.diagnose.diagnosis import diagnose as diagnosed
-    from adrec.diagnose.source import distinct_names, open_space
+    from adrec.diagnose.source import distinct_names, named, open_space
     from adrec.diagnose.structure import check_scikit_learn
     from adrec.diagnose.table import measures_table
     from adrec.diagnose.verdict import STATES
@@ -49,11 +51,13 @@ def diagnose(
     console, output = console_for(quiet), Console(highlight=False, soft_wrap=True, quiet=quiet)
     use_own_model(own_model)
     check_scikit_learn()
-    if (attributes is None) != (attribute is None):
-        raise ConfigError("--attributes FILE and --attribute COLUMN go together; give both.")
+    if (attributes is None) != (attribute is None and names is None):
+        raise ConfigError("--attributes FILE goes together with --attribute COLUMN or --names COLUMN.")
     paths = [embedding, *(against or [])]
-    names = distinct_names(paths)
-    spaces = [open_space(path, name=name, data=data, tensor=tensor) for path, name in zip(paths, names, strict=True)]
+    spaces = [
+        open_space(path, name=name, data=data, tensor=tensor)
+        for path, name in zip(paths, distinct_names(paths), strict=True)
+    ]
     coloured = _attributes(spaces, attributes, attribute, console) if attributes and attribute else None
     found = []
     for space in spaces:
@@ -68,6 +72,8 @@ def diagnose(
     if json_file is not None:
         write_json(json_file, {each.space.name: each.to_dict() for each in found})
     if out is not None:
+        if attributes and names:
+            found = [replace(each, space=named(each.space, attributes, names)) for each in found]
         _write(found, out, coloured, [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")], seed, console)
     if fail_on is not None and STATES.index(found[0].verdict.state) >= STATES.index(fail_on):
         raise typer.Exit(1)

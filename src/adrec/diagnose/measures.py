@@ -50,26 +50,30 @@ class Definition:
 
 DEFINITIONS: Mapping[str, Definition] = {
     "variance": Definition("variance", "mean over columns of the variance of a column.", "tr(C) / D"),
-    "norm": Definition("norm", "mean length of a row.", "Euclid"),
+    "norm": Definition("norm", "mean length of a row.", "mean of |e|"),
     "mean_cosine": Definition(
-        "mean cosine", "of pairs of distinct items: the share of the squared length that is common to all.", "exact"
+        "mean cosine",
+        "of pairs of distinct items: the share of the squared length that is common to all.",
+        "(|sum u|^2 - n) / n(n - 1)",
     ),
-    "cosine_deviation": Definition("deviation of cosines", "over pairs of distinct items.", "exact"),
-    "mean_distance": Definition("mean distance", "Euclidean, of pairs of distinct items.", "Euclid"),
+    "cosine_deviation": Definition("deviation of cosines", "over pairs of distinct items.", "from |U^T U|^2"),
+    "mean_distance": Definition("mean distance", "Euclidean, of pairs of distinct items.", "mean of |a - b|"),
     "effective_rank": Definition(
         "effective rank", "exp of the entropy of the singular values: 1 to D.", "Roy and Vetterli 2007"
     ),
     "spectral_entropy": Definition("spectral entropy", "of the singular values, in nats.", "Roy and Vetterli 2007"),
     "spectral_variance": Definition(
-        "variance of singular values", "of the singular values over their mean: 0 for a sphere.", "squared coefficient"
+        "variance of singular values", "of the singular values over their mean: 0 for a sphere.", "var(s) / mean(s)^2"
     ),
     "participation_ratio": Definition(
         "participation ratio", "directions that carry the variance: 1 to D.", "(sum l)^2 / sum l^2"
     ),
     "covariance_entropy": Definition(
-        "covariance entropy", "of the eigenvalues of the covariance over their sum, in nats.", "von Neumann 1927"
+        "covariance entropy",
+        "of the eigenvalues of the covariance over their sum, in nats.",
+        "-sum p log p, p = l / sum l",
     ),
-    "isotropy": Definition("isotropy", "smallest over largest eigenvalue: 1 is a sphere.", "condition number"),
+    "isotropy": Definition("isotropy", "smallest over largest eigenvalue: 1 is a sphere.", "l_min / l_max"),
     "signal_dimensions": Definition(
         "signal dimensions", "eigenvalues of the correlation matrix beyond those of shuffled copies.", "Horn 1965"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,7 @@ def attribute_of(space: Space, path: Path, column: str) -> tuple[list[str | None
     item of the table is in the space.
     """
     table = read_attribute(path, column)
-    ids = space.ids if space.ids is not None else pl.Series(range(len(space.embedding)))
-    rows = pl.DataFrame({"item": ids.cast(pl.String)})
+    rows = pl.DataFrame({"item": _ids(space).cast(pl.String)})
     told = table.with_columns(pl.col("item").cast(pl.String))
     unknown = told.join(rows, on="item", how="anti")
     if unknown.height == told.height:
@@ -161,6 +161,17 @@ def attribute_of(space: Space, path: Path, column: str) -> tuple[list[str | None
     if missing:
         notes.append(f"{missing:,} of {len(values):,} items without {column} in {path.name}.")
     return values, tuple(notes)
+
+
+def named(space: Space, path: Path, column: str) -> Space:
+    """Return a space whose items have the names that a column of a table gives them, in place of their ids."""
+    values, _ = attribute_of(space, path, column)
+    ids = _ids(space).cast(pl.String)
+    return replace(space, ids=pl.Series("id", [name or known for name, known in zip(values, ids, strict=True)]))
+
+
+def _ids(space: Space) -> pl.Series:
+    return space.ids if space.ids is not None else pl.Series("id", range(len(space.embedding)))
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
