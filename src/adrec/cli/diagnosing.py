@@ -38,6 +38,13 @@ def diagnose(
     tensor: Annotated[str | None, typer.Option(help="Which matrix of a safetensors file.")] = None,
     data: Data = None,
     own_model: OwnModel = None,
+    diffusion: Annotated[
+        bool, typer.Option("--diffusion", help="Tell what diffusion contributes to the ranking, not what the space is.")
+    ] = False,
+    part: Annotated[
+        Literal["validation", "test"], typer.Option("--on", help="The held-out part, for --diffusion.")
+    ] = "validation",
+    samples: Annotated[int, typer.Option(min=2, help="Drawn for each user, for --diffusion.")] = 8,
     seed: Annotated[int, typer.Option(help="Of samples and maps.")] = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -50,6 +57,11 @@ def diagnose(
 
     console, output = console_for(quiet), Console(highlight=False, soft_wrap=True, quiet=quiet)
     use_own_model(own_model)
+    if diffusion:
+        if attributes or attribute or names or out or fail_on or tensor:
+            raise ConfigError("--diffusion goes with --against, --on, --samples, --json and --data alone.")
+        _contribution(embedding, against or [], part, samples, seed, data, json_file, output)
+        return
     check_scikit_learn()
     if (attributes is None) != (attribute is None and names is None):
         raise ConfigError("--attributes FILE goes together with --attribute COLUMN or --names COLUMN.")
@@ -77,6 +89,27 @@ def diagnose(
         _write(found, out, coloured, [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")], seed, console)
     if fail_on is not None and STATES.index(found[0].verdict.state) >= STATES.index(fail_on):
         raise typer.Exit(1)
+
+
+def _contribution(
+    path: Path,
+    against: Sequence[Path],
+    part: str,
+    samples: int,
+    seed: int,
+    data: Path | None,
+    json_file: Path | None,
+    output: Console,
+) -> None:
+    from adrec.diagnose.contribution import contribution_of_runs
+    from adrec.diagnose.table import contribution_notes, contribution_table
+
+    found = contribution_of_runs(path, against, part, samples=samples, seed=seed, data=data)
+    output.print(contribution_table(found, part))
+    for sentence in contribution_notes(found):
+        output.print(sentence, markup=False)
+    if json_file is not None:
+        write_json(json_file, found.to_dict())
 
 
 def _attributes(spaces: Sequence[object], path: Path, column: str, console: Console) -> list[Attribute]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from adrec.diagnose.contribution import Contribution
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.measures import DEFINITIONS, Value
 
@@ -38,3 +39,34 @@ def written(value: Value) -> str:
     """Return a value with its sampling error where it has one."""
     error = f" ± {value.error:.1g}" if value.error > 0 else ""
     return number(value.value) + error
+
+
+def contribution_table(found: Contribution, part: str) -> Table:
+    """Return the gain of each part of the diffusion."""
+    table = Table(title=f"what diffusion contributes: {found.metric} x 100, {part}, seen items ranked too")
+    for name in ("gain of", "with", "without", "difference", "95 % interval", "p (Holm)"):
+        table.add_column(name, justify="left" if name == "gain of" else "right")
+    for gain in found.gains:
+        estimate = gain.difference.estimate
+        table.add_row(
+            gain.part,
+            *(f"{100 * value:.3f}" for value in (gain.with_it, gain.without)),
+            f"{100 * estimate.mean:+.3f}",
+            f"{100 * estimate.low:+.3f} to {100 * estimate.high:+.3f}",
+            f"{gain.difference.p:.2g}",
+        )
+    return table
+
+
+def contribution_notes(found: Contribution) -> list[str]:
+    """Return what the samples are like, a sentence each."""
+    hits = found.hits_of_all
+    rank = found.spread_and_rank
+    told = f"its rank correlation with the held-out item's rank is {rank:+.2f}" if rank is not None else "all alike"
+    return [
+        f"Spread of {found.samples} samples: {found.spread:.2%} of their mean's length; {told}.",
+        f"Two samples have {found.same_items:.1%} of their first 20 items in common.",
+        f"Lists that take from all samples in turn cover {found.coverage_of_all:.1%} of the catalogue, those of one "
+        f"{found.coverage_of_one:.1%}; their hit ratio at 20 (x 100) differs by {100 * hits.estimate.mean:+.2f} "
+        f"({100 * hits.estimate.low:+.2f} to {100 * hits.estimate.high:+.2f}, p = {hits.p:.2g}).",
+    ]

@@ -175,9 +175,14 @@ def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
 
 
 class ADRecNetwork(PaddedNetwork):
-    """The causal attention module (CAM) and the auto-regressive diffusion module (ADM)."""
+    """The causal attention module (CAM) and the auto-regressive diffusion module (ADM).
+
+    Attributes:
+        blind: at inference, the last token's x_t and t are 0 whatever they are: a control, for what they contribute.
+    """
 
     uses_noise = True
+    blind: bool = False
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__(config, num_items)
@@ -319,6 +324,8 @@ class LastTokenDenoiser:
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``, both in the order of :attr:`users`."""
         noisy = self.network.config.noise_weight * (x + self.temb[t])  # [B, D]
+        if self.network.blind:
+            noisy = torch.zeros_like(noisy)
         outputs = [self._decode(branch, noisy) for branch in range(len(self.conditions))]
         if len(outputs) == 1:
             return outputs[0]
