@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from adrec.augment.diffuasr import NETWORKS as AUGMENTING
 from adrec.models import NetworkModel
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Place, Trainer
@@ -24,12 +25,12 @@ def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int
     random generators.
     """
     config = model.training
-    stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
+    stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
     if len(stages) < 2 or stages[1][1].begins_with != "embedding":
         return None
     name, stage = stages[0]
-    network = model.networks[stage.network_kind]
-    settings = asdict(config.network)
+    network = {**model.networks, **AUGMENTING}[stage.network_kind]
+    settings = asdict(config.network_of(stage.network_kind))
     decisive = {
         "data": [fingerprint, split, seed],
         "network": f"{network.__module__}.{network.__qualname__}",
@@ -50,7 +51,7 @@ class FirstStages:
     def lent(self, trainer: Trainer, key: str | None, spent: Mapping[str, float]) -> Iterator[dict[str, Any]]:
         """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
 
-        ``spent`` is what a trainer that goes on has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
+        ``spent`` is what a trainer that goes on has spent on the stage before: ``{"seconds": .., "core_seconds": ..}``.
         Yields what the stage that was taken over had cost, empty where none was. Other processes that need the same
         stage wait for it meanwhile.
         """
