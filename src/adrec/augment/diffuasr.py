@@ -131,8 +131,8 @@ class DiffuASRNetwork(SequenceNetwork):
 
         def denoise(x: Tensor, t: int) -> Tensor:
             eps = self.unet(x, guide.new_full(shape[:1], t, dtype=torch.int64), guide)  # [B, M, D]
-            x0 = (x - process.noise[t] * eps) / process.signal[t]
-            return x0 * (longest / x0.norm(dim=-1, keepdim=True)).clamp(max=1)
+            signal = x - process.noise[t] * eps  # sqrt(abar_t) x0
+            return signal * (longest / signal.norm(dim=-1, keepdim=True)).clamp(max=1 / process.signal[t])
 
         chain = self.schedule.respaced(num_steps or self.config.num_inference_steps)
         return sample(denoise, chain, lambda step: noise(step).view(shape), False, "ddim")

@@ -17,7 +17,7 @@ from adrec.nn.dropout import dropout
 from adrec.nn.networks import TimeEmbedding
 
 LEVELS = (1, 2, 2)  # channels of each level, in those of the outermost
-GROUPS = 8  # of channels, normalised together
+GROUPS, OF_CHANNELS = 8, 4  # normalised together; a channel alone would lose what timestep and guide add to it
 
 
 def image_shape(size: int) -> tuple[int, int]:
@@ -27,8 +27,9 @@ def image_shape(size: int) -> tuple[int, int]:
 
 
 def normalization(channels: int) -> nn.GroupNorm:
-    """Return the norm of groups of ``channels``."""
-    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    """Return the norm of groups of ``channels``, 8 or as many fewer as make them 4 channels or more."""
+    groups = math.gcd(GROUPS * OF_CHANNELS, channels) // OF_CHANNELS
+    return nn.GroupNorm(max(1, groups), channels)
 
 
 def convolution(before: int, after: int, *, stride: int = 1) -> nn.Conv2d:
