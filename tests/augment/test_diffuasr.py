@@ -73,7 +73,8 @@ def slow_loss(network: DiffuASRNetwork, lists: list[list[int]], draws: Draws) ->
         )
         guide = torch.tensor(slow_guide(network, window[M:]))
         with torch.no_grad():
-            predicted = network.unet(x_t[None], draws.t[user : user + 1], guide[None])[0]
+            v = network.unet(x_t[None], draws.t[user : user + 1], guide[None])[0]
+        predicted = math.sqrt(abar) * v + math.sqrt(1 - abar) * x_t
         for row in range(M):
             for place in range(D):
                 total += float(predicted[row, place] - draws.eps[user, row, place]) ** 2 / (M * D * len(lists))
@@ -121,7 +122,8 @@ def slow_ddim(network: DiffuASRNetwork, items: list[int], start: Tensor) -> Tens
     for place in reversed(range(S)):
         abar, before = alpha_bar(steps[place]), alpha_bar(steps[place - 1]) if place else 1.0
         with torch.no_grad():
-            eps = network.unet(x[None], torch.tensor([steps[place]]), guide[None])[0]
+            v = network.unet(x[None], torch.tensor([steps[place]]), guide[None])[0]
+        eps = math.sqrt(abar) * v + math.sqrt(1 - abar) * x
         x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
         for row in range(M):
             length = float(x0[row].norm())

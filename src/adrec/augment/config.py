@@ -77,7 +77,7 @@ class DiffusionConfig(StageConfig):
 
 
 ITEMS = PretrainConfig()
-PREFIXES = DiffusionConfig(epochs=500, weight_decay=0.0, patience=0)
+PREFIXES = DiffusionConfig(epochs=200, schedule_epochs=200, weight_decay=0.0, patience=0)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ the unit noise then has the size of the signal. The embedding is that of a recom
 published code offers both): were it trained by the error of the noise, that error would be least where all items are
 alike.
 
-Differences from the authors' code: where a sequence is longer than the window, the M items are those right before the
-L that guide, not the user's first; while sampling, an estimate of x0 is never longer than any x0 is, as in few steps
-the errors of the noisiest one would grow; there is no moving average of the weights. Guidance by a classifier, the
-paper's other strategy, is left out.
+Differences from the authors' code: the U-Net gives ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0`` (Salimans and Ho
+2022, arXiv 2202.00512), from which the noise follows: of the noisiest x_t the noise is all but known, and an error in
+it would grow a hundredfold on the way to x0. The guide is a channel of the image too (see :mod:`adrec.augment.unet`).
+Where a sequence is longer than the window, the M items are those right before the L that guide, not the user's first.
+While sampling, an estimate of x0 is never longer than any x0 is. There is no moving average of the weights. Guidance by
+a classifier, the paper's other strategy, is left out.
 """
 
 from __future__ import annotations
@@ -106,7 +108,10 @@ class DiffuASRNetwork(SequenceNetwork):
         following = batch.targets[behind >= self.config.num_items - 1]  # targets stand one place ahead of items
         guide = self.guide(following, lengths - self.config.num_items + 1)  # [B, D]
         x_t = self.forward_process(x0.flatten(1), draws.t, draws.eps.flatten(1)).view_as(x0)  # [B, M, D]
-        return self.unet(x_t, draws.t, guide, rng), draws.eps
+        signal, noise = (
+            each[draws.t, None, None] for each in (self.forward_process.signal, self.forward_process.noise)
+        )
+        return signal * self.unet(x_t, draws.t, guide, rng) + noise * x_t, draws.eps
 
     def losses(
         self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
@@ -130,9 +135,9 @@ class DiffuASRNetwork(SequenceNetwork):
         process, longest = self.forward_process, math.sqrt(self.config.hidden_size)
 
         def denoise(x: Tensor, t: int) -> Tensor:
-            eps = self.unet(x, guide.new_full(shape[:1], t, dtype=torch.int64), guide)  # [B, M, D]
-            signal = x - process.noise[t] * eps  # sqrt(abar_t) x0
-            return signal * (longest / signal.norm(dim=-1, keepdim=True)).clamp(max=1 / process.signal[t])
+            v = self.unet(x, guide.new_full(shape[:1], t, dtype=torch.int64), guide)  # [B, M, D]
+            x0 = process.signal[t] * x - process.noise[t] * v
+            return x0 * (longest / x0.norm(dim=-1, keepdim=True)).clamp(max=1)
 
         chain = self.schedule.respaced(num_steps or self.config.num_inference_steps)
         return sample(denoise, chain, lambda step: noise(step).view(shape), False, "ddim")

@@ -1,8 +1,9 @@
-"""The sequential U-Net (SU-Net) of DiffuASR: M item vectors as the M channels of one small image.
+"""The sequential U-Net (SU-Net) of DiffuASR: M item vectors as channels of one small image.
 
 A vector of D numbers becomes an image of H x W pixels, the two factors of D nearest to its root (128 is 8 x 16), so
 that any width will do. Each level halves the image, rounded up, and the way back takes the size of what it meets there.
-Timestep and guide enter every residual block as one vector.
+Timestep and guide enter every residual block as one vector, as published. That vector adds one number to all pixels of
+a channel, and so cannot say which items are wanted; the direction of the guide is therefore a channel of the image too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, normalize, scaled_dot_product_attention, silu
 
 from adrec.nn.dropout import dropout
 from adrec.nn.networks import TimeEmbedding
@@ -72,7 +73,7 @@ class PixelAttention(nn.Module):
 
 
 class SUNet(nn.Module):
-    """Predicts the noise of M item vectors.
+    """Maps M noisy item vectors to M vectors, knowing their timestep and what follows them.
 
     Args:
         num_items: M.
@@ -89,7 +90,7 @@ class SUNet(nn.Module):
         self.time = TimeEmbedding(num_timesteps, context)
         self.guide = nn.Sequential(nn.Linear(size, context), nn.SiLU(), nn.Linear(context, context))
         widths = [channels * level for level in LEVELS]
-        self.first = convolution(num_items, channels)
+        self.first = convolution(num_items + 1, channels)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for before, after in zip([channels, *widths], widths, strict=False):
@@ -115,19 +116,18 @@ class SUNet(nn.Module):
                 part.reset_parameters()
 
     def forward(self, x: Tensor, t: Tensor, guide: Tensor, rng: Generator | None = None) -> Tensor:
-        """Return the noise that is in ``x``.
+        """Return M vectors, [B, M, D].
 
         Args:
             x: noisy item vectors, [B, M, D].
             t: their timesteps, int64 [B].
             guide: what the items that follow are like, [B, D].
             rng: draws the dropout; without it there is none.
-
-        Returns:
-            The predicted unit noise, [B, M, D].
         """
         context = self.time()[t] + self.guide(guide)  # [B, 4 C0]
-        h = self.first(x.view(*x.shape[:2], *self.shape))  # [B, C0, H, W]
+        wanted = normalize(guide, dim=-1) * math.sqrt(guide.shape[1])  # [B, D]
+        images = torch.cat([x, wanted[:, None]], dim=1)  # [B, M + 1, D]
+        h = self.first(images.view(*images.shape[:2], *self.shape))  # [B, C0, H, W]
         skipped = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
             h = block(h, context, rng)
