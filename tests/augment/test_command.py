@@ -65,12 +65,10 @@ def test_what_cannot_be_is_one_sentence(work: Path, tmp_path: Path) -> None:
     data, out = work / "data", tmp_path / "out"
     sentence = refused("train", data, "--out", out, "--augment", "difuasr")
     assert sentence.endswith("it is 'difuasr' (did you mean 'diffuasr'?).")
-    for model in ("popular", "ease"):
-        sentence = refused("train", data, "--out", out, "--model", model, "--augment", "diffuasr")
-        assert sentence == f"{model} learns without epochs, so --augment means nothing to it."
+    sentence = refused("train", data, "--out", out, "--model", "popular", "--augment", "diffuasr")
+    assert sentence == "popular learns without epochs, so --augment means nothing to it."
     sentence = refused("train", data, "--out", out, *FAST, "--set", "augment.num_items=50")
     assert "52 training interactions or more, and there are 0; set augment.num_items" in sentence
-    assert "--resume goes on with" in refused("train", "--resume", work / "run", "--augment", "diffuasr")
     assert not out.exists()
 
 

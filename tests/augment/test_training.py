@@ -23,6 +23,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, no_split
 from adrec.errors import ConfigError, DataError
+from adrec.model import make_model
 from adrec.models import ADRecModel, NetworkModel, find_model
 from adrec.nn.networks import ADRecNetwork
 from adrec.train.checkpoint import Snapshot
@@ -295,6 +296,13 @@ def test_a_shared_first_stage_gives_the_same_bits(small: Config, dataset: Datase
     assert taken
     assert same(*networks)
     assert same(networks[0], trainer(small, dataset).run())
+
+
+def test_models_without_epochs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ease learns without epochs, so --augment means nothing to it."):
+        make_model("ease", augment="diffuasr")
+    made = make_model("sasrec+", augment="diffuasr", max_epochs=1)
+    assert [stage.epochs for stage in made.config.all_stages.values()] == [1, 1, 1]  # type: ignore[attr-defined]
 
 
 def test_a_grid_names_it_as_a_change(tmp_path: Path) -> None:

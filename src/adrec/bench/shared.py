@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from adrec.augment.diffuasr import NETWORKS as AUGMENTING
 from adrec.models import NetworkModel
-from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
-from adrec.train.loop import Place, Trainer
+from adrec.train.checkpoint import Place, Snapshot, read_snapshot, write_snapshot
+from adrec.train.loop import Trainer
 
 
 def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int) -> str | None:

@@ -16,8 +16,8 @@ from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
 from adrec.settings import StageConfig
-from adrec.train.loop import Trainer, new_optimizer
-from adrec.train.step import Step
+from adrec.train.loop import Trainer
+from adrec.train.step import Step, new_optimizer
 
 STEPS = 3  # that count at least, after one that does not
 MOST_STEPS, BRIEF = 12, 1.0  # quick steps are measured more often, for so many seconds: the first ones are slower

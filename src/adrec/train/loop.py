@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -30,27 +30,13 @@ from adrec.nn.networks import NETWORKS, make_network
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import NetworkScorer
 from adrec.settings import StageConfig, TrainingConfig, check_seed
-from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
+from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
-from adrec.train.step import Step
+from adrec.train.step import Step, cosine, new_optimizer
 from adrec.words import counted
 
 VALIDATION_METRICS = metric_names((5, 10, 20))
-
-
-@dataclass
-class Place:
-    """Where a run stands: all of its state that is not tensors."""
-
-    stage: int = 0
-    epoch: int = 0
-    schedule_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_epoch: int = 0
-    stale: int = 0
-    rows: int = 0
-    ended: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -300,14 +286,3 @@ class Trainer:
             self.network.load_state_dict(weights)
             self.optimizer = new_optimizer(self.network, stage)
             load_optimizer(self.optimizer, self.network, snapshot.part("optimizer"))
-
-
-def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
-    """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
-    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
-
-
-def cosine(stage: StageConfig, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 0: half a cosine over ``schedule_epochs``."""
-    share = min(epoch / stage.schedule_epochs, 1.0)
-    return stage.learning_rate * (1 + math.cos(math.pi * share)) / 2
