@@ -148,13 +148,13 @@ def test_rounding_takes_the_highest_cosine_and_never_the_padding() -> None:
     with torch.no_grad():
         network.item_embedding.weight[1:] *= torch.linspace(0.1, 9, V)[:, None]  # lengths do not matter
         network.item_embedding.weight[0] = network.item_embedding.weight[5]
+    weight = network.item_embedding.weight.detach()
     vectors = torch.randn(6, M, D, generator=torch.Generator().manual_seed(0))
     found = network.rounded(vectors)
     for user in range(6):
         for row in range(M):
             cosines = [
-                float(torch.cosine_similarity(vectors[user, row], network.item_embedding.weight[item], dim=0))
-                for item in range(1, V + 1)
+                float(torch.cosine_similarity(vectors[user, row], weight[item], dim=0)) for item in range(1, V + 1)
             ]
             assert int(found[user, row]) == 1 + int(np.argmax(cosines))
     assert torch.equal(network.rounded(network.directions(torch.arange(1, V + 1))), torch.arange(1, V + 1))

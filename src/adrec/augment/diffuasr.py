@@ -140,7 +140,7 @@ class DiffuASRNetwork(SequenceNetwork):
             return x0 * (longest / x0.norm(dim=-1, keepdim=True)).clamp(max=1)
 
         chain = self.schedule.respaced(num_steps or self.config.num_inference_steps)
-        return sample(denoise, chain, lambda step: noise(step).view(shape), False, "ddim")
+        return sample(denoise, chain, lambda step: noise(step).reshape(shape), False, "ddim")
 
     def rounded(self, vectors: Tensor) -> Tensor:
         """Return the item number of the highest cosine with each vector, [.., D] -> int64 [..], on the CPU."""

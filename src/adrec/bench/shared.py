@@ -51,7 +51,7 @@ class FirstStages:
     def lent(self, trainer: Trainer, key: str | None, spent: Mapping[str, float]) -> Iterator[dict[str, Any]]:
         """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
 
-        ``spent`` is what a trainer that goes on has spent on the stage before: ``{"seconds": .., "core_seconds": ..}``.
+        ``spent`` is what a trainer that goes on has spent on the stage: ``{"seconds": .., "core_seconds": ..}``.
         Yields what the stage that was taken over had cost, empty where none was. Other processes that need the same
         stage wait for it meanwhile.
         """
