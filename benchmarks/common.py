@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adrec.config import Config, preset
-from adrec.data.batch import PackedBatch, training_batch
+from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
@@ -59,10 +59,9 @@ def trainer(dataset: Dataset, config: Config | None = None) -> Trainer:
 
 def batches(trainer: Trainer, count: int, seed: int = 0) -> list[PackedBatch]:
     """Return so many training batches of users drawn at random."""
-    rng, size = np.random.default_rng(seed), min(trainer.config.batch_size, len(trainer.starts))
-    chosen = [rng.permutation(len(trainer.starts))[:size] for _ in range(count)]
-    length = trainer.config.model.max_length
-    return [training_batch(trainer.dataset.items, trainer.starts[u], trainer.ends[u], length) for u in chosen]
+    sequences = trainer.own_sequences
+    rng, size = np.random.default_rng(seed), min(trainer.config.batch_size, len(sequences))
+    return [sequences.batch(rng.permutation(len(sequences))[:size]) for _ in range(count)]
 
 
 def seconds(work: Callable[[], object]) -> float:

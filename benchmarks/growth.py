@@ -25,8 +25,7 @@ from adrec.data.batch import training_batch
 from adrec.evaluate.ranking import ranking
 from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.recommend import Histories, NetworkScorer
-from adrec.train.loop import new_optimizer
-from adrec.train.step import Step
+from adrec.train.step import Step, new_optimizer
 from benchmarks.common import Data, JsonFile, Threads, in_own_process, open_data, report, run, seconds
 
 REPEATS = 3

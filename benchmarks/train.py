@@ -16,8 +16,7 @@ import torch
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.nn.networks import ADRecNetwork, make_network
-from adrec.train.loop import new_optimizer
-from adrec.train.step import Step
+from adrec.train.step import Step, new_optimizer
 from benchmarks.common import (
     Data,
     JsonFile,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from adrec.settings import StageConfig as AnyStageConfig
-from adrec.settings import TrainingConfig, TransformerConfig, check_shares, check_steps
+from adrec.components import PaddedConfig, check_shares, check_steps
+from adrec.components import StageConfig as AnyStageConfig
+from adrec.settings import TrainingConfig
 from adrec.strict import require
 
 Sampler = Literal["ancestral", "ddim"]
@@ -16,7 +17,7 @@ ScheduleName = Literal["trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw
 
 
 @dataclass(frozen=True)
-class ModelConfig(TransformerConfig):
+class ModelConfig(PaddedConfig):
     """The network of the paper (section 4) and the switches of the published code.
 
     Attributes:
@@ -36,9 +37,6 @@ class ModelConfig(TransformerConfig):
         guidance_scale: classifier-free guidance; 1 is off.
         condition_dropout: share of users trained without condition where guidance is on.
         geodesic: targets, noise and samples on the unit sphere.
-        attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
-            sink token whose logit gets ``log p`` for p paddings.
-        padding_class: the padding row is a class of the softmax, and can be ranked.
     """
 
     num_train_timesteps: int = 32
@@ -52,8 +50,6 @@ class ModelConfig(TransformerConfig):
     guidance_scale: float = 1.0
     condition_dropout: float = 0.3
     geodesic: bool = False
-    attend_padding: bool = True
-    padding_class: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -293,9 +293,18 @@ def make_model(
     preset: str = "default",
     changes: Mapping[str, Any] | None = None,
     max_epochs: int | None = None,
+    augment: str | None = None,
 ) -> Model:
-    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage."""
+    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage.
+
+    ``augment`` is how its training sequences are augmented, the key ``augment.method``. Raises :class:`ConfigError` for
+    what does not fit.
+    """
     model = find_model(name, imports=True)
+    if augment is not None:
+        if not issubclass(model.Config, TrainingConfig):
+            raise ConfigError(f"{name} learns without epochs, so --augment means nothing to it.")
+        changes = {**(changes or {}), "augment.method": augment}
     config = model.Config.make(preset, changes)
     if max_epochs is not None:
         if not isinstance(config, TrainingConfig):

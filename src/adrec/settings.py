@@ -12,10 +12,29 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
+from adrec.augment.config import NO_AUGMENTATION, AugmentConfig
+from adrec.components import NetworkConfig, StageConfig, TransformerConfig, check_shares, check_steps
 from adrec.errors import ConfigError, did_you_mean
 from adrec.strict import leaves, read_dataclass, require
 
+__all__ = [
+    "DEFAULT_SEED",
+    "NO_CHANGES",
+    "NetworkConfig",
+    "OneStageConfig",
+    "Precision",
+    "Settings",
+    "StageConfig",
+    "TrainingConfig",
+    "TransformerConfig",
+    "check_seed",
+    "check_shares",
+    "check_steps",
+    "parse_changes",
+]
+
 Precision = Literal["float32", "bfloat16"]
+IN_FULL = "augment."  # keys that begin so have no short names: a model's own keep theirs
 
 NO_CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": MappingProxyType({})})
 
@@ -62,12 +81,13 @@ class Settings:
         known = cls.keys()
         if key in known:
             return key
-        matches = [full for full in known if full.endswith(f".{key}")]
+        own = [full for full in known if not full.startswith(IN_FULL)]
+        matches = [full for full in own if full.endswith(f".{key}")]
         if len(matches) == 1:
             return matches[0]
         if matches:
             raise ConfigError(f"the key {key!r} could be any of {', '.join(matches)}; write it in full.")
-        near = did_you_mean(key, [*known, *(full.rpartition(".")[2] for full in known)])
+        near = did_you_mean(key, [*known, *(full.rpartition(".")[2] for full in own)])
         raise ConfigError(f"there is no configuration key {key!r}{near}.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,137 +104,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """What every network of a sequence has.
-
-    Attributes:
-        hidden_size: D, the width of the item embedding.
-        max_length: L, the positions of a sequence that the model sees (the last L items).
-    """
-
-    hidden_size: int = 128
-    max_length: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "max_length"):
-            require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class TransformerConfig(NetworkConfig):
-    """What every transformer has.
-
-    Attributes:
-        num_blocks: transformer blocks.
-        num_heads: attention heads; must divide ``hidden_size``.
-        embedding_dropout: dropout of the embedded history.
-        dropout: dropout of attention weights, feed-forward and residual branches.
-    """
-
-    num_blocks: int = 2
-    num_heads: int = 4
-    embedding_dropout: float = 0.3
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_blocks", "num_heads"):
-            require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
-        check_shares(self, "embedding_dropout", "dropout")
-        require(
-            self.hidden_size % self.num_heads == 0 and self.hidden_size % 2 == 0,
-            f"model.hidden_size must be even and a multiple of model.num_heads; {self.hidden_size} and "
-            f"{self.num_heads} are not.",
-        )
-
-
-def check_shares(config: NetworkConfig, *names: str) -> None:
-    """Raise :class:`ConfigError` where one of the named fields is not in [0, 1)."""
-    for name in names:
-        require(0 <= getattr(config, name) < 1, f"model.{name} must be in [0, 1); it is {getattr(config, name)}.")
-
-
-def check_steps(num_train_timesteps: int, num_inference_steps: int) -> None:
-    """Raise :class:`ConfigError` where there is no timestep, or there are fewer than steps of inference."""
-    require(num_train_timesteps >= 1, f"model.num_train_timesteps must be at least 1; it is {num_train_timesteps}.")
-    require(
-        1 <= num_inference_steps <= num_train_timesteps,
-        f"model.num_inference_steps must lie between 1 and num_train_timesteps = {num_train_timesteps}; "
-        f"it is {num_inference_steps}.",
-    )
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """One stage of training, as data.
-
-    Attributes:
-        epochs: at most so many; 0 leaves the stage out.
-        learning_rate: Adam's, at the start of the cosine schedule.
-        weight_decay: Adam's L2 term.
-        schedule_epochs: the length of the cosine schedule, stepped once an epoch.
-        first_evaluation: the first validation, after so many epochs of the stage.
-        evaluate_every: epochs between validations.
-        patience: stop after so many validations without improvement; 0 never stops early.
-        select_by: validation metrics; weights are kept when any of them improves.
-    """
-
-    epochs: int = 500
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    schedule_epochs: int = 500
-    first_evaluation: int = 6
-    evaluate_every: int = 5
-    patience: int = 4
-    select_by: tuple[str, ...] = ("ndcg@20",)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "weight_decay"):
-            require(
-                getattr(self, name) >= 0,
-                f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
-            )
-        for name in ("schedule_epochs", "first_evaluation", "evaluate_every"):
-            require(
-                getattr(self, name) >= 1,
-                f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
-            )
-        require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
-        for metric in self.select_by:
-            kind, _, cutoff = metric.partition("@")
-            require(
-                kind in ("hr", "ndcg", "mrr") and cutoff.isdecimal() and int(cutoff) >= 1,
-                f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
-            )
-        require(len(self.select_by) > 0, "select_by must name at least one metric.")
-
-    @property
-    def network_kind(self) -> str:
-        """Which of the model's networks is trained."""
-        return "network"
-
-    @property
-    def begins_with(self) -> Literal["scratch", "embedding", "continue"]:
-        """What the stage's weights start from: new ones; the item embedding of the stage before; all of its state."""
-        return "scratch"
-
-    @property
-    def embedding_training(self) -> Literal["train", "frozen", "decaying"]:
-        """How the item embedding is trained."""
-        return "train"
-
-    @property
-    def projects_conflicts(self) -> bool:
-        """Whether conflicting gradients of two losses are projected."""
-        return False
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """The losses that are trained and their weights; none where the network has but one."""
-        return {}
-
-
-@dataclass(frozen=True)
 class TrainingConfig(Settings):
     """The configuration of a model that the loop trains in stages.
 
@@ -223,11 +112,13 @@ class TrainingConfig(Settings):
         max_tokens: a batch of more is computed in parts, whose gradients add up to its own: less memory, same result
             but for rounding and the dropout drawn.
         precision: of training's matrix products; weights, moments and losses are float32 either way.
+        augment: what is done to the training sequences first.
     """
 
     batch_size: int = 512
     max_tokens: int = 8192
     precision: Precision = "float32"
+    augment: AugmentConfig = NO_AUGMENTATION
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens"):
@@ -235,7 +126,7 @@ class TrainingConfig(Settings):
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
         together = 0
-        for name, stage in self.stages.items():
+        for name, stage in self.all_stages.items():
             together = stage.epochs + (together if stage.begins_with == "continue" else 0)
             require(
                 together <= stage.schedule_epochs,
@@ -251,20 +142,32 @@ class TrainingConfig(Settings):
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:
-        """The stages by name, in the order in which they run."""
+        """The model's own stages by name, in the order in which they run."""
         raise NotImplementedError
+
+    @property
+    def all_stages(self) -> Mapping[str, StageConfig]:
+        """The augmentation's stages, where there is one, and behind them the model's own."""
+        return {**self.augment.stages, **self.stages}
+
+    def network_of(self, kind: str) -> NetworkConfig:
+        """Return what the network of a ``StageConfig.network_kind`` is built from."""
+        return self.augment.network_of(kind, self.network) if kind in self.augment.stages else self.network
 
     def with_max_epochs(self, limit: int) -> Self:
         """Return this configuration with at most ``limit`` epochs in every stage."""
         require(limit >= 1, f"--max-epochs must be at least 1; it is {limit}.")
-        return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.stages.items()})
+        return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.all_stages.items()})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> Self:
         """Return this configuration with other numbers of epochs; a stage that is not named has none."""
         stages: dict[str, Any] = {
             name: replace(stage, epochs=epochs.get(name, 0)) for name, stage in self.stages.items()
         }
-        return replace(self, **stages)
+        return replace(self, augment=self.augment.with_epochs(epochs), **stages)
+
+
+ONE_STAGE = StageConfig(first_evaluation=1, evaluate_every=1, patience=10)
 
 
 @dataclass(frozen=True)
@@ -275,7 +178,7 @@ class OneStageConfig(TrainingConfig):
         train: the stage.
     """
 
-    train: StageConfig = StageConfig(first_evaluation=1, evaluate_every=1, patience=10)
+    train: StageConfig = ONE_STAGE
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:

@@ -22,7 +22,8 @@ from adrec.evaluate.protocol import evaluate
 from adrec.nn.networks import SASRecNetwork
 from adrec.recommend import NetworkScorer
 from adrec.train.checkpoint import Snapshot
-from adrec.train.loop import Trainer, cosine
+from adrec.train.loop import Trainer
+from adrec.train.step import cosine
 from conftest import equal, same
 
 Make = Callable[..., Config]

@@ -122,14 +122,14 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
     share = seconds / max(cost.total, 1e-9)
     if share >= 1:
         return entry
-    epochs = {f"{name}.epochs": max(1, int(stage.epochs * share)) for name, stage in config.stages.items()}
+    epochs = {f"{name}.epochs": max(1, int(stage.epochs * share)) for name, stage in config.all_stages.items()}
     return Entry(entry.label, entry.model, entry.preset, {**entry.changes, **epochs})
 
 
 def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
     ranks = finished.ranks()["rank_unseen"].to_numpy().astype(np.int64) - 1
     stages = finished.result["stages"]
-    limits = {key.partition(".")[0]: value for key, value in entry.changes.items() if key.endswith(".epochs")}
+    limits = {key.removesuffix(".epochs"): value for key, value in entry.changes.items() if key.endswith(".epochs")}
     return Contender(
         model=finished.job.model,
         values=user_values([METRIC], ranks, split.test.users)[:, 0],

@@ -73,7 +73,10 @@ class Job:
         decisive = asdict(self)
         for name in ("data", "label", *([] if self.source else ["source"])):
             del decisive[name]
-        decisive["config"] = {key: value for key, value in self.config.items() if key != "preset"}
+        # An augmentation that is off decides nothing, and jobs from before there was one keep their keys.
+        off = self.config.get("augment", {}).get("method") == "none"
+        idle = {"preset", "augment"} if off else {"preset"}
+        decisive["config"] = {key: value for key, value in self.config.items() if key not in idle}
         decisive["trial"] = self.trial is not None
         return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
 

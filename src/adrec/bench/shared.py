@@ -12,9 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from adrec.augment.diffuasr import NETWORKS as AUGMENTING
 from adrec.models import NetworkModel
-from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
-from adrec.train.loop import Place, Trainer
+from adrec.train.checkpoint import Place, Snapshot, read_snapshot, write_snapshot
+from adrec.train.loop import Trainer
 
 
 def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int) -> str | None:
@@ -24,12 +25,12 @@ def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int
     random generators.
     """
     config = model.training
-    stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
+    stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
     if len(stages) < 2 or stages[1][1].begins_with != "embedding":
         return None
     name, stage = stages[0]
-    network = model.networks[stage.network_kind]
-    settings = asdict(config.network)
+    network = {**model.networks, **AUGMENTING}[stage.network_kind]
+    settings = asdict(config.network_of(stage.network_kind))
     decisive = {
         "data": [fingerprint, split, seed],
         "network": f"{network.__module__}.{network.__qualname__}",

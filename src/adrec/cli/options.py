@@ -28,6 +28,9 @@ OwnModel = Annotated[
     str | None, typer.Option("--model", help="module:Class of your own, where the run is of it: so that it is run.")
 ]
 Preset = Annotated[str, typer.Option("--preset", help="default, published, or another preset of the model.")]
+Augment = Annotated[
+    str | None, typer.Option("--augment", help="diffuasr generates items in front of each training sequence.")
+]
 Steps = Annotated[
     int | None, typer.Option("--steps", help="Denoising steps at inference; the run's num_inference_steps by default.")
 ]

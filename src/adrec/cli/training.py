@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from adrec.cli.options import (
+    Augment,
     Data,
     Device,
     ModelName,
@@ -43,6 +44,7 @@ def train(
         typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
     ] = None,
     max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    augment: Augment = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
     device: Device = "auto",
     threads: Threads = None,
@@ -57,8 +59,8 @@ def train(
         if out is not None:
             raise ConfigError("--resume takes no --out: it goes on in the run folder.")
         own = model_name if ":" in model_name else None  # a run of it is opened only where the user names the class
-        given = (own or model_name, preset_name, seed, device)
-        if assignments or max_epochs is not None or given != (own or "adrec", "default", DEFAULT_SEED, "auto"):
+        given = (own or model_name, preset_name, seed, device, max_epochs, augment)
+        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None):
             raise ConfigError(
                 "--resume goes on with the model, configuration, seed and device that the run began with; give none of "
                 "them (but --model module:Class where it is your own), or train a new run."
@@ -69,7 +71,7 @@ def train(
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
-        model = make_model(model_name, preset_name, changes, max_epochs)
+        model = make_model(model_name, preset_name, changes, max_epochs, augment)
         run = workflow.train_dataset(
             data, out, model, None, seed, console, device=device, threads=threads, name=model_name
         )
@@ -102,6 +104,7 @@ def plan(
     preset_name: Preset = "default",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A configuration key; repeatable.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    augment: Augment = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan here as JSON.")] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -112,7 +115,7 @@ def plan(
     from adrec.model import make_model
 
     use_threads(threads)
-    model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs)
+    model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs, augment)
     made = workflow.plan(data, model, device=device)
     if json_file is not None:
         write_json(json_file, made.to_dict())
@@ -138,11 +141,12 @@ def config(
     preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
     model_name: ModelName = "adrec",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
+    augment: Augment = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
     from adrec.model import make_model
 
-    model = make_model(model_name, preset_name, parse_changes(assignments or []))
+    model = make_model(model_name, preset_name, parse_changes(assignments or []), augment=augment)
     print(json.dumps(model.config.to_dict(), indent=2))
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
+from adrec.components import NetworkConfig, PaddedConfig
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.attention import Cache, initialize_bias
@@ -22,7 +23,6 @@ from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy, squared_error
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens, normal_linear_layers
-from adrec.settings import NetworkConfig
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
 
@@ -48,16 +48,15 @@ class Draws:
 
 
 class PaddedNetwork(SequenceNetwork):
-    """What ADRec and its pre-training share: their configuration, and the published code's way with padding."""
+    """What ADRec and its pre-training share: the published code's way with padding."""
 
-    config: ModelConfig
+    config: PaddedConfig
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
+    def __init__(self, config: PaddedConfig, num_items: int) -> None:
         # As a class of the softmax the padding row is trained there alone, as in the published code: with padding_idx
         # it enters the input without gradient. Otherwise it is trained as what the sink starts from: with neither,
         # Adam's L2 term would shrink it until the input norm divides by almost nothing.
         super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
-        self.causal = config.causal
         self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
@@ -95,9 +94,10 @@ class SASRecNetwork(PaddedNetwork):
         }
     )
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
-        super().__init__(config, num_items)
-        self.causal = True  # also where ADRec's control is bidirectional: it must not pre-train on leaked targets
+    def __init__(self, config: PaddedConfig, num_items: int) -> None:
+        super().__init__(
+            config, num_items
+        )  # causal also where ADRec's control is not: it must not learn leaked targets
         self.norm = nn.LayerNorm(config.hidden_size)
         self.blocks = Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
 
@@ -181,11 +181,13 @@ class ADRecNetwork(PaddedNetwork):
         blind: at inference, the last token's x_t and t are 0 whatever they are: a control, for what they contribute.
     """
 
+    config: ModelConfig
     uses_noise = True
     blind: bool = False
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__(config, num_items)
+        self.causal = config.causal
         size = config.hidden_size
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
         self.forward_process = ForwardProcess(self.schedule, config.geodesic)

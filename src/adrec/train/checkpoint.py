@@ -31,6 +31,21 @@ class Snapshot:
         return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
 
+@dataclass
+class Place:
+    """Where a run stands: all of its state that is not tensors."""
+
+    stage: int = 0
+    epoch: int = 0
+    schedule_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    stale: int = 0
+    rows: int = 0
+    ended: list[dict[str, Any]] = field(default_factory=list)
+    alive: bool = False  # whether the item embedding was, when it was last measured; it begins as noise
+
+
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with ``prefix/`` before their names, as :meth:`Snapshot.part` finds them."""
     return {f"{prefix}/{name}": value for name, value in tensors.items()}

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adrec.data.batch import PackedBatch, training_batch
-from adrec.data.spans import Int64s
+from adrec.data.batch import PackedBatch
+from adrec.data.sequences import Sequences
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
 from adrec.settings import StageConfig
-from adrec.train.loop import Trainer, new_optimizer
-from adrec.train.step import Step
+from adrec.train.loop import Trainer
+from adrec.train.step import Step, new_optimizer
 
 STEPS = 3  # that count at least, after one that does not
 MOST_STEPS, BRIEF = 12, 1.0  # quick steps are measured more often, for so many seconds: the first ones are slower
@@ -79,13 +79,14 @@ def estimate(trainer: Trainer) -> Cost:
     """Time a few steps and validations on weights of their own; the trainer is left as it is."""
     stages, num_validated = {}, len(trainer.split.validation.users)
     for name, stage in trainer.stages:
-        network = fresh_network(trainer, stage)
-        step = _step_seconds(trainer, stage, network)
+        network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
+        step = _step_seconds(trainer, stage, sequences, network)
         validations = max(0, stage.epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
-        validation = _validation_seconds(trainer, network) if num_validated and validations else 0.0
-        epoch = step * trainer.steps_per_epoch
+        validated = num_validated and validations and stage.validates
+        validation = _validation_seconds(trainer, network) if validated else 0.0
+        epoch = step * trainer.steps(sequences)
         stages[name] = StageCost(step, epoch, validation, stage.epochs * epoch + validations * validation)
-    return Cost(stages, num_validated > 0 and any(stage.patience for _, stage in trainer.stages))
+    return Cost(stages, num_validated > 0 and any(stage.patience and stage.validates for _, stage in trainer.stages))
 
 
 def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
@@ -95,23 +96,18 @@ def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
     return network
 
 
-def sample_batches(trainer: Trainer, count: int) -> list[PackedBatch]:
+def sample_batches(trainer: Trainer, sequences: Sequences, count: int) -> list[PackedBatch]:
     """Return so many training batches, of users drawn apart from the trainer's own generators."""
-    rng, size = np.random.default_rng(0), min(trainer.config.batch_size, len(trainer.starts))
-    length = trainer.config.network.max_length
-
-    def batch(users: Int64s) -> PackedBatch:
-        return training_batch(trainer.dataset.items, trainer.starts[users], trainer.ends[users], length)
-
-    chosen = (rng.choice(len(trainer.starts), size, replace=False) for _ in range(count))
-    return [batch(users).to(trainer.device) for users in chosen]
+    rng, size = np.random.default_rng(0), min(trainer.config.batch_size, len(sequences))
+    chosen = (rng.choice(len(sequences), size, replace=False) for _ in range(count))
+    return [sequences.batch(users).to(trainer.device) for users in chosen]
 
 
-def _step_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork) -> float:
+def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, network: SequenceNetwork) -> float:
     """Return the seconds of a step; the last one of an epoch has fewer users, so it is scaled to the mean batch."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
-    batches = sample_batches(trainer, MOST_STEPS + 1)
+    batches = sample_batches(trainer, sequences, MOST_STEPS + 1)
     times: list[float] = []
     for number, batch in enumerate(batches):
         if sum(times) > (ENOUGH if number <= STEPS else BRIEF):
@@ -125,7 +121,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork
         took = _seconds(trainer.device, whole_step)
         times = [took] if number == 1 else [*times, took]  # the first does not count where there is another
     tokens = statistics.mean(len(batch.items) for batch in batches)
-    return statistics.median(times) * trainer.num_tokens / trainer.steps_per_epoch / tokens
+    return statistics.median(times) * sequences.num_tokens / trainer.steps(sequences) / tokens
 
 
 def _validation_seconds(trainer: Trainer, network: SequenceNetwork) -> float:

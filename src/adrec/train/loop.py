@@ -10,46 +10,34 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adrec.data.batch import training_batch
+from adrec.augment.config import DIFFUSION
+from adrec.augment.diffuasr import NETWORKS as AUGMENTING
+from adrec.augment.diffuasr import DiffuASRNetwork
 from adrec.data.dataset import Dataset
+from adrec.data.sequences import Sequences
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.diagnose.vital import collapse, vital_signs
-from adrec.errors import DataError, RunError
+from adrec.errors import RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.nn.networks import NETWORKS, make_network
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import NetworkScorer
 from adrec.settings import StageConfig, TrainingConfig, check_seed
-from adrec.train.checkpoint import Snapshot, load_optimizer, optimizer_tensors, with_prefix
+from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
-from adrec.train.step import Step
+from adrec.train.sequences import sequences_of_stages, training_histories
+from adrec.train.step import Step, cosine, new_optimizer
 from adrec.words import counted
 
 VALIDATION_METRICS = metric_names((5, 10, 20))
-
-
-@dataclass
-class Place:
-    """Where a run stands: all of its state that is not tensors."""
-
-    stage: int = 0
-    epoch: int = 0
-    schedule_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_epoch: int = 0
-    stale: int = 0
-    rows: int = 0
-    ended: list[dict[str, Any]] = field(default_factory=list)
-    alive: bool = False  # whether the item embedding was, when it was last measured; it begins as noise
 
 
 class Trainer:
@@ -66,7 +54,7 @@ class Trainer:
         on_epoch: called after each epoch with its row of metrics; what it does must not change the trainer.
 
     Raises:
-        DataError: where no user has two interactions to learn from.
+        DataError: where no user has two interactions to learn from, or too few have what an augmentation needs.
         ConfigError: for a noise schedule that cannot have so few timesteps, or a seed that is none.
     """
 
@@ -88,18 +76,14 @@ class Trainer:
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
         self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
         self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
-        self.networks = networks
-        for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
-            make_network(networks[stage.network_kind], config.network, 1)
-        self.stages = [(name, stage) for name, stage in config.stages.items() if stage.epochs > 0]
-        starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
-        learnable = ends - starts >= 2
-        self.starts, self.ends = starts[learnable], ends[learnable]
-        if len(self.starts) == 0:
-            raise DataError(
-                "no user has two interactions left for training, so there is no next item to learn; "
-                "give more interactions or weaker filters."
-            )
+        self.networks = {**networks, **AUGMENTING} if config.augment.on else networks
+        for stage in config.all_stages.values():  # what cannot be made fails here, not after stage 1
+            make_network(self.networks[stage.network_kind], config.network_of(stage.network_kind), 1)
+        self.stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
+        self.histories = training_histories(dataset, split, config.network.max_length)
+        # Until prefixes are generated others of their size stand in, by which a run can be planned.
+        size = len(self.histories), config.augment.num_items
+        self._arrange(torch.ones(size, dtype=torch.int64) if config.augment.on else None)
         self.order = torch.Generator().manual_seed(seed)
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self.place = Place()
@@ -108,15 +92,34 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
         self.selected: dict[str, Tensor] = {}
 
+    def _arrange(self, prefixes: Tensor | None) -> None:
+        """Let the model's own stages train on the histories behind ``prefixes``, [U, M]."""
+        self.prefixes = prefixes
+        self.sequences = sequences_of_stages(self.config, self.stages, self.histories, prefixes)
+
+    @property
+    def own_sequences(self) -> Sequences:
+        """What the model's own stages train on."""
+        return self.sequences[self.stages[-1][0]]
+
     @property
     def num_tokens(self) -> int:
-        """Training tokens of one epoch."""
-        return int(np.minimum(self.ends - self.starts - 1, self.config.network.max_length).sum())
+        """Training tokens of one epoch of the model's own stages."""
+        return self.own_sequences.num_tokens
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        return math.ceil(len(self.starts) / self.config.batch_size)
+        """Optimizer steps of one epoch of the model's own stages."""
+        return self.steps(self.own_sequences)
+
+    def steps(self, sequences: Sequences) -> int:
+        """Return the optimizer steps of one epoch on ``sequences``."""
+        return math.ceil(len(sequences) / self.config.batch_size)
+
+    @property
+    def _current(self) -> Sequences:
+        """What the stage that runs now trains on."""
+        return self.sequences[self.stages[self.place.stage][0]]
 
     def run(self) -> SequenceNetwork:
         """Train what is left of the stages and return the network with its selected weights."""
@@ -124,12 +127,14 @@ class Trainer:
             name, stage = self.stages[self.place.stage]
             if self.place.epoch == 0:
                 self._begin(stage)
-            self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps_per_epoch)
-            while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut():
+            self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps(self._current))
+            while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut(stage):
                 began = time.perf_counter(), time.process_time()
                 losses = self._epoch(stage)
                 self.place.epoch += 1
                 self.place.schedule_epoch += 1
+                if stage.network_kind == DIFFUSION and self.place.epoch == stage.epochs:
+                    self._generate()
                 validation = self._validate() if self._is_due(stage) else None
                 selected = validation is not None and self._select(stage, validation)
                 row = self._row(name, losses, validation, selected, began)
@@ -150,14 +155,16 @@ class Trainer:
             if stage.begins_with != "scratch" and self.selected:
                 embedding = self.selected["item_embedding.weight"]
                 self.network.item_embedding.weight.data.copy_(embedding)
-                self.on_embedding(embedding)
+                if stage.network_kind != DIFFUSION:  # not what an augmentation is trained on
+                    self.on_embedding(embedding)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
-        made = make_network(self.networks[stage.network_kind], self.config.network, self.split.num_items)
+        kind = stage.network_kind
+        made = make_network(self.networks[kind], self.config.network_of(kind), self.split.num_items)
         return made.to(self.device)
 
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
@@ -168,21 +175,20 @@ class Trainer:
             group["lr"], group["weight_decay"] = rate, stage.weight_decay
         step = Step.of(stage, self.config.precision)
         totals: dict[str, Tensor] = {}
-        users = torch.randperm(len(self.starts), generator=self.order).numpy()
+        users = torch.randperm(len(self._current), generator=self.order).numpy()
         for first in range(0, len(users), self.config.batch_size):
             losses = self._step(step, users[first : first + self.config.batch_size])
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
             self.reporter.step()
-        means = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
+        means = {name: float(total) / self.steps(self._current) for name, total in totals.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
         return means
 
     def _step(self, step: Step, users: Int64s) -> Mapping[str, Tensor]:
         assert self.network is not None and self.optimizer is not None
-        starts, ends = self.starts[users], self.ends[users]
-        batch = training_batch(self.dataset.items, starts, ends, self.config.network.max_length).to(self.device)
+        batch = self._current.batch(users).to(self.device)
         draws = self.network.draw(batch, self.rng)
         losses = step.gradients(self.network, batch, draws, self.rng, self.config.max_tokens)
         self.optimizer.step()
@@ -190,7 +196,19 @@ class Trainer:
 
     def _is_due(self, stage: StageConfig) -> bool:
         after = self.place.epoch - stage.first_evaluation
-        return after >= 0 and after % stage.evaluate_every == 0 and len(self.split.validation.users) > 0
+        due = stage.validates and after >= 0 and after % stage.evaluate_every == 0
+        return due and len(self.split.validation.users) > 0
+
+    def _generate(self) -> None:
+        """Put what the network of the augmentation generates in front of what the model trains on."""
+        assert isinstance(self.network, DiffuASRNetwork)
+        self._arrange(self.network.prefixes(self.histories, self.seed))
+
+    def _forget(self) -> None:
+        """Leave nothing of the augmentation behind but its prefixes: the model's own stages begin as without it."""
+        self.network, self.optimizer, self.selected = None, None, {}
+        self.order.manual_seed(self.seed)
+        self.rng.manual_seed(self.seed)
 
     def _validate(self) -> dict[str, float]:
         """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
@@ -224,8 +242,9 @@ class Trainer:
             self.place.stale += 1
         return bool(better)
 
-    def _cut(self) -> bool:
-        return self.place.epoch > 0 and self.stop()  # every stage has an epoch at least
+    def _cut(self, stage: StageConfig) -> bool:
+        """Return whether time is up; a stage has an epoch at least, and all where there is nothing to choose by."""
+        return stage.validates and self.place.epoch > 0 and self.stop()
 
     def _stopped_early(self, stage: StageConfig) -> bool:
         return 0 < stage.patience <= self.place.stale
@@ -259,16 +278,20 @@ class Trainer:
         self.reporter.end(
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )
-        found = collapse(self._vital_signs(), self.network.config.hidden_size)
+        found = collapse(self._vital_signs(), self.network.config.hidden_size) if stage.validates else None
         if found:
             self.reporter.warn(f"{name} has left the embedding space collapsed: {found}; adrec diagnose tells more.")
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
+        if stage.network_kind == DIFFUSION:
+            self._forget()
         self.on_stage(name)
 
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the run depends on."""
         tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
         tensors |= with_prefix("best", self.best) | with_prefix("selected", self.selected)
+        if self.prefixes is not None:
+            tensors["augment/prefixes"] = self.prefixes
         if self.network is not None and self.optimizer is not None:
             tensors |= with_prefix("network", self.network.state_dict())
             tensors |= with_prefix("optimizer", optimizer_tensors(self.optimizer, self.network))
@@ -281,6 +304,8 @@ class Trainer:
         self.rng.set_state(snapshot.tensors["generator/rng"])
         self.best = {name: value.to(self.device) for name, value in snapshot.part("best").items()}
         self.selected = {name: value.to(self.device) for name, value in snapshot.part("selected").items()}
+        if "augment/prefixes" in snapshot.tensors:
+            self._arrange(snapshot.tensors["augment/prefixes"])
         weights = snapshot.part("network")
         if weights:
             _, stage = self.stages[self.place.stage]
@@ -288,14 +313,3 @@ class Trainer:
             self.network.load_state_dict(weights)
             self.optimizer = new_optimizer(self.network, stage)
             load_optimizer(self.optimizer, self.network, snapshot.part("optimizer"))
-
-
-def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
-    """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
-    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
-
-
-def cosine(stage: StageConfig, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 0: half a cosine over ``schedule_epochs``."""
-    share = min(epoch / stage.schedule_epochs, 1.0)
-    return stage.learning_rate * (1 + math.cos(math.pi * share)) / 2

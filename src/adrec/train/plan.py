@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from adrec.data.sequences import Sequences
 from adrec.nn.losses import chunk_of_tokens
 from adrec.nn.sequence import SequenceNetwork
 from adrec.settings import StageConfig
@@ -66,9 +67,10 @@ def make_plan(trainer: Trainer) -> Plan:
     base, dataset = memory_now(trainer.device), trainer.dataset
     cost = estimate(trainer)
     peak = memory_peak(trainer.device)
-    measured = {name: _measure(trainer, stage) for name, stage in trainer.stages}
+    measured = {name: _measure(trainer, stage, trainer.sequences[name]) for name, stage in trainer.stages}
     largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
     weights = FLOAT * sum(largest.parameters.values())
+    last = FLOAT * sum(measured[trainer.stages[-1][0]].parameters.values())
     copies = 1 + int(len(trainer.split.validation.users) > 0)  # selected by the stage before; the best of this one
     held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
     held["activations"] = max(each.activations for each in measured.values())
@@ -90,7 +92,7 @@ def make_plan(trainer: Trainer) -> Plan:
             "copies of selected weights": copies * weights,
             "writing the state": (3 + copies) * weights,
         },
-        disk={"while it trains": (3 + copies) * weights, "finished": weights},
+        disk={"while it trains": (3 + copies) * weights, "finished": last},
         flop={name: each.flop for name, each in measured.items()},
         cost=cost,
         epochs={name: stage.epochs for name, stage in trainer.stages},
@@ -143,9 +145,9 @@ def _in_place_flop(total: Sequence[int], a: Sequence[int], b: Sequence[int], **_
     return 2 * a[0] * a[1] * b[1]
 
 
-def _measure(trainer: Trainer, stage: StageConfig) -> _Measured:
+def _measure(trainer: Trainer, stage: StageConfig, sequences: Sequences) -> _Measured:
     """Take one step on weights of its own."""
-    (batch,) = sample_batches(trainer, 1)
+    (batch,) = sample_batches(trainer, sequences, 1)
     network = fresh_network(trainer, stage)
     rng = torch.Generator(trainer.device).manual_seed(0)
     step = Step.of(stage, trainer.config.precision)
@@ -169,5 +171,5 @@ def _measure(trainer: Trainer, stage: StageConfig) -> _Measured:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place_flop})
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
         step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
-    flop = counter.get_total_flops() * trainer.num_tokens / len(batch.items)
+    flop = counter.get_total_flops() * sequences.num_tokens / len(batch.items)
     return _Measured(_parameters(network), flop, most)

@@ -1,7 +1,8 @@
-"""One training step: the losses of a batch and their gradients, in one backward pass where that is exact."""
+"""One training step: a batch's losses, their gradients (in one backward pass where that is exact), the optimizer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -97,6 +98,17 @@ class Step:
         if self.embedding != "train":
             embedding.grad = torch.zeros_like(embedding) if self.embedding == "decaying" else None
         return totals
+
+
+def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
+    """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
+    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+
+
+def cosine(stage: StageConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 0: half a cosine over ``schedule_epochs``."""
+    share = min(epoch / stage.schedule_epochs, 1.0)
+    return stage.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
 def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None) -> Iterator[tuple[PackedBatch, Any]]:
