@@ -291,7 +291,7 @@ def test_a_shared_first_stage_gives_the_same_bits(small: Config, dataset: Datase
     for _ in range(2):
         made = trainer(small, dataset)
         key = first_stage_key(ADRecModel(small), "f", "s", 1)
-        with shared.lent(made, key, {"seconds": 0.0, "core_seconds": 0.0}) as taken:
+        with shared.lent(made, key, {"seconds": 0.0, "core_seconds": 0.0}, lambda: None) as taken:
             networks.append(made.run())
     assert taken
     assert same(*networks)

@@ -118,6 +118,7 @@ def test_lists_take_from_samples_in_turn() -> None:
     assert _in_turn(tops).tolist() == [[1, 6, 2]]
 
 
+@pytest.mark.slow
 def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Path) -> None:
     model = ADRec("default", SMALL, seed=3).fit(module_dataset)
     model.save(tmp_path / "run")

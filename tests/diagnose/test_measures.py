@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from adrec.diagnose import measures as catalogue
 from adrec.diagnose import pairs as pairs_module
+from adrec.diagnose.bounds import COMMON, RANK, STRUCTURE
 from adrec.diagnose.diagnosis import Space, diagnose
 from adrec.diagnose.measures import DEFINITIONS, Measures, measure
 from adrec.diagnose.pairs import alignment, hubness, pairs
 from adrec.diagnose.spectrum import effective_rank, entropy, isotropy, moments, parallel_analysis, participation_ratio
 from adrec.diagnose.structure import dependence, histogram_entropy, marginal_divergence
-from adrec.diagnose.verdict import COMMON, RANK, STRUCTURE, verdict
+from adrec.diagnose.verdict import verdict
 from adrec.errors import DataError
 from embeddings import Matrix, clusters, gaussian
 
@@ -101,10 +102,85 @@ def test_parallel_analysis_sees_structure_and_only_structure() -> None:
     assert found.noise_share < 0.3
 
 
+def test_neither_axes_nor_lengths_of_rows_are_structure() -> None:
+    """A rotation changes nothing that is told; noise whose rows have many lengths is noise."""
+    alive, rng = clusters(600, 24), np.random.default_rng(7)
+    _, axes = np.linalg.eigh(np.cov(alive.T))
+    turned = (alive - alive.mean(0)) @ axes
+    before, after = parallel_analysis(alive, seed=0), parallel_analysis(turned.astype(np.float32), seed=0)
+    assert after.noise_share == pytest.approx(before.noise_share, abs=0.02)
+    assert diagnose(Space("x", turned.astype(np.float32))).verdict.state == "alive"
+    for sigma in (0.5, 1.0):
+        tailed = gaussian(1500, 32) * rng.lognormal(sigma=sigma, size=(1500, 1))
+        assert parallel_analysis(tailed.astype(np.float32), seed=0).noise_share > 0.98
+
+
+def test_rows_of_zeros_and_copies_are_no_structure() -> None:
+    noise = gaussian(400, 16)
+    noise[::3] = 0
+    found = diagnose(Space("x", noise))
+    assert found.verdict.signs == ("noise",)
+    assert found.measures["distinct"] == pytest.approx((noise[:, 0] != 0).mean())
+    assert any("rows of zeros" in note for note in found.measures.notes)
+    few = diagnose(Space("x", clusters(20, 16)[np.random.default_rng(0).integers(20, size=400)]))
+    assert "copies" in few.verdict.signs and "5% of the items have a row of their own" in few.verdict.sentences[0]
+    alike = diagnose(Space("x", np.ones((60, 8), dtype=np.float32)))
+    assert {"noise", "cone", "copies"} <= set(alike.verdict.signs)
+
+
+def test_a_mapped_matrix_is_never_copied_whole(tmp_path: Path) -> None:
+    rows = clusters(3000, 8)
+    rows[0] = 0
+    np.save(tmp_path / "e.npy", rows)
+    mapped = np.load(tmp_path / "e.npy", mmap_mode="r")
+    largest = 0
+
+    class Watched(np.ndarray):  # type: ignore[type-arg]
+        def __getitem__(self, key: object) -> object:
+            nonlocal largest
+            found = super().__getitem__(key)  # type: ignore[index]
+            if not isinstance(key, slice):
+                largest = max(largest, getattr(found, "nbytes", 0))
+            return found
+
+    whole = measure(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adrec.diagnose.spectrum.BLOCK", 8 * 8 * 100)
+        patch.setattr("adrec.diagnose.pairs.AT_ONCE", 100)
+        original = catalogue._Samples.mean
+        patch.setattr(catalogue._Samples, "mean", lambda self, of, size: original(self, of, min(size, 200)))
+        some = measure(mapped.view(Watched))
+    assert largest < rows.nbytes / 4
+    assert some["mean_cosine"] == pytest.approx(whole["mean_cosine"])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9])
+def test_few_items(n: int) -> None:
+    found = diagnose(Space("x", gaussian(n, 4)))
+    json.dumps(found.to_dict(), allow_nan=False, default=str)
+    assert found.verdict.state in ("alive", "collapsed")
+
+
+def test_extreme_scales() -> None:
+    for scale in (1e60, 1e-60):
+        found = diagnose(Space("x", clusters(200, 8).astype(np.float64) * scale))  # type: ignore[arg-type]
+        assert found.verdict.state == "alive"
+
+
+def test_a_matrix_on_its_side_is_asked_about() -> None:
+    with pytest.raises(DataError, match="is it transposed"):
+        measure(np.ones((4, 20_000), dtype=np.float32))
+
+
 def test_alignment_by_hand() -> None:
     rows = np.array([[2, 0], [0, 3], [-1, 0], [0, 0]], dtype=np.float32)
     one, other = np.array([0, 0, 0]), np.array([1, 2, 3])
-    assert alignment(rows, one, other) == pytest.approx((2 + 4) / 2), "a row without direction does not count"
+    found = alignment(rows, one, other, every=True)
+    assert found is not None and found.error == 0
+    assert found.value == pytest.approx((2 + 4) / 2), "a row without direction does not count"
+    drawn = alignment(rows, one, other, every=False)
+    assert drawn is not None and drawn.error > 0
+    assert alignment(rows, other[2:], one[2:], every=True) is None
 
 
 def test_hubness_sees_a_hub() -> None:
@@ -165,6 +241,7 @@ def shares(found: Measures) -> tuple[float, float]:
         (clusters(400, 16), "alive", ()),
         (gaussian(400, 16), "collapsed", ("noise",)),
         (clusters(400, 16) + 40, "collapsed", ("cone",)),
+        (np.abs(clusters(400, 16)), "alive", ()),
         (gaussian(400, 1) @ gaussian(1, 40, 5), "collapsed", ("subspace",)),
     ],
 )

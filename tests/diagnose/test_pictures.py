@@ -11,7 +11,7 @@ import pytest
 
 from adrec.diagnose.attributes import PALETTE, Attribute, colouring
 from adrec.diagnose.curves import medians, norm_points, popularity_ticks, spectra
-from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose, diagnose_all
+from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose
 from adrec.diagnose.maps import Map, draw_maps
 from adrec.diagnose.pictures import write_pictures
 from adrec.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ NAMES = ["maps", "spectrum", "norms", "cosines"]
 
 @pytest.fixture(scope="module")
 def two() -> list[Diagnosed]:
-    return diagnose_all([known("one"), known("costs $5 & <more>", seed=3)])
+    return [diagnose(each) for each in (known("one"), known("costs $5 & <more>", seed=3))]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_spectra_have_their_yardsticks(two: list[Diagnosed]) -> None:
         ("stage 1 of costs $5 & <more>", "dash-dot", 1),
     ]
     assert all(each.values.mean() == pytest.approx(1) for each in curves)
-    other_shape = spectra(diagnose_all([space("a"), space("b", n=30)]))
+    other_shape = spectra([diagnose(each) for each in (space("a"), space("b", n=30))])
     assert [each.label for each in other_shape if each.colour is None] == ["gaussian, 40 x 6", "gaussian, 30 x 6"]
 
 

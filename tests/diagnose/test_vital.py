@@ -43,12 +43,21 @@ def test_the_signs_are_the_measures(embedding: np.ndarray) -> None:
 
 
 def test_collapses_by_name() -> None:
-    assert collapse(vital_signs(clusters(500, 16)), 16) is None
-    assert "random noise" in str(collapse(vital_signs(gaussian(500, 16)), 16))
-    assert "same way" in str(collapse(vital_signs(clusters(500, 16) + 40), 16))
+    assert collapse(vital_signs(clusters(500, 16)), 16, 500) is None
+    assert "random noise" in str(collapse(vital_signs(gaussian(500, 16)), 16, 500))
+    assert "same way" in str(collapse(vital_signs(clusters(500, 16) + 40), 16, 500))
     flat = (gaussian(500, 1) @ gaussian(1, 40, 3)).astype(np.float32)
-    assert "of 40 dimensions" in str(collapse(vital_signs(flat), 40))
-    assert collapse(vital_signs(np.zeros((5, 3), dtype=np.float32)), 3) == "every item's embedding is 0"
+    assert "of 40 dimensions" in str(collapse(vital_signs(flat), 40, 500))
+    assert "random noise" in str(collapse(vital_signs(gaussian(12, 128)), 128, 12)), "twelve items have no more"
+    assert collapse(vital_signs(np.zeros((5, 3), dtype=np.float32)), 3, 5) == "every item's embedding is 0"
+
+
+def test_noise_with_rows_of_many_lengths_is_noise_and_axes_do_not_matter() -> None:
+    tailed = gaussian(1500, 32) * np.random.default_rng(3).lognormal(sigma=1.0, size=(1500, 1))
+    assert vital_signs(tailed.astype(np.float32))["noise_share"] > 0.97
+    rotation, _ = np.linalg.qr(gaussian(32, 32, 5))
+    before, after = (vital_signs(each)["noise_share"] for each in (clusters(500, 32), clusters(500, 32) @ rotation))
+    assert before == pytest.approx(after, abs=1e-4) and before < 0.5
 
 
 def trained(dataset: Dataset, changes: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str], Trainer]:
@@ -79,7 +88,7 @@ def test_every_validation_has_them_and_a_stage_that_ends_collapsed_is_told(datas
 
 def test_the_turn_is_told_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = iter([clusters(60, 8), gaussian(60, 8), gaussian(60, 8), clusters(60, 8)] + [clusters(60, 8)] * 99)
-    monkeypatch.setattr("adrec.train.loop.vital_signs", lambda rows: vital_signs(next(seen)))
+    monkeypatch.setattr("adrec.train.space.vital_signs", lambda rows: vital_signs(next(seen)))
     changes = {"pretrain.epochs": 4, "pretrain.first_evaluation": 1, "pretrain.evaluate_every": 1}
     _, warnings, _ = trained(dataset, {**changes, "align.epochs": 0, "finetune.epochs": 0, "pretrain.patience": 0})
     assert [text.split(":")[0] for text in warnings] == ["The embedding space is collapsing"]
@@ -88,7 +97,7 @@ def test_the_turn_is_told_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 def test_measuring_changes_no_weight(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 1}
     with_signs = trained(dataset, changes)[2].selected
-    monkeypatch.setattr("adrec.train.loop.vital_signs", lambda rows: {})
+    monkeypatch.setattr("adrec.train.space.vital_signs", lambda rows: {})
     without = trained(dataset, changes)[2].selected
     assert all(bool((with_signs[name] == value).all()) for name, value in without.items())
 

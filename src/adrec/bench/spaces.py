@@ -12,12 +12,9 @@ from adrec.bench.ledger import Finished, Ledger
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import make_split
 from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose
-from adrec.diagnose.maps import draw_maps
-from adrec.diagnose.pictures import write_pictures
-from adrec.diagnose.report import page
+from adrec.diagnose.report import write_report
 from adrec.diagnose.source import with_items
-from adrec.diagnose.table import measures_table
-from adrec.files import write_bytes, write_json
+from adrec.diagnose.table import summary_table
 from adrec.settings import DEFAULT_SEED
 
 SHOWN = ("hr@20", "ndcg@20")
@@ -65,10 +62,6 @@ def _write(found: Sequence[Diagnosed], folder: Path, console: Console) -> None:
     for each in found:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in each.space.accuracy.items())
         output.print(f"{each.space.name} ({shown}): {' '.join(each.verdict.sentences)}", markup=False)
-    Console(highlight=False, quiet=console.quiet).print(measures_table(found))
+    Console(highlight=False, quiet=console.quiet).print(summary_table(found))
     console.print("Drawing maps (t-SNE) ..")
-    maps = draw_maps([each.space for each in found])
-    write_pictures(found, folder, maps=maps)
-    write_json(folder / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
-    write_bytes(folder / "report.html", page(found, maps=maps).encode())
-    console.print(f"Report: {folder / 'report.html'}")
+    console.print(f"Report: {write_report(found, folder)}")

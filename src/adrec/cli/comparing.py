@@ -62,9 +62,11 @@ def benchmark(
     check_labels(entries)
     limit = seconds(budget) if budget else None
     if diagnose is not None:
-        from adrec.diagnose.structure import check_scikit_learn
+        from adrec.cli.diagnosing import check_folder
+        from adrec.diagnose.maps import check_drawing
 
-        check_scikit_learn()
+        check_drawing()
+        check_folder(diagnose)
     plan = make_plan(
         out, data, entries, seeds=seeds, trials=trials, threads=threads, budget=limit, diagnose=diagnose is not None
     )

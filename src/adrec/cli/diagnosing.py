@@ -11,13 +11,15 @@ from rich.console import Console
 
 from adrec.cli.options import Data, OwnModel, Quiet, console_for, use_own_model
 from adrec.errors import ConfigError
-from adrec.files import write_bytes, write_json
+from adrec.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adrec.diagnose.attributes import Attribute
-    from adrec.diagnose.diagnosis import Diagnosed
+
+SAMPLES = 8
+MOST_BESIDE = 2  # spaces whose measures fit into a terminal beside their yardsticks
 
 
 def diagnose(
@@ -42,17 +44,21 @@ def diagnose(
         bool, typer.Option("--diffusion", help="Tell what diffusion contributes to the ranking, not what the space is.")
     ] = False,
     part: Annotated[
-        Literal["validation", "test"], typer.Option("--on", help="The held-out part, for --diffusion.")
-    ] = "validation",
-    samples: Annotated[int, typer.Option(min=2, help="Drawn for each user, for --diffusion.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of samples and maps.")] = 0,
+        Literal["validation", "test"] | None,
+        typer.Option("--on", help="The held-out part, for --diffusion; validation by default."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=2, help="Of each user, for --diffusion; 8 by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and maps.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Tell whether an embedding space is alive, beside random noise, its shuffled self and stage 1."""
     from adrec.diagnose.diagnosis import diagnose as diagnosed
+    from adrec.diagnose.maps import check_drawing
+    from adrec.diagnose.pictures import check_kinds
+    from adrec.diagnose.report import write_report
     from adrec.diagnose.source import distinct_names, named, open_space
     from adrec.diagnose.structure import check_scikit_learn
-    from adrec.diagnose.table import measures_table
+    from adrec.diagnose.table import measures_table, summary_table
     from adrec.diagnose.verdict import STATES
 
     console, output = console_for(quiet), Console(highlight=False, soft_wrap=True, quiet=quiet)
@@ -60,11 +66,15 @@ def diagnose(
     if diffusion:
         if attributes or attribute or names or out or fail_on or tensor:
             raise ConfigError("--diffusion goes with --against, --on, --samples, --json and --data alone.")
-        _contribution(embedding, against or [], part, samples, seed, data, json_file, output)
+        _contribution(embedding, against or [], part or "validation", samples or SAMPLES, seed, data, json_file, output)
         return
     check_scikit_learn()
-    if (attributes is None) != (attribute is None and names is None):
-        raise ConfigError("--attributes FILE goes together with --attribute COLUMN or --names COLUMN.")
+    kinds = [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")]
+    if out is not None:
+        check_drawing()
+        check_kinds(kinds)
+        check_folder(out)
+    _check_options(attributes, attribute, names, out, part or samples)
     paths = [embedding, *(against or [])]
     spaces = [
         open_space(path, name=name, data=data, tensor=tensor)
@@ -80,15 +90,34 @@ def diagnose(
         output.print(f"{each.space.name}: {' '.join(each.verdict.sentences)}", markup=False)
         for note in each.measures.notes:
             console.print(f"note: {note}")
-    Console(highlight=False, quiet=quiet).print(measures_table(found))
+    few = len(found) <= MOST_BESIDE
+    Console(highlight=False, quiet=quiet).print(measures_table(found) if few else summary_table(found))
     if json_file is not None:
         write_json(json_file, {each.space.name: each.to_dict() for each in found})
     if out is not None:
         if attributes and names:
             found = [replace(each, space=named(each.space, attributes, names)) for each in found]
-        _write(found, out, coloured, [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")], seed, console)
+        console.print("Drawing maps (t-SNE), about half a minute for each ..")
+        console.print(f"Report: {write_report(found, out, kinds=kinds, attribute=coloured, seed=seed)}")
     if fail_on is not None and STATES.index(found[0].verdict.state) >= STATES.index(fail_on):
         raise typer.Exit(1)
+
+
+def _check_options(
+    attributes: Path | None, attribute: str | None, names: str | None, out: Path | None, of_diffusion: object
+) -> None:
+    if (attributes is None) != (attribute is None and names is None):
+        raise ConfigError("--attributes FILE goes together with --attribute COLUMN or --names COLUMN.")
+    if names is not None and out is None:
+        raise ConfigError("--names names the points of maps; give --out for them.")
+    if of_diffusion is not None:
+        raise ConfigError("--on and --samples say how --diffusion is measured; give that too, or leave them out.")
+
+
+def check_folder(out: Path) -> None:
+    """Raise :class:`ConfigError` where a file stands in the place of a folder."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder.")
 
 
 def _contribution(
@@ -125,24 +154,3 @@ def _attributes(spaces: Sequence[object], path: Path, column: str, console: Cons
             console.print(f"note: {note}")
         found.append(Attribute(column, values))
     return found
-
-
-def _write(
-    found: Sequence[Diagnosed],
-    out: Path,
-    coloured: Sequence[Attribute] | None,
-    kinds: Sequence[str],
-    seed: int,
-    console: Console,
-) -> None:
-    from adrec.diagnose.maps import draw_maps
-    from adrec.diagnose.pictures import check_kinds, write_pictures
-    from adrec.diagnose.report import page
-
-    check_kinds(kinds)
-    console.print("Drawing maps (t-SNE), about half a minute for each ..")
-    maps = draw_maps([each.space for each in found], seed=seed)
-    write_pictures(found, out, kinds=kinds, attribute=coloured, seed=seed, maps=maps)
-    write_json(out / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
-    write_bytes(out / "report.html", page(found, attribute=coloured, seed=seed, maps=maps).encode())
-    console.print(f"Report: {out / 'report.html'}")

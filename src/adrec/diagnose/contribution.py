@@ -193,7 +193,7 @@ def contribution(
         METRIC,
         samples,
         _gains({name: (held.values(ours), held.values(theirs)) for name, (ours, theirs) in pairs.items()}),
-        float(spread.mean()),
+        float(spread.mean()) if len(spread) else 0.0,
         rank_correlation(spread, singles[0].ranks[spoken].astype(np.float64)),
         _in_common(singles[0].top, singles[1].top),
         _coverage(singles[0].top, network.num_items),
@@ -269,7 +269,9 @@ def _in_turn(tops: Int64s) -> Int64s:
 
 def _in_common(one: Int64s, other: Int64s) -> float:
     """Return the mean share of items that two lists of a user have in common."""
-    return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(one, other, strict=True)]))
+    served = one[:, 0] > 0
+    shares = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(one[served], other[served], strict=True)]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _coverage(lists: Int64s, num_items: int) -> float:

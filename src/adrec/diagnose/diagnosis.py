@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from adrec.diagnose.measures import DEFINITIONS, Measures, measure
-from adrec.diagnose.spectrum import Matrix, moments, shuffled
+from adrec.diagnose.pairs import lengths
+from adrec.diagnose.spectrum import Matrix, shuffled
 from adrec.diagnose.structure import check_scikit_learn
 from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1, Verdict, verdict
 
-YARDSTICK_ROWS = 100_000  # at most: of more rows no measure is another
+YARDSTICK_ROWS = 100_000  # at most: drawn from more, which changes measures of all rows little
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,45 +78,45 @@ def diagnose(space: Space, *, seed: int = 0) -> Diagnosed:
     """
     check_scikit_learn()
     own = measure(space.embedding, popularity=space.popularity, followers=space.followers, seed=seed)
-
-    def beside(each: Matrix) -> Measures:
-        popularity, followers = _first(space.popularity, each), _inside(space.followers, each)
-        return measure(each, popularity=popularity, followers=followers, seed=seed)
-
-    yardsticks = {name: beside(each) for name, each in yardstick_embeddings(space, seed).items()}
+    yardsticks = {
+        name: measure(each.embedding, popularity=each.popularity, followers=each.followers, seed=seed)
+        for name, each in yardstick_spaces(space, own["variance"] or 0.0, seed).items()
+    }
     return Diagnosed(space, own, yardsticks, verdict(own, yardsticks))
 
 
-def yardstick_embeddings(space: Space, seed: int) -> dict[str, Matrix]:
-    """Return the yardsticks of a space, of its shape (100,000 rows at most).
+def yardstick_spaces(space: Space, variance: float, seed: int) -> dict[str, Space]:
+    """Return the yardsticks of a space, of its shape (of more than 100,000 rows, so many are drawn).
 
-    ``gaussian`` has independent normal entries with the space's mean variance; ``shuffled`` the space's own columns,
-    each in another order of rows; ``stage 1`` is what stage 1 ended with.
+    ``gaussian`` has independent normal entries with the space's ``variance`` (1 where that is 0); ``shuffled`` the
+    space's own columns, each in another order of rows; ``stage 1`` is what stage 1 ended with.
     """
-    rng, own = np.random.default_rng(seed), space.embedding[:YARDSTICK_ROWS]
-    deviation = np.float32(np.sqrt(moments(own).eigenvalues.mean()))
+    rng = np.random.default_rng(seed)
+    some = _drawn(space, rng)
+    precision = np.result_type(some.embedding.dtype, np.float32).type
+    deviation = precision(np.sqrt(variance or 1.0))
+    noise = deviation * rng.standard_normal(some.embedding.shape).astype(precision)
     found = {
-        GAUSSIAN: deviation * rng.standard_normal(own.shape, dtype=np.float32),
-        SHUFFLED: shuffled(own, rng),
+        GAUSSIAN: replace(some, embedding=noise),
+        SHUFFLED: replace(some, embedding=shuffled(np.asarray(some.embedding), rng)),
     }
     if space.stage_1 is not None:
-        found[STAGE_1] = space.stage_1
+        found[STAGE_1] = replace(space, embedding=space.stage_1)
     return found
 
 
-def _first(popularity: NDArray[np.int64] | None, embedding: Matrix) -> NDArray[np.int64] | None:
-    return None if popularity is None else popularity[: len(embedding)]
-
-
-def _inside(
-    followers: tuple[NDArray[np.int64], NDArray[np.int64]] | None, embedding: Matrix
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    if followers is None:
-        return None
-    inside = np.maximum(*followers) < len(embedding)
-    return followers[0][inside], followers[1][inside]
-
-
-def diagnose_all(spaces: Sequence[Space], *, seed: int = 0) -> list[Diagnosed]:
-    """Measure several spaces, each beside its yardsticks."""
-    return [diagnose(space, seed=seed) for space in spaces]
+def _drawn(space: Space, rng: np.random.Generator) -> Space:
+    """Return a space of some of the items, those with a length."""
+    alive = np.flatnonzero(lengths(space.embedding) > 0)
+    if len(alive) == len(space.embedding) <= YARDSTICK_ROWS:
+        return space
+    chosen = np.sort(rng.permutation(alive)[:YARDSTICK_ROWS])
+    followers = None
+    if space.followers is not None:
+        place = np.full(len(space.embedding), -1)
+        place[chosen] = np.arange(len(chosen))
+        one, other = (place[side] for side in space.followers)
+        both = (one >= 0) & (other >= 0)
+        followers = (one[both], other[both])
+    popularity = None if space.popularity is None else space.popularity[chosen]
+    return replace(space, embedding=space.embedding[chosen], popularity=popularity, followers=followers)

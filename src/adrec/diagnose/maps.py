@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adrec.diagnose.diagnosis import Space, yardstick_embeddings
+from adrec.diagnose.diagnosis import Space, yardstick_spaces
 from adrec.diagnose.spectrum import Float64s, Matrix, moments
 from adrec.diagnose.structure import check_scikit_learn, principal_coordinates
 from adrec.diagnose.verdict import GAUSSIAN
@@ -66,7 +66,8 @@ def draw_maps(spaces: Sequence[Space], *, seed: int = 0, most: int = ROWS) -> li
         _map(space.name, space.embedding, rows, place, seed)
         for place, (space, rows) in enumerate(zip(spaces, drawn, strict=True))
     ]
-    random = yardstick_embeddings(spaces[0], seed)[GAUSSIAN]
+    variance = float(moments(spaces[0].embedding).eigenvalues.mean())
+    random = yardstick_spaces(spaces[0], variance, seed)[GAUSSIAN].embedding
     return [*maps, _map(GAUSSIAN, random, draw(len(random), seed, most), None, seed)]
 
 

@@ -111,8 +111,6 @@ def shown(value: Value) -> str:
     """Return a value with its sampling error, as HTML."""
     if value.value is None or math.isnan(value.value):
         return "–"
-    if math.isnan(value.error):  # of one sample nobody knows it
-        return f'{number(value.value)} <span class="error">one sample</span>'
     if value.error <= 0:
         return number(value.value)
     decimals = min(max(-math.floor(math.log10(value.error)), 0), 6)  # as many as the error lets one know

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adrec.diagnose import structure
-from adrec.diagnose.pairs import QUANTILES, alignment, hubness, lengths, pairs
+from adrec.diagnose.pairs import QUANTILES, alignment, distinct, hubness, lengths, pairs
 from adrec.diagnose.spectrum import (
     Float64s,
     Matrix,
     Moments,
+    Rows,
     effective_rank,
     entropy,
     isotropy,
@@ -31,6 +32,8 @@ from adrec.errors import DataError
 from adrec.words import counted
 
 SAMPLES = 3
+MOST_FOLLOWERS = 1_000_000  # pairs of items that follow each other; of more, so many are drawn
+WIDEST = 16_384  # dimensions
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ class Definition:
 
 DEFINITIONS: Mapping[str, Definition] = {
     "variance": Definition("variance", "mean over columns of the variance of a column.", "tr(C) / D"),
-    "norm": Definition("norm", "mean length of a row.", "mean of |e|"),
+    "norm": Definition("norm", "mean length of a row.", "mean of ‖e‖"),
     "mean_cosine": Definition(
         "mean cosine",
         "of pairs of distinct items: the share of the squared length that is common to all.",
-        "(|sum u|^2 - n) / n(n - 1)",
+        "(‖Σu‖² - n) / n(n - 1)",
     ),
-    "cosine_deviation": Definition("deviation of cosines", "over pairs of distinct items.", "from |U^T U|^2"),
-    "mean_distance": Definition("mean distance", "Euclidean, of pairs of distinct items.", "mean of |a - b|"),
+    "cosine_deviation": Definition("deviation of cosines", "over pairs of distinct items.", "from ‖UᵀU‖²"),
+    "mean_distance": Definition("mean distance", "Euclidean, of pairs of distinct items.", "mean of ‖a - b‖"),
     "effective_rank": Definition(
         "effective rank", "exp of the entropy of the singular values: 1 to D.", "Roy and Vetterli 2007"
     ),
@@ -75,11 +78,16 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "isotropy": Definition("isotropy", "smallest over largest eigenvalue: 1 is a sphere.", "l_min / l_max"),
     "signal_dimensions": Definition(
-        "signal dimensions", "eigenvalues of the correlation matrix beyond those of shuffled copies.", "Horn 1965"
+        "signal dimensions",
+        "eigenvalues of the centred directions beyond those of random ones.",
+        "Horn 1965",
     ),
     "noise_share": Definition(
-        "noise share", "of the standardised variance: what shuffled copies have too; 1 is noise.", "Horn 1965"
+        "noise share",
+        "of the centred directions' spectrum: what random ones have too; 1 is noise.",
+        "Horn 1965",
     ),
+    "distinct": Definition("distinct", "share of items whose row is not that of another, or 0.", "count"),
     "marginal_divergence": Definition(
         "KL of columns", "from a Gaussian, of a standardised column, in nats.", "Vasicek 1976"
     ),
@@ -168,11 +176,13 @@ def measure(
         DataError: where there are fewer than two rows with a length, or a number is not finite.
     """
     check(embedding, "the embedding")
-    own = moments(embedding)
+    alive = np.flatnonzero(lengths(embedding) > 0)
+    rows = Rows(embedding, None if len(alive) == len(embedding) else alive)
+    own = moments(rows)
     singular = np.sqrt(own.eigenvalues)  # [D]
-    found = pairs(embedding, seed)
-    n, norms = len(embedding), lengths(embedding)
-    sample = _Samples(embedding, seed)
+    found = pairs(rows, seed)
+    n, norms = len(rows), lengths(rows)
+    sample = _Samples(rows, seed)
     values = {
         "variance": Value(float(own.eigenvalues.mean())),
         "norm": Value(float(norms.mean())),
@@ -187,22 +197,23 @@ def measure(
         "isotropy": Value(isotropy(own.eigenvalues)),
         "signal_dimensions": sample.mean(lambda rows: float(parallel_analysis(rows, seed).dimensions), 20_000),
         "noise_share": sample.mean(lambda rows: parallel_analysis(rows, seed).noise_share, 20_000),
+        "distinct": Value(distinct(rows, seed) * n / len(embedding)),
         "marginal_divergence": sample.mean(lambda rows: structure.marginal_divergence(rows, own), 30_000),
         "dependence": Value(structure.dependence(own)),
-        "mutual_information": _mutual_information(sample, embedding, own, seed),
+        "mutual_information": _mutual_information(sample, own, seed),
         "silhouette": sample.mean(lambda rows: structure.silhouette(rows, seed), 5_000),
         "uniformity": Value(found.uniformity.value, found.uniformity.error),
-        "alignment": Value(None if followers is None else alignment(embedding, *followers)),
+        "alignment": _alignment(embedding, followers),
         "hubness": sample.mean(hubness, 10_000),
-        "norm_popularity": Value(None if popularity is None else _correlated(norms, popularity)),
+        "norm_popularity": Value(None if popularity is None else _correlated(norms, popularity[alive])),
     }
     return Measures(
-        items=n,
+        items=len(embedding),
         size=embedding.shape[1],
         values=values,
         cosine_quantiles={f"{share:.0%}": each for share, each in zip(QUANTILES, found.cosine_quantiles, strict=True)},
         singular_values=tuple(float(each) for each in singular),
-        notes=_notes(own, found.zeros, sample),
+        notes=_notes(own, len(embedding) - n, sample),
     )
 
 
@@ -210,6 +221,11 @@ def check(embedding: Matrix, name: str) -> None:
     """Raise :class:`DataError` where an embedding cannot be measured; the sentence names it and says where and why."""
     if embedding.ndim != 2 or embedding.shape[1] == 0:
         raise DataError(f"{name} has the shape {embedding.shape}; an embedding is a matrix, a row an item.")
+    if embedding.shape[1] > WIDEST:
+        raise DataError(
+            f"{name} has {len(embedding):,} rows in {embedding.shape[1]:,} dimensions; {WIDEST:,} are the most: is it "
+            "transposed?"
+        )
     if len(embedding) < 2:
         items = counted(len(embedding), "item")
         raise DataError(f"{name} has {items}, so there is nothing to compare; an embedding needs two at least.")
@@ -226,28 +242,35 @@ def check(embedding: Matrix, name: str) -> None:
 class _Samples:
     """Means over some samples of rows, with what they differ by."""
 
-    def __init__(self, embedding: Matrix, seed: int) -> None:
-        self.embedding, self.seed = embedding, seed
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self.rows, self.seed = rows, seed
         self.largest = 0
 
     def mean(self, measured: Callable[[Matrix], float | None], size: int) -> Value:
         """Return ``measured`` of all rows where they are no more than ``size``, else its mean over samples."""
-        if len(self.embedding) <= size:
-            return Value(measured(self.embedding))
-        size = min(size, len(self.embedding) // 2)  # two samples at least, so that their spread is known
+        if len(self.rows) <= size:
+            return Value(measured(self.rows[:]))
+        size = min(size, len(self.rows) // 2)  # two samples at least, so that their spread is known
         self.largest = max(self.largest, size)
-        count = min(len(self.embedding) // size, SAMPLES)
-        order = np.random.default_rng(self.seed).permutation(len(self.embedding))
+        count = min(len(self.rows) // size, SAMPLES)
+        order = np.random.default_rng(self.seed).permutation(len(self.rows))
         parts = np.split(order[: count * size], count)
-        found = [measured(self.embedding[np.sort(rows)]) for rows in parts]
+        found = [measured(self.rows[np.sort(part)]) for part in parts]
         known = np.array([each for each in found if each is not None])
         if len(known) < 2:
             return Value(None)
         return Value(float(known.mean()), float(known.std(ddof=1) / np.sqrt(len(known))))
 
 
-def _mutual_information(sample: _Samples, embedding: Matrix, own: Moments, seed: int) -> Value:
-    if embedding.shape[1] < 2 or own.moving.sum() < 2:
+def _alignment(embedding: Matrix, followers: tuple[NDArray[np.int64], NDArray[np.int64]] | None) -> Value:
+    if followers is None:
+        return Value(None)
+    found = alignment(embedding, *followers, every=len(followers[0]) < MOST_FOLLOWERS)
+    return Value(None) if found is None else Value(found.value, found.error)
+
+
+def _mutual_information(sample: _Samples, own: Moments, seed: int) -> Value:
+    if sample.rows.shape[1] < 2 or own.moving.sum() < 2:
         return Value(None)
 
     def of(rows: Matrix) -> Float64s:
@@ -268,12 +291,15 @@ def _notes(own: Moments, zeros: int, sample: _Samples) -> tuple[str, ...]:
     if still:
         notes.append(f"{still} of {len(own.mean)} columns are constant: they are left out of what is standardised.")
     if zeros:
-        notes.append(f"{zeros:,} rows are 0: they have no direction and are left out of cosines.")
+        notes.append(f"{counted(zeros, 'row')} of zeros: left out of every measure but what is distinct.")
     if own.count <= len(own.mean):
         notes.append(
             f"{own.count:,} items in {len(own.mean)} dimensions: the covariance has not full rank, so isotropy is 0 "
             "and KL by correlation is not defined."
         )
     if sample.largest:
-        notes.append("Some measures look at samples of rows or pairs; the error is of that sampling.")
+        notes.append(
+            f"Some measures look at samples of {sample.largest:,} rows at most, or at pairs: ± is the standard error "
+            "of drawing them. Hubness, noise share and divergences of fewer rows are others: compare like with like."
+        )
     return tuple(notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.diagnose.spectrum import Float64s, Matrix, blocks
+from adrec.diagnose.spectrum import Float64s, Matrix, Rows, blocks
 
 MOST_PAIRS = 1_000_000  # looked at one by one: all where there are no more, else drawn
 AT_ONCE = 1 << 15  # pairs that are held at a time
@@ -38,7 +38,6 @@ class Pairs:
         cosine_quantiles: of :data:`QUANTILES`.
         distance: mean Euclidean distance.
         uniformity: log of the mean of ``exp(-2 |u - v|^2)`` over unit vectors (Wang and Isola 2020).
-        zeros: rows of length 0, which have no direction and are left out.
     """
 
     cosine: float
@@ -46,10 +45,9 @@ class Pairs:
     cosine_quantiles: tuple[float, ...]
     distance: Sampled
     uniformity: Sampled
-    zeros: int
 
 
-def lengths(embedding: Matrix) -> Float64s:
+def lengths(embedding: Matrix | Rows) -> Float64s:
     """Return the Euclidean length of each row, [n]."""
     return np.concatenate([np.linalg.norm(block, axis=1) for block in blocks(embedding)])
 
@@ -60,12 +58,18 @@ def unit(rows: Float64s) -> Float64s:
     return values
 
 
-def pairs(embedding: Matrix, seed: int) -> Pairs:
-    """Measure pairs of rows; needs two rows that are not 0."""
-    size = lengths(embedding)
-    alive = np.flatnonzero(size > 0)
-    if len(alive) < len(embedding):
-        embedding = embedding[alive]
+def distinct(embedding: Matrix | Rows, seed: int) -> float:
+    """Return the share of rows that are the first of their kind: 1 where no two are alike.
+
+    Rows are told apart by their product with a random vector.
+    """
+    direction = np.random.default_rng(seed).standard_normal(embedding.shape[1])
+    products = np.concatenate([block @ direction for block in blocks(embedding)])
+    return len(np.unique(products)) / len(products)
+
+
+def pairs(embedding: Matrix | Rows, seed: int) -> Pairs:
+    """Measure pairs of rows, each of which has a length."""
     n = len(embedding)
     total, gram = np.zeros(embedding.shape[1]), np.zeros((embedding.shape[1],) * 2)
     for block in blocks(embedding):
@@ -84,11 +88,10 @@ def pairs(embedding: Matrix, seed: int) -> Pairs:
         tuple(float(each) for each in np.quantile(cosines, QUANTILES)),
         Sampled(float(distances.mean()), _error(distances, every)),
         Sampled(float(np.log(mean.value)), mean.error / mean.value),
-        len(size) - n,
     )
 
 
-def _looked_at(embedding: Matrix, rng: np.random.Generator) -> tuple[Float64s, Float64s, bool]:
+def _looked_at(embedding: Matrix | Rows, rng: np.random.Generator) -> tuple[Float64s, Float64s, bool]:
     """Return cosine and distance of all pairs, or of some that are drawn, and whether these are all."""
     n = len(embedding)
     every = n * (n - 1) // 2 <= MOST_PAIRS
@@ -110,23 +113,26 @@ def _error(values: Float64s, every: bool) -> float:
     return 0.0 if every else float(values.std() / np.sqrt(len(values)))
 
 
-def alignment(embedding: Matrix, one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+def alignment(embedding: Matrix, one: NDArray[np.int64], other: NDArray[np.int64], *, every: bool) -> Sampled | None:
     """Return the mean of ``|u - v|^2`` over positive pairs of unit vectors (Wang and Isola 2020): lower is closer.
+
+    None where no pair has a direction.
 
     Args:
         embedding: [n, D].
         one: a row of each pair, [m].
         other: the other row, [m].
+        every: whether these are all pairs, or drawn.
     """
-    total, count = 0.0, 0
+    found = []
     for first in range(0, len(one), AT_ONCE):
         a = embedding[one[first : first + AT_ONCE]].astype(np.float64)
         b = embedding[other[first : first + AT_ONCE]].astype(np.float64)
         size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         alive = size > 0
-        total += float((2 - 2 * (a * b).sum(1)[alive] / size[alive]).sum())
-        count += int(alive.sum())
-    return total / count if count else float("nan")
+        found.append(2 - 2 * (a * b).sum(1)[alive] / size[alive])
+    squares = np.concatenate(found) if found else np.empty(0)
+    return Sampled(float(squares.mean()), _error(squares, every)) if len(squares) else None
 
 
 def hubness(embedding: Matrix, k: int = NEIGHBOURS) -> float:
@@ -134,7 +140,7 @@ def hubness(embedding: Matrix, k: int = NEIGHBOURS) -> float:
 
     0 where everybody is a neighbour equally often; far above 0 where few hubs are near everybody.
     """
-    directions = unit(embedding[lengths(embedding) > 0].astype(np.float64))
+    directions = unit(embedding.astype(np.float64))
     n = len(directions)
     k = min(k, n - 1)
     counts = np.zeros(n)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
-from adrec.diagnose import verdict
+from adrec.diagnose import bounds, verdict
 from adrec.diagnose.attributes import (
     GREY,
     GREY_ON_DARK,
@@ -23,6 +24,8 @@ from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
 from adrec.diagnose.measure_table import measure_table
 from adrec.diagnose.payload import payload
+from adrec.diagnose.pictures import write_pictures
+from adrec.files import write_bytes, write_json
 
 
 def page(
@@ -65,6 +68,26 @@ def page(
     head += f"<title>{html.escape(f'{title} {names}')}</title><style>{_asset('page.css')}{_colours()}</style>"
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def write_report(
+    found: Sequence[Diagnosed],
+    folder: Path,
+    *,
+    kinds: Sequence[str] = (".png",),
+    attribute: Sequence[Attribute] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write ``report.html``, ``diagnosis.json`` and the pictures into a folder; return the page's path.
+
+    Raises as :func:`page` and :func:`adrec.diagnose.pictures.write_pictures`.
+    """
+    maps = draw_maps([each.space for each in found], seed=seed)
+    write_pictures(found, folder, kinds=kinds, attribute=attribute, seed=seed, maps=maps)
+    write_json(folder / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
+    place = folder / "report.html"
+    write_bytes(place, page(found, attribute=attribute, seed=seed, maps=maps).encode())
+    return place
 
 
 def _asset(name: str) -> str:
@@ -173,15 +196,16 @@ def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
 def _bounds() -> str:
     """Return what the verdict goes by."""
     signs = {
-        "noise": f"less than {verdict.STRUCTURE:.0%} of the standardised variance is beyond what shuffled columns have "
-        f"too: a noise share above {1 - verdict.STRUCTURE:g}. Items are as if never trained.",
-        "cone": f"the mean cosine is above {verdict.COMMON:g}: items point the same way.",
-        "subspace": f"the effective rank is below {verdict.RANK:.0%} of that of the Gaussian: items use few of the "
+        "noise": f"less than {bounds.STRUCTURE:.0%} of the spectrum is beyond that of random directions: "
+        f"a noise share above {1 - bounds.STRUCTURE:g}. Items are as if never trained.",
+        "cone": f"the mean cosine is above {bounds.COMMON:g}: items point the same way.",
+        "subspace": f"the effective rank is below {bounds.RANK:.0%} of that of the Gaussian: items use few of the "
         "dimensions.",
+        "copies": f"fewer than {bounds.OWN:.0%} of the items have a row of their own.",
     }
     listed = "".join(f"<li><b>{sign}</b>: {meaning}</li>" for sign, meaning in signs.items())
     return (
-        "<h2>What the verdict goes by</h2><p>A space is <b>collapsed</b> where it has one of three signs, which are "
+        "<h2>What the verdict goes by</h2><p>A space is <b>collapsed</b> where it has one of four signs, which are "
         f"measured against yardsticks and tuned to no result:</p><ul>{listed}</ul><p>It is <b>fading</b> where it has "
         f"none of them, but less than {verdict.FADED:.0%} of the structure beyond noise that stage 1 had, where that "
         "embedding is at hand. Else it is <b>alive</b>.</p>"

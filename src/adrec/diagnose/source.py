@@ -15,7 +15,7 @@ from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_attribute
 from adrec.data.split import Split, make_split
 from adrec.diagnose.diagnosis import Space
-from adrec.diagnose.measures import check
+from adrec.diagnose.measures import MOST_FOLLOWERS, check
 from adrec.diagnose.spectrum import Matrix
 from adrec.errors import ConfigError, DataError, did_you_mean
 from adrec.evaluate.protocol import training_popularity
@@ -23,7 +23,6 @@ from adrec.train.run import Run
 from adrec.words import counted
 
 FILES = (".npy", ".safetensors")
-MOST_FOLLOWERS = 1_000_000  # pairs of items that follow each other, drawn where there are more
 
 
 def open_space(path: Path, *, name: str | None = None, data: Path | None = None, tensor: str | None = None) -> Space:
@@ -109,9 +108,11 @@ def _read(path: Path, tensor: str | None) -> Matrix:
 
 def _mapped(path: Path) -> NDArray[np.generic]:
     try:
-        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: object = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a NumPy array; write it with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive of several arrays; write the one that is meant with numpy.save.")
     return array
 
 
@@ -128,7 +129,9 @@ def _tensor(path: Path, name: str | None) -> NDArray[np.generic]:
                 asked = "which matrix" if name is None else f"no matrix {name!r}{did_you_mean(name, matrices)}"
                 raise ConfigError(f"{path} does not say {asked}; name one with --tensor: {known}.")
             array: NDArray[np.generic] = file.get_tensor(name)
-    except (OSError, SafetensorError, TypeError) as error:
+    except TypeError as error:  # NumPy has no bfloat16
+        raise DataError(f"{path} holds numbers that NumPy does not know ({error}); write them as float32.") from error
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read as safetensors; restore it from a copy.") from error
     return array
 

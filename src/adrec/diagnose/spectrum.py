@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 
-BLOCK = 1 << 15  # rows that are held in float64 at a time
+BLOCK = 1 << 25  # bytes of float64 that are held at a time
 CONSTANT = 1e-6  # of the largest deviation: a column of less is constant
-COPIES = 20  # shuffled copies that the parallel analysis looks at
+COPIES = 20  # that the parallel analysis looks at
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,35 @@ class Moments:
         return values
 
 
-def blocks(embedding: Matrix, rows: int = BLOCK) -> Iterator[Float64s]:
+class Rows:
+    """Some rows of an embedding, which is not copied: what is asked for is read when it is asked for.
+
+    Args:
+        embedding: [n, D], in memory or mapped.
+        chosen: which rows, ascending; all by default.
+    """
+
+    def __init__(self, embedding: Matrix, chosen: NDArray[np.int64] | None = None) -> None:
+        self.embedding, self.chosen = embedding, chosen
+        self.shape = (len(embedding) if chosen is None else len(chosen), embedding.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> Matrix:
+        """Return rows of it, read into memory."""
+        found: Matrix = self.embedding[which if self.chosen is None else self.chosen[which]]
+        return found
+
+
+def blocks(embedding: Matrix | Rows) -> Iterator[Float64s]:
     """Yield the rows of an embedding in float64, some at a time: no second copy of it is ever held."""
+    rows = max(1, BLOCK // (8 * embedding.shape[1]))
     for first in range(0, len(embedding), rows):
         yield embedding[first : first + rows].astype(np.float64)
 
 
-def moments(embedding: Matrix) -> Moments:
+def moments(embedding: Matrix | Rows) -> Moments:
     """Return the mean and the covariance of the rows."""
     count, size = embedding.shape
     mean = np.zeros(size)
@@ -97,36 +119,46 @@ def isotropy(eigenvalues: Float64s) -> float:
 
 @dataclass(frozen=True)
 class ParallelAnalysis:
-    """How much of an embedding's correlation is more than chance (Horn 1965).
+    """How much of where items lie, seen from their mean, is more than chance.
 
     Attributes:
-        dimensions: eigenvalues of the correlation matrix above the 95 % quantile of those of shuffled copies.
-        noise_share: the share of the standardised variance that shuffled copies have too: 1 where no dimension is
-            above them.
-        rows: how many were looked at.
+        dimensions: eigenvalues of the directions' covariance above the 95 % quantile of those of random directions.
+        noise_share: the share of their sum that random directions have too: 1 where no dimension is above them.
     """
 
     dimensions: int
     noise_share: float
-    rows: int
 
 
 def parallel_analysis(embedding: Matrix, seed: int, num_copies: int = COPIES) -> ParallelAnalysis:
-    """Compare the spectrum with that of copies whose columns are shuffled apart.
+    """Compare the spectrum with that of as many random directions (Horn 1965).
 
-    A copy has the same values in each column, and nothing in common between columns but chance.
+    The spectrum is that of the centred rows' directions: neither the lengths of rows nor the axes matter.
     """
-    own = moments(embedding)
-    if not own.moving.any():
-        return ParallelAnalysis(0, 1.0, len(embedding))
-    found = np.linalg.eigvalsh(own.correlations)[::-1]  # [K]
-    rng, kept = np.random.default_rng(seed), embedding[:, own.moving]
+    directions, rng = centred_directions(embedding), np.random.default_rng(seed)
+    if len(directions) < 2:
+        return ParallelAnalysis(0, 1.0)
+    found = _eigenvalues(directions)
     copies = np.stack(
-        [np.linalg.eigvalsh(moments(shuffled(kept, rng)).correlations)[::-1] for _ in range(num_copies)]
-    )  # [copies, K]
+        [_eigenvalues(centred_directions(rng.standard_normal(directions.shape))) for _ in range(num_copies)]
+    )  # [copies, D]
     above = np.cumprod(found > np.quantile(copies, 0.95, axis=0)).astype(bool)  # up to the first that is not
     beyond = (found - copies.mean(0))[above].sum()
-    return ParallelAnalysis(int(above.sum()), float(1 - beyond / len(found)), len(embedding))
+    return ParallelAnalysis(int(above.sum()), float(1 - beyond / found.sum()))
+
+
+def centred_directions(embedding: Matrix | Float64s) -> Float64s:
+    """Return the rows less their mean, divided by their lengths; rows that are the mean are left out."""
+    centred = embedding - embedding.mean(0, dtype=np.float64)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    far = norms[:, 0] > CONSTANT * norms.max(initial=0.0)
+    directions: Float64s = centred[far] / norms[far]
+    return directions
+
+
+def _eigenvalues(directions: Float64s) -> Float64s:
+    values: Float64s = np.linalg.eigvalsh(directions.T @ directions)[::-1].clip(min=0.0)
+    return values
 
 
 def shuffled(embedding: Matrix, rng: np.random.Generator) -> Matrix:

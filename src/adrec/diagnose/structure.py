@@ -8,11 +8,12 @@ from importlib.util import find_spec
 import numpy as np
 from scipy.stats import differential_entropy, spearmanr
 
-from adrec.diagnose.pairs import lengths, unit
+from adrec.diagnose.pairs import unit
 from adrec.diagnose.spectrum import Float64s, Matrix, Moments
 from adrec.errors import UserError
 
 CLUSTERS = 10
+FEWEST = 10  # rows of which a density is estimated
 BINS = 10  # of the published notebook's histogram
 
 
@@ -30,7 +31,7 @@ def silhouette(embedding: Matrix, seed: int, clusters: int = CLUSTERS) -> float 
     from sklearn.cluster import KMeans  # noqa: PLC0415
     from sklearn.metrics import silhouette_score  # noqa: PLC0415
 
-    directions = unit(embedding[lengths(embedding) > 0].astype(np.float64))
+    directions = unit(embedding.astype(np.float64))
     if len(directions) <= clusters:
         return None
     with warnings.catch_warnings():
@@ -46,11 +47,13 @@ def principal_coordinates(embedding: Matrix, moments: Moments, count: int = 2) -
     return coordinates
 
 
-def mutual_information(coordinates: Float64s, seed: int) -> float:
+def mutual_information(coordinates: Float64s, seed: int) -> float | None:
     """Return the mutual information of the first two principal coordinates in nats (Kraskov et al. 2004).
 
-    They are uncorrelated, so for a Gaussian it is 0; clusters and curves make it larger.
+    They are uncorrelated, so for a Gaussian it is 0; clusters and curves make it larger. None of fewer than ten rows.
     """
+    if len(coordinates) < FEWEST:
+        return None
     from sklearn.feature_selection import mutual_info_regression  # noqa: PLC0415
 
     return float(mutual_info_regression(coordinates[:, :1], coordinates[:, 1], random_state=seed)[0])
@@ -66,18 +69,18 @@ def histogram_entropy(coordinates: Float64s) -> float:
 def marginal_divergence(embedding: Matrix, moments: Moments) -> float | None:
     """Return the mean over columns of KL(z || N(0, 1)) of the standardised column z, in nats.
 
-    ``log(2 pi e) / 2`` less the differential entropy, which is estimated from spacings (Vasicek 1976), and is a little
-    low for few rows: compare it with the Gaussian yardstick, not with 0. None where no column varies, or one has so few
-    distinct values that it has no density.
+    ``log(2 pi e) / 2`` less the differential entropy, which is estimated from spacings (Vasicek 1976): of few rows the
+    estimate is too high, by as much as the Gaussian yardstick's is above 0. Columns of few distinct values have no
+    density and are left out; None where no column is left, or of fewer than ten rows.
     """
-    if not moments.moving.any():
+    if not moments.moving.any() or len(embedding) < FEWEST:
         return None
     kept = embedding[:, moments.moving].astype(np.float64)
     standard = (kept - moments.mean[moments.moving]) / np.sqrt(np.diag(moments.covariance)[moments.moving])
     with np.errstate(divide="ignore"):  # equal values have no spacing
-        entropies = differential_entropy(standard, axis=0)
-    found = float((np.log(2 * np.pi * np.e) / 2 - entropies).mean())
-    return found if np.isfinite(found) else None
+        entropies = differential_entropy(standard, axis=0, method="vasicek")
+    dense = entropies[np.isfinite(entropies)]
+    return float((np.log(2 * np.pi * np.e) / 2 - dense).mean()) if len(dense) else None
 
 
 def dependence(moments: Moments) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from adrec.diagnose.contribution import Contribution
@@ -17,7 +18,7 @@ def measures_table(found: Sequence[Diagnosed]) -> Table:
     columns = [each.space.name for each in found] + (["published"] if published else []) + list(found[0].yardsticks)
     table = Table(caption="± is the standard error of sampling; published is the variant of the authors' notebook")
     table.add_column("measure")
-    for name in columns:
+    for name in map(escape, columns):
         table.add_column(name, justify="right", style="dim" if name in found[0].yardsticks else None)
     for name, definition in DEFINITIONS.items():
         cells = [written(each.measures.values[name]) for each in found]
@@ -25,6 +26,22 @@ def measures_table(found: Sequence[Diagnosed]) -> Table:
             cells.append(number(found[0].measures.values[name].published))
         cells += [number(each[name]) for each in found[0].yardsticks.values()]
         table.add_row(definition.title, *cells)
+    return table
+
+
+def summary_table(found: Sequence[Diagnosed]) -> Table:
+    """Return a row a space: its state, its accuracy where that is known, and the measures that the verdict reads."""
+    measures = ("noise_share", "signal_dimensions", "effective_rank", "mean_cosine", "silhouette")
+    accuracy = list(dict.fromkeys(name for each in found for name in each.space.accuracy))
+    table = Table("space", "state")
+    for name in (*accuracy, *(DEFINITIONS[name].title for name in measures)):
+        table.add_column(name, justify="right")
+    for each in found:
+        known = (each.space.accuracy.get(name) for name in accuracy)
+        cells = ["" if value is None else f"{value:.4f}" for value in known]
+        table.add_row(
+            escape(each.space.name), each.verdict.state, *cells, *(number(each.measures[name]) for name in measures)
+        )
     return table
 
 
@@ -49,7 +66,7 @@ def contribution_table(found: Contribution, part: str) -> Table:
     for gain in found.gains:
         estimate = gain.difference.estimate
         table.add_row(
-            gain.part,
+            escape(gain.part),
             *(f"{100 * value:.3f}" for value in (gain.with_it, gain.without)),
             f"{100 * estimate.mean:+.3f}",
             f"{100 * estimate.low:+.3f} to {100 * estimate.high:+.3f}",

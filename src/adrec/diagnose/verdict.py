@@ -1,14 +1,16 @@
 """What the measures of an embedding say in plain words, against the yardsticks beside them.
 
-An embedding space can die in three ways, each with its own sign. The bounds are not tuned to any result:
+An embedding space can die in four ways, each with its own sign. The bounds are not tuned to any result:
 
-- **noise**: items are as if never trained. ``noise_share`` is the share of the standardised variance that a copy with
-  shuffled columns has too (Horn's parallel analysis); that of the Gaussian yardstick is 1 but for chance. With less
-  than a twentieth beyond (:data:`STRUCTURE`) nothing but noise can be seen.
+- **noise**: items are as if never trained. ``noise_share`` is the share of the spectrum of the centred items'
+  directions that random directions have too; that of the Gaussian yardstick is 1 but for chance. With less than
+  a twentieth beyond (``STRUCTURE``) nothing but noise can be seen.
 - **cone**: items point the same way. ``mean_cosine`` is the share of the directions' squared length that is common to
-  all items; that of the Gaussian is 0. Above one half, more is common than own.
-- **subspace**: items use few of the dimensions. ``effective_rank`` is counted against the Gaussian's; below a tenth,
-  nine in ten dimensions are lost.
+  all items; that of the Gaussian is 0. Above nine tenths (``COMMON``), less than a tenth is an item's own. (Vectors
+  without negative numbers have a common direction by their nature, and are no cone up to there.)
+- **subspace**: items use few of the dimensions. ``effective_rank`` is counted against the Gaussian's; below a tenth
+  (``RANK``), nine in ten dimensions are lost.
+- **copies**: fewer than half of the items have a row of their own (``OWN``); the others' are another's, or 0.
 
 Where the stage-1 embedding is at hand, it is the measure of life: what is left of its structure beyond noise is told,
 and an embedding that keeps less than half of it (:data:`FADED`) is fading.
@@ -20,14 +22,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from adrec.diagnose.bounds import COMMON, OWN, RANK, STRUCTURE
 from adrec.diagnose.measures import Measures
 
 State = Literal["alive", "fading", "collapsed"]
 STATES: tuple[State, ...] = ("alive", "fading", "collapsed")  # each worse than the one before
 
-STRUCTURE = 0.05
-COMMON = 0.5
-RANK = 0.1
 FADED = 0.5
 GAUSSIAN, SHUFFLED, STAGE_1 = "gaussian", "shuffled", "stage 1"
 
@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         state: ``alive``, ``fading`` or ``collapsed``.
-        signs: which of ``noise``, ``cone``, ``subspace`` it has collapsed into; ``faded`` where it is fading.
+        signs: which of ``noise``, ``cone``, ``subspace``, ``copies`` it has collapsed into; ``faded`` where it fades.
         sentences: the verdict in words, the first by itself.
     """
 
@@ -55,31 +55,26 @@ def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> Verdict:
     """Return what measures say beside their yardsticks, of which ``gaussian`` must be there."""
     noise, cosine = _number(measures, "noise_share"), _number(measures, "mean_cosine")
     rank = _number(measures, "effective_rank") / max(_number(yardsticks[GAUSSIAN], "effective_rank"), 1e-9)
+    distinct = _number(measures, "distinct")
+    spectrum = f"the spectrum is {noise:.0%} that of random noise"
     signs = {
-        "noise": 1 - noise < STRUCTURE,
-        "cone": cosine > COMMON,
-        "subspace": rank < RANK,
+        "noise": (
+            1 - noise < STRUCTURE,
+            f"the spectrum is {noise:.0%} that of random noise: items are barely separated",
+        ),
+        "cone": (cosine > COMMON, f"{cosine:.0%} of the directions' squared length is common to all items"),
+        "subspace": (rank < RANK, f"{rank:.0%} of the dimensions of random noise are used"),
+        "copies": (distinct < OWN, f"{distinct:.0%} of the items have a row of their own"),
     }
-    found = tuple(sign for sign, there in signs.items() if there)
+    found = {sign: words for sign, (there, words) in signs.items() if there}
     left = _structure_left(measures, yardsticks.get(STAGE_1))
     faded = left is not None and left < FADED
     state: State = "collapsed" if found else "fading" if faded else "alive"
-    sentences = [_first(state, noise, cosine, rank)]
-    sentences.append(_beyond(measures, yardsticks))
+    first = "; ".join(found.values()) or f"{spectrum}, {1 - noise:.0%} is structure"
+    sentences = [f"{state.capitalize()}: {first}.", _beyond(measures, yardsticks)]
     if left is not None:
         sentences.append(f"Of the structure beyond noise that stage 1 had, {left:.0%} is there.")
-    return Verdict(state, found or (("faded",) if faded else ()), tuple(sentences))
-
-
-def _first(state: State, noise: float, cosine: float, rank: float) -> str:
-    if state == "collapsed" and cosine > COMMON:
-        return f"Collapsed into a cone: {cosine:.0%} of the items' squared length is common to all of them."
-    if state == "collapsed" and rank < RANK:
-        return f"Collapsed into a subspace: {rank:.0%} of the dimensions of random noise are used."
-    spectrum = f"the spectrum is {noise:.0%} that of random noise"
-    if state == "collapsed":
-        return f"Collapsed: {spectrum}; items are barely separated."
-    return f"{state.capitalize()}: {spectrum}, and {1 - noise:.0%} is structure."
+    return Verdict(state, tuple(found) or (("faded",) if faded else ()), tuple(sentences))
 
 
 def _beyond(measures: Measures, yardsticks: Mapping[str, Measures]) -> str:
@@ -87,7 +82,7 @@ def _beyond(measures: Measures, yardsticks: Mapping[str, Measures]) -> str:
     random = _number(yardsticks[GAUSSIAN], "signal_dimensions")
     rank, cosine = _number(measures, "effective_rank"), _number(measures, "mean_cosine")
     return (
-        f"{dimensions:.0f} of {measures.size} dimensions are beyond its shuffled copies (random noise: {random:.0f}); "
+        f"{dimensions:.0f} of {measures.size} dimensions are beyond chance (random noise: {random:.0f}); "
         f"effective rank {rank:.0f}, mean cosine {cosine:+.2f}."
     )
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adrec.diagnose.bounds import COMMON, RANK, STRUCTURE
 from adrec.diagnose.pairs import lengths, unit
-from adrec.diagnose.spectrum import Matrix, effective_rank, moments
-from adrec.diagnose.verdict import COMMON, RANK, STRUCTURE
+from adrec.diagnose.spectrum import Float64s, Matrix, centred_directions, effective_rank, moments
 
 MOST_ROWS = 20_000  # looked at, evenly spread over the catalogue
 
@@ -16,36 +16,48 @@ MOST_ROWS = 20_000  # looked at, evenly spread over the catalogue
 def vital_signs(embedding: Matrix) -> dict[str, float]:
     """Return ``effective_rank``, ``variance``, ``mean_cosine``, ``norm`` and ``noise_share`` of an embedding [n, D].
 
-    ``noise_share`` is that of :mod:`adrec.diagnose.spectrum` with the largest eigenvalue of random noise in place of
-    shuffled copies (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2``. Empty where fewer than two rows have a length.
+    Rows of zeros are left out. ``noise_share`` is that of :mod:`adrec.diagnose.spectrum`, with the largest eigenvalue
+    of random directions in place of a sample of them (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2`` times the
+    mean one. Empty where fewer than two rows are left.
     """
     rows = embedding[:: -(-len(embedding) // MOST_ROWS)]
     norms = lengths(rows)
-    alive = norms > 0
-    n = int(alive.sum())
-    if n < 2 or not np.isfinite(norms).all():
+    if not np.isfinite(norms).all() or (norms > 0).sum() < 2:
         return {}
-    own = moments(rows)
-    correlations = np.linalg.eigvalsh(own.correlations)
-    edge = (1 + np.sqrt(len(correlations) / len(rows))) ** 2
-    beyond = (correlations[correlations > edge] - 1).sum() / max(len(correlations), 1)
-    total = unit(rows[alive].astype(np.float64)).sum(0)
+    rows, norms = rows[norms > 0], norms[norms > 0]
+    n, own = len(rows), moments(rows)
+    total = unit(rows.astype(np.float64)).sum(0)
     return {
         "effective_rank": effective_rank(np.sqrt(own.eigenvalues)),
         "variance": float(own.eigenvalues.mean()),
         "mean_cosine": float((total @ total - n) / (n * (n - 1))),
         "norm": float(norms.mean()),
-        "noise_share": float(1 - beyond),
+        "noise_share": _noise_share(centred_directions(rows)),
     }
 
 
-def collapse(signs: Mapping[str, float], size: int) -> str | None:
-    """Return how a space of ``size`` dimensions has collapsed, by the bounds of the verdict; None where it is alive."""
+def _noise_share(directions: Float64s) -> float:
+    if len(directions) < 2:
+        return 1.0
+    n, size = directions.shape
+    found = np.linalg.eigvalsh(directions.T @ directions) * size / n  # [D], 1 on average
+    edge = (1 + np.sqrt(size / n)) ** 2
+    return float(1 - (found[found > edge] - 1).sum() / size)
+
+
+def collapse(signs: Mapping[str, float], size: int, num_items: int) -> str | None:
+    """Return how a space has collapsed, by the bounds of the verdict; None where it is alive.
+
+    Args:
+        signs: of the space.
+        size: D.
+        num_items: n.
+    """
     if not signs:
         return "every item's embedding is 0"
     if signs["mean_cosine"] > COMMON:
         return f"items point the same way (mean cosine {signs['mean_cosine']:.2f})"
-    if signs["effective_rank"] < RANK * size:
+    if signs["effective_rank"] < RANK * min(size, num_items - 1):
         return f"items use {signs['effective_rank']:.0f} of {size} dimensions"
     if 1 - signs["noise_share"] < STRUCTURE:
         return f"the spectrum is {signs['noise_share']:.0%} that of random noise"

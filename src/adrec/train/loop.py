@@ -23,7 +23,6 @@ from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
-from adrec.diagnose.vital import collapse, vital_signs
 from adrec.errors import RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
@@ -31,6 +30,7 @@ from adrec.nn.networks import NETWORKS, make_network
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import NetworkScorer
 from adrec.settings import StageConfig, TrainingConfig, check_seed
+from adrec.train import space
 from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
@@ -138,8 +138,6 @@ class Trainer:
                 validation = self._validate() if self._is_due(stage) else None
                 selected = validation is not None and self._select(stage, validation)
                 row = self._row(name, losses, validation, selected, began)
-                if validation is not None:
-                    row["embedding"] = self._vital_signs()
                 self.reporter.epoch(row)
                 self.on_epoch(row)
             self._end(name, stage)
@@ -218,17 +216,6 @@ class Trainer:
         ranks = ranking(NetworkScorer(self.network, self.seed), histories, items).ranks
         return means(sorted(wanted), ranks, self.split.validation.users)
 
-    def _vital_signs(self) -> dict[str, float]:
-        """Measure the item embedding, and warn where it has collapsed since it was last measured."""
-        assert self.network is not None
-        rows = self.network.item_embedding.weight.detach()[1 : self.network.num_items + 1]
-        signs = vital_signs(rows.float().cpu().numpy())
-        found = collapse(signs, rows.shape[1])
-        if found and self.place.alive:
-            self.reporter.warn(f"The embedding space is collapsing: {found}.")
-        self.place.alive = found is None
-        return signs
-
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""
         assert self.network is not None
@@ -262,7 +249,9 @@ class Trainer:
         row["seconds"] = round(time.perf_counter() - began[0], 4)
         row["core_seconds"] = round(time.process_time() - began[1], 4)  # all threads': other work does not change them
         if validation is not None:
+            assert self.network is not None
             row |= {"validation": dict(validation), "selected": selected}
+            row["embedding"] = space.watch(self.network, self.place, self.reporter)
         return row
 
     def _end(self, name: str, stage: StageConfig) -> None:
@@ -278,9 +267,8 @@ class Trainer:
         self.reporter.end(
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )
-        found = collapse(self._vital_signs(), self.network.config.hidden_size) if stage.validates else None
-        if found:
-            self.reporter.warn(f"{name} has left the embedding space collapsed: {found}; adrec diagnose tells more.")
+        if stage.validates:
+            space.warn_of_collapse(self.network, name, self.reporter)
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
         if stage.network_kind == DIFFUSION:
             self._forget()

@@ -1,0 +1,30 @@
+"""The item embedding is watched while it is trained."""
+
+from __future__ import annotations
+
+from adrec.diagnose.vital import collapse, vital_signs
+from adrec.nn.sequence import SequenceNetwork
+from adrec.train.checkpoint import Place
+from adrec.train.report import Reporter
+
+
+def watch(network: SequenceNetwork, place: Place, reporter: Reporter) -> dict[str, float]:
+    """Return the vital signs of a network's item embedding; warn where it has collapsed since ``place`` noted them."""
+    signs = _signs(network)
+    found = collapse(signs, network.config.hidden_size, network.num_items)
+    if found and place.alive:
+        reporter.warn(f"The embedding space is collapsing: {found}.")
+    place.alive = found is None
+    return signs
+
+
+def warn_of_collapse(network: SequenceNetwork, stage: str, reporter: Reporter) -> None:
+    """Warn where a stage has ended with a collapsed embedding."""
+    found = collapse(_signs(network), network.config.hidden_size, network.num_items)
+    if found:
+        reporter.warn(f"{stage} has left the embedding space collapsed: {found}; adrec diagnose tells more.")
+
+
+def _signs(network: SequenceNetwork) -> dict[str, float]:
+    rows = network.item_embedding.weight.detach()[1 : network.num_items + 1]  # [V, D]
+    return vital_signs(rows.float().cpu().numpy())
