@@ -31,6 +31,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_refitted(work: Path, tmp_path: Path) -> None:
     stages = json.loads((work / "run" / "run.json").read_text())["stages"]
     assert [stage["stage"] for stage in stages] == ["augment.pretrain", "augment.diffusion", "train"]
@@ -43,6 +44,7 @@ def test_a_run_is_evaluated_and_refitted(work: Path, tmp_path: Path) -> None:
     assert len(result.stdout.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(work: Path, tmp_path: Path) -> None:
     run, arguments = tmp_path / "run", ["train", work / "data", "--out", tmp_path / "run", *FAST]
     for moment in (4, 7):  # within the diffusion, and behind it
@@ -81,6 +83,7 @@ def test_config_and_plan_show_it(work: Path) -> None:
     assert "augment.diffusion" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_grid_entry_is_benchmarked(work: Path, tmp_path: Path) -> None:
     lines = [
         "[augmented]",
