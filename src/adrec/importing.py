@@ -25,7 +25,8 @@ from adrec.files import sha256
 from adrec.models import ADRecModel
 from adrec.nn.published import from_published
 from adrec.settings import DEFAULT_SEED
-from adrec.train.run import Run, RunInfo
+from adrec.train.info import RunInfo
+from adrec.train.run import Run
 
 
 def check_trusted(path: Path, trusted: bool) -> None:

@@ -25,8 +25,9 @@ from adrec.files import atomic_folder, check_folder, write_json
 from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
 from adrec.settings import DEFAULT_SEED, Settings, TrainingConfig, check_seed
+from adrec.train.info import RunInfo
 from adrec.train.report import Live
-from adrec.train.run import Run, RunInfo, refit_config, write_weights
+from adrec.train.run import Run, refit_config, write_weights
 from adrec.words import counted
 
 FrameKind = Literal["polars", "pandas", "pyarrow"]

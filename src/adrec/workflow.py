@@ -23,10 +23,11 @@ from adrec.model import ADRec, find_device
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
 from adrec.train.cost import estimate
+from adrec.train.info import RunInfo
 from adrec.train.loop import Trainer
 from adrec.train.plan import Plan, make_plan
 from adrec.train.report import Live
-from adrec.train.run import Run, RunInfo, refit_config
+from adrec.train.run import Run, refit_config
 from adrec.words import counted
 
 Frame = pl.DataFrame

@@ -23,8 +23,9 @@ from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import Ranking, held_out, ranking
 from adrec.models import NetworkModel
+from adrec.train.info import RunInfo, environment
 from adrec.train.report import Reporter
-from adrec.train.run import Run, RunInfo, environment
+from adrec.train.run import Run
 
 METRICS = metric_names((5, 10, 20))
 STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested
