@@ -76,6 +76,7 @@ def test_a_data_set(tmp_path: Path, form: Any, protocol: int) -> None:
     ("prefix", "changes"),
     [("T32/weights/", {}), ("mlp_T32/weights/", {}), ("stage1/weights/", {})],
 )
+@pytest.mark.slow
 def test_weights_become_a_run(tmp_path: Path, prefix: str, changes: dict[str, Any]) -> None:
     state = weights(prefix)
     num_items = len(state["item_embedding.weight"]) - 1
@@ -141,6 +142,7 @@ def test_files_that_are_none(tmp_path: Path, content: Any, said: str) -> None:
     assert said in refused("import-published", "dataset.pkl", "--trust", "--out", "d", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     write(tmp_path / "dataset.pkl", published(5))
     assert adrec("import-published", "dataset.pkl", "--trust", "--out", "data", cwd=tmp_path).returncode == 0

@@ -89,6 +89,7 @@ def with_new_items(table: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([table, new])
 
 
+@pytest.mark.slow
 def test_a_run_made_before_recommends_from_newer_data(tmp_path: Path, interactions: pl.DataFrame) -> None:
     interactions.write_csv(tmp_path / "old.csv")
     with_new_items(interactions.filter(pl.col("user_id") != "user 1")).write_csv(tmp_path / "new.csv")

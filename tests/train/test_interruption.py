@@ -44,8 +44,10 @@ def wait_for_rows(run: Path, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("how", "moments"),
-    [(signal.SIGKILL, [2, 9, 14]), (signal.SIGINT, [4])],
-    ids=["killed three times", "interrupted"],
+    [
+        pytest.param(signal.SIGKILL, [2, 9, 14], id="killed three times"),
+        pytest.param(signal.SIGINT, [4], id="interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_runs_end_with_the_same_weights(
     work: Path, tmp_path: Path, how: signal.Signals, moments: list[int]
@@ -72,6 +74,7 @@ def test_resumed_runs_end_with_the_same_weights(
     assert not list(run.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_state_leaves_no_extra_row(work: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("train", work / "data", "--out", run, *EPOCHS)
@@ -94,6 +97,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(work: Path, tmp_path: Path) -
     assert rows(run) == rows(work / "whole")
 
 
+@pytest.mark.slow
 def test_a_moved_data_set_is_named_on_resuming(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "data", tmp_path / "data")
     run = tmp_path / "run"
