@@ -106,10 +106,14 @@ class Finished:
         """Why it failed, if it did."""
         return self.result.get("error")
 
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether the item embedding was kept."""
+        return (self.folder / EMBEDDING).exists()
+
     def embeddings(self) -> Mapping[str, Tensor]:
         """Return ``item_embedding`` and, where there was one, ``stage_1``, [V + 1, D]; empty where none was kept."""
-        place = self.folder / EMBEDDING
-        return read_snapshot(place).tensors if place.exists() else {}
+        return read_snapshot(self.folder / EMBEDDING).tensors if self.has_embeddings else {}
 
     def ranks(self) -> pl.DataFrame:
         """Return ``rank`` and ``rank_unseen`` of each test user, from 1."""

@@ -24,9 +24,10 @@ def diagnose_benchmark(
     ledger: Ledger, data: Sequence[Path], entries: Sequence[Entry], out: Path, console: Console
 ) -> None:
     """Diagnose each entry's first final model on each data set, and write a folder a data set into ``out``."""
+    finished = ledger.finished()
     for path in data:
         dataset = open_dataset(path)
-        spaces = [space for entry in entries if (space := _space(ledger, dataset, entry)) is not None]
+        spaces = [space for entry in entries if (space := _space(finished, dataset, entry)) is not None]
         if not spaces:
             console.print(f"{dataset.info.name}: no model of these has an embedding.")
             continue
@@ -37,9 +38,9 @@ def diagnose_benchmark(
         _write(found, out / dataset.info.name, console)
 
 
-def _space(ledger: Ledger, dataset: Dataset, entry: Entry) -> Space | None:
+def _space(jobs: Sequence[Finished], dataset: Dataset, entry: Entry) -> Space | None:
     """Return the embedding of an entry's first seed, with the accuracy of its model; None where it has none."""
-    finished = next((each for each in ledger.finished() if _is_of(each, dataset, entry)), None)
+    finished = next((each for each in jobs if _is_of(each, dataset, entry)), None)
     tensors = {} if finished is None else finished.embeddings()
     if finished is None or not tensors:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -137,10 +137,11 @@ def _train(
         return {**_cost(asdict(clock), {}), "stages": []}
     trainer = run.trainer(dataset, reporter, hooks.after_epoch)
     trainer.stop = hooks.stop
-    for row in run.rows():  # an interrupted job's: who watches has seen them in another process
+    before = run.rows()
+    for row in before:  # an interrupted job's: who watches has seen them in another process
         hooks.after_epoch(row)
     key = first_stage_key(model, job.fingerprint, job.split, job.seed)
-    with FirstStages(ledger.path / "shared").lent(trainer, key, _total(run), hooks.wait) as taken:
+    with FirstStages(ledger.path / "shared").lent(trainer, key, _total(before), hooks.wait) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
@@ -150,15 +151,14 @@ def _train(
 
 def spent(run: Run) -> dict[str, Any]:
     """Return what the epochs of a run have taken so far, what it took over apart, and how it validated."""
-    kept = run.path / "taken.json"
+    kept, rows = run.path / "taken.json", run.rows()
     shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    validated = [row for row in run.rows() if "validation" in row]
-    curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in validated]
-    return {**_cost(_total(run), shared), "curve": curve}
+    curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in rows if "validation" in row]
+    return {**_cost(_total(rows), shared), "curve": curve}
 
 
-def _total(run: Run) -> dict[str, float]:
-    return {kind: float(sum(row[kind] for row in run.rows())) for kind in COSTS}
+def _total(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {kind: float(sum(row[kind] for row in rows)) for kind in COSTS}
 
 
 def _cost(train: Mapping[str, float], shared: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -88,7 +88,7 @@ class Worker:
         """Return what is there of a job; what lacks an embedding that is asked for is not."""
         found = self.ledger.result(job)
         asked = self.keep_embeddings and job.trial is None and issubclass(series.entry.model_class, NetworkModel)
-        return None if asked and found is not None and not found.embeddings() else found
+        return None if asked and found is not None and not found.has_embeddings else found
 
     def _computed(self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch) -> Finished:
         """Compute a job that is ours; what it raises is kept as its result, but for what leaves it for later."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from adrec.diagnose.attributes import Attribute
 
-SAMPLES = 8
 MOST_BESIDE = 2  # spaces whose measures fit into a terminal beside their yardsticks
 
 
@@ -66,7 +65,7 @@ def diagnose(
     if diffusion:
         if attributes or attribute or names or out or fail_on or tensor:
             raise ConfigError("--diffusion goes with --against, --on, --samples, --json and --data alone.")
-        _contribution(embedding, against or [], part or "validation", samples or SAMPLES, seed, data, json_file, output)
+        _contribution(embedding, against or [], part or "validation", samples, seed, data, json_file, output)
         return
     check_scikit_learn()
     kinds = [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")]
@@ -124,16 +123,16 @@ def _contribution(
     path: Path,
     against: Sequence[Path],
     part: str,
-    samples: int,
+    samples: int | None,
     seed: int,
     data: Path | None,
     json_file: Path | None,
     output: Console,
 ) -> None:
-    from adrec.diagnose.contribution import contribution_of_runs
+    from adrec.diagnose.contribution import SAMPLES, contribution_of_runs
     from adrec.diagnose.table import contribution_notes, contribution_table
 
-    found = contribution_of_runs(path, against, part, samples=samples, seed=seed, data=data)
+    found = contribution_of_runs(path, against, part, samples=samples or SAMPLES, seed=seed, data=data)
     output.print(contribution_table(found, part))
     for sentence in contribution_notes(found):
         output.print(sentence, markup=False)
