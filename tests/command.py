@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 TRAIN_FAST = [
+    *("--preset", "paper"),
     *("--set", "hidden_size=16", "--set", "num_heads=2", "--set", "max_length=8", "--set", "num_train_timesteps=4"),
     *("--set", "num_inference_steps=2", "--set", "batch_size=16", "--threads", "1"),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from adrec.config import Config, preset
+from adrec.config import Config, ModelConfig, preset
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 
@@ -37,13 +38,18 @@ TINY: dict[str, Any] = {
 }
 
 
+def paper_model(**changes: Any) -> ModelConfig:
+    """Return the paper's network with changes of its fields."""
+    return replace(preset("paper").model, **changes)
+
+
 @pytest.fixture
 def tiny() -> Callable[..., Config]:
     """Return a maker of small configurations; changes are given by key."""
 
     def make(epochs: tuple[int, int, int] = (3, 2, 3), **changes: Any) -> Config:
         counts = dict(zip(("pretrain.epochs", "align.epochs", "finetune.epochs"), epochs, strict=True))
-        return preset(changes={**TINY, **counts, **{key.replace("__", "."): value for key, value in changes.items()}})
+        return preset("paper", {**TINY, **counts, **{key.replace("__", "."): value for key, value in changes.items()}})
 
     return make
 

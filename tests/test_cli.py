@@ -352,7 +352,9 @@ def test_steps_and_sampler_are_chosen_at_inference(work: Path) -> None:
 
 def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
     shown = adrec(
-        "plan", "data", "--json", tmp_path / "plan.json", "--set", "hidden_size=16", "--threads", "1", cwd=work
+        *("plan", "data", "--preset", "paper", "--json", tmp_path / "plan.json"),
+        *("--set", "hidden_size=16", "--threads", "1"),
+        cwd=work,
     )
     assert shown.returncode == 0, shown.stderr
     for part in (

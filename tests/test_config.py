@@ -8,7 +8,7 @@ import pytest
 
 from adrec.config import PRESETS, Config, preset
 from adrec.errors import ConfigError
-from adrec.settings import parse_changes
+from adrec.settings import LATER, parse_changes
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -63,7 +63,10 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"num_inference_steps": 33}, "between 1 and num_train_timesteps = 32"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
-        ({"finetune.epochs": 600}, "set finetune.schedule_epochs too"),
+        ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
+        ({"align.epochs": 1, "finetune.start": "continue"}, "set finetune.optimizer and align.optimizer alike"),
+        ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
+        ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"pretrain.loss": "ce+mse"}, "a sasrec stage has no diffusion"),
         ({"finetune.pcgrad": True, "finetune.loss": "ce"}, "pcgrad needs two losses"),
@@ -100,7 +103,18 @@ def test_a_saved_configuration_with_an_unknown_key_is_refused() -> None:
 
 
 def test_max_epochs_limits_every_stage() -> None:
-    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [3, 3, 3]
-    assert preset().with_max_epochs(7).align.epochs == 5
+    assert [stage.epochs for stage in preset("paper").with_max_epochs(3).stages.values()] == [3, 3, 3]
+    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [0, 0, 3]
+    assert preset("paper").with_max_epochs(7).align.epochs == 5
     with pytest.raises(ConfigError, match="--max-epochs"):
         preset().with_max_epochs(0)
+
+
+def test_what_was_saved_before_a_key_existed_is_what_it_was() -> None:
+    """Every later key is left out of a saved configuration of the paper's: it must not become the default's."""
+    values = preset("paper").to_dict()
+    for part in (values["model"], *(values[stage] for stage in ("pretrain", "align", "finetune"))):
+        for key in LATER:
+            part.pop(key, None)
+    values.pop("augment")
+    assert Config.from_dict(values) == preset("paper")

@@ -17,7 +17,7 @@ from conftest import TINY, cyclic_table
 
 
 def make(device: torch.device, max_epochs: int = 4) -> ADRec:
-    return ADRec(changes=TINY, max_epochs=max_epochs, seed=3, device=str(device))
+    return ADRec("paper", TINY, max_epochs=max_epochs, seed=3, device=str(device))
 
 
 def alike(a: pl.DataFrame, b: pl.DataFrame, device: torch.device) -> bool:

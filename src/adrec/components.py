@@ -67,10 +67,14 @@ class PaddedConfig(TransformerConfig):
         attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
             sink token whose logit gets ``log p`` for p paddings.
         padding_class: the padding row is a class of the softmax, and can be ranked.
+        repeat_bias: a learned number is added to the logits of the items of the history (the last L): below 0 where
+            users do not come back to an item, above 0 where they do. Without it the network spends its capacity on
+            telling an item that was just met from those that are like it.
     """
 
     attend_padding: bool = True
     padding_class: bool = False
+    repeat_bias: bool = False
 
 
 def check_shares(config: NetworkConfig, *names: str) -> None:
@@ -95,9 +99,14 @@ class StageConfig:
 
     Attributes:
         epochs: at most so many; 0 leaves the stage out.
-        learning_rate: Adam's, at the start of the cosine schedule.
-        weight_decay: Adam's L2 term.
-        schedule_epochs: the length of the cosine schedule, stepped once an epoch.
+        optimizer: ``adam``, whose weight decay is an L2 term added to the gradient, or ``adamw``, where it is not.
+        learning_rate: the optimizer's, at the start of the schedule.
+        weight_decay: the optimizer's.
+        warmup_epochs: the learning rate rises from 0 over so many epochs, step by step.
+        schedule: ``cosine``, stepped once an epoch, or ``constant``.
+        schedule_epochs: the length of the cosine schedule.
+        averaging: the decay, per step, of a moving average of the weights, which is what is validated and kept (less at
+            first: a share of 9 / (10 + steps) is new); 0 keeps the weights themselves.
         first_evaluation: the first validation, after so many epochs of the stage.
         evaluate_every: epochs between validations.
         patience: stop after so many validations without improvement; 0 never stops early.
@@ -105,16 +114,21 @@ class StageConfig:
     """
 
     epochs: int = 500
+    optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
+    warmup_epochs: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
     schedule_epochs: int = 500
+    averaging: float = 0.0
     first_evaluation: int = 6
     evaluate_every: int = 5
     patience: int = 4
     select_by: tuple[str, ...] = ("ndcg@20",)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "weight_decay"):
+        require(0 <= self.averaging < 1, f"averaging of a stage must be in [0, 1); it is {self.averaging}.")
+        for name in ("epochs", "patience", "weight_decay", "warmup_epochs"):
             require(
                 getattr(self, name) >= 0,
                 f"{name} of a stage must not be negative; it is {getattr(self, name)}.",

@@ -81,7 +81,8 @@ class NetworkScorer:
         noise = None
         if network.uses_noise:
             noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
-        return network.scored(network.predict(batch.to(device), noise, self.num_steps))
+        there = batch.to(device)
+        return network.scored(network.predict(there, noise, self.num_steps), there)
 
 
 def warn_of_whole_histories(steps: int) -> None:
@@ -106,6 +107,10 @@ def with_inference(network: Network, num_steps: int | None = None, sampler: Samp
     changes: dict[str, Any] = {"num_inference_steps": num_steps, "sampler": sampler}
     changes = {name: value for name, value in changes.items() if value is not None}
     known = {each.name for each in fields(network.config)}
+    if isinstance(network, ADRecNetwork) and changes and not network.uses_noise:
+        raise ConfigError(
+            "this model is ranked by its condition (model.ranks_by), so inference takes no denoising steps."
+        )
     if any(name not in known for name in changes) or (changes and not network.uses_noise):
         raise ConfigError(NO_DIFFUSION)
     network.config = replace(network.config, **changes)

@@ -99,39 +99,101 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Masked:
-    """Which items may not be recommended to whom.
+class Pairs:
+    """(row, item) pairs of a matrix of scores, found by blocks of items.
 
     Attributes:
         numbers: item numbers, ascending, int64 [n], on the CPU.
         items: the same, where the scores are.
-        rows: the history that may not get each of them, int64 [n].
-        excluded: item numbers that nobody may get, bool [V + 1]; None where there are none.
+        rows: the history of each, int64 [n].
     """
 
     numbers: Int64s
     items: Tensor
     rows: Tensor
+
+    @classmethod
+    def of(cls, rows: Int64s, items: Int64s) -> Pairs:
+        """Return pairs that come in any order."""
+        order = np.argsort(items, kind="stable")
+        numbers = items[order]
+        return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]))
+
+    def to(self, device: torch.device) -> Pairs:
+        """Return the pairs for scores on ``device``."""
+        return Pairs(self.numbers, *(each.to(device, non_blocking=True) for each in (self.items, self.rows)))
+
+    def within(self, items: slice) -> tuple[Tensor, Tensor]:
+        """Return the rows and columns of the block of some item numbers, [n] each."""
+        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
+        return self.rows[first:end], self.items[first:end] - items.start
+
+
+@dataclass(frozen=True)
+class Biased:
+    """Scores of which some have a number added.
+
+    Attributes:
+        scores: without it.
+        pairs: which.
+        bias: the number, a tensor without dimensions.
+    """
+
+    scores: Scores
+    pairs: Pairs
+    bias: Tensor
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return self.scores.num_users
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.scores.device
+
+    def block(self, items: slice) -> Tensor:
+        """Return the scores of some item numbers, [B, n]."""
+        block = self.scores.block(items)
+        block[self.pairs.within(items)] += self.bias
+        return block
+
+    def of(self, items: Tensor) -> Tensor:
+        """Return one score for each history, [B, 1]."""
+        scores = self.scores.of(items).clone()
+        hits = self.pairs.rows[items[self.pairs.rows, 0] == self.pairs.items]
+        scores[hits] += self.bias
+        return scores
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Which items may not be recommended to whom.
+
+    Attributes:
+        pairs: histories, and an item that each may not get.
+        excluded: item numbers that nobody may get, bool [V + 1]; None where there are none.
+    """
+
+    pairs: Pairs
     excluded: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Int64s, items: Int64s, excluded: Tensor | None = None) -> Masked:
         """Return the mask of (row, item) pairs in any order."""
-        order = np.argsort(items, kind="stable")
-        numbers = items[order]
-        return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]), excluded)
+        return cls(Pairs.of(rows, items), excluded)
 
     def to(self, device: torch.device) -> Masked:
         """Return the mask for scores on ``device``."""
-        items, rows = (each.to(device, non_blocking=True) for each in (self.items, self.rows))
         excluded = None if self.excluded is None else self.excluded.to(device, non_blocking=True)
-        return Masked(self.numbers, items, rows, excluded)
+        return Masked(self.pairs.to(device), excluded)
 
     def apply(self, block: Tensor, items: slice) -> None:
         """Set what may not be recommended to ``-inf`` in the ``block`` of some item numbers, in place."""
-        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
-        if end > first:
-            block[self.rows[first:end], self.items[first:end] - items.start] = -torch.inf
+        rows, columns = self.pairs.within(items)
+        if len(rows):
+            block[rows, columns] = -torch.inf
         if self.excluded is not None:
             block.masked_fill_(self.excluded[items], -torch.inf)
 

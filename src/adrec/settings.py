@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
@@ -35,6 +35,21 @@ __all__ = [
 
 Precision = Literal["float32", "bfloat16"]
 IN_FULL = "augment."  # keys that begin so have no short names: a model's own keep theirs
+
+# What the keys that came later mean in a configuration that was saved before: what was computed then.
+LATER: Mapping[str, Any] = MappingProxyType(
+    {
+        "averaging": 0.0,
+        "drops_normalized": False,
+        "embedding_std": 1.0,
+        "optimizer": "adam",
+        "ranks_by": "sample",
+        "repeat_bias": False,
+        "schedule": "cosine",
+        "unit_targets": False,
+        "warmup_epochs": 0,
+    }
+)
 
 NO_CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": MappingProxyType({})})
 
@@ -69,7 +84,7 @@ class Settings:
             for parent in parents:
                 place = place.setdefault(parent, {})
             place[leaf] = value
-        return cls.from_dict(values)
+        return cls._read(values)
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
@@ -97,7 +112,14 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a saved configuration. Raises :class:`ConfigError` on an unknown key or a value that does not fit."""
+        """Read a saved configuration; what it does not say is as it was before there was a key for it.
+
+        Raises :class:`ConfigError` on an unknown key or a value that does not fit.
+        """
+        return cls._read(_with_later_keys(cls(), values))
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any]) -> Self:
         config = read_dataclass(cls, cls(), values)
         assert isinstance(config, cls)
         return config
@@ -125,11 +147,17 @@ class TrainingConfig(Settings):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
-        together = 0
+        together, before = 0, ""
         for name, stage in self.all_stages.items():
+            goes_on = stage.begins_with == "continue" and stage.epochs > 0 and before in self.all_stages
+            require(
+                not goes_on or stage.optimizer == self.all_stages[before].optimizer,
+                f"{name} goes on with the optimizer of {before}; set {name}.optimizer and {before}.optimizer alike.",
+            )
+            before = name if stage.epochs else before
             together = stage.epochs + (together if stage.begins_with == "continue" else 0)
             require(
-                together <= stage.schedule_epochs,
+                together <= stage.schedule_epochs or stage.schedule == "constant",
                 f"{name} would go on to epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
                 f"where the learning rate is 0; set {name}.schedule_epochs too.",
             )
@@ -165,6 +193,18 @@ class TrainingConfig(Settings):
             name: replace(stage, epochs=epochs.get(name, 0)) for name, stage in self.stages.items()
         }
         return replace(self, augment=self.augment.with_epochs(epochs), **stages)
+
+
+def _with_later_keys(default: Any, values: Any) -> Any:
+    """Return saved ``values`` of a dataclass with what :data:`LATER` says where they lack it."""
+    if not isinstance(values, Mapping):
+        return values
+    inner = {each.name: getattr(default, each.name) for each in fields(default)}
+    filled = {
+        key: _with_later_keys(inner[key], value) if is_dataclass(inner.get(key)) else value
+        for key, value in values.items()
+    }
+    return {**{key: LATER[key] for key in inner if key in LATER}, **filled}
 
 
 ONE_STAGE = StageConfig(first_evaluation=1, evaluate_every=1, patience=10)

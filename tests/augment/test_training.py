@@ -50,7 +50,7 @@ Make = Callable[..., Config]
 
 @pytest.fixture
 def small(tiny: Make) -> Config:
-    return Config.make(changes={**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2, **SMALL})
+    return Config.make("paper", {**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2, **SMALL})
 
 
 def trainer(config: Config, dataset: Dataset, device: torch.device | None = None, **options: Any) -> Trainer:

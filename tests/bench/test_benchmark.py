@@ -48,8 +48,8 @@ def dataset_name(data: Path) -> str:
 def entries() -> list[Entry]:
     return [
         Entry("popular", "popular"),
-        Entry("adrec", "adrec", changes=SMALL),
-        Entry("no noise", "adrec", changes={**SMALL, "noise_weight": 0.0}),
+        Entry("adrec", "adrec", "paper", changes=SMALL),
+        Entry("no noise", "adrec", "paper", changes={**SMALL, "noise_weight": 0.0}),
     ]
 
 
@@ -64,7 +64,7 @@ def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path:
     assert len(ledger.finished()) == 5, "the same popular twice is one model"
     found = results(ledger)
     rows = {row.label: row for row in found.rows[dataset.info.name]}
-    model, split = ADRecModel(preset("default", SMALL)), leave_one_out(dataset)
+    model, split = ADRecModel(preset("paper", SMALL)), leave_one_out(dataset)
     values = []
     for seed in (2025, 2026):
         model.fit(dataset, split, seed=seed)
@@ -96,7 +96,7 @@ def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: 
     jobs = {each.job.label: each for each in Ledger.open(tmp_path / "ledger").finished()}
     assert jobs["adrec"].result["seconds"]["shared"] == 0 and jobs["no noise"].result["seconds"]["shared"] > 0
     for label, changes in (("adrec", SMALL), ("no noise", {**SMALL, "noise_weight": 0.0})):
-        model = ADRecModel(preset("default", changes))
+        model = ADRecModel(preset("paper", changes))
         model.fit(dataset, leave_one_out(dataset), seed=2025)
         alone = evaluate(model, dataset, leave_one_out(dataset)).ranks["rank"].to_list()
         assert jobs[label].ranks()["rank"].to_list() == alone
@@ -124,8 +124,8 @@ def test_what_a_first_stage_depends_on(changes: Mapping[str, Any], same: bool, d
         network = Trainer(config, dataset, leave_one_out(dataset), seed=1, networks=model.networks).run()
         return first_stage_key(model, "f", "s", 1), network.item_embedding.weight.detach().numpy().tobytes()
 
-    key, weights = trained(ADRecModel(preset("default", SMALL)))
-    other_key, other_weights = trained(ADRecModel(preset("default", {**SMALL, **changes})))
+    key, weights = trained(ADRecModel(preset("paper", SMALL)))
+    other_key, other_weights = trained(ADRecModel(preset("paper", {**SMALL, **changes})))
     assert (key == other_key) is same
     assert (weights == other_weights) is same
 
@@ -156,7 +156,9 @@ def test_an_interrupted_job_goes_on(data: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_job_that_fails_is_kept_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:
-    bad = Entry("diverges", "adrec", changes={**SMALL, "pretrain.learning_rate": 1e30, "align.learning_rate": 1e30})
+    bad = Entry(
+        "diverges", "adrec", "paper", changes={**SMALL, "pretrain.learning_rate": 1e30, "align.learning_rate": 1e30}
+    )
     assert not ran(data, tmp_path / "ledger", entries=[bad, *entries()], seeds=1)
     found = results(Ledger.open(tmp_path / "ledger"))
     assert list(found.failed) == [f"{dataset_name(data)}: diverges, seed 2025"]
@@ -165,7 +167,7 @@ def test_a_job_that_fails_is_kept_and_the_rest_goes_on(data: Path, tmp_path: Pat
 
 def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Path, tmp_path: Path) -> None:
     search = {"finetune.learning_rate": [1e-6, 1e-2], "model.dropout": {"low": 0.0, "high": 0.3}}
-    entry = Entry("adrec", "adrec", changes={**SMALL, "finetune.learning_rate": 1e-6}, search=search)
+    entry = Entry("adrec", "adrec", "paper", changes={**SMALL, "finetune.learning_rate": 1e-6}, search=search)
     assert ran(data, tmp_path / "ledger", entries=[entry], seeds=1, trials=5)
     finished = Ledger.open(tmp_path / "ledger").finished()
     trials = [each for each in finished if each.job.trial is not None]
@@ -271,7 +273,7 @@ def test_a_pruned_trial_never_wins(data: Path, tmp_path: Path, monkeypatch: pyte
             raise tuning.PrunedError
 
     monkeypatch.setattr(tuning, "_watch", watched)
-    entry = Entry("adrec", "adrec", changes=SMALL, search={"finetune.learning_rate": [1e-3, 1e-7]})
+    entry = Entry("adrec", "adrec", "paper", changes=SMALL, search={"finetune.learning_rate": [1e-3, 1e-7]})
     assert ran(data, tmp_path / "ledger", entries=[entry], seeds=1, trials=2)
     finished = Ledger.open(tmp_path / "ledger").finished()
     pruned = [each for each in finished if each.result.get("pruned")]

@@ -53,7 +53,7 @@ def test_training_that_the_budget_ended_is_told() -> None:
 
 
 def test_epochs_fit_the_budget(dataset: Dataset) -> None:
-    entry, split = Entry("adrec", "adrec"), leave_one_out(dataset)
+    entry, split = Entry("adrec", "adrec", "paper"), leave_one_out(dataset)
     short = fitted(entry, dataset, split, 0.5, seed=1).config()
     whole = fitted(entry, dataset, split, 1e9, seed=1).config()
     assert isinstance(short, TrainingConfig) and isinstance(whole, TrainingConfig)

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from adrec.config import ModelConfig
 from adrec.data.batch import history_batch, training_batch
 from adrec.nn.networks import ADRecNetwork, Draws
 from adrec.train.step import Step
 from benchmarks.padded import PaddedADRec, PaddedBatch
+from conftest import paper_model
 
 NUM_ITEMS, MAX_LENGTH = 30, 9
 
 
 @pytest.fixture(params=["attention", "mlp"])
 def network(request: pytest.FixtureRequest) -> ADRecNetwork:
-    config = ModelConfig(
+    config = paper_model(
         hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5, padding_class=True
     )
     made = ADRecNetwork(replace(config, decoder=request.param), NUM_ITEMS)

@@ -36,7 +36,7 @@ SMALL: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def trained(module_dataset: Dataset) -> ADRecModel:
-    model = ADRecModel(preset("default", SMALL))
+    model = ADRecModel(preset("paper", SMALL))
     model.fit(module_dataset, leave_one_out(module_dataset), seed=3)
     return model
 
@@ -87,7 +87,7 @@ def test_a_blind_model_is_one_that_is_given_nothing(trained: ADRecModel, module_
 
 
 def test_without_noise_in_training_and_inference_nothing_is_gained(module_dataset: Dataset) -> None:
-    model = ADRecModel(preset("default", {**SMALL, "noise_weight": 0.0}))
+    model = ADRecModel(preset("paper", {**SMALL, "noise_weight": 0.0}))
     split = leave_one_out(module_dataset)
     model.fit(module_dataset, split, seed=3)
     found = contribution(network_of(model), module_dataset, split, samples=2)

@@ -89,7 +89,7 @@ def test_followers_and_popularity_are_those_of_the_training_part(dataset: Datase
 def test_a_run_has_its_stage_1_beside_it(dataset: Dataset, tmp_path: Path) -> None:
     write_dataset(dataset, tmp_path / "data")
     small = {**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 1}
-    model = ADRec("default", small).fit(dataset)
+    model = ADRec("paper", small).fit(dataset)
     model.save(tmp_path / "saved")
     assert open_space(tmp_path / "saved").stage_1 is None, "only a run folder has kept it"
     run = train_dataset(tmp_path / "data", tmp_path / "run", model.model, None, model.seed, Console(quiet=True))
@@ -99,7 +99,7 @@ def test_a_run_has_its_stage_1_beside_it(dataset: Dataset, tmp_path: Path) -> No
     whole = diagnose.diagnose(space)
     assert set(whole.yardsticks) == {"gaussian", "shuffled", "stage 1"}
     only = {**small, "align.epochs": 0, "finetune.epochs": 0}
-    first = ADRecModel(preset("default", only))
+    first = ADRecModel(preset("paper", only))
     first.fit(dataset, leave_one_out(dataset), seed=model.seed)
     np.testing.assert_array_equal(space.stage_1, first.item_vectors[1:])
 

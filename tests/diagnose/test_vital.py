@@ -64,7 +64,7 @@ def trained(dataset: Dataset, changes: Mapping[str, Any]) -> tuple[list[dict[str
     rows: list[dict[str, Any]] = []
     listener = Listener()
     trainer = Trainer(
-        preset("default", {**TINY, **changes}),
+        preset("paper", {**TINY, **changes}),
         dataset,
         leave_one_out(dataset),
         seed=1,

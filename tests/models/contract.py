@@ -89,6 +89,7 @@ class ModelContract:
         learning: further changes, with which it learns the known answer.
         hits: the least hit ratio@1 then, where chance has 1 / 40; None for a model that cannot learn it.
         diffuses: whether it takes denoising steps.
+        preset: what its configuration starts from.
     """
 
     model: ClassVar[str]
@@ -96,12 +97,13 @@ class ModelContract:
     learning: ClassVar[Mapping[str, Any]] = {}
     hits: ClassVar[float | None] = 0.5
     diffuses: ClassVar[bool] = False
+    preset: ClassVar[str] = "default"
 
     @classmethod
     def make(cls, **more: Any) -> Model:
         """Return the model, not trained."""
         found = find_model(cls.model)
-        return found(found.Config.make(changes={**cls.changes, **more}))
+        return found(found.Config.make(cls.preset, {**cls.changes, **more}))
 
     @classmethod
     def fitted(cls, dataset: Dataset, split: Split | None = None, **more: Any) -> Model:
@@ -222,7 +224,7 @@ class ModelContract:
         if self.diffuses:
             model.with_inference(1, "ddim")
             return
-        with pytest.raises(ConfigError, match="no diffusion"):
+        with pytest.raises(ConfigError, match="no denoising steps"):
             model.with_inference(1, None)
 
     def test_vectors_of_items_are_by_item_number(self, trained: Model) -> None:

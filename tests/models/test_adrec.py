@@ -8,8 +8,18 @@ from conftest import TINY
 from models.contract import ModelContract
 
 
-class TestADRec(ModelContract):
+class TestDefault(ModelContract):
     model = "adrec"
+    changes: ClassVar = {
+        **{"hidden_size": 16, "num_heads": 2, "max_length": 8, "num_train_timesteps": 4, "batch_size": 16},
+        "finetune.epochs": 2,
+    }
+    learning: ClassVar = {"finetune.epochs": 30, "finetune.learning_rate": 0.01, "finetune.averaging": 0.5}
+
+
+class TestThreeStages(ModelContract):
+    model = "adrec"
+    preset = "paper"
     changes: ClassVar = {**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2}
     learning: ClassVar = {
         "pretrain.epochs": 40,

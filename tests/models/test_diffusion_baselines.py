@@ -146,7 +146,7 @@ def test_inference_equals_the_slow_loop(name: str) -> None:
     batch, noise, weights = history_batch(*flat(histories), L), noise_table(len(histories)), weights_of(model)
     betas = betas_of(model)
     query = model.predict(batch, noise)
-    scores = model.scored(query).block(slice(1, V + 1))
+    scores = model.scored(query, batch).block(slice(1, V + 1))
     E = weights["item_embedding.weight"]
     if name == "diffurec":
         logits = slow.diffurec_inference(weights, histories, betas, noise, 0.5, HEADS) @ E.T

@@ -113,7 +113,10 @@ def test_it_is_its_paper(name: str, dense: bool, monkeypatch: pytest.MonkeyPatch
 
     w = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
     expected, expected_loss = restated(name, w, batch, draws)
-    close(model.scored(outputs.detach()).block(slice(0, NUM_ITEMS + 1)) if name == "bert4rec" else outputs, expected)
+    close(
+        model.scored(outputs.detach(), batch).block(slice(0, NUM_ITEMS + 1)) if name == "bert4rec" else outputs,
+        expected,
+    )
     close(loss, expected_loss)
     expected_loss.backward()
     for key, parameter in model.named_parameters():
@@ -126,7 +129,7 @@ def test_prediction_is_the_papers(name: str) -> None:
     """It is the last output; BERT4Rec's is that of a mask behind the history."""
     model, batch = network(name), batch_of()
     w, items = dict(model.named_parameters()), padded(batch.items, batch)
-    scores = model.scored(model.predict(batch)).block(slice(1, NUM_ITEMS + 1))
+    scores = model.scored(model.predict(batch), batch).block(slice(1, NUM_ITEMS + 1))
     with torch.no_grad():
         if name == "bert4rec":
             asked = torch.cat([items, torch.full((len(items), 1), NUM_ITEMS + 1)], 1)

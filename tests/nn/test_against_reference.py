@@ -18,6 +18,7 @@ from adrec.nn.diffusion import Schedule, betas
 from adrec.nn.losses import cross_entropy, squared_error
 from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork, SequenceNetwork
 from adrec.nn.published import from_published
+from conftest import paper_model
 
 NUM_ITEMS, MAX_LENGTH, SIZE = 9, 6, 8
 SCHEDULES: tuple[ScheduleName, ...] = ("trunc_lin", "linear", "cosine", "sqrt", "trunc_cos", "pw_lin", "beta")
@@ -52,7 +53,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, min_items: int = 2) -> Case:
-    config = ModelConfig(
+    config = paper_model(
         hidden_size=SIZE,
         max_length=MAX_LENGTH,
         num_train_timesteps=draw(st.integers(1, 4)),
@@ -163,7 +164,7 @@ def test_training(device: torch.device, case: Case) -> None:
     items, starts, ends = flat(case)
     batch = training_batch(items, starts, ends, MAX_LENGTH).to(device)
     draws = training_draws(case, model, batch)
-    x0_hat, x0 = model(batch, draws)
+    x0_hat, x0, _ = model(batch, draws)
     ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
     mse = squared_error(x0_hat, x0, batch)
     (ce + mse).backward()

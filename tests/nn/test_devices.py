@@ -15,13 +15,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adrec.config import ModelConfig
 from adrec.data.batch import history_batch, training_batch
 from adrec.evaluate.ranking import ranking
 from adrec.nn.networks import NETWORKS, ADRecNetwork, SASRecNetwork, make_network
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import Histories, NetworkScorer, top_k
 from adrec.train.step import Step
+from conftest import paper_model
 
 AWAY, CPU = torch.device("meta"), torch.device("cpu")
 NUM_ITEMS, MAX_LENGTH, NUM_USERS = 40, 12, 30
@@ -34,6 +34,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"geodesic": True},
     {"padding_class": True, "attend_padding": False},
     {"kind": "sasrec"},
+    {"decoder": "adaptive", "ranks_by": "condition", "unit_targets": True, "repeat_bias": True},
+    {"decoder": "adaptive", "unit_targets": True, "repeat_bias": True},
 ]
 
 
@@ -71,7 +73,7 @@ def histories() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def network(kind: str = "adrec", **changes: Any) -> SequenceNetwork:
     sizes = {"hidden_size": 16, "max_length": MAX_LENGTH, "num_train_timesteps": 4, "num_inference_steps": 4}
-    return make_network(NETWORKS[kind], ModelConfig(**sizes, **changes), NUM_ITEMS).to(AWAY)
+    return make_network(NETWORKS[kind], paper_model(**sizes, **changes), NUM_ITEMS).to(AWAY)
 
 
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)

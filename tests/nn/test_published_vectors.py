@@ -17,6 +17,7 @@ from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
 from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
 from adrec.nn.published import from_published
 from adrec.train.step import Step
+from conftest import paper_model
 
 DATA = Path(__file__).parent.parent / "data"
 ATOL = 1e-5
@@ -34,7 +35,7 @@ TRAINING, TRAINING_VECTORS = read("adrec_training_vectors")
 
 def model_config(settings: dict[str, Any]) -> ModelConfig:
     steps = settings["diffusion_steps"]
-    return ModelConfig(
+    return paper_model(
         hidden_size=settings["hidden_size"],
         max_length=settings["max_len"],
         num_train_timesteps=steps,
@@ -110,7 +111,7 @@ class TestForward:
         batch, real = packed(vectors, device)
         if "cam_output" in values:
             close(model.condition(batch, model.plan(batch))[: len(batch.items)], values["cam_output"][real])
-        x0_hat, x0 = model(batch, draws(settings, values, real, device))
+        x0_hat, x0, _ = model(batch, draws(settings, values, real, device))
         close(x0_hat, values["train_output"][real])
         ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
         close(ce, values["ce_loss"])
@@ -154,7 +155,7 @@ def test_projection_matters_in_the_conflicting_vectors(device: torch.device) -> 
     values = part(TRAINING_VECTORS, "grad_pcgrad/")
     model = network(TRAINING["grad_pcgrad"], part(values, "weights/"), device)
     batch, real = packed(TRAINING_VECTORS, device)
-    x0_hat, x0 = model(batch, draws(TRAINING["grad_pcgrad"], values, real, device))
+    x0_hat, x0, _ = model(batch, draws(TRAINING["grad_pcgrad"], values, real, device))
     parameters = list(model.parameters())
     ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
     tasks = [

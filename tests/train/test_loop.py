@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from adrec.config import Config, StageConfig
+from adrec.config import Config, StageConfig, preset
 from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
@@ -23,7 +23,7 @@ from adrec.nn.networks import SASRecNetwork
 from adrec.recommend import NetworkScorer
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
-from adrec.train.step import cosine
+from adrec.train.step import learning_rate
 from conftest import equal, same
 
 Make = Callable[..., Config]
@@ -68,7 +68,19 @@ def test_global_generators_are_neither_read_nor_moved(trainer: Maker, tiny: Make
     assert same(first, trainer(tiny(), dataset).run())
 
 
-@pytest.mark.parametrize("changes", [{}, {"align__embedding": "decaying"}, {"guidance_scale": 2.0}])
+NEW = {
+    "decoder": "adaptive",
+    "ranks_by": "condition",
+    "unit_targets": True,
+    "repeat_bias": True,
+    "finetune__averaging": 0.9,
+    "finetune__warmup_epochs": 2,
+    "align__optimizer": "adamw",
+    "finetune__optimizer": "adamw",
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"align__embedding": "decaying"}, {"guidance_scale": 2.0}, NEW], ids=str)
 def test_resuming_from_any_epoch_gives_the_same_bits(
     trainer: Maker, tiny: Make, dataset: Dataset, changes: dict[str, Any], device: torch.device
 ) -> None:
@@ -231,6 +243,15 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"attend_padding": False},
         {"padding_class": True},
         {"guidance_scale": 2.0},
+        {"repeat_bias": True},
+        {"ranks_by": "condition"},
+        {"decoder": "adaptive"},
+        {"unit_targets": True},
+        {"drops_normalized": True},
+        {"finetune__averaging": 0.9},
+        {"align__optimizer": "adamw", "finetune__optimizer": "adamw"},
+        {"finetune__schedule": "constant"},
+        {"finetune__warmup_epochs": 5},
         {"batch_size": 20},
     ],
     ids=str,
@@ -311,5 +332,55 @@ def test_divergence_is_said(trainer: Maker, tiny: Make, dataset: Dataset) -> Non
 
 def test_cosine_schedule() -> None:
     stage = StageConfig(network="adrec", epochs=10, start="scratch", learning_rate=2.0, schedule_epochs=10)
-    rates = [cosine(stage, epoch) for epoch in (0, 5, 10, 20)]
+    rates = [learning_rate(stage, epoch) for epoch in (0, 5, 10, 20)]
     np.testing.assert_allclose(rates, [2.0, 1.0, 0.0, 0.0], atol=1e-12)
+
+
+def test_warm_up_rises_step_by_step_under_any_schedule() -> None:
+    stage = StageConfig(network="adrec", epochs=10, start="scratch", learning_rate=2.0, warmup_epochs=2)
+    constant = replace(stage, schedule="constant")
+    rates = [
+        learning_rate(constant, epoch, share) for epoch, share in ((0, 0.25), (0, 1.0), (1, 0.5), (1, 1.0), (9, 1))
+    ]
+    np.testing.assert_allclose(rates, [0.25, 1.0, 1.5, 2.0, 2.0])
+    assert learning_rate(stage, 1, 0.5) == pytest.approx(0.75 * learning_rate(replace(stage, warmup_epochs=0), 1))
+
+
+def test_the_average_of_the_weights_is_what_is_kept(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
+    """Against a slow average of every step's weights; training itself goes on without it."""
+    changes = {"finetune__start": "scratch", "finetune__first_evaluation": 100}
+    plain = trainer(tiny((0, 0, 2), **changes), dataset)
+    seen = []
+    plain_step = plain._step
+
+    def watched(step: Any, users: Any) -> Any:
+        losses = plain_step(step, users)
+        assert plain.network is not None
+        seen.append({name: value.double().clone() for name, value in plain.network.state_dict().items()})
+        return losses
+
+    before: dict[str, torch.Tensor] = {}
+    begin = plain._begin
+
+    def beginning(stage: Any) -> None:
+        begin(stage)
+        assert plain.network is not None
+        before.update({name: value.double().clone() for name, value in plain.network.state_dict().items()})
+
+    plain._step, plain._begin = watched, beginning  # type: ignore[method-assign]
+    plain.run()
+    average = before
+    for count, weights in enumerate(seen, start=1):
+        kept = min(0.6, (1 + count) / (10 + count))
+        average = {name: kept * value + (1 - kept) * weights[name] for name, value in average.items()}
+    found = trainer(tiny((0, 0, 2), **changes, finetune__averaging=0.6), dataset).run().state_dict()
+    for name, value in found.items():
+        torch.testing.assert_close(value.double().cpu(), average[name].cpu(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_default_learns_what_follows_what(trainer: Maker, dataset: Dataset) -> None:
+    small = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16, "finetune.learning_rate": 0.01}
+    config = preset("default", {**small, "finetune.epochs": 30, "finetune.averaging": 0.5})
+    network = trainer(config, dataset).run()
+    result = evaluate(NetworkScorer(network), dataset, leave_one_out(dataset), cutoffs=(1,))
+    assert result.metrics["hr@1"].mean > 0.8

@@ -15,9 +15,10 @@ from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch, training_batch
 from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
 from adrec.train.step import Step
+from conftest import paper_model
 
 NUM_ITEMS, MAX_LENGTH = 40, 12
-CONFIG = ModelConfig(hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5)
+CONFIG = paper_model(hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5)
 STEP = Step({"ce": 1.0, "mse": 0.7}, pcgrad=False, embedding="train")
 
 

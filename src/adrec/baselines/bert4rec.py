@@ -143,7 +143,7 @@ class BERT4RecNetwork(SequenceNetwork):
         asked = with_last(batch, batch.items.new_full((batch.num_users,), self.mask))
         return self._query(last_tokens(self._states(asked, None), asked))
 
-    def scored(self, query: Tensor) -> InnerProducts:
+    def scored(self, query: Tensor, batch: PackedBatch) -> InnerProducts:
         """Return the scores of what :meth:`predict` returned, [B, D], with each item's bias."""
         return InnerProducts(nn.functional.pad(query, (0, 1), value=1.0), self._items().detach())
 

@@ -26,12 +26,12 @@ from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, p
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
+from adrec.nn.decoders import initialize_linear
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout, layout
 from adrec.nn.losses import Objective, cross_entropy
-from adrec.nn.networks import initialize_linear
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 from adrec.scoring import InnerProducts, Scores
 from adrec.settings import TransformerConfig, check_steps
@@ -195,7 +195,7 @@ class DiffRecNetwork(SequenceNetwork):
 
         return torch.stack([start(k) for k in reversed(range(starts))]).mean(0)
 
-    def scored(self, query: Tensor) -> Scores:
+    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
         """Return the logits of what :meth:`predict` returned, [B, D]."""
         return InnerProducts(with_ones(query), self.classes().detach())
 

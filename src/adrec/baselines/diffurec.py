@@ -21,12 +21,12 @@ from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, p
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
+from adrec.nn.decoders import TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
-from adrec.nn.networks import TimeEmbedding
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 from adrec.settings import TransformerConfig, check_steps
 from adrec.strict import require

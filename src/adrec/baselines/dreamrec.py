@@ -20,11 +20,11 @@ from torch import Generator, Tensor, nn
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
+from adrec.nn.decoders import TimeEmbedding, initialize_linear
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.losses import Objective
-from adrec.nn.networks import TimeEmbedding, initialize_linear
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 from adrec.settings import OneStageConfig, StageConfig, TransformerConfig, check_shares, check_steps
 from adrec.strict import require

@@ -35,10 +35,20 @@ from adrec.errors import DataError, RunError
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import held_out
 from adrec.files import atomic_file, write_bytes, write_json
+from adrec.settings import LATER
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
 
 EMBEDDING = "embedding.safetensors"
 IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"
+
+
+def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys that came later and change nothing: earlier jobs keep their hashes."""
+    return {
+        key: _decisive(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in LATER or value != LATER[key]
+    }
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Job:
         # An augmentation that is off decides nothing, and jobs from before there was one keep their keys.
         off = self.config.get("augment", {}).get("method") == "none"
         idle = {"preset", "augment"} if off else {"preset"}
-        decisive["config"] = {key: value for key, value in self.config.items() if key not in idle}
+        decisive["config"] = _decisive({key: value for key, value in self.config.items() if key not in idle})
         decisive["trial"] = self.trial is not None
         return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
 

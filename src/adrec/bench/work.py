@@ -201,7 +201,7 @@ def _test(model: Model, dataset: Dataset, split: Split) -> tuple[dict[str, Any],
 def _by_steps(model: Model, dataset: Dataset, split: Split) -> dict[str, dict[str, float]]:
     """Return metrics, seen items ranked too, and users/s at some numbers of denoising steps, where it denoises."""
     network = model.network if isinstance(model, NetworkModel) else None
-    longest = 0 if network is None else getattr(network.config, "num_train_timesteps", 0)
+    longest = getattr(network.config, "num_train_timesteps", 0) if network is not None and network.uses_noise else 0
     histories, items = held_out(dataset, split.test)
     before, found = model.config, {}
     for steps in (each for each in STEPS if each <= longest):

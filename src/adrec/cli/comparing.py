@@ -33,7 +33,7 @@ def benchmark(
         str | None, typer.Option(help="With commas, each with @preset where it is not default: popular,sasrec+,adrec.")
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse.")
+        Path | None, typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse, ablation.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,

@@ -21,12 +21,14 @@ class PackedBatch:
         targets: the item after each, s_2..s_{n+1}, int64 [N]; 0 where it is not known (the last at inference).
         lengths: the number of tokens of each user, int64 [B], each at least 1, on the CPU.
         cu_seqlens: where each user's tokens begin and the last one's end, int64 [B + 1].
+        numbers: what ``items`` holds, on the CPU: asking a GPU for it would mean to wait; None where it is not known.
     """
 
     items: Tensor
     targets: Tensor
     lengths: Int64s
     cu_seqlens: Tensor
+    numbers: Int64s | None = None
 
     @property
     def num_users(self) -> int:
@@ -38,7 +40,7 @@ class PackedBatch:
         items, targets, cu_seqlens = (
             each.to(device, non_blocking=True) for each in (self.items, self.targets, self.cu_seqlens)
         )
-        return PackedBatch(items, targets, self.lengths, cu_seqlens)
+        return PackedBatch(items, targets, self.lengths, cu_seqlens, self.numbers)
 
     def select(self, users: Int64s) -> tuple[PackedBatch, Tensor]:
         """Return the sequences of some ``users`` [b], and where their tokens stand in this batch, [n]."""
@@ -47,7 +49,8 @@ class PackedBatch:
         device = self.items.device
         tokens = torch.from_numpy(positions).to(device, non_blocking=True)
         cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device, non_blocking=True)
-        return PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens), tokens
+        numbers = None if self.numbers is None else self.numbers[positions]
+        return PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens, numbers), tokens
 
     def parts(self, max_tokens: int) -> list[Int64s]:
         """Divide the users, by length, into parts of at most ``max_tokens`` tokens, or of one user.
@@ -68,7 +71,8 @@ class PackedBatch:
 
 def _packed(items: Int64s, targets: Int64s, lengths: Int64s) -> PackedBatch:
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
-    return PackedBatch(torch.from_numpy(items), torch.from_numpy(targets), lengths, torch.from_numpy(cu_seqlens))
+    tensors = [torch.from_numpy(each) for each in (items, targets, cu_seqlens)]
+    return PackedBatch(tensors[0], tensors[1], lengths, tensors[2], items)
 
 
 def training_batch(items: NDArray[np.int32], starts: Int64s, ends: Int64s, max_length: int) -> PackedBatch:

@@ -1,7 +1,8 @@
 """What diffusion contributes to a trained model: each part taken away at inference, the same users with and without.
 
 All T denoising steps stand against one; the model against itself with x_t and t set to 0 (where that changes nothing,
-the diffusion is decoration); the mean of several samples against one. What only a generative model gives is beside it:
+the diffusion is decoration); the mean of several samples against one; the sample against the condition, where that is
+what ranks. What only a generative model gives is beside it:
 how far a user's samples are apart, whether users with a wide spread are ranked worse, and what the samples' lists cover
 together.
 """
@@ -115,7 +116,7 @@ class SampleMean(NetworkScorer):
         mean = samples.mean(0)
         distance = (samples - mean).square().sum(-1).mean(0).sqrt()  # [B]
         self.spread = (distance / mean.norm(dim=-1)).double().cpu().numpy()
-        return network.scored(mean)
+        return network.scored(mean, there)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,18 +177,23 @@ def contribution(
         raise ConfigError(f"the split {split.name} holds nothing out in {part}; name another part with --on.")
     held = _Held(*held_out(dataset, split.targets(part)), split.targets(part).users)
     longest, seeds = network.config.num_train_timesteps, range(seed, seed + samples)
-    one = held.rank(NetworkScorer(network, seed, 1))
-    with _blind(network):
-        blind = held.rank(NetworkScorer(network, seed, 1))
-    singles = [held.rank(NetworkScorer(network, each, longest), TOP) for each in seeds]
-    together = SampleMean(network, seeds, longest)
-    pairs = {
-        f"{longest} steps over one": (singles[0], one),
-        "seeing x_t and t": (singles[0], blind),
-        f"mean of {samples} samples over one": (held.rank(together), singles[0]),
-        **{name: (singles[0], held.rank(NetworkScorer(each, seed, longest))) for name, each in (others or {}).items()},
-    }
-    spread, spoken = held.spread(together)
+    own = held.rank(NetworkScorer(network, seed, longest))
+    with _sampling(network):
+        one = held.rank(NetworkScorer(network, seed, 1))
+        with _blind(network):
+            blind = held.rank(NetworkScorer(network, seed, 1))
+        singles = [held.rank(NetworkScorer(network, each, longest), TOP) for each in seeds]
+        together = SampleMean(network, seeds, longest)
+        pairs = {
+            f"{longest} steps over one": (singles[0], one),
+            "seeing x_t and t": (singles[0], blind),
+            f"mean of {samples} samples over one": (held.rank(together), singles[0]),
+        }
+        spread, spoken = held.spread(together)
+    if not network.uses_noise:
+        pairs["the sample over the condition"] = singles[0], own
+    for name, each in (others or {}).items():
+        pairs[name] = own, held.rank(NetworkScorer(each, seed, longest))
     lists = _in_turn(np.stack([each.top for each in singles]))
     return Contribution(
         METRIC,
@@ -233,6 +239,17 @@ def _network(run: Run) -> ADRecNetwork:
     if not isinstance(network, ADRecNetwork):
         raise ConfigError(f"{run.path} is of {model.name}: the contribution of diffusion is measured of adrec alone.")
     return network
+
+
+@contextmanager
+def _sampling(network: ADRecNetwork) -> Iterator[None]:
+    """Let a network rank by its sample, whatever it ranks by otherwise."""
+    config = network.config
+    network.config = replace(config, ranks_by="sample")
+    try:
+        yield
+    finally:
+        network.config = config
 
 
 @contextmanager

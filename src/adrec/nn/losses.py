@@ -7,7 +7,7 @@ gradients, of a batch's parts add up to its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
+from adrec.nn.repeats import Repeats
 
 LOGITS = 1 << 24  # the most logits that are held at once: 64 MiB of float32
 TINY = math.log(1e-30)
@@ -25,42 +26,53 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     """Cross-entropy against every item, its gradient computed at once, so that only some tokens' logits exist."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, item_embedding: Tensor, targets: Tensor, first: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        item_embedding: Tensor,
+        targets: Tensor,
+        first: int,
+        repeat_bias: Tensor | None,
+        repeats: Repeats | None,
+    ) -> Tensor:
         """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
         embedding = item_embedding[first:].to(x.dtype)  # [C, D]
         precise = torch.promote_types(x.dtype, torch.float32)
-        of_x, of_embedding, _, _ = ctx.needs_input_grad
+        of_x, of_embedding = ctx.needs_input_grad[:2]
         d_x = torch.empty_like(x) if of_x else None
         d_embedding = torch.zeros_like(item_embedding, dtype=precise) if of_embedding else None
         own, log_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
         chunk = chunk_of_tokens(len(embedding), len(x))
-        logits = x.new_empty(chunk, len(embedding))  # [c, C]
+        d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)
+        room = x.new_empty(chunk, len(embedding))  # [c, C]
         for start in range(0, len(x), chunk):
             some = slice(start, start + chunk)
-            p, log_p[some] = _softmax(torch.mm(x[some], embedding.T, out=logits[: len(x) - start]), own[some], precise)
+            logits = torch.mm(x[some], embedding.T, out=room[: len(x) - start])
+            if repeats is not None and repeat_bias is not None:
+                rows, items = repeats.part(start, min(start + chunk, len(x)))
+                logits[rows, items - first] += repeat_bias  # each pair once
+            p, log_p[some] = _softmax(logits, own[some], precise)
             p.scatter_add_(1, own[some], torch.full_like(log_p[some], -1))  # the gradient of the logits
+            if repeats is not None and d_bias is not None:
+                d_bias += p[rows, items - first].sum()
             low = p.to(x.dtype)
             if d_x is not None:
                 torch.mm(low, embedding, out=d_x[some])
             if d_embedding is not None:
                 _add_product(d_embedding[first:], low.T, x[some])
-        ctx.gradients = d_x, d_embedding
+        ctx.gradients = d_x, d_embedding, d_bias
         if x.is_cpu:
-            _mend_tiny(log_p, x, embedding, own)
+            _mend_tiny(log_p, x, embedding, own, _raised(repeats, repeat_bias, first))
         return log_p.neg_().sum(dtype=torch.float64).to(precise)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
         if ctx.gradients is None:
             raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
-        (d_x, d_embedding), ctx.gradients = ctx.gradients, None
-        return (
-            (None if d_x is None else d_x.mul_(grad)),
-            (None if d_embedding is None else d_embedding.mul_(grad)),
-            None,
-            None,
-        )
+        gradients, ctx.gradients = ctx.gradients, None
+        d_x, d_embedding, d_bias = (None if each is None else each.mul_(grad) for each in gradients)
+        return d_x, d_embedding, None, None, d_bias, None
 
 
 def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
@@ -79,7 +91,21 @@ def _softmax(logits: Tensor, own: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     return log_p.exp_(), own_log_p
 
 
-def _mend_tiny(log_p: Tensor, x: Tensor, embedding: Tensor, own: Tensor) -> None:
+def _raised(repeats: Repeats | None, bias: Tensor | None, first: int) -> Callable[[Tensor, Tensor], None]:
+    """Return what adds the bias of repeats to the logits of those tokens that a mask [N] names."""
+
+    def add(logits: Tensor, which: Tensor) -> None:
+        if repeats is not None and bias is not None:
+            pairs = which[repeats.rows]
+            places = which.cumsum(0)[repeats.rows[pairs]] - 1
+            logits[places, repeats.items[pairs] - first] += bias
+
+    return add
+
+
+def _mend_tiny(
+    log_p: Tensor, x: Tensor, embedding: Tensor, own: Tensor, add_bias: Callable[[Tensor, Tensor], None]
+) -> None:
     """Compute ``log_p`` [N, 1] from the logits again where p is near what float32 can hold, in place.
 
     Asking where that is would make the processor wait for a GPU.
@@ -87,6 +113,7 @@ def _mend_tiny(log_p: Tensor, x: Tensor, embedding: Tensor, own: Tensor) -> None
     tiny = (log_p < TINY)[:, 0]
     if tiny.any():
         logits = (x[tiny] @ embedding.T).to(log_p.dtype)
+        add_bias(logits, tiny)
         log_p[tiny] = logits.gather(1, own[tiny]) - logits.logsumexp(1, keepdim=True)
 
 
@@ -99,7 +126,14 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def cross_entropy(
-    x: Tensor, item_embedding: Tensor, targets: Tensor, *, padding_class: bool, num_tokens: int | None = None
+    x: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    *,
+    padding_class: bool,
+    num_tokens: int | None = None,
+    repeat_bias: Tensor | None = None,
+    repeats: Repeats | None = None,
 ) -> Tensor:
     """Mean over tokens of the cross-entropy against the whole catalogue. Its backward pass can run once.
 
@@ -109,8 +143,11 @@ def cross_entropy(
         targets: item numbers, int64 [N].
         padding_class: whether row 0 is one of the classes.
         num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
+        repeat_bias: is added to the logits of ``repeats``, a number.
+        repeats: the items that each token has met.
     """
-    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, 0 if padding_class else 1)  # type: ignore[no-untyped-call]
+    first = 0 if padding_class else 1
+    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, first, repeat_bias, repeats)  # type: ignore[no-untyped-call]
     return total / (num_tokens or len(x))
 
 

@@ -5,10 +5,9 @@ Both obey the contract of :mod:`adrec.nn.sequence`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,15 +15,33 @@ from torch import Generator, Tensor, nn
 from adrec.components import NetworkConfig, PaddedConfig
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
-from adrec.nn.attention import Cache, initialize_bias
+from adrec.nn.attention import Cache
+from adrec.nn.decoders import AdaptiveDecoder, MLPDecoder, TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy, squared_error
+from adrec.nn.repeats import Repeats, met_by_histories
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens, normal_linear_layers
+from adrec.scoring import Biased, Scores
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
+REPEAT_SCALE = 10.0
+
+
+class Prediction(NamedTuple):
+    """What a training step predicts.
+
+    Attributes:
+        x0_hat: the denoised targets, [N, D].
+        x0: the targets, [N, D].
+        c: the conditions, [N, D].
+    """
+
+    x0_hat: Tensor
+    x0: Tensor
+    c: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,16 @@ class PaddedNetwork(SequenceNetwork):
         # Adam's L2 term would shrink it until the input norm divides by almost nothing.
         super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
         self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
+        self.repeat_preference = nn.Parameter(torch.zeros(())) if config.repeat_bias else None
+
+    @property
+    def repeat_bias(self) -> Tensor | None:
+        """What is added to the scores of the items of the history, a number; None where nothing is.
+
+        It is a multiple of the parameter, so that steps of Adam's learning rate take it through several logits within
+        an epoch or two.
+        """
+        return None if self.repeat_preference is None else REPEAT_SCALE * self.repeat_preference
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -81,7 +108,16 @@ class PaddedNetwork(SequenceNetwork):
             batch.targets,
             padding_class=self.config.padding_class,
             num_tokens=objective.num_tokens,
+            repeat_bias=self.repeat_bias,
+            repeats=Repeats.of_tokens(batch) if self.config.repeat_bias else None,
         )
+
+    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
+        """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""
+        products, bias = super().scored(query, batch), self.repeat_bias
+        if bias is None:
+            return products
+        return Biased(products, met_by_histories(batch), bias.detach())
 
 
 class SASRecNetwork(PaddedNetwork):
@@ -90,7 +126,7 @@ class SASRecNetwork(PaddedNetwork):
     reads = frozenset(
         {
             *("hidden_size", "num_blocks", "num_heads", "max_length"),
-            *("embedding_dropout", "dropout", "attend_padding", "padding_class"),
+            *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias"),
         }
     )
 
@@ -123,57 +159,6 @@ class SASRecNetwork(PaddedNetwork):
         return last_tokens(self._outputs(batch, self.plan(batch, inference=True), None), batch)
 
 
-class TimeEmbedding(nn.Module):
-    """``temb``: an MLP of sinusoids of 1000 t / T, computed once for all T timesteps."""
-
-    sinusoids: Tensor
-
-    def __init__(self, num_timesteps: int, hidden_size: int, max_period: float = 10_000.0) -> None:
-        super().__init__()
-        half = hidden_size // 2
-        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)  # [D / 2]
-        angles = torch.arange(num_timesteps)[:, None] * (1000.0 / num_timesteps) * frequencies  # [T, D / 2]
-        self.register_buffer("sinusoids", torch.cat([angles.cos(), angles.sin()], dim=-1), persistent=False)
-        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
-        self.contract = nn.Linear(4 * hidden_size, hidden_size)
-
-    def initialize(self, rng: Generator) -> None:
-        """Draw PyTorch's usual weights."""
-        initialize_linear(self.expand, rng)
-        initialize_linear(self.contract, rng)
-
-    def forward(self) -> Tensor:
-        """Return the embedding of every timestep, [T, D]."""
-        return self.contract(nn.functional.silu(self.expand(self.sinusoids)))
-
-
-class MLPDecoder(nn.Module):
-    """The token-wise ADM: D -> 4D -> D with SiLU, then a layer norm."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
-        self.contract = nn.Linear(4 * hidden_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size)
-
-    def initialize(self, rng: Generator) -> None:
-        """Draw PyTorch's usual weights."""
-        initialize_linear(self.expand, rng)
-        initialize_linear(self.contract, rng)
-        self.norm.reset_parameters()
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Transform ``z`` [rows, D]."""
-        return self.norm(self.contract(nn.functional.silu(self.expand(z))))
-
-
-def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
-    """Draw a linear layer as PyTorch does: uniform within 1 / sqrt(inputs)."""
-    bound = 1 / math.sqrt(linear.in_features)
-    nn.init.uniform_(linear.weight, -bound, bound, generator=rng)
-    initialize_bias(linear, rng)
-
-
 class ADRecNetwork(PaddedNetwork):
     """The causal attention module (CAM) and the auto-regressive diffusion module (ADM).
 
@@ -182,7 +167,6 @@ class ADRecNetwork(PaddedNetwork):
     """
 
     config: ModelConfig
-    uses_noise = True
     blind: bool = False
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
@@ -195,22 +179,29 @@ class ADRecNetwork(PaddedNetwork):
         self.cam = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
         self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
         if config.decoder == "attention":
-            self.adm: Blocks | MLPDecoder = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
+            self.adm: Blocks | MLPDecoder | AdaptiveDecoder = Blocks(
+                config.num_blocks, size, config.num_heads, config.dropout
+            )
         else:
-            self.adm = MLPDecoder(size)
+            self.adm = MLPDecoder(size) if config.decoder == "mlp" else AdaptiveDecoder(size, config.num_blocks)
 
     def initialize(self, rng: Generator) -> None:
-        """Draw the initial weights: the embedding N(0, 1), blocks Xavier normal, MLPs as PyTorch does."""
-        nn.init.normal_(self.item_embedding.weight, generator=rng)
+        """Draw the initial weights: the embedding N(0, std), blocks Xavier normal, MLPs as PyTorch does."""
+        nn.init.normal_(self.item_embedding.weight, std=self.config.embedding_std, generator=rng)
         self.history_norm.reset_parameters()
         self.cam.initialize(rng)
         self.time_embedding.initialize(rng)
         self.adm.initialize(rng)
 
     @property
+    def uses_noise(self) -> bool:  # type: ignore[override]
+        """Whether inference denoises."""
+        return self.config.ranks_by == "sample"
+
+    @property
     def keeps_history(self) -> bool:
         """Whether what ADM makes of a history is computed once for all denoising steps."""
-        return self.causal or isinstance(self.adm, MLPDecoder)
+        return self.causal or not isinstance(self.adm, Blocks)
 
     @property
     def guided(self) -> bool:
@@ -229,23 +220,34 @@ class ADRecNetwork(PaddedNetwork):
         return Draws(t, eps, kept)
 
     def clean_targets(self, items: Tensor) -> Tensor:
-        """Return ``x0 = E[items]``, of length 1 where diffusion is geodesic."""
+        """Return ``x0 = E[items]``: of length 1 where diffusion is geodesic, or of variance 1 where so configured."""
         x0 = self.item_embedding(items)
+        if self.config.unit_targets:  # they must not shrink to please the squared error, so it does not train them
+            x0 = x0.detach() / self.item_embedding.weight[1:].detach().std()
         return unit(x0) if self.config.geodesic else x0
 
     def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
-        h = self.history_norm(dropout(self.embed(batch, plan), self.config.embedding_dropout, rng))
+        h, p = self.embed(batch, plan), self.config.embedding_dropout
+        if self.config.drops_normalized:
+            h = dropout(self.history_norm(h), p, rng)
+        else:
+            h = self.history_norm(dropout(h, p, rng))
         return self.cam(h, plan, rng)
 
-    def decode(self, z: Tensor, plan: Layout, rng: Generator | None = None) -> Tensor:
-        """Return ``ADM(z)`` of every row, [rows, D]."""
-        return self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)
+    def decode(
+        self, c: Tensor, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout, rng: Generator | None = None
+    ) -> Tensor:
+        """Return ``x0_hat`` of every token, [N, D], from every row's condition ``c``, [rows, D]."""
+        if isinstance(self.adm, AdaptiveDecoder):
+            weight = self.config.noise_weight
+            return self.adm(weight * x_t, weight * self.time_embedding()[t], c[: plan.num_tokens])
+        z = c + self.noisy_input(x_t, t, sink_t, plan)  # [rows, D]
+        decoded = self.adm(z, plan, rng) if isinstance(self.adm, Blocks) else self.adm(z)
+        return decoded[: plan.num_tokens]
 
-    def forward(
-        self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the clean targets from noisy ones: return ``x0_hat`` and ``x0``, [N, D] each."""
+    def forward(self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None) -> Prediction:
+        """Predict the clean targets from noisy ones."""
         assert draws is not None, "ADRec needs noise and timesteps"
         plan = self.plan(batch)
         c = self.condition(batch, plan, rng)  # [rows, D]
@@ -256,19 +258,17 @@ class ADRecNetwork(PaddedNetwork):
         t = draws.t if per_token else draws.t[plan.row_users[: plan.num_tokens]]  # [N]
         x_t = self.forward_process(x0, t, draws.eps)  # [N, D]
         sink_t = draws.t.new_zeros(()) if per_token else draws.t
-        z = c + self.noisy_input(x_t, t, sink_t, plan)  # [rows, D]
-        return self.decode(z, plan, rng)[: plan.num_tokens], x0
+        return Prediction(self.decode(c, x_t, t, sink_t, plan, rng), x0, c[: plan.num_tokens])
 
-    def losses(
-        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
-    ) -> dict[str, Tensor]:
+    def losses(self, outputs: Prediction, batch: PackedBatch, draws: Draws, objective: Objective) -> dict[str, Tensor]:
         """Return the cross-entropy and the squared error, each where it is weighted (paper, section 4.4)."""
-        x0_hat, x0 = outputs
         losses = {}
         if "ce" in (objective.weights or ("ce",)):
-            losses["ce"] = self.full_cross_entropy(x0_hat, batch, objective)
+            query = outputs.c if self.config.ranks_by == "condition" else outputs.x0_hat
+            losses["ce"] = self.full_cross_entropy(query, batch, objective)
         if "mse" in objective.weights:
-            losses["mse"] = objective.weights["mse"] * squared_error(x0_hat, x0, batch, objective.num_users)
+            error = squared_error(outputs.x0_hat, outputs.x0, batch, objective.num_users)
+            losses["mse"] = objective.weights["mse"] * error
         return losses
 
     def noisy_input(self, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout) -> Tensor:
@@ -282,11 +282,15 @@ class ADRecNetwork(PaddedNetwork):
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
 
+        Where the condition ranks, it is returned as it is, without noise.
+
         Args:
             batch: histories; their targets are the true next items, clean, at t = 0.
             noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
             num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
         """
+        if self.config.ranks_by == "condition":
+            return last_tokens(self.condition(batch, self.plan(batch, inference=True)), batch)
         assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)
@@ -325,18 +329,19 @@ class LastTokenDenoiser:
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``, both in the order of :attr:`users`."""
-        noisy = self.network.config.noise_weight * (x + self.temb[t])  # [B, D]
-        if self.network.blind:
-            noisy = torch.zeros_like(noisy)
-        outputs = [self._decode(branch, noisy) for branch in range(len(self.conditions))]
+        weight = 0.0 if self.network.blind else self.network.config.noise_weight
+        noisy, time = weight * x, weight * self.temb[t]  # [B, D], [D]
+        outputs = [self._decode(branch, noisy, time) for branch in range(len(self.conditions))]
         if len(outputs) == 1:
             return outputs[0]
         conditional, unconditional = outputs
         return unconditional + self.network.config.guidance_scale * (conditional - unconditional)
 
-    def _decode(self, branch: int, noisy: Tensor) -> Tensor:
-        adm = self.network.adm
-        z = self.conditions[branch] + noisy  # [B, D]
+    def _decode(self, branch: int, noisy: Tensor, time: Tensor) -> Tensor:
+        adm, c = self.network.adm, self.conditions[branch]
+        if isinstance(adm, AdaptiveDecoder):
+            return adm(noisy, time, c)
+        z = c + noisy + time  # [B, D]
         if isinstance(adm, MLPDecoder):
             return adm(z)
         if self.caches:

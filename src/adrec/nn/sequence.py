@@ -89,8 +89,8 @@ class SequenceNetwork(nn.Module, ABC):
             num_steps: of inference, where it takes steps.
         """
 
-    def scored(self, query: Tensor) -> Scores:
-        """Return the scores of what :meth:`predict` returned, [B, D]: the products with the item embedding."""
+    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
+        """Return the scores of what :meth:`predict` returned for ``batch``: products with the items' vectors."""
         return InnerProducts(query, self.item_embedding.weight.detach()[: self.num_items + 1])
 
     def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:

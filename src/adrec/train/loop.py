@@ -7,9 +7,10 @@ stages. A trainer restored from it goes on to the same weights, bit for bit, on 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -34,10 +35,15 @@ from adrec.train import space
 from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
-from adrec.train.step import Step, cosine, new_optimizer
+from adrec.train.step import Step, learning_rate, new_optimizer, update_average
 from adrec.words import counted
 
 VALIDATION_METRICS = metric_names((5, 10, 20))
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of a network's state."""
+    return {name: value.clone() for name, value in state.items()}
 
 
 class Trainer:
@@ -89,6 +95,7 @@ class Trainer:
         self.place = Place()
         self.network: SequenceNetwork | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self.average: dict[str, Tensor] = {}  # of the weights, where the stage keeps one
         self.best: dict[str, Tensor] = {}
         self.selected: dict[str, Tensor] = {}
 
@@ -135,9 +142,10 @@ class Trainer:
                 self.place.schedule_epoch += 1
                 if stage.network_kind == DIFFUSION and self.place.epoch == stage.epochs:
                     self._generate()
-                validation = self._validate() if self._is_due(stage) else None
-                selected = validation is not None and self._select(stage, validation)
-                row = self._row(name, losses, validation, selected, began)
+                with self._averaged():
+                    validation = self._validate() if self._is_due(stage) else None
+                    selected = validation is not None and self._select(stage, validation)
+                    row = self._row(name, losses, validation, selected, began)
                 self.reporter.epoch(row)
                 self.on_epoch(row)
             self._end(name, stage)
@@ -157,6 +165,7 @@ class Trainer:
                     self.on_embedding(embedding)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
+        self.average = copied(self.network.state_dict()) if stage.averaging else {}
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
@@ -168,18 +177,20 @@ class Trainer:
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
         """Go once through the users in random order; return each loss's mean over the steps."""
         assert self.network is not None and self.optimizer is not None
-        rate = cosine(stage, self.place.schedule_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"], group["weight_decay"] = rate, stage.weight_decay
-        step = Step.of(stage, self.config.precision)
+        step, num_steps = Step.of(stage, self.config.precision), self.steps(self._current)
         totals: dict[str, Tensor] = {}
         users = torch.randperm(len(self._current), generator=self.order).numpy()
-        for first in range(0, len(users), self.config.batch_size):
+        for done, first in enumerate(range(0, len(users), self.config.batch_size), start=1):
+            rate = learning_rate(stage, self.place.schedule_epoch, done / num_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"], group["weight_decay"] = rate, stage.weight_decay
             losses = self._step(step, users[first : first + self.config.batch_size])
+            if self.average:
+                update_average(self.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
             self.reporter.step()
-        means = {name: float(total) / self.steps(self._current) for name, total in totals.items()}
+        means = {name: float(total) / num_steps for name, total in totals.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
         return means
@@ -208,6 +219,20 @@ class Trainer:
         self.order.manual_seed(self.seed)
         self.rng.manual_seed(self.seed)
 
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Lend the network the average of its weights, where there is one: that is what is validated and kept."""
+        if not self.average:
+            yield
+            return
+        assert self.network is not None
+        own = copied(self.network.state_dict())
+        self.network.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
+
     def _validate(self) -> dict[str, float]:
         """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
         assert self.network is not None
@@ -224,7 +249,7 @@ class Trainer:
         best.update({metric: validation[metric] for metric in better})
         if better:
             self.place.best_epoch, self.place.stale = self.place.epoch, 0
-            self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.best = copied(self.network.state_dict())
         else:
             self.place.stale += 1
         return bool(better)
@@ -257,8 +282,7 @@ class Trainer:
     def _end(self, name: str, stage: StageConfig) -> None:
         """Keep the stage's selected weights (the last ones where nothing was validated) and move on."""
         assert self.network is not None
-        state = self.network.state_dict()
-        self.selected = self.best or {key: value.clone() for key, value in state.items()}
+        self.selected = self.best or copied(self.average or self.network.state_dict())
         chosen = self.place.best_epoch or self.place.epoch
         cut = self.place.epoch < stage.epochs and not self._stopped_early(stage)
         ended = {"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen}
@@ -277,7 +301,8 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the run depends on."""
         tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
-        tensors |= with_prefix("best", self.best) | with_prefix("selected", self.selected)
+        for name, weights in (("average", self.average), ("best", self.best), ("selected", self.selected)):
+            tensors |= with_prefix(name, weights)
         if self.prefixes is not None:
             tensors["augment/prefixes"] = self.prefixes
         if self.network is not None and self.optimizer is not None:
@@ -290,8 +315,10 @@ class Trainer:
         self.place = Place(**snapshot.values)
         self.order.set_state(snapshot.tensors["generator/order"])
         self.rng.set_state(snapshot.tensors["generator/rng"])
-        self.best = {name: value.to(self.device) for name, value in snapshot.part("best").items()}
-        self.selected = {name: value.to(self.device) for name, value in snapshot.part("selected").items()}
+        self.average, self.best, self.selected = (
+            {name: value.to(self.device) for name, value in snapshot.part(part).items()}
+            for part in ("average", "best", "selected")
+        )
         if "augment/prefixes" in snapshot.tensors:
             self._arrange(snapshot.tensors["augment/prefixes"])
         weights = snapshot.part("network")

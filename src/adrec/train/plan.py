@@ -71,7 +71,9 @@ def make_plan(trainer: Trainer) -> Plan:
     largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
     weights = FLOAT * sum(largest.parameters.values())
     last = FLOAT * sum(measured[trainer.stages[-1][0]].parameters.values())
-    copies = 1 + int(len(trainer.split.validation.users) > 0)  # selected by the stage before; the best of this one
+    # What the stage before selected; the best of this one; their average.
+    averaged = any(stage.averaging for _, stage in trainer.stages)
+    copies = 1 + int(len(trainer.split.validation.users) > 0) + int(averaged)
     held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
     held["activations"] = max(each.activations for each in measured.values())
     tokens = min(trainer.config.max_tokens, trainer.num_tokens)
@@ -89,7 +91,7 @@ def make_plan(trainer: Trainer) -> Plan:
             "the program itself": base,
             **held,
             "everything else in a step or a validation": max(0, peak - base - sum(held.values())),
-            "copies of selected weights": copies * weights,
+            "copies of weights": copies * weights,
             "writing the state": (3 + copies) * weights,
         },
         disk={"while it trains": (3 + copies) * weights, "finished": last},
@@ -137,6 +139,7 @@ class _Measured:
 def _parameters(network: SequenceNetwork) -> dict[str, int]:
     """Return the number of parameters of each part of a network."""
     counts = {name: sum(each.numel() for each in part.parameters()) for name, part in network.named_children()}
+    counts |= {name: each.numel() for name, each in network.named_parameters(recurse=False)}
     return {name: count for name, count in counts.items() if count}
 
 

@@ -101,14 +101,31 @@ class Step:
 
 
 def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
-    """Return the published optimizer: Adam, with L2 added to the gradient; fused: it needs no memory of its own."""
-    return torch.optim.Adam(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+    """Return the stage's optimizer, fused: it needs no memory of its own.
+
+    The published one is Adam with L2 added to the gradient.
+    """
+    kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
 
 
-def cosine(stage: StageConfig, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 0: half a cosine over ``schedule_epochs``."""
-    share = min(epoch / stage.schedule_epochs, 1.0)
-    return stage.learning_rate * (1 + math.cos(math.pi * share)) / 2
+def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
+    """Return the learning rate of an epoch, counted from 0, of which a ``share`` is done.
+
+    The cosine's half wave over ``schedule_epochs`` is stepped by epochs, the rise of the warm-up by steps.
+    """
+    rate = stage.learning_rate
+    if stage.schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * min(epoch / stage.schedule_epochs, 1.0))) / 2
+    return rate * min((epoch + share) / stage.warmup_epochs, 1.0) if stage.warmup_epochs else rate
+
+
+@torch.no_grad()
+def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: float, steps: int) -> None:
+    """Move an exponential moving average of a network's weights, in place, towards what ``steps`` steps led to."""
+    share = 1 - min(decay, (1 + steps) / (10 + steps))
+    for name, value in network.state_dict().items():
+        average[name].lerp_(value, share)
 
 
 def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None) -> Iterator[tuple[PackedBatch, Any]]:
@@ -128,7 +145,10 @@ def _trained(network: SequenceNetwork) -> list[nn.Parameter]:
 
 def _task_gradients(network: SequenceNetwork, losses: Mapping[str, Tensor]) -> list[list[Tensor]]:
     """Return each loss's gradients of the trained parameters."""
-    tasks = [torch.autograd.grad(loss, _trained(network), retain_graph=True) for loss in losses.values()]
+    parameters = _trained(network)  # of which a loss need not reach all: c's cross-entropy knows no denoiser
+    tasks = [
+        torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True) for loss in losses.values()
+    ]
     return [[gradient.to_dense() for gradient in task] for task in tasks]
 
 

@@ -1,0 +1,99 @@
+"""What turns a condition, a noisy vector and a timestep into a prediction of the clean one, token by token."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from adrec.nn.attention import initialize_bias
+
+
+class TimeEmbedding(nn.Module):
+    """``temb``: an MLP of sinusoids of 1000 t / T, computed once for all T timesteps."""
+
+    sinusoids: Tensor
+
+    def __init__(self, num_timesteps: int, hidden_size: int, max_period: float = 10_000.0) -> None:
+        super().__init__()
+        half = hidden_size // 2
+        frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)  # [D / 2]
+        angles = torch.arange(num_timesteps)[:, None] * (1000.0 / num_timesteps) * frequencies  # [T, D / 2]
+        self.register_buffer("sinusoids", torch.cat([angles.cos(), angles.sin()], dim=-1), persistent=False)
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw PyTorch's usual weights."""
+        initialize_linear(self.expand, rng)
+        initialize_linear(self.contract, rng)
+
+    def forward(self) -> Tensor:
+        """Return the embedding of every timestep, [T, D]."""
+        return self.contract(silu(self.expand(self.sinusoids)))
+
+
+class MLPDecoder(nn.Module):
+    """The token-wise ADM: D -> 4D -> D with SiLU, then a layer norm."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw PyTorch's usual weights."""
+        initialize_linear(self.expand, rng)
+        initialize_linear(self.contract, rng)
+        self.norm.reset_parameters()
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Transform ``z`` [rows, D]."""
+        return self.norm(self.contract(silu(self.expand(z))))
+
+
+class AdaptiveDecoder(nn.Module):
+    """A token-wise denoiser: residual layers whose norms the condition and the timestep shift and scale.
+
+    Adaptive layer norm as in DiT (Peebles and Xie 2023, arXiv 2212.09748), on single tokens as in the diffusion loss of
+    Li et al. 2024 (arXiv 2406.11838). Its gates and its output start at 0.
+    """
+
+    def __init__(self, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(hidden_size, hidden_size)
+        self.condition = nn.Linear(hidden_size, hidden_size)
+        self.modulate = nn.ModuleList(nn.Linear(hidden_size, 3 * hidden_size) for _ in range(num_layers))
+        self.expand = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_layers))
+        self.contract = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(num_layers))
+        self.modulate_output = nn.Linear(hidden_size, 2 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw PyTorch's usual weights; what modulates, and the output, begin at 0."""
+        for linear in (self.read, self.condition, *self.expand, *self.contract):
+            initialize_linear(linear, rng)
+        for linear in (*self.modulate, self.modulate_output, self.output):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, time: Tensor, c: Tensor) -> Tensor:
+        """Predict x0 from noisy ``x`` and the conditions ``c`` at the embedded ``time``, [N, D] each."""
+        size = x.shape[-1:]
+        y = silu(self.condition(c) + time)  # [N, D]
+        h = self.read(x)
+        for modulate, expand, contract in zip(self.modulate, self.expand, self.contract, strict=True):
+            shift, scale, gate = modulate(y).chunk(3, dim=-1)  # [N, D] each
+            h = h + gate * contract(silu(expand(layer_norm(h, size) * (1 + scale) + shift)))
+        shift, scale = self.modulate_output(y).chunk(2, dim=-1)
+        return self.output(layer_norm(h, size) * (1 + scale) + shift)
+
+
+def initialize_linear(linear: nn.Linear, rng: Generator) -> None:
+    """Draw a linear layer as PyTorch does: uniform within 1 / sqrt(inputs)."""
+    bound = 1 / math.sqrt(linear.in_features)
+    nn.init.uniform_(linear.weight, -bound, bound, generator=rng)
+    initialize_bias(linear, rng)

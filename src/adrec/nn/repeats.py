@@ -1,0 +1,60 @@
+"""Which items a token has met before it asks for the next: what a learned preference for, or against, repeats needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adrec.data.batch import PackedBatch
+from adrec.data.spans import Int64s, spans
+from adrec.scoring import Pairs
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """For each of some tokens the distinct items of its sequence up to itself, as pairs in the order of the tokens.
+
+    Attributes:
+        rows: which of the tokens, int64 [P].
+        items: an item number that it has met, int64 [P].
+        starts: where each token's pairs begin and the last one's end, int64 [tokens + 1], on the CPU.
+    """
+
+    rows: Tensor
+    items: Tensor
+    starts: Int64s
+
+    @classmethod
+    def of_tokens(cls, batch: PackedBatch) -> Repeats:
+        """Return what each token of ``batch`` has met, N tokens."""
+        rows, items, starts = met(batch, np.arange(len(batch.items)))
+        put = [torch.from_numpy(each).to(batch.items.device, non_blocking=True) for each in (rows, items)]
+        return cls(put[0], put[1], starts)
+
+    def part(self, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return the pairs of some of the tokens: which of them, counted from ``first``, and the item numbers."""
+        some = slice(int(self.starts[first]), int(self.starts[end]))
+        return self.rows[some] - first, self.items[some]
+
+
+def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+    """Return :class:`Repeats`' rows, items and starts for some ``tokens`` [n] of a batch, on the CPU."""
+    items = batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
+    users = np.repeat(np.arange(batch.num_users), batch.lengths)
+    is_first = np.zeros(len(items), dtype=bool)
+    is_first[np.unique(users * (int(items.max()) + 1) + items, return_index=True)[1]] = True
+    until = np.cumsum(is_first)  # how many tokens are the first of their item, up to each
+    before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # the same, before each user
+    begin = before[users[tokens]]
+    counts = until[tokens] - begin
+    rows = np.repeat(np.arange(len(tokens)), counts)
+    return rows, items[np.flatnonzero(is_first)[spans(begin, counts)]], np.concatenate([[0], np.cumsum(counts)])
+
+
+def met_by_histories(batch: PackedBatch) -> Pairs:
+    """Return which distinct items each user of ``batch`` has met, up to its last token."""
+    rows, items, _ = met(batch, np.cumsum(batch.lengths) - 1)
+    return Pairs.of(rows, items).to(batch.items.device)
