@@ -107,7 +107,7 @@ def test_as_a_command(tmp_path: Path) -> None:
     cyclic_table(num_users=80, num_items=40).write_csv(tmp_path / "t.csv")
     assert adrec("prepare", "t.csv", "--out", "data", cwd=tmp_path).returncode == 0
     small = [text for key, value in TINY.items() for text in ("--set", f"{key}={json.dumps(value)}")]
-    done = adrec("train", "data", "--out", "run", *small, "--max-epochs", "3", cwd=tmp_path)
+    done = adrec("train", "data", "--out", "run", "--preset", "paper", *small, "--max-epochs", "3", cwd=tmp_path)
     assert done.returncode == 0 and " noise " in done.stderr, done.stderr
     np.save(tmp_path / "noise.npy", gaussian(400, 16))
     told = adrec(
