@@ -165,6 +165,18 @@ def test_a_job_that_fails_is_kept_and_the_rest_goes_on(data: Path, tmp_path: Pat
     assert {row.label for rows in found.rows.values() for row in rows} == {"popular", "adrec", "no noise"}
 
 
+def test_a_grid_shows_what_was_computed_with_its_settings_under_its_names(data: Path, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger")
+    silent = entries()[-1]
+    chosen = [Entry("without noise", silent.model, silent.preset, silent.changes)]
+    found = results(Ledger.open(tmp_path / "ledger"), entries=[*chosen, Entry("adrec", "adrec", "paper")])
+    before = {row.label: row for rows in results(Ledger.open(tmp_path / "ledger")).rows.values() for row in rows}
+    ((row,),) = found.rows.values()
+    assert row.label == "without noise" and row.metrics == before["no noise"].metrics
+    with pytest.raises(ConfigError, match="no entry is called 'adrec'"):
+        results(Ledger.open(tmp_path / "ledger"), reference="adrec", entries=chosen)
+
+
 def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Path, tmp_path: Path) -> None:
     search = {"finetune.learning_rate": [1e-6, 1e-2], "model.dropout": {"low": 0.0, "high": 0.3}}
     entry = Entry("adrec", "adrec", "paper", changes={**SMALL, "finetune.learning_rate": 1e-6}, search=search)
@@ -252,6 +264,12 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert (tmp_path / "r.png").stat().st_size > 10_000
     assert "| adrec |" in (tmp_path / "r.md").read_text()
+    (tmp_path / "one.toml").write_text("[popular]\n")
+    (tmp_path / "words.md").write_text("# Ours\n\nWhat we found.\n")
+    few = adrec(*("results", "ledger", "--grid", "one.toml", "--preface", "words.md", "--out", "few.md"), cwd=tmp_path)
+    page = (tmp_path / "few.md").read_text()
+    assert few.returncode == 0 and page.startswith("# Ours\n\nWhat we found.\n\nWritten by"), few.stderr
+    assert "| popular |" in page and "adrec |" not in page
     table = pl.read_parquet(next((tmp_path / "ledger" / "jobs").glob("*/ranks.parquet")))
     assert table.columns == ["rank", "rank_unseen"]
     for arguments, sentence in (
@@ -259,6 +277,8 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
         ((*command, "--budget", "soon"), "--budget takes a time such as 90s, 30m or 6h"),
         (("results", "cyclic"), "there is no ledger in cyclic"),
         (("results", "ledger", "--metric", "ndgc@20"), "there is no metric 'ndgc@20'"),
+        (("results", "ledger", "--preface", "none.md"), "--preface none.md cannot be read"),
+        (("results", "ledger", "--grid", "tuned"), "no job of the grid in ledger has finished yet"),
     ):
         assert sentence in refused(*arguments, cwd=tmp_path)
 

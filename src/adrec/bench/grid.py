@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from adrec.bench.ledger import Job
 from adrec.contract import Model
 from adrec.errors import ConfigError, did_you_mean
 from adrec.models import find_model
@@ -66,6 +67,15 @@ class Entry:
             return self.model_class.Config.make(self.preset, {**self.changes, **(more or {})})
         except ConfigError as error:
             raise ConfigError(f"{self.label}: {error}") from error
+
+    def has(self, job: Job) -> bool:
+        """Whether ``job`` is one of this entry's: of its settings, or, where they are searched for, of its name."""
+        if job.model != self.model:
+            return False
+        if self.search:
+            return job.label == self.label
+        saved = self.model_class.Config.from_dict(job.config)
+        return job.trial is None and replace(saved, preset=self.preset) == self.config()
 
 
 def first_of(space: Any, where: str) -> Any:

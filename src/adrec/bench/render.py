@@ -29,10 +29,10 @@ def interval(estimate: Estimate) -> str:
     return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
 
 
-def markdown(results: Results) -> str:
-    """Return the whole page."""
+def markdown(results: Results, preface: str = "# Results\n") -> str:
+    """Return the whole page, ``preface`` (Markdown) in front."""
     parts = [
-        "# Results",
+        preface.rstrip("\n"),
         "",
         INTRODUCTION.format(metric=results.metric),
         "",

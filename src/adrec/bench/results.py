@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, RunError, did_you_mean
@@ -97,24 +98,31 @@ class _Group:
         return found
 
 
-def results(ledger: Ledger, metric: str = "ndcg@20", reference: str | None = None) -> Results:
+def results(
+    ledger: Ledger,
+    metric: str = "ndcg@20",
+    reference: str | None = None,
+    entries: Sequence[Entry] | None = None,
+) -> Results:
     """Read a ledger.
 
     Args:
         ledger: of a benchmark.
         metric: what entries are sorted and compared by.
         reference: the entry that every other is compared with, beside the best; ADRec's best by default.
+        entries: show what was computed of these alone, under their names; by default all that is there.
 
     Raises:
         ConfigError: for a metric or a reference that is not there.
-        RunError: where no job has finished.
+        RunError: where no job has finished, or none of ``entries``.
     """
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}; write one such as ndcg@20.")
-    finished = ledger.finished()
+    finished = ledger.finished() if entries is None else _selected(ledger.finished(), entries)
     finals = [each for each in finished if each.job.trial is None and not each.error]
     if not finals:
-        raise RunError(f"no job of {ledger.path} has finished yet.")
+        which = "" if entries is None else "the grid in "
+        raise RunError(f"no job of {which}{ledger.path} has finished yet.")
     if reference is not None and reference not in {each.job.label for each in finals}:
         labels = sorted({each.job.label for each in finals})
         raise ConfigError(f"no entry is called {reference!r}{did_you_mean(reference, labels)}.")
@@ -125,12 +133,22 @@ def results(ledger: Ledger, metric: str = "ndcg@20", reference: str | None = Non
     }
     return Results(
         metric=metric,
-        data=ledger.datasets(),
+        data={name: about for name, about in ledger.datasets().items() if name in rows},
         rows=rows,
         failed={each.job.words: each.error for each in finished if each.error},
         machine=sorted({_machine(each) for each in finals}),
         hours=sum(each.result[_seconds(each)]["train"] for each in finished if not each.error) / 3600,
     )
+
+
+def _selected(finished: Sequence[Finished], entries: Sequence[Entry]) -> list[Finished]:
+    """Return the jobs of ``entries``, under their names."""
+    found = []
+    for each in finished:
+        label = next((entry.label for entry in entries if entry.has(each.job)), None)
+        if label is not None:
+            found.append(replace(each, job=replace(each.job, label=label)))
+    return found
 
 
 def _seconds(finished: Finished) -> str:

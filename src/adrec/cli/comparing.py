@@ -33,7 +33,8 @@ def benchmark(
         str | None, typer.Option(help="With commas, each with @preset where it is not default: popular,sasrec+,adrec.")
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse, ablation.")
+        Path | None,
+        typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse, ablation."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
@@ -98,17 +99,26 @@ def list_results(
     reference: Annotated[
         str | None, typer.Option(help="Compare with this entry, beside the best; ADRec's best by default.")
     ] = None,
+    grid: Annotated[
+        list[Path] | None, typer.Option(help="Only the entries of this grid, as adrec benchmark takes it; repeatable.")
+    ] = None,
+    preface: Annotated[
+        Path | None, typer.Option(help="A Markdown file that a .md page begins with, its title included.")
+    ] = None,
 ) -> None:
     """Show what a ledger says: means with intervals, paired significance, costs; nothing is trained."""
     from adrec.bench.figure import draw
+    from adrec.bench.grid import read_grid
     from adrec.bench.ledger import Ledger
     from adrec.bench.render import latex, markdown
     from adrec.bench.results import results
 
-    found = results(Ledger.open(ledger), metric, reference)
+    entries = [entry for each in grid for entry in read_grid(each)] if grid else None
+    words = [] if preface is None else [_markdown_of(preface)]
+    found = results(Ledger.open(ledger), metric, reference, entries)
     for path in out or []:
         if path.suffix == ".md":
-            write_bytes(path, markdown(found).encode())
+            write_bytes(path, markdown(found, *words).encode())
         elif path.suffix == ".tex":
             write_bytes(path, latex(found).encode())
         elif path.suffix == ".json":
@@ -119,6 +129,15 @@ def list_results(
             raise ConfigError(f"--out {path} should end in .md, .tex, .json, .png or .svg.")
     if not out:
         show(found, Console(highlight=False))
+
+
+def _markdown_of(preface: Path) -> str:
+    try:
+        return preface.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--preface {preface} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--preface {preface} is not UTF-8 text: {error}.") from error
 
 
 def show(found: object, output: Console) -> None:
