@@ -168,6 +168,11 @@ class StageConfig:
         return True
 
     @property
+    def agreement(self) -> float:
+        """How much two passes over a batch with other dropout are to agree; 0 is one pass."""
+        return 0.0
+
+    @property
     def projects_conflicts(self) -> bool:
         """Whether conflicting gradients of two losses are projected."""
         return False

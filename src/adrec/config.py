@@ -92,6 +92,8 @@ class StageConfig(AnyStageConfig):
             error).
         mse_weight: the weight of the squared error between ``x0_hat`` and ``x0``.
         pcgrad: project conflicting gradients of the two losses (two backward passes).
+        consistency: alpha of R-Drop: two passes over each batch, with other dropout, are to predict alike: how much
+            the divergence of the two weighs beside the cross-entropy. Training takes twice as long; 0 is one pass.
     """
 
     network: Literal["sasrec", "adrec"]
@@ -100,9 +102,15 @@ class StageConfig(AnyStageConfig):
     loss: Literal["ce", "mse", "ce+mse"] = "ce+mse"
     mse_weight: float = 1.0
     pcgrad: bool = False
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.consistency >= 0, f"consistency of a stage must not be negative; it is {self.consistency}.")
+        require(
+            not (self.consistency and self.loss == "mse"),
+            "consistency is between two passes' cross-entropies, and this loss has none; set loss to 'ce' or 'ce+mse'.",
+        )
         require(self.mse_weight >= 0, f"mse_weight of a stage must not be negative; it is {self.mse_weight}.")
         require(
             not (self.network == "sasrec" and self.loss != "ce"),
@@ -124,6 +132,11 @@ class StageConfig(AnyStageConfig):
     def embedding_training(self) -> Literal["train", "frozen", "decaying"]:
         """How the item embedding is trained."""
         return self.embedding
+
+    @property
+    def agreement(self) -> float:
+        """How much two passes are to agree."""
+        return self.consistency
 
     @property
     def projects_conflicts(self) -> bool:

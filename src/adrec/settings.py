@@ -40,6 +40,7 @@ IN_FULL = "augment."  # keys that begin so have no short names: a model's own ke
 LATER: Mapping[str, Any] = MappingProxyType(
     {
         "averaging": 0.0,
+        "consistency": 0.0,
         "drops_normalized": False,
         "embedding_std": 1.0,
         "optimizer": "adam",

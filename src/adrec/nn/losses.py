@@ -51,7 +51,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             if repeats is not None and repeat_bias is not None:
                 rows, items = repeats.part(start, min(start + chunk, len(x)))
                 logits[rows, items - first] += repeat_bias  # each pair once
-            p, log_p[some] = _softmax(logits, own[some], precise)
+            p, log_p[some] = softmax(logits, own[some], precise)
             p.scatter_add_(1, own[some], torch.full_like(log_p[some], -1))  # the gradient of the logits
             if repeats is not None and d_bias is not None:
                 d_bias += p[rows, items - first].sum()
@@ -59,10 +59,10 @@ class CatalogueCrossEntropy(torch.autograd.Function):
             if d_x is not None:
                 torch.mm(low, embedding, out=d_x[some])
             if d_embedding is not None:
-                _add_product(d_embedding[first:], low.T, x[some])
+                add_product(d_embedding[first:], low.T, x[some])
         ctx.gradients = d_x, d_embedding, d_bias
         if x.is_cpu:
-            _mend_tiny(log_p, x, embedding, own, _raised(repeats, repeat_bias, first))
+            mend_tiny(log_p, x, embedding, own, raised(repeats, repeat_bias, first))
         return log_p.neg_().sum(dtype=torch.float64).to(precise)
 
     @staticmethod
@@ -80,7 +80,7 @@ def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
     return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
-def _softmax(logits: Tensor, own: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def softmax(logits: Tensor, own: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return all classes' probabilities p [c, C], in place of ``logits`` if they fit, and ``log p`` of ``own``."""
     place = logits if logits.dtype == dtype else None
     if logits.is_cpu:  # the exponential of all log p takes longer than some more logits, where p is tiny
@@ -91,7 +91,7 @@ def _softmax(logits: Tensor, own: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     return log_p.exp_(), own_log_p
 
 
-def _raised(repeats: Repeats | None, bias: Tensor | None, first: int) -> Callable[[Tensor, Tensor], None]:
+def raised(repeats: Repeats | None, bias: Tensor | None, first: int) -> Callable[[Tensor, Tensor], None]:
     """Return what adds the bias of repeats to the logits of those tokens that a mask [N] names."""
 
     def add(logits: Tensor, which: Tensor) -> None:
@@ -103,7 +103,7 @@ def _raised(repeats: Repeats | None, bias: Tensor | None, first: int) -> Callabl
     return add
 
 
-def _mend_tiny(
+def mend_tiny(
     log_p: Tensor, x: Tensor, embedding: Tensor, own: Tensor, add_bias: Callable[[Tensor, Tensor], None]
 ) -> None:
     """Compute ``log_p`` [N, 1] from the logits again where p is near what float32 can hold, in place.
@@ -117,7 +117,7 @@ def _mend_tiny(
         log_p[tiny] = logits.gather(1, own[tiny]) - logits.logsumexp(1, keepdim=True)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Add the product of ``a`` and ``b`` to ``total``, which may be more precise than they are."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
@@ -171,22 +171,30 @@ class Objective:
         draws: the whole batch's random numbers.
         weights: of each loss that is asked for; empty where a network has but one.
         low: whether the large products are bfloat16's.
+        consistency: how much two passes with other dropout are to agree. Where it is not 0, a batch holds its users
+            twice: all of them, and behind them all of them again.
     """
 
     whole: PackedBatch
     draws: Any = None
     weights: Mapping[str, float] = field(default_factory=dict)
     low: bool = False
+    consistency: float = 0.0
+
+    @property
+    def passes(self) -> int:
+        """How often a user of the whole batch is computed."""
+        return 2 if self.consistency else 1
 
     @property
     def num_tokens(self) -> int:
-        """N of the whole batch."""
-        return len(self.whole.items)
+        """N of the whole batch, in all passes."""
+        return self.passes * len(self.whole.items)
 
     @property
     def num_users(self) -> int:
-        """B of the whole batch."""
-        return self.whole.num_users
+        """B of the whole batch, in all passes."""
+        return self.passes * self.whole.num_users
 
     def query(self, x: Tensor) -> Tensor:
         """Return outputs [.., D] as they are multiplied with the item embedding."""

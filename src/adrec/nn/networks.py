@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from adrec.components import NetworkConfig, PaddedConfig
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.attention import Cache
+from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.decoders import AdaptiveDecoder, MLPDecoder, TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
@@ -101,8 +103,11 @@ class PaddedNetwork(SequenceNetwork):
         return x @ self.item_embedding.weight.T
 
     def full_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
-        """Return the cross-entropy of every token's output, [N, D]."""
-        return cross_entropy(
+        """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart."""
+        loss = cross_entropy
+        if objective.consistency:
+            loss = partial(consistent_cross_entropy, alpha=objective.consistency)
+        return loss(
             objective.query(x),
             self.item_embedding.weight,
             batch.targets,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -25,17 +26,19 @@ class Step:
         pcgrad: whether conflicting gradients are projected.
         embedding: how the item embedding is trained.
         precision: of the matrix products.
+        consistency: how much two passes with other dropout are to agree; 0 is one pass.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     pcgrad: bool = False
     embedding: Literal["train", "frozen", "decaying"] = "train"
     precision: Precision = "float32"
+    consistency: float = 0.0
 
     @classmethod
     def of(cls, stage: StageConfig, precision: Precision = "float32") -> Step:
         """Return the step of a stage."""
-        return cls(stage.loss_weights, stage.projects_conflicts, stage.embedding_training, precision)
+        return cls(stage.loss_weights, stage.projects_conflicts, stage.embedding_training, precision, stage.agreement)
 
     def losses(
         self,
@@ -60,7 +63,7 @@ class Step:
         return network.losses(outputs, batch, draws, objective)
 
     def _objective(self, whole: PackedBatch, draws: Any) -> Objective:
-        return Objective(whole, draws, self.weights, low=self.precision == "bfloat16")
+        return Objective(whole, draws, self.weights, self.precision == "bfloat16", self.consistency)
 
     def gradients(
         self,
@@ -84,7 +87,7 @@ class Step:
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
         objective = self._objective(batch, draws)
-        for part, part_draws in _parts(batch, draws, max_tokens):
+        for part, part_draws in _parts(batch, draws, max_tokens, objective.passes):
             losses = self.losses(network, part, part_draws, rng, objective)
             if self.pcgrad:
                 tasks = _added(tasks, _task_gradients(network, losses))
@@ -128,12 +131,14 @@ def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: flo
         average[name].lerp_(value, share)
 
 
-def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None) -> Iterator[tuple[PackedBatch, Any]]:
-    parts = batch.parts(max_tokens) if max_tokens else []
-    if len(parts) < 2:
+def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) -> Iterator[tuple[PackedBatch, Any]]:
+    """Yield parts of at most ``max_tokens`` tokens, each ``passes`` times over, with their random numbers."""
+    parts = batch.parts(max(1, max_tokens // passes)) if max_tokens else [np.arange(batch.num_users)]
+    if len(parts) < 2 and passes == 1:
         yield batch, draws
         return
-    for users in parts:
+    for some in parts:
+        users = np.tile(some, passes)
         part, tokens = batch.select(users)
         chosen = torch.from_numpy(users).to(tokens.device, non_blocking=True)
         yield part, None if draws is None else draws.select(chosen, tokens)
