@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import torch
 from rich.console import Console
@@ -108,7 +110,7 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
 def _in_processes(plan: Plan, deadline: float | None, console: Console, processes: int) -> bool:
     complete = True
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin_process, (threads,)) as pool:
         waiting = [pool.submit(_compute_apart, plan, series, deadline) for series in plan.series]
         try:
             for each in as_completed(waiting):
@@ -120,6 +122,19 @@ def _in_processes(plan: Plan, deadline: float | None, console: Console, processe
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return complete
+
+
+def _begin_process(threads: int) -> None:
+    """Set up a process of the pool: it ends with the one that asked for it, however that ends."""
+    torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # in the middle of a job, which goes on from its last epoch the next time
 
 
 def _compute_apart(plan: Plan, series: Series, deadline: float | None) -> tuple[list[str], bool]:
