@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow lint format pages clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,12 @@ lint: .venv/.installed
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pages: .venv/.installed
+	$(BIN)/adrec results docs/ledger --grid published --grid tuned --preface docs/prefaces/results.md \
+		--out docs/results.md --out docs/results.svg
+	$(BIN)/adrec results docs/ledger --grid ablation --grid paper --reference adrec \
+		--preface docs/prefaces/ablation.md --out docs/ablation.md
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

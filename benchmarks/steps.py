@@ -31,8 +31,8 @@ def curve(path: Path) -> list[dict[str, Any]]:
     trained = Run.open(path)
     model, dataset = trained.model(), trained.dataset()
     network = model.network if isinstance(model, NetworkModel) else None
-    if not isinstance(network, ADRecNetwork):
-        raise UserError(f"{path} has no diffusion to take steps of; name a run of all three stages.")
+    if not isinstance(network, ADRecNetwork) or not network.uses_noise:
+        raise UserError(f"{path} is not ranked by a sample, so it takes no steps; name a run of the preset paper.")
     longest, rows = trained.config.model.num_train_timesteps, []
     for steps in sorted({*(1 << i for i in range(longest.bit_length()) if 1 << i < longest), longest}):
         began = time.perf_counter()

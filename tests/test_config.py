@@ -70,6 +70,16 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"pretrain.loss": "ce+mse"}, "a sasrec stage has no diffusion"),
         ({"finetune.pcgrad": True, "finetune.loss": "ce"}, "pcgrad needs two losses"),
+        ({"finetune.consistency": -1.0}, "consistency of a stage must not be negative; it is -1.0"),
+        ({"finetune.consistency": 1.0, "finetune.loss": "mse"}, "consistency is between two passes' cross-entropies"),
+        ({"ranks_by": "sample"}, "only a denoiser makes a sample to rank by"),
+        ({"guidance_scale": 2.0}, "only a denoiser makes a sample to rank by, and is guided"),
+        ({"decoder": "adaptive"}, "nothing would train the denoiser"),
+        (
+            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue"},
+            "finetune goes on with the learning rate of align, so it has no warm-up",
+        ),
+        ({"finetune.loss": "ce+mse"}, "finetune.loss has the squared error of a denoiser, and there is none"),
         ({"pretrain.epochs": 0, "align.epochs": 0, "finetune.epochs": 0}, "nothing would be trained"),
     ],
 )

@@ -35,11 +35,12 @@ class ModelConfig(PaddedConfig):
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition: 0.001
             there, so little because a decoder that sees its own target at small timesteps copies it.
         noise_level: an independent timestep for every token (the paper), or one per sequence.
-        decoder: the ADM: ``attention``, a token-wise ``mlp``, or ``adaptive``: a token-wise denoiser whose layer norms
-            the condition and the timestep modulate.
+        decoder: the ADM: ``attention`` (the paper), a token-wise ``mlp``, or ``adaptive``: a token-wise denoiser whose
+            layer norms the condition and the timestep modulate. With ``none`` there is no diffusion, and its settings
+            here mean nothing.
         ranks_by: which vector is ranked by, and trained by cross-entropy: the denoised ``sample`` (the paper), or the
-            auto-regressive ``condition`` c, beside which the squared error trains the denoiser; inference then takes no
-            denoising steps.
+            auto-regressive ``condition`` c, beside which the squared error trains the denoiser, if there is one;
+            inference then takes no denoising steps.
         unit_targets: targets are scaled to variance 1, so that a schedule of noise means the same in every space, and
             have no gradient.
         drops_normalized: the embedded history is normalised, then dropped (as in stage 1), not dropped first.
@@ -61,7 +62,7 @@ class ModelConfig(PaddedConfig):
     noise_schedule: ScheduleName = "cosine"
     noise_weight: float = 1.0
     noise_level: Literal["token", "sequence"] = "token"
-    decoder: Literal["attention", "mlp", "adaptive"] = "adaptive"
+    decoder: Literal["none", "attention", "mlp", "adaptive"] = "none"
     ranks_by: Literal["sample", "condition"] = "condition"
     unit_targets: bool = True
     drops_normalized: bool = True
@@ -74,6 +75,11 @@ class ModelConfig(PaddedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_shares(self, "condition_dropout")
+        require(
+            self.decoder != "none" or (self.ranks_by == "condition" and self.guidance_scale == 1),
+            "only a denoiser makes a sample to rank by, and is guided; set model.decoder to 'attention', 'mlp' or "
+            "'adaptive'.",
+        )
         require(self.embedding_std > 0, f"model.embedding_std must be above 0; it is {self.embedding_std}.")
         check_steps(self.num_train_timesteps, self.num_inference_steps)
 
@@ -150,19 +156,22 @@ class StageConfig(AnyStageConfig):
         return {name: weights[name] for name in self.loss.split("+")}
 
 
-# The default is trained in one stage: what the other two did for the published design, dropout, a repeat bias and the
-# denoiser's loss do better for this one (docs/ablation.md).
+# The default is trained in one stage: what the others did for the published design, dropout, a repeat bias and two
+# passes that agree do better for this one (docs/ablation.md).
 PRETRAIN = StageConfig(network="sasrec", epochs=0, start="scratch", loss="ce")
-ALIGN = StageConfig(network="adrec", epochs=0, start="embedding", embedding="frozen", first_evaluation=6)
+ALIGN = StageConfig(network="adrec", epochs=0, start="embedding", embedding="frozen", loss="ce")
 FINETUNE = StageConfig(
     network="adrec",
     epochs=200,
     start="scratch",
+    loss="ce",
     optimizer="adamw",
+    learning_rate=2e-3,
     weight_decay=0.3,
     warmup_epochs=1,
     schedule="constant",
     averaging=0.998,
+    consistency=5.0,
     first_evaluation=3,
     evaluate_every=1,
     patience=5,
@@ -186,9 +195,13 @@ _PAPER: dict[str, Any] = {
     "model.embedding_std": 1.0,
     "pretrain.epochs": 500,
     "align.epochs": 5,
+    "align.loss": "ce+mse",
     "finetune.epochs": 495,
     "finetune.start": "continue",
+    "finetune.loss": "ce+mse",
+    "finetune.consistency": 0.0,
     "finetune.optimizer": "adam",
+    "finetune.learning_rate": 1e-3,
     "finetune.weight_decay": 1e-5,
     "finetune.warmup_epochs": 0,
     "finetune.schedule": "cosine",
@@ -219,8 +232,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class Config(TrainingConfig):
     """ADRec's configuration, with three presets.
 
-    ``default``: what wins on validation over several data sets: one stage; the auto-regressive condition ranks, and a
-    denoiser that reads it is trained beside it. ``paper``: the three stages of the paper, as it describes them.
+    ``default``: what wins on validation over several data sets: one stage, two passes that are to agree, and the
+    auto-regressive condition alone, as no denoiser proved to help it. ``paper``: the three stages of the paper, as it
+    describes them.
     ``published``: the same with all that the published code does beyond its paper.
 
     Attributes:
@@ -232,11 +246,26 @@ class Config(TrainingConfig):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    batch_size: int = 128
+    batch_size: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: StageConfig = PRETRAIN
     align: StageConfig = ALIGN
     finetune: StageConfig = FINETUNE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, stage in self.stages.items():
+            require(
+                self.model.decoder != "none" or stage.network != "adrec" or not stage.epochs or stage.loss == "ce",
+                f"{name}.loss has the squared error of a denoiser, and there is none; set {name}.loss to 'ce', or "
+                "model.decoder to 'adaptive'.",
+            )
+        trained = any("mse" in stage.loss_weights for stage in self.stages.values() if stage.epochs)
+        require(
+            self.model.decoder == "none" or self.model.ranks_by == "sample" or trained,
+            "nothing would train the denoiser: the condition ranks, and no stage has the squared error; set "
+            "finetune.loss to 'ce+mse', or model.decoder to 'none'.",
+        )
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:

@@ -29,7 +29,7 @@ from adrec.tables import write_table
 from adrec.train.cost import duration
 from adrec.workflow import train_dataset
 
-# 671 people are five batches of the default size: smaller ones take fewer epochs, and a smaller network less time.
+# Few people: smaller batches than the default's take fewer epochs, and a smaller network less time.
 CHANGES: dict[str, Any] = {"batch_size": 32, "hidden_size": 64, "max_length": 50, "finetune.averaging": 0.99}
 MIN_ITEM = 5
 SHOWN_METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")

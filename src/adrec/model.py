@@ -90,7 +90,7 @@ class ADRec:
         recipe: str | None = None,
         **options: Unpack[PreparationOptions],
     ) -> ADRec:
-        """Train the three stages on the training part of the split, by default all but the last two of each user.
+        """Train on the training part of the split, by default all but the last two of each user.
 
         :meth:`refit` then trains on all interactions, as for production.
 

@@ -130,7 +130,7 @@ class NetworkModel(Model):
 
 
 class ADRecModel(NetworkModel):
-    """ADRec: auto-regression and token-level diffusion, trained in three stages."""
+    """ADRec: auto-regression and, in the paper's presets, token-level diffusion trained in three stages."""
 
     name = "adrec"
     paper = "Chen, Xu and Jiang: Unlocking the Power of Diffusion Models in Sequential Recommendation (KDD 2025)"

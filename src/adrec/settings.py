@@ -80,7 +80,7 @@ class Settings:
             raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; there are {known}.")
         values: dict[str, Any] = {"preset": name}
         for key, value in {**presets[name], **(changes or {})}.items():
-            *parents, leaf = cls._full_key(key).split(".")
+            *parents, leaf = cls.full_key(key).split(".")
             place = values
             for parent in parents:
                 place = place.setdefault(parent, {})
@@ -93,7 +93,8 @@ class Settings:
         return tuple(key for key in leaves(cls()) if key != "preset")
 
     @classmethod
-    def _full_key(cls, key: str) -> str:
+    def full_key(cls, key: str) -> str:
+        """Return ``key`` in full. Raises :class:`ConfigError` where there is none, or it could be several."""
         known = cls.keys()
         if key in known:
             return key
@@ -150,11 +151,18 @@ class TrainingConfig(Settings):
         require(some, "every stage has 0 epochs: nothing would be trained.")
         together, before = 0, ""
         for name, stage in self.all_stages.items():
-            goes_on = stage.begins_with == "continue" and stage.epochs > 0 and before in self.all_stages
-            require(
-                not goes_on or stage.optimizer == self.all_stages[before].optimizer,
-                f"{name} goes on with the optimizer of {before}; set {name}.optimizer and {before}.optimizer alike.",
-            )
+            last = self.all_stages.get(before)
+            if stage.begins_with == "continue" and stage.epochs and last and last.network_kind == stage.network_kind:
+                require(
+                    stage.optimizer == last.optimizer,
+                    f"{name} goes on with the optimizer of {before}; set {name}.optimizer and {before}.optimizer "
+                    "alike.",
+                )
+                require(
+                    stage.warmup_epochs == 0,
+                    f"{name} goes on with the learning rate of {before}, so it has no warm-up; set "
+                    f"{name}.warmup_epochs to 0, or warm up {before}.",
+                )
             before = name if stage.epochs else before
             together = stage.epochs + (together if stage.begins_with == "continue" else 0)
             require(

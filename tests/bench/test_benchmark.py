@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ from adrec.errors import ConfigError, DataError, RunError
 from adrec.evaluate.protocol import evaluate
 from adrec.models import ADRecModel
 from adrec.train.loop import Trainer
-from command import adrec, refused
+from command import adrec, refused, start
 from conftest import TINY, cyclic_table
 
 QUIET = Console(quiet=True)
@@ -169,10 +173,10 @@ def test_a_grid_shows_what_was_computed_with_its_settings_under_its_names(data: 
     ran(data, tmp_path / "ledger")
     silent = entries()[-1]
     chosen = [Entry("without noise", silent.model, silent.preset, silent.changes)]
-    found = results(Ledger.open(tmp_path / "ledger"), entries=[*chosen, Entry("adrec", "adrec", "paper")])
+    found = results(Ledger.open(tmp_path / "ledger"), entries=[*chosen, *chosen, Entry("adrec", "adrec", "paper")])
     before = {row.label: row for rows in results(Ledger.open(tmp_path / "ledger")).rows.values() for row in rows}
     ((row,),) = found.rows.values()
-    assert row.label == "without noise" and row.metrics == before["no noise"].metrics
+    assert row.label == "without noise" and row.seeds == 2 and row.metrics == before["no noise"].metrics
     with pytest.raises(ConfigError, match="no entry is called 'adrec'"):
         results(Ledger.open(tmp_path / "ledger"), reference="adrec", entries=chosen)
 
@@ -188,6 +192,13 @@ def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Pa
     best = max(trials, key=lambda each: each.result["validation"]["ndcg@20"])
     assert final.job.config == best.job.config
     assert results(Ledger.open(tmp_path / "ledger")).rows[dataset_name(data)][0].trials == len(trials)
+    # The settings that won, chosen by hand, are an entry of their own, and another search is not this one.
+    won = entry.model_class.Config.from_dict(final.job.config)
+    byhand = Entry("by hand", "adrec", "paper", changes={**SMALL, **{key: attrgetter(key)(won) for key in search}})
+    other = Entry("adrec", "adrec", "paper", changes=entry.changes, search={"model.dropout": [0.0, 0.3]})
+    assert entry.has(final.job) and not byhand.has(final.job) and not other.has(final.job)
+    assert all(entry.has(each.job) for each in trials)
+    assert byhand.has(replace(final.job, tuned=False)) and replace(final.job, tuned=False).key != final.job.key
 
 
 def test_a_changed_data_set_is_refused(data: Path, dataset: Dataset, tmp_path: Path) -> None:
@@ -277,10 +288,54 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
         ((*command, "--budget", "soon"), "--budget takes a time such as 90s, 30m or 6h"),
         (("results", "cyclic"), "there is no ledger in cyclic"),
         (("results", "ledger", "--metric", "ndgc@20"), "there is no metric 'ndgc@20'"),
-        (("results", "ledger", "--preface", "none.md"), "--preface none.md cannot be read"),
+        (("results", "ledger", "--preface", "none.md"), "--preface is what a .md page begins with"),
+        (("results", "ledger", "--preface", "none.md", "--out", "r.md"), "--preface none.md cannot be read"),
         (("results", "ledger", "--grid", "tuned"), "no job of the grid in ledger has finished yet"),
     ):
         assert sentence in refused(*arguments, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes where Linux lists them")
+def test_processes_end_with_the_benchmark_that_is_killed(data: Path, tmp_path: Path) -> None:
+    changes = {key: value for key, value in SMALL.items() if "epochs" not in key}
+    sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in changes.items())
+    (tmp_path / "grid.toml").write_text(
+        f'[adrec]\nset = {{ {sets}, "finetune.epochs" = 5000, "finetune.patience" = 0 }}\n'
+    )
+    process = start(
+        *("benchmark", "cyclic", "--grid", "grid.toml", "--out", "ledger", "--seeds", "2", "--processes", "2"),
+        cwd=tmp_path,
+    )
+    until(lambda: len(list((tmp_path / "ledger" / "work").glob("*/metrics.jsonl"))) > 0)
+    workers = descendants(process.pid)
+    assert workers
+    process.kill()
+    process.communicate(timeout=60)
+    until(lambda: not any(lives(each) for each in workers))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def stat(process: int) -> list[str]:
+    """Return a process's state and its parent, and more; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return []
+
+
+def lives(process: int) -> bool:
+    return stat(process)[:1] not in ([], ["Z"])
+
+
+def descendants(process: int) -> list[int]:
+    numbers = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
+    return [each for each in numbers if stat(each)[1:2] == [str(process)]]
 
 
 def test_a_pruned_trial_never_wins(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

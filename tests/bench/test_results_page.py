@@ -1,16 +1,25 @@
-"""The page of results is what the kept ledger says: nothing on it is typed."""
+"""The pages of results are what the kept ledger says: nothing on them is typed but the words in front."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from adrec.bench.grid import read_grid
 from adrec.bench.ledger import Ledger
 from adrec.bench.render import markdown
 from adrec.bench.results import results
 
 DOCS = Path(__file__).parents[2] / "docs"
+# Of each page the grids, and what its entries are compared with.
+PAGES = {"results": (("published", "tuned"), None), "ablation": (("ablation", "paper"), "adrec")}
 
 
-def test_the_page_is_in_step_with_the_ledger() -> None:
-    page = (DOCS / "results.md").read_text(encoding="utf-8")
-    assert page == markdown(results(Ledger.open(DOCS / "ledger"))), "adrec results writes it"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
+    grids, reference = PAGES[name]
+    entries = [entry for grid in grids for entry in read_grid(Path(grid))]
+    preface = (DOCS / "prefaces" / f"{name}.md").read_text(encoding="utf-8")
+    expected = markdown(results(Ledger.open(DOCS / "ledger"), reference=reference, entries=entries), preface)
+    assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == expected, "make pages writes it"

@@ -120,9 +120,9 @@ def test_lists_take_from_samples_in_turn() -> None:
 
 @pytest.mark.slow
 def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Path) -> None:
-    model = ADRec("default", SMALL, seed=3).fit(module_dataset)
-    model.save(tmp_path / "run")
-    ADRec("default", {**SMALL, "noise_weight": 0.0}, seed=3).fit(module_dataset).save(tmp_path / "none")
+    denoising = {**SMALL, "model.decoder": "adaptive", "finetune.loss": "ce+mse"}
+    ADRec("default", denoising, seed=3).fit(module_dataset).save(tmp_path / "run")
+    ADRec("default", {**denoising, "noise_weight": 0.0}, seed=3).fit(module_dataset).save(tmp_path / "none")
     done = adrec(
         *("diagnose", "run", "--diffusion", "--against", "none", "--samples", "2", "--json", "c.json"), cwd=tmp_path
     )
@@ -132,4 +132,6 @@ def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Pa
     assert [gain["part"] for gain in gains][-1] == "over none"
     ADRec(model="popular").fit(module_dataset).save(tmp_path / "popular")
     assert "popular is of popular" in refused("diagnose", "popular", "--diffusion", cwd=tmp_path)
+    ADRec("default", SMALL, seed=3).fit(module_dataset).save(tmp_path / "without")
+    assert "without has no denoiser" in refused("diagnose", "without", "--diffusion", cwd=tmp_path)
     assert "goes with --against" in refused("diagnose", "run", "--diffusion", "--out", "x", cwd=tmp_path)

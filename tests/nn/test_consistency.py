@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adrec.config import preset
 from adrec.data.batch import PackedBatch
-from adrec.errors import ConfigError
+from adrec.nn import losses
 from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.losses import cross_entropy
 from adrec.nn.networks import ADRecNetwork
@@ -46,11 +46,18 @@ def twice(device: torch.device) -> PackedBatch:
     return batch.select(np.tile(np.arange(3), 2))[0].to(device)
 
 
-def test_it_is_the_formula_and_so_are_its_gradients(twice: PackedBatch, device: torch.device) -> None:
+@pytest.mark.parametrize("few", [False, True], ids=["at once", "some tokens at a time"])
+@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["usual", "beyond what float32 can hold"])
+def test_it_is_the_formula_and_so_are_its_gradients(
+    twice: PackedBatch, device: torch.device, few: bool, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if few:  # 7 tokens, which divide nothing here
+        monkeypatch.setattr(losses, "FEWEST_TOKENS", 7)
+        monkeypatch.setattr(losses, "LOGITS", 1)
     rng = torch.Generator().manual_seed(3)
     n = len(twice.items)
     numbers = [torch.randn(n, 8, generator=rng), torch.randn(31, 8, generator=rng), torch.tensor(0.7)]
-    inputs = [each.to(device).requires_grad_() for each in numbers]
+    inputs = [(scale**0.5 * each).to(device).requires_grad_() for each in numbers]
     exact = [each.detach().double().requires_grad_() for each in inputs]
     repeats = Repeats.of_tokens(twice)
     options = {"padding_class": False, "num_tokens": n, "repeats": repeats}
@@ -65,7 +72,7 @@ def test_it_is_the_formula_and_so_are_its_gradients(twice: PackedBatch, device: 
     expected = formula(exact[0], exact[1], twice.targets, exact[2], repeats)
     torch.testing.assert_close(loss.double(), expected, atol=0, rtol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, exact), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-6 * scale**2, rtol=1e-4)
 
 
 def test_of_equal_passes_it_is_the_cross_entropy(twice: PackedBatch) -> None:
@@ -100,15 +107,16 @@ def test_a_step_with_two_passes(dropping: ADRecNetwork) -> None:
 
 @pytest.fixture
 def dropping() -> ADRecNetwork:
-    config = preset("default", {**{k: v for k, v in TINY.items() if k.startswith("model.")}, "dropout": 0.4})
+    config = preset(
+        "default",
+        {
+            **{k: v for k, v in TINY.items() if k.startswith("model.")},
+            "dropout": 0.4,
+            "decoder": "adaptive",
+            "finetune.loss": "ce+mse",
+        },
+    )
     with torch.random.fork_rng():
         network = ADRecNetwork(config.model, 30)
     network.initialize(torch.Generator().manual_seed(0))
     return network
-
-
-def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ConfigError, match="consistency is between two passes' cross-entropies"):
-        preset("default", {"finetune.consistency": 1.0, "finetune.loss": "mse"})
-    with pytest.raises(ConfigError, match="consistency of a stage must not be negative; it is -1"):
-        preset("default", {"finetune.consistency": -1.0})

@@ -111,7 +111,7 @@ class TestForward:
         batch, real = packed(vectors, device)
         if "cam_output" in values:
             close(model.condition(batch, model.plan(batch))[: len(batch.items)], values["cam_output"][real])
-        x0_hat, x0, _ = model(batch, draws(settings, values, real, device))
+        _, x0_hat, x0 = model(batch, draws(settings, values, real, device))
         close(x0_hat, values["train_output"][real])
         ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
         close(ce, values["ce_loss"])
@@ -155,7 +155,7 @@ def test_projection_matters_in_the_conflicting_vectors(device: torch.device) -> 
     values = part(TRAINING_VECTORS, "grad_pcgrad/")
     model = network(TRAINING["grad_pcgrad"], part(values, "weights/"), device)
     batch, real = packed(TRAINING_VECTORS, device)
-    x0_hat, x0, _ = model(batch, draws(TRAINING["grad_pcgrad"], values, real, device))
+    _, x0_hat, x0 = model(batch, draws(TRAINING["grad_pcgrad"], values, real, device))
     parameters = list(model.parameters())
     ce = cross_entropy(x0_hat, model.item_embedding.weight, batch.targets, padding_class=True)
     tasks = [

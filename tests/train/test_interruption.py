@@ -14,6 +14,7 @@ from command import TRAIN_FAST, adrec, start
 from conftest import cyclic_table
 
 EPOCHS = ["--max-epochs", "12", *TRAIN_FAST]
+DEFAULT = ["--preset", "default", "--set", "finetune.patience=0"]  # behind TRAIN_FAST: the last preset counts
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cyclic_table(num_users=400).write_csv(folder / "table.csv")
     assert adrec("prepare", "table.csv", "--out", "data", cwd=folder).returncode == 0
     assert adrec("train", "data", "--out", "whole", *EPOCHS, cwd=folder).returncode == 0
+    assert adrec("train", "data", "--out", "default", *EPOCHS, *DEFAULT, cwd=folder).returncode == 0
     return folder
 
 
@@ -43,17 +45,18 @@ def wait_for_rows(run: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "moments"),
+    ("how", "moments", "undisturbed", "options"),
     [
-        pytest.param(signal.SIGKILL, [2, 9, 14], id="killed three times"),
-        pytest.param(signal.SIGINT, [4], id="interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, [2, 9, 14], "whole", [], id="killed three times"),
+        pytest.param(signal.SIGKILL, [2, 7], "default", DEFAULT, id="the default killed twice"),
+        pytest.param(signal.SIGINT, [4], "whole", [], id="interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_runs_end_with_the_same_weights(
-    work: Path, tmp_path: Path, how: signal.Signals, moments: list[int]
+    work: Path, tmp_path: Path, how: signal.Signals, moments: list[int], undisturbed: str, options: list[str]
 ) -> None:
     run = tmp_path / "run"
-    arguments: list[str | Path] = ["train", work / "data", "--out", run, *EPOCHS]
+    arguments: list[str | Path] = ["train", work / "data", "--out", run, *EPOCHS, *options]
     for moment in moments:
         process = start(*arguments)
         wait_for_rows(run, moment)
@@ -69,8 +72,8 @@ def test_resumed_runs_end_with_the_same_weights(
         arguments = ["train", "--resume", run]
     result = adrec(*arguments)
     assert result.returncode == 0, result.stderr
-    assert (run / "weights.safetensors").read_bytes() == (work / "whole" / "weights.safetensors").read_bytes()
-    assert rows(run) == rows(work / "whole")
+    assert (run / "weights.safetensors").read_bytes() == (work / undisturbed / "weights.safetensors").read_bytes()
+    assert rows(run) == rows(work / undisturbed)
     assert not list(run.glob(".*.tmp"))
 
 

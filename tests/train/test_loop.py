@@ -74,7 +74,8 @@ NEW = {
     "unit_targets": True,
     "repeat_bias": True,
     "finetune__averaging": 0.9,
-    "finetune__warmup_epochs": 2,
+    "finetune__consistency": 2.0,
+    "align__warmup_epochs": 2,
     "align__optimizer": "adamw",
     "finetune__optimizer": "adamw",
 }
@@ -251,7 +252,7 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"finetune__averaging": 0.9},
         {"align__optimizer": "adamw", "finetune__optimizer": "adamw"},
         {"finetune__schedule": "constant"},
-        {"finetune__warmup_epochs": 5},
+        {"pretrain__warmup_epochs": 5},
         {"batch_size": 20},
     ],
     ids=str,

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,18 @@ class Entry:
             raise ConfigError(f"{self.label}: {error}") from error
 
     def has(self, job: Job) -> bool:
-        """Whether ``job`` is one of this entry's: of its settings, or, where they are searched for, of its name."""
-        if job.model != self.model:
+        """Whether ``job`` is one of this entry's: of its settings, but for those that its trials searched for."""
+        by_trials = job.trial is not None or job.tuned
+        possible = by_trials or job.label == self.label if self.search else not by_trials
+        if job.model != self.model or not possible:
             return False
-        if self.search:
-            return job.label == self.label
-        saved = self.model_class.Config.from_dict(job.config)
-        return job.trial is None and replace(saved, preset=self.preset) == self.config()
+        try:
+            saved = self.model_class.Config.from_dict(job.config)
+            names = [saved.full_key(key) for key in self.search] if by_trials else []
+            found = {name: attrgetter(name)(saved) for name in names}
+            return replace(saved, preset=self.preset) == self.config(found)
+        except ConfigError:  # of settings that are no more, or no longer allowed
+            return False
 
 
 def first_of(space: Any, where: str) -> Any:

@@ -65,6 +65,7 @@ class Job:
         seed: of every random number.
         trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
         source: the digest of a user's own model's code; empty for the models that come with adrec.
+        tuned: whether trials chose its settings: it is another job than one of the same settings chosen by hand.
     """
 
     data: str
@@ -76,12 +77,14 @@ class Job:
     seed: int
     trial: int | None = None
     source: str = ""
+    tuned: bool = False
 
     @property
     def key(self) -> str:
         """The hash of what decides the result: not the label, nor which trial it is, but whether it is one."""
         decisive = asdict(self)
-        for name in ("data", "label", *([] if self.source else ["source"])):
+        idle_fields = [name for name in ("source", "tuned") if not decisive[name]]  # later than the first keys
+        for name in ("data", "label", *idle_fields):
             del decisive[name]
         # An augmentation that is off decides nothing, and jobs from before there was one keep their keys.
         off = self.config.get("augment", {}).get("method") == "none"

@@ -143,12 +143,13 @@ def results(
 
 def _selected(finished: Sequence[Finished], entries: Sequence[Entry]) -> list[Finished]:
     """Return the jobs of ``entries``, under their names."""
-    found = []
-    for each in finished:
-        label = next((entry.label for entry in entries if entry.has(each.job)), None)
-        if label is not None:
-            found.append(replace(each, job=replace(each.job, label=label)))
-    return found
+    once = {entry.label: entry for entry in entries}  # several grids may have one
+    return [
+        replace(each, job=replace(each.job, label=label))
+        for label, entry in once.items()
+        for each in finished
+        if entry.has(each.job)
+    ]
 
 
 def _seconds(finished: Finished) -> str:

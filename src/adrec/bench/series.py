@@ -57,6 +57,7 @@ def make_job(
         seed=seed,
         trial=trial,
         source=_digest(series.entry.model_class) if ":" in series.entry.model else "",
+        tuned=series.tuned and trial is None,
     )
 
 

@@ -34,7 +34,7 @@ def benchmark(
     ] = None,
     grid: Annotated[
         Path | None,
-        typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, collapse, ablation."),
+        typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, ablation, paper, collapse."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
@@ -113,6 +113,8 @@ def list_results(
     from adrec.bench.render import latex, markdown
     from adrec.bench.results import results
 
+    if preface is not None and not any(path.suffix == ".md" for path in out or []):
+        raise ConfigError("--preface is what a .md page begins with; name one with --out.")
     entries = [entry for each in grid for entry in read_grid(each)] if grid else None
     words = [] if preface is None else [_markdown_of(preface)]
     found = results(Ledger.open(ledger), metric, reference, entries)

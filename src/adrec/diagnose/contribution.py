@@ -223,6 +223,8 @@ def contribution_of_runs(
     """
     run = Run.open(path)
     network = _network(run)
+    if not network.denoises:
+        raise ConfigError(f"{path} has no denoiser (model.decoder is 'none'): there is no diffusion to measure.")
     dataset = run.dataset(data)
     others = {}
     for each in against:

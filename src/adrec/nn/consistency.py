@@ -40,7 +40,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         d_embedding = torch.zeros_like(item_embedding, dtype=precise) if trains_embedding else None
         d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)
         n, apart = len(x) // 2, torch.zeros((), dtype=precise, device=x.device)
-        chunk = chunk_of_tokens(len(embedding), n)
+        chunk = chunk_of_tokens(4 * len(embedding), n)  # as many are held at once: two passes, and what is between
         rooms = [x.new_empty(chunk, len(embedding)) for _ in range(2)]  # [c, C] each
         for start in range(0, n, chunk):
             end = min(start + chunk, n)

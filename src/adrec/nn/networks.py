@@ -36,14 +36,14 @@ class Prediction(NamedTuple):
     """What a training step predicts.
 
     Attributes:
-        x0_hat: the denoised targets, [N, D].
-        x0: the targets, [N, D].
         c: the conditions, [N, D].
+        x0_hat: the denoised targets, [N, D]; None where there is no denoiser.
+        x0: the targets, [N, D]; None likewise.
     """
 
-    x0_hat: Tensor
-    x0: Tensor
     c: Tensor
+    x0_hat: Tensor | None = None
+    x0: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class SASRecNetwork(PaddedNetwork):
 
 
 class ADRecNetwork(PaddedNetwork):
-    """The causal attention module (CAM) and the auto-regressive diffusion module (ADM).
+    """The causal attention module (CAM) and the auto-regressive diffusion module (ADM), where there is one.
 
     Attributes:
         blind: at inference, the last token's x_t and t are 0 whatever they are: a control, for what they contribute.
@@ -182,21 +182,23 @@ class ADRecNetwork(PaddedNetwork):
         self.forward_process = ForwardProcess(self.schedule, config.geodesic)
         self.history_norm = nn.LayerNorm(size, eps=1e-12)
         self.cam = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
-        self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
-        if config.decoder == "attention":
-            self.adm: Blocks | MLPDecoder | AdaptiveDecoder = Blocks(
-                config.num_blocks, size, config.num_heads, config.dropout
-            )
-        else:
-            self.adm = MLPDecoder(size) if config.decoder == "mlp" else AdaptiveDecoder(size, config.num_blocks)
+        if config.decoder != "none":
+            self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
+            self.adm = _denoiser(config)
 
     def initialize(self, rng: Generator) -> None:
         """Draw the initial weights: the embedding N(0, std), blocks Xavier normal, MLPs as PyTorch does."""
         nn.init.normal_(self.item_embedding.weight, std=self.config.embedding_std, generator=rng)
         self.history_norm.reset_parameters()
         self.cam.initialize(rng)
-        self.time_embedding.initialize(rng)
-        self.adm.initialize(rng)
+        if self.denoises:
+            self.time_embedding.initialize(rng)
+            self.adm.initialize(rng)
+
+    @property
+    def denoises(self) -> bool:
+        """Whether there is a denoiser, trained by the squared error."""
+        return self.config.decoder != "none"
 
     @property
     def uses_noise(self) -> bool:  # type: ignore[override]
@@ -206,15 +208,17 @@ class ADRecNetwork(PaddedNetwork):
     @property
     def keeps_history(self) -> bool:
         """Whether what ADM makes of a history is computed once for all denoising steps."""
-        return self.causal or not isinstance(self.adm, Blocks)
+        return self.causal or self.config.decoder != "attention"
 
     @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on."""
         return self.config.guidance_scale != 1
 
-    def draw(self, batch: PackedBatch, rng: Generator) -> Draws:
-        """Draw the timesteps, the noise and the dropped conditions of a training step."""
+    def draw(self, batch: PackedBatch, rng: Generator) -> Draws | None:
+        """Draw the timesteps, the noise and the dropped conditions of a training step; nothing without a denoiser."""
+        if not self.denoises:
+            return None
         device = self.item_embedding.weight.device
         num_t = len(batch.items) if self.config.noise_level == "token" else batch.num_users
         t = torch.randint(self.config.num_train_timesteps, (num_t,), generator=rng, device=device)
@@ -253,25 +257,30 @@ class ADRecNetwork(PaddedNetwork):
 
     def forward(self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None) -> Prediction:
         """Predict the clean targets from noisy ones."""
-        assert draws is not None, "ADRec needs noise and timesteps"
         plan = self.plan(batch)
         c = self.condition(batch, plan, rng)  # [rows, D]
-        if draws.condition_kept is not None:
-            c = c * draws.condition_kept[plan.row_users, None]
+        if not self.denoises:
+            return Prediction(c[: plan.num_tokens])
+        assert draws is not None, "a denoiser needs noise and timesteps"
+        read = c if draws.condition_kept is None else c * draws.condition_kept[plan.row_users, None]
         x0 = self.clean_targets(batch.targets)  # [N, D]
         per_token = self.config.noise_level == "token"
         t = draws.t if per_token else draws.t[plan.row_users[: plan.num_tokens]]  # [N]
         x_t = self.forward_process(x0, t, draws.eps)  # [N, D]
         sink_t = draws.t.new_zeros(()) if per_token else draws.t
-        return Prediction(self.decode(c, x_t, t, sink_t, plan, rng), x0, c[: plan.num_tokens])
+        return Prediction(c[: plan.num_tokens], self.decode(read, x_t, t, sink_t, plan, rng), x0)
 
-    def losses(self, outputs: Prediction, batch: PackedBatch, draws: Draws, objective: Objective) -> dict[str, Tensor]:
+    def losses(
+        self, outputs: Prediction, batch: PackedBatch, draws: Draws | None, objective: Objective
+    ) -> dict[str, Tensor]:
         """Return the cross-entropy and the squared error, each where it is weighted (paper, section 4.4)."""
         losses = {}
         if "ce" in (objective.weights or ("ce",)):
             query = outputs.c if self.config.ranks_by == "condition" else outputs.x0_hat
+            assert query is not None
             losses["ce"] = self.full_cross_entropy(query, batch, objective)
         if "mse" in objective.weights:
+            assert outputs.x0_hat is not None and outputs.x0 is not None
             error = squared_error(outputs.x0_hat, outputs.x0, batch, objective.num_users)
             losses["mse"] = objective.weights["mse"] * error
         return losses
@@ -302,6 +311,14 @@ class ADRecNetwork(PaddedNetwork):
         ordered = lambda i: noise(i)[denoise.users]  # noqa: E731 - [B, D]
         x = sample(denoise, self.schedule.respaced(steps), ordered, self.config.geodesic, self.config.sampler)
         return torch.empty_like(x).index_copy_(0, denoise.users, x)
+
+
+def _denoiser(config: ModelConfig) -> Blocks | MLPDecoder | AdaptiveDecoder:
+    if config.decoder == "attention":
+        return Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
+    if config.decoder == "mlp":
+        return MLPDecoder(config.hidden_size)
+    return AdaptiveDecoder(config.hidden_size, config.num_blocks)
 
 
 class LastTokenDenoiser:

@@ -1,1 +1,1 @@
-"""Training: the three stages as data, one loop, and a state that survives any interruption."""
+"""Training: stages as data, one loop, and a state that survives any interruption."""

@@ -1,8 +1,9 @@
 """The loop: one for every stage, read from top to bottom; its whole state is one value.
 
 ``Trainer.run`` goes through the stages of the configuration. After each epoch :meth:`Trainer.snapshot` holds all that
-the rest of the run depends on: weights, Adam's moments, both generators, the best weights so far and the place in the
-stages. A trainer restored from it goes on to the same weights, bit for bit, on the same CPU and thread count.
+the rest of the run depends on: weights, their average, Adam's moments, both generators, the best weights so far and
+the place in the stages. A trainer restored from it goes on to the same weights, bit for bit, on the same CPU and thread
+count.
 """
 
 from __future__ import annotations
@@ -292,7 +293,8 @@ class Trainer:
             f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
         )
         if stage.validates:
-            space.warn_of_collapse(self.network, name, self.reporter)
+            with self._averaged():
+                space.warn_of_collapse(self.network, name, self.reporter)
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
         if stage.network_kind == DIFFUSION:
             self._forget()
@@ -316,7 +318,7 @@ class Trainer:
         self.order.set_state(snapshot.tensors["generator/order"])
         self.rng.set_state(snapshot.tensors["generator/rng"])
         self.average, self.best, self.selected = (
-            {name: value.to(self.device) for name, value in snapshot.part(part).items()}
+            copied({name: value.to(self.device) for name, value in snapshot.part(part).items()})
             for part in ("average", "best", "selected")
         )
         if "augment/prefixes" in snapshot.tensors:

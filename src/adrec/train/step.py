@@ -128,7 +128,10 @@ def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: flo
     """Move an exponential moving average of a network's weights, in place, towards what ``steps`` steps led to."""
     share = 1 - min(decay, (1 + steps) / (10 + steps))
     for name, value in network.state_dict().items():
-        average[name].lerp_(value, share)
+        if value.is_floating_point():
+            average[name].lerp_(value, share)
+        else:
+            average[name].copy_(value)
 
 
 def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) -> Iterator[tuple[PackedBatch, Any]]:
