@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adrec.nn.losses import add_product, chunk_of_tokens, mend_tiny, raised, softmax
+from adrec.nn.losses import add_product, chunk_of_tokens, mend_tiny, raised, scaled_gradients, softmax
 from adrec.nn.repeats import Repeats
 
 
@@ -72,10 +72,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
-        if ctx.gradients is None:
-            raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
-        gradients, ctx.gradients = ctx.gradients, None
-        d_x, d_embedding, d_bias = (None if each is None else each.mul_(grad) for each in gradients)
+        d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
         return d_x, d_embedding, None, None, d_bias, None, None
 
 

@@ -68,11 +68,16 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
-        if ctx.gradients is None:
-            raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
-        gradients, ctx.gradients = ctx.gradients, None
-        d_x, d_embedding, d_bias = (None if each is None else each.mul_(grad) for each in gradients)
+        d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
         return d_x, d_embedding, None, None, d_bias, None
+
+
+def scaled_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """Return the gradients that a forward pass has left in ``ctx``, times ``grad``, in place: once."""
+    if ctx.gradients is None:
+        raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
+    gradients, ctx.gradients = ctx.gradients, None
+    return [None if each is None else each.mul_(grad) for each in gradients]
 
 
 def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
