@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NEVER = -1e9  # a finite logit that softmax turns into exactly 0, so that no row is all -inf
+MASKS = np.float32  # the precision of what is added to attention logits
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -210,11 +211,11 @@ def _biases(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return a bucket's ``bias`` and ``sink_bias``: log p for the sink, never for what must not be seen."""
     padding = max_length - lengths
-    near = np.where(padding > 0, np.log(np.maximum(padding, 1)), NEVER).astype(np.float32)[:, None, None]  # [b, 1, 1]
+    near = np.where(padding > 0, np.log(np.maximum(padding, 1)), NEVER).astype(MASKS)[:, None, None]  # [b, 1, 1]
     if causal:  # nothing real sees the slots behind its end
         num_slots = real.shape[1]
         return np.triu(np.full((num_slots, num_slots), NEVER, dtype=np.float32), k=1), near if sink else None
-    keys = np.where(real, 0.0, NEVER).astype(np.float32)[:, None, None, :]  # [b, 1, 1, l]
+    keys = np.where(real, 0.0, NEVER).astype(MASKS)[:, None, None, :]  # [b, 1, 1, l]
     if sink:
         keys[..., 0] = near
     return keys, None
