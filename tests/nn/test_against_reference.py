@@ -18,8 +18,10 @@ from adrec.data.batch import PackedBatch, history_batch, training_batch
 from adrec.nn import layout
 from adrec.nn.diffusion import Schedule, betas
 from adrec.nn.losses import cross_entropy, squared_error
-from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork, SequenceNetwork
+from adrec.nn.networks import ADRecNetwork, Draws
+from adrec.nn.padded import SASRecNetwork
 from adrec.nn.published import from_published
+from adrec.nn.sequence import SequenceNetwork
 from conftest import paper_model
 
 NUM_ITEMS, MAX_LENGTH, SIZE = 9, 6, 8

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adrec.config import preset
 from adrec.data.batch import PackedBatch
-from adrec.nn import losses
+from adrec.nn import catalogue
 from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.losses import cross_entropy
 from adrec.nn.networks import ADRecNetwork
@@ -52,8 +52,8 @@ def test_it_is_the_formula_and_so_are_its_gradients(
     twice: PackedBatch, device: torch.device, few: bool, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if few:  # 7 tokens, which divide nothing here
-        monkeypatch.setattr(losses, "FEWEST_TOKENS", 7)
-        monkeypatch.setattr(losses, "LOGITS", 1)
+        monkeypatch.setattr(catalogue, "FEWEST_TOKENS", 7)
+        monkeypatch.setattr(catalogue, "LOGITS", 1)
     rng = torch.Generator().manual_seed(3)
     n = len(twice.items)
     numbers = [torch.randn(n, 8, generator=rng), torch.randn(31, 8, generator=rng), torch.tensor(0.7)]

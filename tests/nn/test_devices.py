@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from adrec.data.batch import history_batch, training_batch
 from adrec.evaluate.ranking import ranking
-from adrec.nn.networks import NETWORKS, ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.networks import NETWORKS, ADRecNetwork, make_network
+from adrec.nn.padded import SASRecNetwork
 from adrec.nn.sequence import SequenceNetwork
 from adrec.recommend import Histories, NetworkScorer, top_k
 from adrec.train.step import Step

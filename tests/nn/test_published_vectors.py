@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
-from adrec.nn.networks import ADRecNetwork, Draws, SASRecNetwork
+from adrec.nn.networks import ADRecNetwork, Draws
+from adrec.nn.padded import SASRecNetwork
 from adrec.nn.published import from_published
 from adrec.train.step import Step
 from conftest import paper_model

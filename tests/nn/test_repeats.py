@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec.data.batch import PackedBatch, history_batch
-from adrec.nn import losses
+from adrec.nn import catalogue
 from adrec.nn.losses import cross_entropy
-from adrec.nn.networks import REPEAT_SCALE, ADRecNetwork, make_network
+from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.nn.padded import REPEAT_SCALE
 from adrec.nn.repeats import Repeats, met_by_histories
 from adrec.recommend import NetworkScorer
 from adrec.scoring import Biased, InnerProducts, best_items, count_above
@@ -65,8 +66,8 @@ def dense(lists: list[list[int]], bias: torch.Tensor) -> torch.Tensor:
 def test_cross_entropy_and_its_gradients(
     chunk: int, scale: float, padding_class: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "FEWEST_TOKENS", chunk)
-    monkeypatch.setattr(losses, "LOGITS", 1)
+    monkeypatch.setattr(catalogue, "FEWEST_TOKENS", chunk)
+    monkeypatch.setattr(catalogue, "LOGITS", 1)
     rng = torch.Generator().manual_seed(1)
     lists = [[1, 2, 1, 3], [4], [5, 5, 5, 6, 1, 2, 9]]
     batch, first = packed(lists), 0 if padding_class else 1

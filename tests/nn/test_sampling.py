@@ -14,7 +14,8 @@ from adrec.data.dataset import Dataset
 from adrec.errors import ConfigError
 from adrec.model import ADRec
 from adrec.nn.diffusion import Schedule, sample
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.nn.padded import SASRecNetwork
 from adrec.recommend import NetworkScorer, with_inference
 
 

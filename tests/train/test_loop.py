@@ -19,7 +19,7 @@ from adrec.data.prepare import prepare
 from adrec.data.split import Split, leave_one_out, no_split
 from adrec.errors import DataError, RunError
 from adrec.evaluate.protocol import evaluate
-from adrec.nn.networks import SASRecNetwork
+from adrec.nn.padded import SASRecNetwork
 from adrec.recommend import NetworkScorer
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch, training_batch
-from adrec.nn.networks import ADRecNetwork, SASRecNetwork, make_network
+from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.nn.padded import SASRecNetwork
 from adrec.train.step import Step
 from conftest import paper_model
 

@@ -33,8 +33,8 @@ from adrec.data.batch import PackedBatch
 from adrec.data.sequences import Sequences
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.losses import Objective
-from adrec.nn.networks import SASRecNetwork
 from adrec.nn.noise import HistoryNoise
+from adrec.nn.padded import SASRecNetwork
 from adrec.nn.sequence import Noise, SequenceNetwork
 from adrec.scoring import InnerProducts, best_items
 

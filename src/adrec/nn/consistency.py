@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adrec.nn.losses import add_product, chunk_of_tokens, mend_tiny, raised, scaled_gradients, softmax
+from adrec.nn.catalogue import CatalogueSoftmax, chunk_of_tokens, scaled_gradients
 from adrec.nn.repeats import Repeats
 
 
@@ -32,42 +32,23 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         alpha: float,
     ) -> Tensor:
         """Return the sum over the outputs ``x`` [2 N, D] of both passes, the second's behind the first's."""
-        embedding = item_embedding[first:].to(x.dtype)  # [C, D]
-        precise = torch.promote_types(x.dtype, torch.float32)
-        own, log_p = targets[:, None] - first, torch.empty(len(x), 1, dtype=precise, device=x.device)
-        trains_embedding = ctx.needs_input_grad[1]
-        d_x = torch.empty_like(x)
-        d_embedding = torch.zeros_like(item_embedding, dtype=precise) if trains_embedding else None
-        d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)
-        n, apart = len(x) // 2, torch.zeros((), dtype=precise, device=x.device)
-        chunk = chunk_of_tokens(4 * len(embedding), n)  # as many are held at once: two passes, and what is between
-        rooms = [x.new_empty(chunk, len(embedding)) for _ in range(2)]  # [c, C] each
+        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats)
+        n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
+        chunk = chunk_of_tokens(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
+        rooms = work.rooms(2, chunk)
+        precise = work.precise_rooms(rooms)
+        between = [torch.empty_like(precise[0]) for _ in range(2)]
         for start in range(0, n, chunk):
             end = min(start + chunk, n)
             passes = [slice(start, end), slice(n + start, n + end)]
-            pairs = [None if repeats is None else repeats.part(each.start, each.stop) for each in passes]
-            logits = []
-            for some, room, met in zip(passes, rooms, pairs, strict=True):
-                logits.append(torch.mm(x[some], embedding.T, out=room[: end - start]))
-                if met is not None and repeat_bias is not None:
-                    logits[-1][met[0], met[1] - first] += repeat_bias
-            gap = logits[0].to(precise) - logits[1].to(precise)
-            both = [softmax(each, own[some], precise) for each, some in zip(logits, passes, strict=True)]
-            gradients, divergence = _gradients(both[0][0], both[1][0], gap, alpha / 2)
+            logits = [work.logits(some, room) for some, room in zip(passes, rooms, strict=True)]
+            gap = torch.sub(*(each.to(work.precise) for each in logits), out=between[0][: end - start])
+            p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
+            of_p, of_q, divergence = _gradients(p, q, gap, alpha / 2, between[1][: end - start])
             apart += divergence
-            for some, gradient, (_, log_own), met in zip(passes, gradients, both, pairs, strict=True):
-                log_p[some] = log_own
-                gradient.scatter_add_(1, own[some], torch.full_like(log_own, -1))
-                if met is not None and d_bias is not None:
-                    d_bias += gradient[met[0], met[1] - first].sum()
-                low = gradient.to(x.dtype)
-                torch.mm(low, embedding, out=d_x[some])
-                if d_embedding is not None:
-                    add_product(d_embedding[first:], low.T, x[some])
-        ctx.gradients = d_x, d_embedding, d_bias
-        if x.is_cpu:
-            mend_tiny(log_p, x, embedding, own, raised(repeats, repeat_bias, first))
-        return (alpha / 2 * apart - log_p.sum(dtype=torch.float64)).to(precise)
+            for some, gradient, room in zip(passes, (of_p, of_q), rooms, strict=True):
+                work.add_gradients(some, gradient, room)
+        return (work.finish(ctx) + alpha / 2 * apart).to(work.precise)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,15 +87,15 @@ def consistent_cross_entropy(
     return total / num_tokens
 
 
-def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
+def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, room: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of ``p``'s and ``q``'s logits, but for the targets' -1, and the sum of both divergences.
 
-    The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits less the second's. ``gap`` is
-    overwritten.
+    The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits less the second's. The
+    gradients are computed in ``room`` and in ``gap``.
     """
-    of_p = gap * p
+    of_p = torch.mul(gap, p, out=room)
     of_q = gap.mul_(q)
     mean_p, mean_q = of_p.sum(1, keepdim=True), of_q.sum(1, keepdim=True)  # [c, 1]
     of_p.mul_(weight).addcmul_(p, 1 + weight - weight * mean_p).sub_(q, alpha=weight)
     of_q.mul_(-weight).addcmul_(q, 1 + weight + weight * mean_q).sub_(p, alpha=weight)
-    return (of_p, of_q), (mean_p - mean_q).sum()
+    return of_p, of_q, (mean_p - mean_q).sum()

@@ -1,35 +1,31 @@
-"""The networks: ADRec (paper, section 4) and the SASRec that pre-trains its item embedding.
+"""The network of ADRec (paper, section 4), and all networks by name.
 
-Both obey the contract of :mod:`adrec.nn.sequence`.
+It obeys the contract of :mod:`adrec.nn.sequence`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.components import NetworkConfig, PaddedConfig
+from adrec.components import NetworkConfig
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch
-from adrec.nn.attention import Cache
-from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.decoders import AdaptiveDecoder, MLPDecoder, TimeEmbedding
+from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
-from adrec.nn.losses import Objective, cross_entropy, squared_error
-from adrec.nn.repeats import Repeats, met_by_histories
-from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens, normal_linear_layers
-from adrec.scoring import Biased, Scores
+from adrec.nn.losses import Objective, squared_error
+from adrec.nn.padded import PaddedNetwork, SASRecNetwork
+from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
-REPEAT_SCALE = 10.0
 
 
 class Prediction(NamedTuple):
@@ -64,104 +60,6 @@ class Draws:
         """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
         t = self.t[tokens if len(self.t) == len(self.eps) else users]
         return Draws(t, self.eps[tokens], None if self.condition_kept is None else self.condition_kept[users])
-
-
-class PaddedNetwork(SequenceNetwork):
-    """What ADRec and its pre-training share: the published code's way with padding."""
-
-    config: PaddedConfig
-
-    def __init__(self, config: PaddedConfig, num_items: int) -> None:
-        # As a class of the softmax the padding row is trained there alone, as in the published code: with padding_idx
-        # it enters the input without gradient. Otherwise it is trained as what the sink starts from: with neither,
-        # Adam's L2 term would shrink it until the input norm divides by almost nothing.
-        super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
-        self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
-        self.repeat_preference = nn.Parameter(torch.zeros(())) if config.repeat_bias else None
-
-    @property
-    def repeat_bias(self) -> Tensor | None:
-        """What is added to the scores of the items of the history, a number; None where nothing is.
-
-        It is a multiple of the parameter, so that steps of Adam's learning rate take it through several logits within
-        an epoch or two.
-        """
-        return None if self.repeat_preference is None else REPEAT_SCALE * self.repeat_preference
-
-    def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
-        """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
-        num_sinks = len(plan.row_users) - plan.num_tokens
-        return torch.cat([tokens, sinks.expand(num_sinks, *tokens.shape[1:])]) if num_sinks else tokens
-
-    def embed(self, batch: PackedBatch, plan: Layout) -> Tensor:
-        """Return the embedded items of all rows, [rows, D]."""
-        rows = self.with_sinks(batch.items, batch.items.new_zeros(()), plan)
-        return self.item_embedding(rows)
-
-    def scores(self, x: Tensor) -> Tensor:
-        """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
-        return x @ self.item_embedding.weight.T
-
-    def full_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
-        """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart."""
-        loss = cross_entropy
-        if objective.consistency:
-            loss = partial(consistent_cross_entropy, alpha=objective.consistency)
-        return loss(
-            objective.query(x),
-            self.item_embedding.weight,
-            batch.targets,
-            padding_class=self.config.padding_class,
-            num_tokens=objective.num_tokens,
-            repeat_bias=self.repeat_bias,
-            repeats=Repeats.of_tokens(batch) if self.config.repeat_bias else None,
-        )
-
-    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
-        """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""
-        products, bias = super().scored(query, batch), self.repeat_bias
-        if bias is None:
-            return products
-        return Biased(products, met_by_histories(batch), bias.detach())
-
-
-class SASRecNetwork(PaddedNetwork):
-    """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
-
-    reads = frozenset(
-        {
-            *("hidden_size", "num_blocks", "num_heads", "max_length"),
-            *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias"),
-        }
-    )
-
-    def __init__(self, config: PaddedConfig, num_items: int) -> None:
-        super().__init__(
-            config, num_items
-        )  # causal also where ADRec's control is not: it must not learn leaked targets
-        self.norm = nn.LayerNorm(config.hidden_size)
-        self.blocks = Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
-
-    def initialize(self, rng: Generator) -> None:
-        """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""
-        normal_linear_layers(self, 0.1, rng)
-
-    def forward(self, batch: PackedBatch, draws: None = None, rng: Generator | None = None) -> Tensor:
-        """Return the output of every token, [N, D]."""
-        return self._outputs(batch, self.plan(batch), rng)
-
-    def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
-        """Return the full cross-entropy."""
-        return {"ce": self.full_cross_entropy(outputs, batch, objective)}
-
-    def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
-        h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
-        return self.blocks(h, plan, rng)[: plan.num_tokens]
-
-    @torch.no_grad()
-    def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Return each user's last output, [B, D]; nothing here is random."""
-        return last_tokens(self._outputs(batch, self.plan(batch, inference=True), None), batch)
 
 
 class ADRecNetwork(PaddedNetwork):
@@ -319,56 +217,6 @@ def _denoiser(config: ModelConfig) -> Blocks | MLPDecoder | AdaptiveDecoder:
     if config.decoder == "mlp":
         return MLPDecoder(config.hidden_size)
     return AdaptiveDecoder(config.hidden_size, config.num_blocks)
-
-
-class LastTokenDenoiser:
-    """Predicts ``x0_hat`` of each user's last token; what depends on the history alone is computed once.
-
-    With causal attention the history's keys and values in ADM are the same at every step, so a step costs one
-    token per user. With bidirectional attention they depend on the last token: every step decodes all rows.
-
-    Attributes:
-        users: the users of the batch in the order in which they are denoised, int64 [B].
-    """
-
-    def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:
-        self.network, self.plan = network, network.plan(batch, inference=True)
-        self.users = self.plan.users
-        self.last = self.plan.last_rows[self.users]
-        self.temb = network.time_embedding()  # [T, D]
-        condition = network.condition(batch, self.plan)  # [rows, D]
-        # Guidance needs a second pass, without condition.
-        conditions = [condition, torch.zeros_like(condition)] if network.guided else [condition]
-        self.conditions = [c[self.last] for c in conditions]  # [B, D] each
-        self.inputs: list[Tensor] = []
-        self.caches: list[list[Cache]] = []
-        if isinstance(network.adm, Blocks):
-            zeros = torch.zeros_like(batch.items)
-            history = network.noisy_input(network.clean_targets(batch.targets), zeros, zeros.new_zeros(()), self.plan)
-            self.inputs = [c + history for c in conditions]  # [rows, D] each
-            if network.causal:
-                self.caches = [network.adm.fill(z, self.plan) for z in self.inputs]
-
-    def __call__(self, x: Tensor, t: int) -> Tensor:
-        """Return ``x0_hat`` [B, D] of ``x`` [B, D] at timestep ``t``, both in the order of :attr:`users`."""
-        weight = 0.0 if self.network.blind else self.network.config.noise_weight
-        noisy, time = weight * x, weight * self.temb[t]  # [B, D], [D]
-        outputs = [self._decode(branch, noisy, time) for branch in range(len(self.conditions))]
-        if len(outputs) == 1:
-            return outputs[0]
-        conditional, unconditional = outputs
-        return unconditional + self.network.config.guidance_scale * (conditional - unconditional)
-
-    def _decode(self, branch: int, noisy: Tensor, time: Tensor) -> Tensor:
-        adm, c = self.network.adm, self.conditions[branch]
-        if isinstance(adm, AdaptiveDecoder):
-            return adm(noisy, time, c)
-        z = c + noisy + time  # [B, D]
-        if isinstance(adm, MLPDecoder):
-            return adm(z)
-        if self.caches:
-            return adm.step(z, self.plan, self.caches[branch])
-        return adm(self.inputs[branch].index_copy(0, self.last, z), self.plan)[self.last]
 
 
 NETWORKS: Mapping[str, type[SequenceNetwork]] = {"adrec": ADRecNetwork, "sasrec": SASRecNetwork}

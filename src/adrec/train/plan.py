@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adrec.data.sequences import Sequences
-from adrec.nn.losses import chunk_of_tokens
+from adrec.nn.catalogue import chunk_of_tokens
 from adrec.nn.sequence import SequenceNetwork
 from adrec.settings import StageConfig
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
