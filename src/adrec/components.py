@@ -173,6 +173,11 @@ class StageConfig:
         return 0.0
 
     @property
+    def softmax_negatives(self) -> int:
+        """How many items a batch's softmax is over beside the batch's own; 0 is the whole catalogue."""
+        return 0
+
+    @property
     def projects_conflicts(self) -> bool:
         """Whether conflicting gradients of two losses are projected."""
         return False

@@ -100,6 +100,8 @@ class StageConfig(AnyStageConfig):
         pcgrad: project conflicting gradients of the two losses (two backward passes).
         consistency: alpha of R-Drop: two passes over each batch, with other dropout, are to predict alike: how much
             the divergence of the two weighs beside the cross-entropy. Training takes twice as long; 0 is one pass.
+        negatives: the softmax is over the items of the batch and so many others, drawn for each step, that stand
+            for the rest: faster where the catalogue is large; 0 is the whole catalogue.
     """
 
     network: Literal["sasrec", "adrec"]
@@ -109,6 +111,7 @@ class StageConfig(AnyStageConfig):
     mse_weight: float = 1.0
     pcgrad: bool = False
     consistency: float = 0.0
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +119,11 @@ class StageConfig(AnyStageConfig):
         require(
             not (self.consistency and self.loss == "mse"),
             "consistency is between two passes' cross-entropies, and this loss has none; set loss to 'ce' or 'ce+mse'.",
+        )
+        require(self.negatives >= 0, f"negatives of a stage must not be negative; it is {self.negatives}.")
+        require(
+            not (self.negatives and self.loss == "mse"),
+            "negatives are the cross-entropy's, and this loss has none; set loss to 'ce' or 'ce+mse'.",
         )
         require(self.mse_weight >= 0, f"mse_weight of a stage must not be negative; it is {self.mse_weight}.")
         require(
@@ -143,6 +151,11 @@ class StageConfig(AnyStageConfig):
     def agreement(self) -> float:
         """How much two passes are to agree."""
         return self.consistency
+
+    @property
+    def softmax_negatives(self) -> int:
+        """How many items a batch's softmax is over beside the batch's own; 0 is the whole catalogue."""
+        return self.negatives
 
     @property
     def projects_conflicts(self) -> bool:

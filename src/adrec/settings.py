@@ -43,6 +43,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "consistency": 0.0,
         "drops_normalized": False,
         "embedding_std": 1.0,
+        "negatives": 0,
         "optimizer": "adam",
         "ranks_by": "sample",
         "repeat_bias": False,

@@ -40,9 +40,11 @@ class CatalogueSoftmax:
         first: int,
         repeat_bias: Tensor | None,
         repeats: Repeats | None,
+        offsets: Tensor | None,
     ) -> None:
         """``ctx`` is to say of ``x`` and ``item_embedding``, its first inputs, which need a gradient."""
         self.x, self.first, self.bias, self.repeats = x, first, repeat_bias, repeats
+        self.offsets = None if offsets is None else offsets.to(x.dtype)  # [C]
         self.classes = item_embedding[first:].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
         self.own = targets[:, None] - first  # [N, 1]
@@ -65,11 +67,16 @@ class CatalogueSoftmax:
 
     def logits(self, some: slice, room: Tensor) -> Tensor:
         """Return the logits of a block of the tokens, [c, C], in ``room``, with the bias of what each has met."""
-        logits = torch.mm(self.x[some], self.classes.T, out=room[: some.stop - some.start])
+        logits = self._products(self.x[some], room[: some.stop - some.start])
         if self.repeats is not None and self.bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
             logits[rows, items - self.first] += self.bias  # each pair once
         return logits
+
+    def _products(self, x: Tensor, room: Tensor | None = None) -> Tensor:
+        if self.offsets is None:
+            return torch.mm(x, self.classes.T, out=room)
+        return torch.addmm(self.offsets, x, self.classes.T, out=room)
 
     def softmax(self, logits: Tensor, some: slice, room: Tensor) -> Tensor:
         """Return all classes' probabilities p [c, C] in ``room``, and keep ``log p`` of the targets."""
@@ -115,7 +122,7 @@ class CatalogueSoftmax:
         tiny = (self.log_p < TINY)[:, 0]
         if not tiny.any():
             return
-        logits = (self.x[tiny] @ self.classes.T).to(self.precise)
+        logits = self._products(self.x[tiny]).to(self.precise)
         if self.repeats is not None and self.bias is not None:
             pairs = tiny[self.repeats.rows]
             places = tiny.cumsum(0)[self.repeats.rows[pairs]] - 1

@@ -29,10 +29,11 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         first: int,
         repeat_bias: Tensor | None,
         repeats: Repeats | None,
+        offsets: Tensor | None,
         alpha: float,
     ) -> Tensor:
         """Return the sum over the outputs ``x`` [2 N, D] of both passes, the second's behind the first's."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats)
+        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats, offsets)
         n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
         chunk = chunk_of_tokens(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
         rooms = work.rooms(2, chunk)
@@ -54,7 +55,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
-        return d_x, d_embedding, None, None, d_bias, None, None
+        return d_x, d_embedding, None, None, d_bias, None, None, None
 
 
 def consistent_cross_entropy(
@@ -67,6 +68,7 @@ def consistent_cross_entropy(
     num_tokens: int,
     repeat_bias: Tensor | None = None,
     repeats: Repeats | None = None,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Mean over tokens of the cross-entropy, and of how far two passes are apart. Its backward pass can run once.
 
@@ -79,10 +81,11 @@ def consistent_cross_entropy(
         num_tokens: what the sum is divided by: 2 N, or that of the whole batch of which these tokens are a part.
         repeat_bias: is added to the logits of ``repeats``, a number.
         repeats: the items that each token has met, [2 N] tokens.
+        offsets: are added to every token's logits, [classes]; they are not trained.
     """
     first = 0 if padding_class else 1
     total: Tensor = ConsistentCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        x, item_embedding, targets, first, repeat_bias, repeats, alpha
+        x, item_embedding, targets, first, repeat_bias, repeats, offsets, alpha
     )
     return total / num_tokens
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.nn.catalogue import CatalogueSoftmax, chunk_of_tokens, scaled_gradients
+from adrec.nn.classes import Classes
 from adrec.nn.repeats import Repeats
 
 
@@ -30,9 +31,10 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         first: int,
         repeat_bias: Tensor | None,
         repeats: Repeats | None,
+        offsets: Tensor | None,
     ) -> Tensor:
         """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats)
+        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats, offsets)
         chunk = chunk_of_tokens(len(work.classes), len(x))
         (room,) = work.rooms(1, chunk)
         (precise,) = work.precise_rooms([room])
@@ -46,7 +48,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
-        return d_x, d_embedding, None, None, d_bias, None
+        return d_x, d_embedding, None, None, d_bias, None, None
 
 
 def cross_entropy(
@@ -58,6 +60,7 @@ def cross_entropy(
     num_tokens: int | None = None,
     repeat_bias: Tensor | None = None,
     repeats: Repeats | None = None,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Mean over tokens of the cross-entropy against the whole catalogue. Its backward pass can run once.
 
@@ -69,9 +72,10 @@ def cross_entropy(
         num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
         repeat_bias: is added to the logits of ``repeats``, a number.
         repeats: the items that each token has met.
+        offsets: are added to every token's logits, [classes]; they are not trained.
     """
     first = 0 if padding_class else 1
-    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, first, repeat_bias, repeats)  # type: ignore[no-untyped-call]
+    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, first, repeat_bias, repeats, offsets)  # type: ignore[no-untyped-call]
     return total / (num_tokens or len(x))
 
 
@@ -97,6 +101,7 @@ class Objective:
         low: whether the large products are bfloat16's.
         consistency: how much two passes with other dropout are to agree. Where it is not 0, a batch holds its users
             twice: all of them, and behind them all of them again.
+        classes: the items that the softmax is over, where it is not the whole catalogue.
     """
 
     whole: PackedBatch
@@ -104,6 +109,7 @@ class Objective:
     weights: Mapping[str, float] = field(default_factory=dict)
     low: bool = False
     consistency: float = 0.0
+    classes: Classes | None = None
 
     @property
     def passes(self) -> int:

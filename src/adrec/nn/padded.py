@@ -5,6 +5,7 @@ Both obey the contract of :mod:`adrec.nn.sequence`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -61,19 +62,22 @@ class PaddedNetwork(SequenceNetwork):
         return x @ self.item_embedding.weight.T
 
     def full_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
-        """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart."""
+        """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart.
+
+        It is against the catalogue, or against the classes that stand for it.
+        """
         loss = cross_entropy
         if objective.consistency:
             loss = partial(consistent_cross_entropy, alpha=objective.consistency)
-        return loss(
-            objective.query(x),
-            self.item_embedding.weight,
-            batch.targets,
-            padding_class=self.config.padding_class,
-            num_tokens=objective.num_tokens,
-            repeat_bias=self.repeat_bias,
-            repeats=Repeats.of_tokens(batch) if self.config.repeat_bias else None,
-        )
+        loss = partial(loss, num_tokens=objective.num_tokens, repeat_bias=self.repeat_bias)
+        repeats = Repeats.of_tokens(batch) if self.config.repeat_bias else None
+        query, embedding, classes = objective.query(x), self.item_embedding.weight, objective.classes
+        if classes is None:
+            return loss(query, embedding, batch.targets, padding_class=self.config.padding_class, repeats=repeats)
+        if repeats is not None:
+            repeats = replace(repeats, items=classes.places(repeats.items))
+        some, targets = embedding.index_select(0, classes.items), classes.places(batch.targets)
+        return loss(query, some, targets, padding_class=True, repeats=repeats, offsets=classes.offsets)
 
     def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
         """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""

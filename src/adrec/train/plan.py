@@ -76,8 +76,7 @@ def make_plan(trainer: Trainer) -> Plan:
     copies = 1 + int(len(trainer.split.validation.users) > 0) + int(averaged)
     held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
     held["activations"] = max(each.activations for each in measured.values())
-    tokens = min(trainer.config.max_tokens, trainer.num_tokens)
-    held["a block of logits"] = FLOAT * chunk_of_tokens(trainer.split.num_items, tokens) * trainer.split.num_items
+    held["a block of logits"] = FLOAT * max(_logits_at_once(trainer, stage) for _, stage in trainer.stages)
     return Plan(
         data={
             "name": dataset.info.name,
@@ -101,6 +100,15 @@ def make_plan(trainer: Trainer) -> Plan:
         device=str(trainer.device),
         threads=torch.get_num_threads(),
     )
+
+
+def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
+    """Return how many logits a stage's cross-entropy holds, at most."""
+    tokens, classes = min(trainer.config.max_tokens, trainer.num_tokens), trainer.split.num_items
+    if stage.softmax_negatives:  # beside the items and targets of a batch
+        of_a_batch = trainer.num_tokens // trainer.steps_per_epoch + 1
+        classes = min(classes, 2 * of_a_batch + stage.softmax_negatives)
+    return chunk_of_tokens(classes, tokens) * classes
 
 
 def memory_now(device: torch.device) -> int:

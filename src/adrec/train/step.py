@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.data.batch import PackedBatch
+from adrec.nn.classes import draw_classes
 from adrec.nn.losses import Objective, project_conflicts
 from adrec.nn.sequence import SequenceNetwork
 from adrec.settings import Precision, StageConfig
@@ -27,6 +28,7 @@ class Step:
         embedding: how the item embedding is trained.
         precision: of the matrix products.
         consistency: how much two passes with other dropout are to agree; 0 is one pass.
+        negatives: how many items the softmax is over beside the batch's own; 0 is the whole catalogue.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -34,11 +36,19 @@ class Step:
     embedding: Literal["train", "frozen", "decaying"] = "train"
     precision: Precision = "float32"
     consistency: float = 0.0
+    negatives: int = 0
 
     @classmethod
     def of(cls, stage: StageConfig, precision: Precision = "float32") -> Step:
         """Return the step of a stage."""
-        return cls(stage.loss_weights, stage.projects_conflicts, stage.embedding_training, precision, stage.agreement)
+        return cls(
+            stage.loss_weights,
+            stage.projects_conflicts,
+            stage.embedding_training,
+            precision,
+            stage.agreement,
+            stage.softmax_negatives,
+        )
 
     def losses(
         self,
@@ -57,13 +67,17 @@ class Step:
             rng: draws the dropout; without it there is none.
             objective: of the batch of which ``batch`` is a part: the parts' losses add up to its own.
         """
-        objective = objective or self._objective(batch, draws)
+        objective = objective or self._objective(network, batch, draws, rng)
         with torch.autocast(batch.items.device.type, torch.bfloat16, enabled=objective.low):
             outputs = network(batch, draws, rng)
         return network.losses(outputs, batch, draws, objective)
 
-    def _objective(self, whole: PackedBatch, draws: Any) -> Objective:
-        return Objective(whole, draws, self.weights, self.precision == "bfloat16", self.consistency)
+    def _objective(self, network: SequenceNetwork, whole: PackedBatch, draws: Any, rng: Generator | None) -> Objective:
+        classes = None
+        if self.negatives:
+            assert rng is not None, "negatives are drawn"
+            classes = draw_classes(whole, self.negatives, network.num_items, network.ranks_padding, rng)
+        return Objective(whole, draws, self.weights, self.precision == "bfloat16", self.consistency, classes)
 
     def gradients(
         self,
@@ -86,7 +100,7 @@ class Step:
         network.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
-        objective = self._objective(batch, draws)
+        objective = self._objective(network, batch, draws, rng)
         for part, part_draws in _parts(batch, draws, max_tokens, objective.passes):
             losses = self.losses(network, part, part_draws, rng, objective)
             if self.pcgrad:
