@@ -181,6 +181,16 @@ def test_a_grid_shows_what_was_computed_with_its_settings_under_its_names(data: 
         results(Ledger.open(tmp_path / "ledger"), reference="adrec", entries=chosen)
 
 
+def test_seeds_from_before_a_key_came_are_of_the_same_entry(data: Path, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger")
+    first = next(each for each in Ledger.open(tmp_path / "ledger").finished() if each.job.model == "adrec")
+    values = json.loads((first.folder / "job.json").read_text())
+    del values["config"]["augment"], values["config"]["finetune"]["consistency"]  # as it was saved then
+    (first.folder / "job.json").write_text(json.dumps(values))
+    (rows,) = results(Ledger.open(tmp_path / "ledger")).rows.values()
+    assert {row.label: row.seeds for row in rows} == {"popular": 1, "adrec": 2, "no noise": 2}
+
+
 def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Path, tmp_path: Path) -> None:
     search = {"finetune.learning_rate": [1e-6, 1e-2], "model.dropout": {"low": 0.0, "high": 0.3}}
     entry = Entry("adrec", "adrec", "paper", changes={**SMALL, "finetune.learning_rate": 1e-6}, search=search)

@@ -86,12 +86,17 @@ class Job:
         idle_fields = [name for name in ("source", "tuned") if not decisive[name]]  # later than the first keys
         for name in ("data", "label", *idle_fields):
             del decisive[name]
+        decisive["config"] = self.settings
+        decisive["trial"] = self.trial is not None
+        return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What of the configuration decides the result: jobs that are alike but for keys that came later agree."""
         # An augmentation that is off decides nothing, and jobs from before there was one keep their keys.
         off = self.config.get("augment", {}).get("method") == "none"
         idle = {"preset", "augment"} if off else {"preset"}
-        decisive["config"] = _decisive({key: value for key, value in self.config.items() if key not in idle})
-        decisive["trial"] = self.trial is not None
-        return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return _decisive({key: value for key, value in self.config.items() if key not in idle})
 
     @property
     def words(self) -> str:

@@ -196,7 +196,7 @@ def _grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, _Grou
     labels: dict[tuple[str, str], str] = {}
     owner = users["user"].to_numpy().astype(np.int64)
     for each in finals:
-        settings = json.dumps({key: value for key, value in each.job.config.items() if key != "preset"}, sort_keys=True)
+        settings = json.dumps(each.job.settings, sort_keys=True)
         again = sum(label == each.job.label for label, _ in labels)
         label = labels.setdefault(
             (each.job.label, settings), each.job.label if again == 0 else f"{each.job.label} ({again + 1})"
