@@ -27,7 +27,9 @@ ModelName = Annotated[
 OwnModel = Annotated[
     str | None, typer.Option("--model", help="module:Class of your own, where the run is of it: so that it is run.")
 ]
-Preset = Annotated[str, typer.Option("--preset", help="default, published, or another preset of the model.")]
+Preset = Annotated[
+    str, typer.Option("--preset", help="default, or another preset of the model: of adrec's fast, paper and published.")
+]
 Augment = Annotated[
     str | None, typer.Option("--augment", help="diffuasr generates items in front of each training sequence.")
 ]
