@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -369,3 +370,19 @@ def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
     assert plan["peak_memory"] == sum(plan["memory"].values())
     assert plan["total_seconds"] > 0
     assert "nowhere" in refused("plan", "nowhere", cwd=work)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["by default", "as the user says", "or says otherwise"],
+)
+def test_threads_do_not_spin_for_long(given: dict[str, str], expected: str | None) -> None:
+    """Before PyTorch is loaded, as its OpenMP reads it then."""
+    code = (
+        "import os, sys; from adrec import cli; sys.argv = ['adrec', '--version']\n"
+        "cli.app = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules); cli.main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
+    done = subprocess.run([sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected), "False"]
