@@ -295,6 +295,26 @@ def test_a_run_moved_with_its_data_is_found(work: Path, tmp_path: Path) -> None:
     assert adrec("recommend", "after/run", "--user", "user 1", cwd=tmp_path).returncode == 0
 
 
+def test_lists_name_their_columns_as_the_prepared_table_did(tmp_path: Path) -> None:
+    names = {"user_id": "customer_no", "item_id": "article", "timestamp": "bought_on"}
+    table = cyclic_table(num_users=20).rename(names)
+    table.write_csv(tmp_path / "mine.csv")
+    own = ["--user", "customer_no", "--item", "article", "--time", "bought_on"]
+    assert adrec("prepare", "mine.csv", *own, "--out", "data", cwd=tmp_path).returncode == 0
+    assert adrec("train", "data", "--out", "run", "--model", "markov", cwd=tmp_path).returncode == 0
+    table.select("customer_no").head(1).write_csv(tmp_path / "users.csv")
+    table.head(3).with_columns(customer_no=pl.lit("zoe")).write_csv(tmp_path / "new.csv")
+    for option, expected in (("--users", table["customer_no"][0]), ("--history", "zoe")):
+        done = adrec(
+            "recommend", "run", option, {"--users": "users.csv"}.get(option, "new.csv"), "--format", "csv", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert set(pl.read_csv(done.stdout.encode())["user"]) == {expected}
+    (tmp_path / "other.csv").write_text("kunde\nx\n")
+    said = refused("recommend", "run", "--users", "other.csv", cwd=tmp_path)
+    assert "rename one to user_id, or to 'customer_no', as it was when the data was prepared." in said
+
+
 def test_a_list_without_a_header_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("5\n7\n9\n")
     assert "seems to have no header" in refused("recommend", work / "run", "--users", tmp_path / "ids.csv")

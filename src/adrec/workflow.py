@@ -228,23 +228,24 @@ def recommend(
     on_batch: Callable[[int], None],
 ) -> Recommendations:
     """Recommend with the run at ``path``."""
+    recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
+    names = recommender.dataset.info.columns
     limits: dict[str, Any] = {
         "filter_seen": filter_seen,
-        "items": read_ids(allow, "item") if allow else None,
-        "exclude": read_ids(block, "item") if block else None,
+        "items": read_ids(allow, "item", names) if allow else None,
+        "exclude": read_ids(block, "item", names) if block else None,
         "on_batch": on_batch,
     }
-    recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
     if audience.given:
         return recommender.for_histories([audience.given], k, **limits)
     if audience.history:
-        people, histories = read_histories(audience.history)
+        people, histories = read_histories(audience.history, names)
         result = recommender.for_histories(histories, k, **limits)
         owner = pl.Series("user", people).gather(result.table["history"])
         return Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
     users: Any = list(audience.user) if audience.user else None
     if audience.users:
-        users = read_ids(audience.users, "user")
+        users = read_ids(audience.users, "user", names)
     return recommender.for_users(users, k, on_unknown=on_unknown, **limits)
 
 

@@ -33,7 +33,7 @@ def test_a_clear_winner() -> None:
     better = np.maximum(BASE, RNG.random(2000) < 0.1)
     found = verdict([contender("popular", BASE), contender("adrec", better)])
     assert found.chosen.model == "adrec"
-    assert found.sentences[0].startswith("Use adrec: it ranks best")
+    assert found.sentences[0].startswith("Use adrec: of the 2 that were tested it ranks best, with ndcg@20 ")
     assert "Against popular" in found.sentences[1] and ", sure" in found.sentences[1]
 
 
@@ -61,12 +61,28 @@ def test_epochs_fit_the_budget(dataset: Dataset) -> None:
     assert all(1 <= short.stages[name].epochs < stage.epochs for name, stage in whole.stages.items())
 
 
+def test_a_budget_trains_no_stage_that_is_left_out(dataset: Dataset) -> None:
+    """The default has one stage: the time ends it, not a number of epochs; of two stages the third stays out."""
+    split = leave_one_out(dataset)
+    entry = Entry("adrec", "adrec")
+    assert fitted(entry, dataset, split, 0.5, seed=1) == entry
+    two = Entry("adrec", "adrec", "paper", {"align.epochs": 0, "finetune.start": "embedding"})
+    config = fitted(two, dataset, split, 0.5, seed=1).config()
+    assert isinstance(config, TrainingConfig)
+    assert config.stages["align"].epochs == 0
+    assert 1 <= config.stages["pretrain"].epochs < 500 and 1 <= config.stages["finetune"].epochs < 495
+
+
+def test_one_that_was_tested_alone_is_not_the_best_of_anything() -> None:
+    assert verdict([contender("adrec", BASE)]).sentences[0] == "Use adrec: nothing else was tested."
+
+
 @pytest.mark.slow
 def test_as_a_command(tmp_path: Path) -> None:
     cyclic_table(num_users=200, num_items=40).write_csv(tmp_path / "mine.csv")
     done = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(("Use ", "itemknn is enough", "sasrec+ is enough", "popular is enough"))
+    assert done.stdout.startswith(("Use ", "markov is enough", "itemknn is enough", "sasrec+ is enough", "popular is enough"))
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Which model for mine?" in page and "http" not in page.replace("http-equiv", "")
     again = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)

@@ -26,7 +26,7 @@ from adrec.settings import DEFAULT_SEED, TrainingConfig
 from adrec.train.cost import duration, estimate
 from adrec.train.report import Live
 
-CONTENDERS = ("popular", "itemknn", "sasrec+", "adrec")  # simplest first
+CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
 MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
 LAST = 0.92  # of the time left, at which training ends wherever it is: the rest is for testing
@@ -113,16 +113,22 @@ def _is_cut(finished: Finished) -> bool:
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
-    """Return ``entry`` with as many epochs in each stage as ``seconds`` allow, by an estimate; all where they do."""
+    """Return ``entry`` with as many epochs in each stage as ``seconds`` allow, by an estimate; all where they do.
+
+    Where one stage is all that is trained, it keeps its epochs: validation or the end of the time ends it.
+    """
     config = entry.config()
     model = entry.model_class(config)
     if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
+        return entry
+    trained = {name: stage.epochs for name, stage in config.all_stages.items() if stage.epochs}
+    if len(trained) == 1:
         return entry
     cost = estimate(model.trainer(dataset, split, seed=seed))
     share = seconds / max(cost.total, 1e-9)
     if share >= 1:
         return entry
-    epochs = {f"{name}.epochs": max(1, int(stage.epochs * share)) for name, stage in config.all_stages.items()}
+    epochs = {f"{name}.epochs": max(1, int(planned * share)) for name, planned in trained.items()}
     return Entry(entry.label, entry.model, entry.preset, {**entry.changes, **epochs})
 
 

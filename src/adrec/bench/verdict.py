@@ -87,12 +87,17 @@ def verdict(contenders: Sequence[Contender]) -> Verdict:
 def _sentences(
     chosen: Contender, best: Contender, contenders: Sequence[Contender], differences: dict[str, Difference]
 ) -> list[str]:
-    if chosen is best:
-        said = [f"Use {chosen.model}: it ranks best, with {METRIC} {100 * chosen.mean:.2f} (x 100)."]
+    if len(contenders) == 1:
+        said = [f"Use {chosen.model}: nothing else was tested."]
+    elif chosen is best:
+        said = [
+            f"Use {chosen.model}: of the {len(contenders)} that were tested it ranks best, with {METRIC} "
+            f"{100 * chosen.mean:.2f} (x 100, items of the history left out)."
+        ]
     else:
         said = [
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
-            f"({METRIC} x 100), which on these {len(best.values):,} users may be chance."
+            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be chance."
         ]
     for each in contenders:
         found = differences.get(each.model)

@@ -137,5 +137,6 @@ def _outcome(finished: Finished) -> str:
     if finished.result.get("pruned"):
         return "pruned"
     if "test" in finished.result:
-        return f"test ndcg@20 {finished.result['test']['all']['ndcg@20']:.4f}"
+        test = finished.result["test"]
+        return f"test ndcg@20 {test['all']['ndcg@20']:.4f}, without seen items {test['unseen']['ndcg@20']:.4f}"
     return f"validation ndcg@20 {finished.result['validation'].get('ndcg@20', 0.0):.4f}"

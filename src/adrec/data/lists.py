@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
@@ -16,25 +17,29 @@ from adrec.data.read import find_column, usual_column
 from adrec.data.times import Times
 from adrec.errors import DataError, did_you_mean
 
+Names: TypeAlias = Mapping[str, str]  # of the columns, by role
+NO_NAMES: Names = MappingProxyType({})
 
-def read_ids(path: Path, role: Literal["user", "item"]) -> pl.Series:
-    """Read ids from a table: the column for ``role`` by its usual names, repeats left out.
+
+def read_ids(path: Path, role: Literal["user", "item"], prepared: Names = NO_NAMES) -> pl.Series:
+    """Read ids from a table: the column for ``role`` by its ``prepared`` or its usual names, repeats left out.
 
     Raises :class:`DataError` where there is no such column or no row, and for the first value that is missing.
     """
-    table = _Table(path)
+    table = _Table(path, prepared)
     column = table.read([role], f"one {role} id a row")[role]
     return table.ids(column).unique(maintain_order=True)
 
 
-def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
+def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, list[list[Any]]]:
     """Read interactions of people: return their ids, in order of appearance, and each one's items, oldest first.
 
     The table has a user and an item column; where it has a time column too, rows are sorted by it (ties keep their
     order), else they count as oldest first. A row without an item makes a person known who has no history.
+    ``prepared`` names the columns as the data set's table did; their usual names are known too.
     """
-    table = _Table(path)
-    has_time = usual_column(table.opened.columns, "time") is not None
+    table = _Table(path, prepared)
+    has_time = table.has("time")
     raw = table.read(["user", "item", *(["time"] if has_time else [])], "one interaction a row")
     user = table.ids(raw["user"]).alias("user")
     rows = pl.DataFrame([user, raw["item"].alias("item")])
@@ -48,15 +53,15 @@ def read_histories(path: Path) -> tuple[pl.Series, list[list[Any]]]:
     return people, ordered["item"].to_list()
 
 
-def read_recommendations(path: Path) -> pl.DataFrame:
+def read_recommendations(path: Path, prepared: Names = NO_NAMES) -> pl.DataFrame:
     """Read recommendations: ``user``, ``item``, and ``rank`` or, where the table has none, ``score``.
 
     Raises :class:`DataError` where a column or a value is missing, or a rank or score is no number.
     """
-    table = _Table(path)
+    table = _Table(path, prepared)
     value = next((name for name in ("rank", "score") if name in table.opened.columns), None)
     if value is None:
-        raise DataError(f"{path.name} has neither a column 'rank' nor 'score'; name what its items are ordered by so.")
+        raise DataError(f"{path.name} has neither a column 'rank' nor 'score'; rename the one that orders the items.")
     raw = table.read(["user", "item"], "one recommendation a row", also=[value])
     numbers = raw[value].cast(pl.Float64, strict=False)
     bad = numbers.is_null() | numbers.is_nan()
@@ -90,9 +95,22 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
 class _Table:
     """A small table, read whole; nothing in it may be unusable."""
 
-    def __init__(self, path: Path) -> None:
-        self.opened = open_file(path, Preparation())
+    def __init__(self, path: Path, prepared: Names = NO_NAMES) -> None:
+        self.opened, self.prepared = open_file(path, Preparation()), prepared
         self.numbers: list[int] = []
+
+    def has(self, role: str) -> bool:
+        """Return whether there is a column for ``role``."""
+        columns = self.opened.columns
+        return self.prepared.get(role) in columns or usual_column(columns, role) is not None
+
+    def column(self, role: str) -> str:
+        """Return the column for ``role``: that of the name it was prepared with, or of a usual one."""
+        name, columns = self.prepared.get(role), self.opened.columns
+        if name in columns:
+            return find_column(columns, role, name, self.opened.name)
+        advice = f"to {name!r}, as it was when the data was prepared" if name else "to another usual name"
+        return find_column(columns, role, None, self.opened.name, advice)
 
     def at(self, index: int) -> str:
         return self.opened.at(self.numbers[index])
@@ -100,7 +118,7 @@ class _Table:
     def read(self, roles: Sequence[str], expected: str, also: Sequence[str] = ()) -> dict[str, pl.Series]:
         """Return the column for each role, and ``also`` those of these very names."""
         opened = self.opened
-        columns = {role: find_column(opened.columns, role, None, opened.name) for role in roles}
+        columns = {role: self.column(role) for role in roles}
         columns |= {name: name for name in also}
         tables = []
         for piece in opened.pieces(list(dict.fromkeys(columns.values()))):

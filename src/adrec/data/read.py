@@ -148,7 +148,12 @@ class _Reading:
         named = {"user": self.options.user, "item": self.options.item, "time": self.options.time}
         if self.options.rating is not None or self.options.min_rating is not None:
             named["rating"] = self.options.rating
-        columns = {role: find_column(opened.columns, role, name, opened.name) for role, name in named.items()}
+        columns = {
+            role: find_column(
+                opened.columns, role, name, opened.name, f"say which it is ({role}=, or --{role} of adrec prepare)"
+            )
+            for role, name in named.items()
+        }
         _refuse_shared(columns, opened.name)
         return columns
 
@@ -252,10 +257,12 @@ def _together(tables: Sequence[pl.DataFrame], texts: Mapping[str, pl.Categories]
     return pl.concat(filled, how="vertical_relaxed", rechunk=True)
 
 
-def find_column(columns: Sequence[str], role: str, name: str | None, source: str) -> str:
+def find_column(
+    columns: Sequence[str], role: str, name: str | None, source: str, advice: str = "say which it is"
+) -> str:
     """Return the column for ``role``: the one that is named, or the first by its usual names.
 
-    Raises :class:`DataError` that lists the columns and the likely one.
+    Raises :class:`DataError` that lists the columns and the likely one, and gives ``advice`` beside renaming it.
     """
     listed = ", ".join(repr(column) for column in columns)
     if name is not None:
@@ -275,7 +282,7 @@ def find_column(columns: Sequence[str], role: str, name: str | None, source: str
     near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, free))), "")
     raise DataError(
         f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
-        f"{USUAL_NAMES[role][0]}, or say which it is ({role}=, or --{role} of adrec prepare)."
+        f"{USUAL_NAMES[role][0]}, or {advice}."
     )
 
 

@@ -260,7 +260,7 @@ def _listed(text: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
     held_out: dict[str, Int64s] = {}
     names = []
     for part, path in zip(("test", "validation"), paths, strict=False):
-        users = read_ids(Path(path), "user")
+        users = read_ids(Path(path), "user", dataset.info.columns)
         indices = np.unique(dataset.users.encode(users))
         indices = indices[indices >= 0]
         if len(indices) == 0:

@@ -38,7 +38,7 @@ def evaluate_table(
         DataError: for users who are not in the data set, a pair that occurs twice, a rank or score that is missing or
             is no number, and lists that are shorter than the largest k; the sentence names the row.
     """
-    table = read_recommendations(path)
+    table = read_recommendations(path, dataset.info.columns)
     users, items = dataset.users.encode(table["user"]), dataset.catalogue.encode(table["item"]) + 1
     unknown = np.flatnonzero(users < 0)
     if len(unknown):
