@@ -82,7 +82,9 @@ def test_as_a_command(tmp_path: Path) -> None:
     cyclic_table(num_users=200, num_items=40).write_csv(tmp_path / "mine.csv")
     done = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(("Use ", "markov is enough", "itemknn is enough", "sasrec+ is enough", "popular is enough"))
+    assert done.stdout.startswith(
+        ("Use ", "markov is enough", "itemknn is enough", "sasrec+ is enough", "popular is enough")
+    )
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Which model for mine?" in page and "http" not in page.replace("http-equiv", "")
     again = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from hypothesis import strategies as st
 
 from adrec.config import Config, preset
 from adrec.data.batch import PackedBatch
-from adrec.data.dataset import Dataset
+from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.errors import ConfigError
-from adrec.nn.classes import draw_classes
+from adrec.nn.classes import Classes, draw_classes
 from adrec.nn.losses import Objective
 from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.train import step as step_module
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
-from conftest import TINY
+from conftest import TINY, cyclic_table
 
 NUM_ITEMS = 40
 SETTINGS = {**TINY, "model.repeat_bias": True, "model.dropout": 0.0, "model.embedding_dropout": 0.0}
@@ -37,9 +39,11 @@ def packed(lists: list[list[int]]) -> PackedBatch:
 BATCH = packed([[3, 1, 3, 7, 2], [5, 6], [9, 10, 11]])
 
 
-def network(device: torch.device, seed: int = 1) -> ADRecNetwork:
-    made = make_network(ADRecNetwork, preset("default", SETTINGS).model, NUM_ITEMS)
-    made.initialize(torch.Generator().manual_seed(seed))
+def network(device: torch.device, padding_class: bool = False) -> ADRecNetwork:
+    config = preset("default", {**SETTINGS, "model.padding_class": padding_class})
+    made = make_network(ADRecNetwork, config.model, NUM_ITEMS)
+    made.initialize(torch.Generator().manual_seed(1))
+    made.item_embedding.weight.data *= 30  # scores that differ
     assert made.repeat_preference is not None
     made.repeat_preference.data += 0.05
     return made.to(device)
@@ -77,18 +81,42 @@ def test_the_drawn_stand_for_the_rest() -> None:
     assert np.mean(sums) == pytest.approx(float(weights[1:].sum()), abs=4 * np.std(sums) / math.sqrt(len(sums)))
 
 
+def gradients(
+    model: ADRecNetwork, negatives: int, consistency: float, max_tokens: int | None, precision: str = "float32"
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    device = model.item_embedding.weight.device
+    step = Step({"ce": 1.0}, precision=precision, consistency=consistency, negatives=negatives)  # type: ignore[arg-type]
+    rng = torch.Generator(device).manual_seed(0)
+    losses = step.gradients(model, BATCH.to(device), None, rng, max_tokens)
+    return losses["ce"], [parameter.grad for parameter in model.parameters()]
+
+
 @pytest.mark.parametrize("consistency", [0.0, 2.0])
-@pytest.mark.parametrize("max_tokens", [None, 6])
+@pytest.mark.parametrize("padding_class", [False, True])
 def test_with_all_others_drawn_it_is_the_whole_catalogue(
-    device: torch.device, consistency: float, max_tokens: int | None
+    device: torch.device, consistency: float, padding_class: bool
 ) -> None:
-    model, batch = network(device), BATCH.to(device)
-    found = []
-    for negatives in (0, NUM_ITEMS):
-        step = Step({"ce": 1.0}, consistency=consistency, negatives=negatives)
-        losses = step.gradients(model, batch, None, torch.Generator(device).manual_seed(0), max_tokens)
-        found.append((losses["ce"], [parameter.grad for parameter in model.parameters()]))
-    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-5)
+    model = network(device, padding_class)
+    whole, drawn = (gradients(model, negatives, consistency, None) for negatives in (0, NUM_ITEMS))
+    torch.testing.assert_close(drawn, whole, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("consistency", [0.0, 2.0])
+@pytest.mark.parametrize("padding_class", [False, True])
+def test_the_parts_of_a_batch_share_their_classes(
+    device: torch.device, consistency: float, padding_class: bool
+) -> None:
+    model = network(device, padding_class)
+    at_once, in_parts = (gradients(model, 5, consistency, tokens) for tokens in (None, 6))
+    torch.testing.assert_close(in_parts, at_once, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(at_once[0], gradients(model, NUM_ITEMS, consistency, None)[0])
+
+
+@pytest.mark.parametrize("consistency", [0.0, 2.0])
+def test_in_half_precision_it_is_nearly_the_same(device: torch.device, consistency: float) -> None:
+    model = network(device)
+    low, full = (gradients(model, 5, consistency, None, precision)[0] for precision in ("bfloat16", "float32"))
+    torch.testing.assert_close(low, full, rtol=0.01, atol=0)
 
 
 def test_it_is_the_cross_entropy_of_the_classes_and_so_are_its_gradients(device: torch.device) -> None:
@@ -115,18 +143,39 @@ def test_it_is_the_cross_entropy_of_the_classes_and_so_are_its_gradients(device:
 
 
 def small(**changes: object) -> Config:
-    values = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16, "finetune.learning_rate": 0.01}
-    return preset("default", {**values, "finetune.averaging": 0.5, "finetune.negatives": 2, **changes})
+    values = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 2, "finetune.learning_rate": 0.01}
+    return preset("default", {**values, "finetune.averaging": 0.5, "finetune.negatives": 4, **changes})
 
 
-def test_it_trains_and_is_the_same_again(dataset: Dataset, device: torch.device) -> None:
-    config, split = small(**{"finetune.epochs": 30}), leave_one_out(dataset)
+def test_it_trains_and_is_the_same_again(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = prepare(cyclic_table(num_users=80, num_items=60))
+    config, split = small(**{"finetune.epochs": 12}), leave_one_out(dataset)
+    drawn = []
+    draw = step_module.draw_classes
+
+    def watched(*given: Any) -> Classes:
+        drawn.append(draw(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(step_module, "draw_classes", watched)
     trainers = [Trainer(config, dataset, split, seed=3, device=device) for _ in range(2)]
     rows: list[float] = []
     trainers[0].on_epoch = lambda row: rows.append(row["validation"]["hr@5"]) if "validation" in row else None
     weights = [each.run().state_dict() for each in trainers]
+    assert max(len(each.items) for each in drawn) < 40 and min(float(each.offsets.max()) for each in drawn) > 1
     assert max(rows) > 0.8
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_negatives_change_what_is_trained(device: torch.device) -> None:
+    """Nothing else is drawn here: no dropout, so that the generator's state decides nothing."""
+    dataset = prepare(cyclic_table(num_users=20, num_items=60))
+    found = []
+    for negatives in (0, 4):
+        dry = {"embedding_dropout": 0.0, "model.dropout": 0.0, "finetune.negatives": negatives, "finetune.epochs": 1}
+        trained = Trainer(small(**dry), dataset, leave_one_out(dataset), seed=3, device=device).run()
+        found.append(trained.item_embedding.weight.detach())
+    assert not torch.allclose(*found, atol=1e-4)
 
 
 def test_they_are_the_cross_entropys() -> None:

@@ -27,9 +27,11 @@ def packed(lists: list[list[int]]) -> PackedBatch:
     return PackedBatch(tensors[0], tensors[1], lengths, tensors[2], items)
 
 
-def formula(x: Tensor, embedding: Tensor, targets: Tensor, bias: Tensor, repeats: Repeats) -> Tensor:
+def formula(
+    x: Tensor, embedding: Tensor, targets: Tensor, bias: Tensor, repeats: Repeats, offsets: Tensor | float
+) -> Tensor:
     """R-Drop, token by token, as its paper writes it."""
-    logits = x @ embedding[1:].T
+    logits = x @ embedding[1:].T + offsets
     raised = logits.index_put((repeats.rows, repeats.items - 1), bias.expand(len(repeats.rows)), accumulate=True)
     log_p, log_q = raised.log_softmax(1).chunk(2)
     total, n = x.new_zeros(()), len(log_p)
@@ -48,8 +50,9 @@ def twice(device: torch.device) -> PackedBatch:
 
 @pytest.mark.parametrize("few", [False, True], ids=["at once", "some tokens at a time"])
 @pytest.mark.parametrize("scale", [1.0, 30.0], ids=["usual", "beyond what float32 can hold"])
+@pytest.mark.parametrize("shift", [0.0, 3.0], ids=["without offsets", "with offsets"])
 def test_it_is_the_formula_and_so_are_its_gradients(
-    twice: PackedBatch, device: torch.device, few: bool, scale: float, monkeypatch: pytest.MonkeyPatch
+    twice: PackedBatch, device: torch.device, few: bool, scale: float, shift: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if few:  # 7 tokens, which divide nothing here
         monkeypatch.setattr(catalogue, "FEWEST_TOKENS", 7)
@@ -60,7 +63,8 @@ def test_it_is_the_formula_and_so_are_its_gradients(
     inputs = [(scale**0.5 * each).to(device).requires_grad_() for each in numbers]
     exact = [each.detach().double().requires_grad_() for each in inputs]
     repeats = Repeats.of_tokens(twice)
-    options = {"padding_class": False, "num_tokens": n, "repeats": repeats}
+    offsets = (shift * torch.rand(30, generator=rng)).to(device)
+    options = {"padding_class": False, "num_tokens": n, "repeats": repeats, "offsets": offsets if shift else None}
     loss = consistent_cross_entropy(
         inputs[0],
         inputs[1],
@@ -69,7 +73,7 @@ def test_it_is_the_formula_and_so_are_its_gradients(
         repeat_bias=inputs[2],
         **options,  # type: ignore[arg-type]
     )
-    expected = formula(exact[0], exact[1], twice.targets, exact[2], repeats)
+    expected = formula(exact[0], exact[1], twice.targets, exact[2], repeats, offsets.double())
     torch.testing.assert_close(loss.double(), expected, atol=0, rtol=1e-5)
     for ours, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, exact), strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-6 * scale**2, rtol=1e-4)

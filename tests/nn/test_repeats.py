@@ -63,8 +63,9 @@ def dense(lists: list[list[int]], bias: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("chunk", [2, 64])
 @pytest.mark.parametrize("scale", [1.0, 60.0])  # at 60 some probabilities are too small for float32
 @pytest.mark.parametrize("padding_class", [False, True])
+@pytest.mark.parametrize("shift", [0.0, 4.0], ids=["without offsets", "with offsets"])
 def test_cross_entropy_and_its_gradients(
-    chunk: int, scale: float, padding_class: bool, monkeypatch: pytest.MonkeyPatch
+    chunk: int, scale: float, padding_class: bool, shift: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "FEWEST_TOKENS", chunk)
     monkeypatch.setattr(catalogue, "LOGITS", 1)
@@ -76,6 +77,7 @@ def test_cross_entropy_and_its_gradients(
     x = (scale * torch.randn(n, D, generator=rng)).requires_grad_()
     embedding = torch.randn(V + 1, D, generator=rng).requires_grad_()
     bias = torch.tensor(-1.7, requires_grad=True)
+    offsets = shift * torch.rand(V + 1 - first, generator=rng)
     loss = cross_entropy(
         x,
         embedding,
@@ -83,9 +85,10 @@ def test_cross_entropy_and_its_gradients(
         padding_class=padding_class,
         repeat_bias=bias,
         repeats=Repeats.of_tokens(batch),
+        offsets=offsets if shift else None,
     )
     found = torch.autograd.grad(loss, (x, embedding, bias))
-    logits = (x.double() @ embedding.double().T + dense(lists, bias.double()))[:, first:]
+    logits = (x.double() @ embedding.double().T + dense(lists, bias.double()))[:, first:] + offsets
     expected = F.cross_entropy(logits, targets - first)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     for mine, theirs in zip(found, torch.autograd.grad(expected, (x, embedding, bias)), strict=True):

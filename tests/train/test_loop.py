@@ -250,7 +250,6 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"unit_targets": True},
         {"drops_normalized": True},
         {"finetune__averaging": 0.9},
-        {"finetune__negatives": 2},
         {"align__optimizer": "adamw", "finetune__optimizer": "adamw"},
         {"finetune__schedule": "constant"},
         {"pretrain__warmup_epochs": 5},

@@ -54,8 +54,8 @@ def _space(jobs: Sequence[Finished], dataset: Dataset, entry: Entry) -> Space | 
 
 def _is_of(finished: Finished, dataset: Dataset, entry: Entry) -> bool:
     job = finished.job
-    same = job.fingerprint == dataset.fingerprint and job.config == entry.config().to_dict()
-    return same and job.model == entry.model and job.seed == DEFAULT_SEED and job.trial is None and not finished.error
+    same = job.fingerprint == dataset.fingerprint and entry.has(job)
+    return same and job.seed == DEFAULT_SEED and job.trial is None and not finished.error
 
 
 def _write(found: Sequence[Diagnosed], folder: Path, console: Console) -> None:

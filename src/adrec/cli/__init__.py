@@ -82,7 +82,8 @@ def _share_the_processor() -> None:
     """Let PyTorch's threads wait for each other for microseconds before they sleep, where the user does not say.
 
     They spin for milliseconds otherwise, and where other programs run too, keep those from running that they wait
-    for: training takes several times as long, and alone no less. GNU's OpenMP reads this when PyTorch is loaded.
+    for, so that training takes several times as long; alone, spinning saves nothing. GNU's OpenMP reads this when
+    PyTorch is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

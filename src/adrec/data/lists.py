@@ -13,7 +13,7 @@ from adrec.data import convert
 from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.preparation import Preparation
-from adrec.data.read import find_column, usual_column
+from adrec.data.read import find_column, refuse_shared, usual_column
 from adrec.data.times import Times
 from adrec.errors import DataError, did_you_mean
 
@@ -39,11 +39,10 @@ def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, l
     ``prepared`` names the columns as the data set's table did; their usual names are known too.
     """
     table = _Table(path, prepared)
-    has_time = table.has("time")
-    raw = table.read(["user", "item", *(["time"] if has_time else [])], "one interaction a row")
+    raw = table.read(["user", "item"], "one interaction a row", optional=["time"])
     user = table.ids(raw["user"]).alias("user")
     rows = pl.DataFrame([user, raw["item"].alias("item")])
-    if has_time:
+    if "time" in raw:
         times = Times(raw["time"].name).read(raw["time"], table.opened.name, table.at)
         rows = rows.with_columns(time=table.usable(times, raw["time"])).sort("time", maintain_order=True)
     items = pl.col("item").filter(pl.col("item").is_not_null() & (pl.col("item").cast(pl.String) != ""))
@@ -99,27 +98,34 @@ class _Table:
         self.opened, self.prepared = open_file(path, Preparation()), prepared
         self.numbers: list[int] = []
 
-    def has(self, role: str) -> bool:
-        """Return whether there is a column for ``role``."""
-        columns = self.opened.columns
-        return self.prepared.get(role) in columns or usual_column(columns, role) is not None
-
-    def column(self, role: str) -> str:
-        """Return the column for ``role``: that of the name it was prepared with, or of a usual one."""
-        name, columns = self.prepared.get(role), self.opened.columns
-        if name in columns:
-            return find_column(columns, role, name, self.opened.name)
-        advice = f"to {name!r}, as it was when the data was prepared" if name else "to another usual name"
-        return find_column(columns, role, None, self.opened.name, advice)
-
     def at(self, index: int) -> str:
         return self.opened.at(self.numbers[index])
 
-    def read(self, roles: Sequence[str], expected: str, also: Sequence[str] = ()) -> dict[str, pl.Series]:
-        """Return the column for each role, and ``also`` those of these very names."""
+    def columns(self, roles: Sequence[str], optional: Sequence[str] = ()) -> dict[str, str]:
+        """Return the column for each role: all by the names they were prepared with, or all by usual ones."""
+        found, name = self.opened.columns, self.opened.name
+        own = all(self.prepared.get(role) in found for role in roles)
+        if own:
+            columns = {role: self.prepared[role] for role in roles}
+        else:
+            columns = {role: find_column(found, role, None, name, self._advice(role)) for role in roles}
+        for role in optional:
+            prepared, usual = self.prepared.get(role), usual_column(found, role)
+            column = prepared if own and prepared in found else usual
+            columns |= {} if column is None else {role: column}
+        refuse_shared(columns, name)
+        return columns
+
+    def _advice(self, role: str) -> str:
+        own = self.prepared.get(role)
+        return f"to {own!r}, as it was when the data was prepared" if own else "to another usual name"
+
+    def read(
+        self, roles: Sequence[str], expected: str, optional: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> dict[str, pl.Series]:
+        """Return the column for each role, of the ``optional`` ones that there are, and ``also`` those named so."""
         opened = self.opened
-        columns = {role: self.column(role) for role in roles}
-        columns |= {name: name for name in also}
+        columns = self.columns(roles, optional) | {name: name for name in also}
         tables = []
         for piece in opened.pieces(list(dict.fromkeys(columns.values()))):
             for row in piece.malformed:

@@ -154,7 +154,7 @@ class _Reading:
             )
             for role, name in named.items()
         }
-        _refuse_shared(columns, opened.name)
+        refuse_shared(columns, opened.name)
         return columns
 
     def _converted(
@@ -295,7 +295,8 @@ def usual_column(columns: Sequence[str], role: str) -> str | None:
     return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
 
 
-def _refuse_shared(columns: Mapping[str, str], source: str) -> None:
+def refuse_shared(columns: Mapping[str, str], source: str) -> None:
+    """Raise :class:`DataError` where a column would have two roles."""
     for role, column in columns.items():
         twin = next((other for other in columns if other != role and columns[other] == column), None)
         if twin is not None:

@@ -44,7 +44,7 @@ class CatalogueSoftmax:
     ) -> None:
         """``ctx`` is to say of ``x`` and ``item_embedding``, its first inputs, which need a gradient."""
         self.x, self.first, self.bias, self.repeats = x, first, repeat_bias, repeats
-        self.offsets = None if offsets is None else offsets.to(x.dtype)  # [C]
+        self.offsets = offsets  # [C], precise: their rounding would be the same error in every sum
         self.classes = item_embedding[first:].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
         self.own = targets[:, None] - first  # [N, 1]
@@ -66,21 +66,21 @@ class CatalogueSoftmax:
         return rooms if self.x.dtype == self.precise else [torch.empty_like(each, dtype=self.precise) for each in rooms]
 
     def logits(self, some: slice, room: Tensor) -> Tensor:
-        """Return the logits of a block of the tokens, [c, C], in ``room``, with the bias of what each has met."""
-        logits = self._products(self.x[some], room[: some.stop - some.start])
+        """Return the logits of a block of the tokens, [c, C], in ``room``, with the bias of what each has met.
+
+        Offsets are added where the softmax is computed, as they are the same for every token.
+        """
+        logits = torch.mm(self.x[some], self.classes.T, out=room[: some.stop - some.start])
         if self.repeats is not None and self.bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
             logits[rows, items - self.first] += self.bias  # each pair once
         return logits
 
-    def _products(self, x: Tensor, room: Tensor | None = None) -> Tensor:
-        if self.offsets is None:
-            return torch.mm(x, self.classes.T, out=room)
-        return torch.addmm(self.offsets, x, self.classes.T, out=room)
-
     def softmax(self, logits: Tensor, some: slice, room: Tensor) -> Tensor:
         """Return all classes' probabilities p [c, C] in ``room``, and keep ``log p`` of the targets."""
         own, p = self.own[some], room[: len(logits)]
+        if self.offsets is not None:
+            logits = torch.add(logits, self.offsets, out=p)
         if logits.is_cpu:  # the exponential of all log p takes longer than some more logits, where p is tiny
             torch.softmax(logits, 1, dtype=self.precise, out=p)
             self.log_p[some] = p.gather(1, own).log_()
@@ -122,7 +122,9 @@ class CatalogueSoftmax:
         tiny = (self.log_p < TINY)[:, 0]
         if not tiny.any():
             return
-        logits = self._products(self.x[tiny]).to(self.precise)
+        logits = (self.x[tiny] @ self.classes.T).to(self.precise)
+        if self.offsets is not None:
+            logits += self.offsets
         if self.repeats is not None and self.bias is not None:
             pairs = tiny[self.repeats.rows]
             places = tiny.cumsum(0)[self.repeats.rows[pairs]] - 1

@@ -29,10 +29,11 @@ class Classes:
 
 
 def draw_classes(batch: PackedBatch, count: int, num_items: int, padding_class: bool, rng: Generator) -> Classes:
-    """Return the items of ``batch``, its targets, and ``count`` of the V others, drawn uniformly, none of them twice.
+    """Return the items and targets of ``batch``, and ``count`` of the catalogue's others, drawn uniformly, none twice.
 
     With log(others / drawn) added to the logits of those drawn, the expectation of the sum over the classes of
-    exp(logit) is the sum over the catalogue. What can be raised by repeats is an item of the batch, so it is there.
+    exp(logit) is the sum over the catalogue; the loss, its logarithm, comes near as more are drawn. What can be raised
+    by repeats is an item of the batch, so it is there. The processor waits for a GPU to count them, once a step.
     """
     present = [batch.items, batch.targets]
     if padding_class:

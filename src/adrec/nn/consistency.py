@@ -43,7 +43,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
             end = min(start + chunk, n)
             passes = [slice(start, end), slice(n + start, n + end)]
             logits = [work.logits(some, room) for some, room in zip(passes, rooms, strict=True)]
-            gap = torch.sub(*(each.to(work.precise) for each in logits), out=between[0][: end - start])
+            gap = between[0][: end - start].copy_(logits[0]).sub_(logits[1])
             p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
             of_p, of_q, divergence = _gradients(p, q, gap, alpha / 2, between[1][: end - start])
             apart += divergence
@@ -74,10 +74,10 @@ def consistent_cross_entropy(
 
     Args:
         x: outputs of both passes, the second's behind the first's, [2 N, D].
-        item_embedding: E, [V + 1, D]; row 0 is padding.
+        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
         targets: item numbers, twice, int64 [2 N].
         alpha: the weight of the divergences.
-        padding_class: whether row 0 is one of the classes.
+        padding_class: whether row 0 is one of the classes, padding or not.
         num_tokens: what the sum is divided by: 2 N, or that of the whole batch of which these tokens are a part.
         repeat_bias: is added to the logits of ``repeats``, a number.
         repeats: the items that each token has met, [2 N] tokens.

@@ -62,13 +62,13 @@ def cross_entropy(
     repeats: Repeats | None = None,
     offsets: Tensor | None = None,
 ) -> Tensor:
-    """Mean over tokens of the cross-entropy against the whole catalogue. Its backward pass can run once.
+    """Mean over tokens of the cross-entropy against every item. Its backward pass can run once.
 
     Args:
         x: outputs, [N, D].
-        item_embedding: E, [V + 1, D]; row 0 is padding.
+        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
         targets: item numbers, int64 [N].
-        padding_class: whether row 0 is one of the classes.
+        padding_class: whether row 0 is one of the classes, padding or not.
         num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
         repeat_bias: is added to the logits of ``repeats``, a number.
         repeats: the items that each token has met.

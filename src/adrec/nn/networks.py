@@ -176,7 +176,7 @@ class ADRecNetwork(PaddedNetwork):
         if "ce" in (objective.weights or ("ce",)):
             query = outputs.c if self.config.ranks_by == "condition" else outputs.x0_hat
             assert query is not None
-            losses["ce"] = self.full_cross_entropy(query, batch, objective)
+            losses["ce"] = self.item_cross_entropy(query, batch, objective)
         if "mse" in objective.weights:
             assert outputs.x0_hat is not None and outputs.x0 is not None
             error = squared_error(outputs.x0_hat, outputs.x0, batch, objective.num_users)

@@ -61,7 +61,7 @@ class PaddedNetwork(SequenceNetwork):
         """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
         return x @ self.item_embedding.weight.T
 
-    def full_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
+    def item_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
         """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart.
 
         It is against the catalogue, or against the classes that stand for it.
@@ -114,7 +114,7 @@ class SASRecNetwork(PaddedNetwork):
 
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
         """Return the full cross-entropy."""
-        return {"ce": self.full_cross_entropy(outputs, batch, objective)}
+        return {"ce": self.item_cross_entropy(outputs, batch, objective)}
 
     def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
         h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)

@@ -103,11 +103,13 @@ def make_plan(trainer: Trainer) -> Plan:
 
 
 def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
-    """Return how many logits a stage's cross-entropy holds, at most."""
+    """Return about how many logits a stage's cross-entropy holds."""
     tokens, classes = min(trainer.config.max_tokens, trainer.num_tokens), trainer.split.num_items
     if stage.softmax_negatives:  # beside the items and targets of a batch
         of_a_batch = trainer.num_tokens // trainer.steps_per_epoch + 1
         classes = min(classes, 2 * of_a_batch + stage.softmax_negatives)
+    if stage.agreement:  # two passes, and as much between them
+        return 4 * chunk_of_tokens(4 * classes, tokens // 2) * classes
     return chunk_of_tokens(classes, tokens) * classes
 
 

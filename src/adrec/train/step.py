@@ -64,7 +64,7 @@ class Step:
             network: what is trained.
             batch: what it is trained on.
             draws: the random numbers that the network drew for it.
-            rng: draws the dropout; without it there is none.
+            rng: draws the dropout, of which there is none without it, and the negatives, which need it.
             objective: of the batch of which ``batch`` is a part: the parts' losses add up to its own.
         """
         objective = objective or self._objective(network, batch, draws, rng)
