@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +42,7 @@ class Point:
     items: int = 5000
     max_length: int = 50
     steps: int = 1
+    negatives: int = 0  # of a training step's softmax; 0 is the whole catalogue
 
 
 def measure(point: Point) -> float:
@@ -56,7 +57,7 @@ def measure(point: Point) -> float:
     assert isinstance(network, ADRecNetwork)
     network.initialize(torch.Generator().manual_seed(1))
     if point.train:
-        generator, step = torch.Generator().manual_seed(1), Step.of(config.finetune)
+        generator, step = torch.Generator().manual_seed(1), Step.of(replace(config.finetune, negatives=point.negatives))
         optimizer = new_optimizer(network, config.finetune)
 
         def work() -> None:
@@ -91,6 +92,10 @@ def series(largest: int, length: int) -> dict[str, tuple[str, list[Point]]]:
     steps = [1, 2, 4, 8, 16, 32, 64, 128]
     return {
         "catalogue, training": ("items", [Point(users=64, items=each, length=length) for each in many]),
+        "catalogue, training on 2,000 drawn": (
+            "items",
+            [Point(users=64, items=each, length=length, negatives=2000) for each in many],
+        ),
         "catalogue, inference": ("items", [Point(train=False, items=each, length=length) for each in many]),
         "tokens of a step, training": ("users", [Point(users=each, length=length) for each in (64, 128, 256, 512)]),
         "users, training": (
