@@ -12,10 +12,10 @@ INTRODUCTION = """\
 Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
 x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
 the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
-never compare across the two. A difference is a row's {metric} minus that of its column's entry, seen items ranked too,
-with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number of entries, and
-for the choice of the best (Holm). Training is given in core time, of all cores together, and users/s are those of one core (on a GPU,
-both by the clock): other work on the machine changes neither."""
+never compare across the two. A difference is a row's {metric} minus that of its column's entry, seen items ranked
+too, with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number of entries,
+and for the choice of the best (Holm). Training is given in core time, of all cores together, and users/s are those of
+one core (on a GPU, both by the clock): other work on the machine changes neither."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -69,7 +69,7 @@ def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
         f"Differences in {metric}": differences(rows),
         "What is recommended, and at what cost": costs(rows),
         **({f"{metric} and users/s by denoising steps": steps(rows)} if any(row.by_steps for row in rows) else {}),
-        f"{metric} by history length, and by popularity of the held-out item (quartile 4: the most popular)": groups(rows),
+        f"{metric} by history length, and by popularity of the held-out item (4: the most popular)": groups(rows),
     }
 
 
