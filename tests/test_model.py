@@ -54,6 +54,11 @@ def test_fit_reads_paths_and_prepared_data(tmp_path: Path, device: torch.device)
         assert alike(make(device).fit(source).recommend(k=2), expected, device)
 
 
+def test_an_option_of_the_model_given_to_fit_is_told_its_place(device: torch.device) -> None:
+    with pytest.raises(ConfigError, match=r"max_epochs is an option of ADRec, not of fit: ADRec\(max_epochs=..\)"):
+        make(device).fit(cyclic_table(), max_epochs=3)  # type: ignore[call-arg]
+
+
 def test_it_recommends_what_follows(model: ADRec) -> None:
     answer = model.recommend(histories=[["item 3", "item 4", "item 5"], ["item 10", "item 11"]], k=1)
     assert answer["item"].to_list() == ["item 6", "item 0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -103,7 +104,11 @@ class ADRec:
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
+            ConfigError: for an option that there is not, or that is one of :class:`ADRec`.
         """
+        misplaced = [name for name in options if name in inspect.signature(ADRec).parameters]
+        if misplaced:
+            raise ConfigError(f"{misplaced[0]} is an option of ADRec, not of fit: ADRec({misplaced[0]}=..).fit(..).")
         folder = isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists()
         if isinstance(interactions, Dataset) or folder:
             if options or recipe:
