@@ -6,6 +6,7 @@ The gradients are computed with the loss, as only then no more than a block of l
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,23 @@ def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
     return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a softmax is asked for, apart from what is trained.
+
+    Attributes:
+        targets: the rows of the embedding that are right, int64 [N].
+        first: the row of the embedding from which on they are classes.
+        repeats: the items that each token has met, as rows; the bias of repeats is added to their logits.
+        offsets: are added to every token's logits, [C].
+    """
+
+    targets: Tensor
+    first: int
+    repeats: Repeats | None
+    offsets: Tensor | None
+
+
 class CatalogueSoftmax:
     """The logits, probabilities and gradients of some outputs ``x`` [N, D], for an autograd function's forward pass.
 
@@ -31,23 +49,13 @@ class CatalogueSoftmax:
         precise: what probabilities and sums are computed in: float32, where the products are in less.
     """
 
-    def __init__(
-        self,
-        ctx: Any,
-        x: Tensor,
-        item_embedding: Tensor,
-        targets: Tensor,
-        first: int,
-        repeat_bias: Tensor | None,
-        repeats: Repeats | None,
-        offsets: Tensor | None,
-    ) -> None:
+    def __init__(self, ctx: Any, x: Tensor, item_embedding: Tensor, repeat_bias: Tensor | None, asked: Asked) -> None:
         """``ctx`` is to say of ``x`` and ``item_embedding``, its first inputs, which need a gradient."""
-        self.x, self.first, self.bias, self.repeats = x, first, repeat_bias, repeats
-        self.offsets = offsets  # [C], precise: their rounding would be the same error in every sum
-        self.classes = item_embedding[first:].to(x.dtype)  # [C, D]
+        self.x, self.first, self.bias, self.repeats = x, asked.first, repeat_bias, asked.repeats
+        self.offsets = asked.offsets  # [C], precise: their rounding would be the same error in every sum
+        self.classes = item_embedding[self.first :].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
-        self.own = targets[:, None] - first  # [N, 1]
+        self.own = asked.targets[:, None] - self.first  # [N, 1]
         self.log_p = torch.empty(len(x), 1, dtype=self.precise, device=x.device)  # of the targets
         of_x, of_embedding = ctx.needs_input_grad[:2]
         self.d_x = torch.empty_like(x) if of_x else None

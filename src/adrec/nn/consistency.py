@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adrec.nn.catalogue import CatalogueSoftmax, chunk_of_tokens, scaled_gradients
+from adrec.nn.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
 from adrec.nn.repeats import Repeats
 
 
@@ -25,15 +25,12 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         item_embedding: Tensor,
-        targets: Tensor,
-        first: int,
         repeat_bias: Tensor | None,
-        repeats: Repeats | None,
-        offsets: Tensor | None,
+        asked: Asked,
         alpha: float,
     ) -> Tensor:
         """Return the sum over the outputs ``x`` [2 N, D] of both passes, the second's behind the first's."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats, offsets)
+        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, asked)
         n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
         chunk = chunk_of_tokens(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
         rooms = work.rooms(2, chunk)
@@ -55,7 +52,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
-        return d_x, d_embedding, None, None, d_bias, None, None, None
+        return d_x, d_embedding, d_bias, None, None
 
 
 def consistent_cross_entropy(
@@ -83,9 +80,9 @@ def consistent_cross_entropy(
         repeats: the items that each token has met, [2 N] tokens.
         offsets: are added to every token's logits, [classes]; they are not trained.
     """
-    first = 0 if padding_class else 1
+    asked = Asked(targets, 0 if padding_class else 1, repeats, offsets)
     total: Tensor = ConsistentCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        x, item_embedding, targets, first, repeat_bias, repeats, offsets, alpha
+        x, item_embedding, repeat_bias, asked, alpha
     )
     return total / num_tokens
 

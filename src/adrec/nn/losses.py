@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
-from adrec.nn.catalogue import CatalogueSoftmax, chunk_of_tokens, scaled_gradients
+from adrec.nn.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
 from adrec.nn.classes import Classes
 from adrec.nn.repeats import Repeats
 
@@ -27,14 +27,11 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         item_embedding: Tensor,
-        targets: Tensor,
-        first: int,
         repeat_bias: Tensor | None,
-        repeats: Repeats | None,
-        offsets: Tensor | None,
+        asked: Asked,
     ) -> Tensor:
         """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, targets, first, repeat_bias, repeats, offsets)
+        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, asked)
         chunk = chunk_of_tokens(len(work.classes), len(x))
         (room,) = work.rooms(1, chunk)
         (precise,) = work.precise_rooms([room])
@@ -48,7 +45,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they can be asked for once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
-        return d_x, d_embedding, None, None, d_bias, None, None
+        return d_x, d_embedding, d_bias, None
 
 
 def cross_entropy(
@@ -74,8 +71,8 @@ def cross_entropy(
         repeats: the items that each token has met.
         offsets: are added to every token's logits, [classes]; they are not trained.
     """
-    first = 0 if padding_class else 1
-    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, targets, first, repeat_bias, repeats, offsets)  # type: ignore[no-untyped-call]
+    asked = Asked(targets, 0 if padding_class else 1, repeats, offsets)
+    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, repeat_bias, asked)  # type: ignore[no-untyped-call]
     return total / (num_tokens or len(x))
 
 
