@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from adrec.bench import tuning, work, worker
+from adrec.bench.figure import draw
 from adrec.bench.grid import Entry, parse_models, read_grid
 from adrec.bench.ledger import Job, Ledger
 from adrec.bench.render import latex, markdown
@@ -235,6 +236,38 @@ def test_pages_hold_every_entry(data: Path, tmp_path: Path) -> None:
         assert label in paper
     assert "p = " in page and r"\textbf{" in paper
     assert json.loads(json.dumps(found.to_dict()))["metric"] == "ndcg@20"
+
+
+def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger")
+    on_cpu = results(Ledger.open(tmp_path / "ledger"))
+    assert "| on |" not in markdown(on_cpu)
+    for job in Ledger.open(tmp_path / "ledger").finished():
+        if job.job.label == "no noise" or (job.job.label == "adrec" and job.job.seed == 2026):
+            path = tmp_path / "ledger" / "jobs" / job.job.key / "result.json"
+            result = json.loads(path.read_text())
+            result |= {"device": "cuda", "seconds": {"train": 7200.0, "shared": 0.0}, "users_per_second": 5.0}
+            result["environment"]["gpu"] = "Some GPU"
+            path.write_text(json.dumps(result))
+    mixed = results(Ledger.open(tmp_path / "ledger"))
+    rows = {row.label: row for row in mixed.rows[dataset_name(data)]}
+    first = next(
+        each
+        for each in Ledger.open(tmp_path / "ledger").finished()
+        if (each.job.label, each.job.seed) == ("adrec", 2025)
+    )
+    assert rows["adrec"].device == "CPU" and rows["adrec"].seeds == 2
+    assert rows["adrec"].seconds == sum(first.result["core_seconds"].values()), "of the seed on the CPU alone"
+    assert rows["no noise"].device == "Some GPU"
+    assert rows["no noise"].seconds == 7200 and rows["no noise"].users_per_second == 5
+    page = markdown(mixed)
+    assert "hours on Some GPU of training in all" in page and "| Some GPU |" in page and "| on |" in page
+    assert mixed.hours["Some GPU"] == pytest.approx(6), "three jobs of two hours"
+    drawn = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for path in drawn:
+        draw(mixed, path)
+    assert drawn[0].read_text() == drawn[1].read_text(), "the same results are the same picture"
+    assert "hollow" in drawn[0].read_text()
 
 
 def test_the_key_is_of_what_decides() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adrec.bench.cost import CPU
 from adrec.bench.results import Results, Row
 from adrec.files import atomic_file
 from adrec.pictures import check_picture
@@ -25,6 +26,7 @@ def draw(results: Results, path: Path) -> None:
     Raises :class:`adrec.errors.UserError` where matplotlib is missing or the file has another ending.
     """
     check_picture(path)
+    from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(5.2 * len(results.rows), 4.6), layout="constrained")
@@ -33,19 +35,22 @@ def draw(results: Results, path: Path) -> None:
         _panel(axes, rows, results.metric)
         axes.set_title(name)
     panels[0].set_ylabel(f"{results.metric}, x 100 (test, seen items ranked too)")
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=130)
+    undated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+    with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "adrec"}):  # the same results, the same file
+        figure.savefig(temporary, format=path.suffix[1:], dpi=130, **undated)
 
 
 def _panel(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     for row in rows:
         estimate, cost = row.metrics["all"][metric], max(row.seconds, LEAST)
         error = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
-        axes.errorbar(
+        mark = axes.errorbar(
             cost, 100 * estimate.mean, yerr=error, fmt="o", color=_colour(row), markersize=5, linewidth=1, capsize=2
         )
+        mark.lines[0].set_fillstyle("full" if row.device == CPU else "none")
     axes.set_xscale("log")
-    axes.set_xlabel("core-seconds of training")
+    several = any(row.device != CPU for row in rows)
+    axes.set_xlabel("core-seconds of training" + (" (hollow: seconds on a GPU)" if several else ""))
     axes.margins(x=0.3)
     axes.grid(alpha=0.25)
     _label(axes, rows, metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adrec.bench.cost import CPU, words_of
 from adrec.bench.results import Results, Row
 from adrec.evaluate.metrics import Estimate
 from adrec.train.cost import duration
@@ -15,7 +16,7 @@ the items of the history, as in the papers (*seen items ranked too*), or without
 never compare across the two. A difference is a row's {metric} minus that of its column's entry, seen items ranked
 too, with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number of entries,
 and for the choice of the best (Holm). Training is given in core time, of all cores together, and users/s are those of
-one core (on a GPU, both by the clock): other work on the machine changes neither."""
+one core: other work on the machine changes neither. On a GPU, which the column *on* names, both are by the clock."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -36,7 +37,7 @@ def markdown(results: Results, preface: str = "# Results\n") -> str:
         "",
         INTRODUCTION.format(metric=results.metric),
         "",
-        f"Computed on {'; '.join(results.machine)}: {results.hours:.1f} core-hours of training in all.",
+        f"Computed on {'; '.join(results.machine)}: {words_of(results.hours)} of training in all.",
     ]
     for name, rows in results.rows.items():
         about = results.data[name]
@@ -101,8 +102,9 @@ def differences(rows: Sequence[Row]) -> list[list[str]]:
 def costs(rows: Sequence[Row]) -> list[list[str]]:
     """Return what each entry recommends, and what it takes."""
     head = ["entry", "coverage, %", "Gini", "popularity", "novelty, bit", "parameters", "training", "users/s"]
+    several = any(row.device != CPU for row in rows)
     return [
-        head,
+        [*head, "on"] if several else head,
         *(
             [
                 row.label,
@@ -113,6 +115,7 @@ def costs(rows: Sequence[Row]) -> list[list[str]]:
                 f"{row.parameters:,}",
                 duration(row.seconds),
                 f"{row.users_per_second:,.0f}",
+                *([row.device] if several else []),
             ]
             for row in rows
         ),

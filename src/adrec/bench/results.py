@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from adrec.bench import cost
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, RunError, did_you_mean
 from adrec.evaluate.metrics import Estimate, Float64s, metric_names, user_values
 from adrec.evaluate.significance import Difference, holm, over_seeds, paired_difference
-from adrec.words import counted
 
 METRICS = metric_names((5, 10, 20))
 LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond
@@ -36,6 +36,7 @@ class Row:
         against: another entry's label, to the difference of the chosen metric (ours less theirs).
         recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
         parameters: how many numbers were learnt.
+        device: what the costs are of: ``CPU``, or a GPU's name. Seeds on other devices have no part in them.
         seconds: of training, mean over seeds, what was shared included: core-seconds on a CPU, the clock's elsewhere.
         users_per_second: at inference, mean over seeds: of one core on a CPU.
         by_steps: of a model that denoises: the metric, and users/s, at some numbers of steps, means over seeds.
@@ -51,6 +52,7 @@ class Row:
     against: Mapping[str, Difference]
     recommended: Mapping[str, float]
     parameters: int
+    device: str
     seconds: float
     users_per_second: float
     by_steps: Mapping[str, tuple[float, float]]
@@ -68,7 +70,8 @@ class Results:
         rows: each data set's entries, best first.
         failed: jobs without a result, and why.
         machine: what the jobs ran on: environments and threads.
-        hours: of training in all (core-hours on a CPU), trials included, pruned ones too; what was shared counts once.
+        hours: of training in all, by device (core-hours on a CPU), trials included, pruned ones too; what was shared
+            counts once.
     """
 
     metric: str
@@ -76,7 +79,7 @@ class Results:
     rows: Mapping[str, Sequence[Row]]
     failed: Mapping[str, str]
     machine: Sequence[str]
-    hours: float
+    hours: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -136,8 +139,8 @@ def results(
         data={name: about for name, about in ledger.datasets().items() if name in rows},
         rows=rows,
         failed={each.job.words: each.error for each in finished if each.error},
-        machine=sorted({_machine(each) for each in finals}),
-        hours=sum(each.result[_seconds(each)]["train"] for each in finished if not each.error) / 3600,
+        machine=sorted({cost.machine_of(each) for each in finals}),
+        hours=cost.hours_of_training(each for each in finished if not each.error),
     )
 
 
@@ -150,20 +153,6 @@ def _selected(finished: Sequence[Finished], entries: Sequence[Entry]) -> list[Fi
         for each in finished
         if entry.has(each.job)
     ]
-
-
-def _seconds(finished: Finished) -> str:
-    return "core_seconds" if finished.result["device"] == "cpu" else "seconds"
-
-
-def _speed(finished: Finished) -> str:
-    return "users_per_core_second" if finished.result["device"] == "cpu" else "users_per_second"
-
-
-def _machine(finished: Finished) -> str:
-    about, found = finished.result["environment"], finished.result
-    where = f"{found['device']}, {about['cpus']} CPUs, {counted(found['threads'], 'thread')}"
-    return f"adrec {found['adrec']}, {about['platform']}, {where}, torch {about['torch']}"
 
 
 def _rows(
@@ -236,6 +225,7 @@ def _row(
         for kind, tables in group.values.items()
     }
     values = group.mean(metric)
+    device, timed = cost.comparable(group.jobs)
     return Row(
         label=label,
         model=job.model,
@@ -245,12 +235,13 @@ def _row(
         against=against,
         recommended={name: _mean(each["recommended"][name] for each in found) for name in found[0]["recommended"]},
         parameters=found[0]["parameters"],
-        seconds=_mean(sum(each.result[_seconds(each)].values()) for each in group.jobs),
-        users_per_second=_mean(each.result[_speed(each)] for each in group.jobs),
+        device=device,
+        seconds=_mean(sum(cost.training(each).values()) for each in timed),
+        users_per_second=_mean(cost.speed(each) for each in timed),
         by_steps={
             steps: (
                 _mean(each["by_steps"][steps][metric] for each in found),
-                _mean(each.result["by_steps"][steps][_speed(each)] for each in group.jobs),
+                _mean(cost.speed(each, each.result["by_steps"][steps]) for each in timed),
             )
             for steps in found[0].get("by_steps", {})
         },

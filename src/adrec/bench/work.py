@@ -101,10 +101,7 @@ def do_job(
         **cost,
         "parameters": model.num_parameters,
         "validation": _validation(model, dataset, split),
-        "device": run.info.device,
-        "threads": torch.get_num_threads(),
-        "environment": environment(),
-        "adrec": __version__,
+        **made_on(run),
     }
     if keep_run:  # before the result: what is found in the ledger later has a run that is whole
         run.finish(model, cost["stages"])
@@ -155,6 +152,16 @@ def spent(run: Run) -> dict[str, Any]:
     shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in rows if "validation" in row]
     return {**_cost(_total(rows), shared), "curve": curve}
+
+
+def made_on(run: Run) -> dict[str, Any]:
+    """Return the versions and the machine of a run that ends here."""
+    return {
+        "device": run.info.device,
+        "threads": torch.get_num_threads(),
+        "environment": environment(),
+        "adrec": __version__,
+    }
 
 
 def _total(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
 from adrec.bench.tuning import PrunedError, tune
-from adrec.bench.work import Hooks, do_job, spent
+from adrec.bench.work import Hooks, do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
 from adrec.models import NetworkModel
@@ -114,7 +114,7 @@ class Worker:
             )
         except PrunedError:
             run = Run.open(self.ledger.work(job), type(model))
-            finished = self.ledger.keep(job, {"pruned": True, "device": run.info.device, **spent(run)})
+            finished = self.ledger.keep(job, {"pruned": True, **made_on(run), **spent(run)})
             self.ledger.forget_work(job)
         except UnfinishedError:
             raise

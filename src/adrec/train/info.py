@@ -95,11 +95,21 @@ class RunInfo:
 
 
 def environment() -> dict[str, str]:
-    """Return the versions and the machine that a result depends on."""
+    """Return the versions and the machine that a result depends on; ``gpu`` is there where PyTorch has one."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cpus": str(os.cpu_count()),
+        **gpu,
     }
+
+
+def _processor() -> str:
+    """Return the processor's name, where Linux tells it; else what Python knows of it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
