@@ -54,7 +54,7 @@ class ModelConfig(PaddedConfig):
 
     max_length: int = 200
     embedding_dropout: float = 0.3
-    dropout: float = 0.3
+    dropout: float = 0.1
     repeat_bias: bool = True
     num_train_timesteps: int = 32
     num_inference_steps: int = 1
@@ -184,7 +184,7 @@ FINETUNE = StageConfig(
     warmup_epochs=1,
     schedule="constant",
     averaging=0.998,
-    consistency=5.0,
+    consistency=10.0,
     first_evaluation=3,
     evaluate_every=1,
     patience=5,
@@ -195,6 +195,7 @@ FINETUNE = StageConfig(
 _FAST: dict[str, Any] = {
     "model.hidden_size": 64,
     "model.embedding_dropout": 0.5,
+    "model.dropout": 0.3,
     "model.embedding_std": 0.05,
     "finetune.learning_rate": 4e-3,
     "finetune.consistency": 0.0,

@@ -107,6 +107,13 @@ def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: 
         assert jobs[label].ranks()["rank"].to_list() == alone
 
 
+def test_a_gpu_takes_no_first_stage_from_a_cpu() -> None:
+    """Their generators' states differ, in size too."""
+    model = ADRecModel(preset("paper", SMALL))
+    assert first_stage_key(model, "f", "s", 1, "cuda") != first_stage_key(model, "f", "s", 1)
+    assert first_stage_key(model, "f", "s", 1, "cpu") == first_stage_key(model, "f", "s", 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "same"),
     [

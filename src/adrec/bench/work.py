@@ -137,7 +137,7 @@ def _train(
     before = run.rows()
     for row in before:  # an interrupted job's: who watches has seen them in another process
         hooks.after_epoch(row)
-    key = first_stage_key(model, job.fingerprint, job.split, job.seed)
+    key = first_stage_key(model, job.fingerprint, job.split, job.seed, trainer.device.type)
     with FirstStages(ledger.path / "shared").lent(trainer, key, _total(before), hooks.wait) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
