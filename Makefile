@@ -30,8 +30,10 @@ format: .venv/.installed
 pages: .venv/.installed
 	$(BIN)/adrec results docs/ledger --grid published --grid tuned --preface docs/prefaces/results.md \
 		--out docs/results.md --out docs/results.svg
-	$(BIN)/adrec results docs/ledger --grid ablation --grid paper --reference adrec \
+	$(BIN)/adrec results docs/ledger --grid ablation --grid paper --reference base \
 		--preface docs/prefaces/ablation.md --out docs/ablation.md
+	$(BIN)/adrec results docs/ledger --grid search --reference adrec \
+		--preface docs/prefaces/search.md --out docs/search.md
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -79,6 +79,9 @@ def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path:
     (second,) = [each for each in ledger.finished() if each.job.label == "adrec" and each.job.seed == 2026]
     assert second.result["test"]["unseen"]["hr@5"] == pytest.approx(unseen)
     assert rows["popular"].seeds == 1 and rows["adrec"].seeds == 2
+    validated = [each.result["validation"]["ndcg@20"] for each in ledger.finished() if each.job.label == "adrec"]
+    assert rows["adrec"].validation == pytest.approx(np.mean(validated))
+    assert f"| {100 * np.mean(validated):.2f} |" in markdown(found)
     assert rows["popular"].against.keys() <= {"adrec", "no noise"}
     assert not list((tmp_path / "ledger" / "work").glob("*/run.json")), "runs of finished jobs are gone"
 

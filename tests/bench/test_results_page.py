@@ -13,7 +13,11 @@ from adrec.bench.results import results
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Of each page the grids, and what its entries are compared with.
-PAGES = {"results": (("published", "tuned"), None), "ablation": (("ablation", "paper"), "adrec")}
+PAGES = {
+    "results": (("published", "tuned"), None),
+    "ablation": (("ablation", "paper"), "base"),
+    "search": (("search",), "adrec"),
+}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from adrec.bench.cost import CPU, words_of
@@ -13,10 +14,11 @@ INTRODUCTION = """\
 Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
 x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
 the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
-never compare across the two. A difference is a row's {metric} minus that of its column's entry, seen items ranked
-too, with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number of entries,
-and for the choice of the best (Holm). Training is given in core time, of all cores together, and users/s are those of
-one core: other work on the machine changes neither. On a GPU, which the column *on* names, both are by the clock."""
+never compare across the two. Settings and epochs were chosen on the validation part. A difference is a row's {metric}
+minus that of its column's entry, seen items ranked too, with the p-value of a paired permutation test over users (seeds
+are averaged), adjusted for the number of entries, and for the choice of the best (Holm). Training is given in core
+time, of all cores together, and users/s are those of one core: other work on the machine changes neither. On a GPU,
+which the column *on* names, both are by the clock."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -65,7 +67,7 @@ def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
 def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
     """Return a data set's tables by title, each its head and its rows."""
     return {
-        "Seen items ranked too": accuracy(rows, "all"),
+        "Seen items ranked too": accuracy(rows, "all", validated=metric),
         "Seen items left out": accuracy(rows, "unseen"),
         f"Differences in {metric}": differences(rows),
         "What is recommended, and at what cost": costs(rows),
@@ -74,16 +76,17 @@ def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
     }
 
 
-def accuracy(rows: Sequence[Row], kind: str, shown: Sequence[str] = SHOWN) -> list[list[str]]:
-    """Return each entry's metrics with their intervals."""
-    head = ["entry", "seeds", "trials", *shown]
-    return [
-        head,
-        *(
-            [row.label, str(row.seeds), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
-            for row in rows
-        ),
-    ]
+def accuracy(
+    rows: Sequence[Row], kind: str, shown: Sequence[str] = SHOWN, validated: str | None = None
+) -> list[list[str]]:
+    """Return each entry's metrics with their intervals, and the metric that was ``validated``, where it is named."""
+    last = [] if validated is None else [f"validation {validated}"]
+    table = [["entry", "seeds", "trials", *shown, *last]]
+    for row in rows:
+        cells = [row.label, str(row.seeds), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
+        known = "" if math.isnan(row.validation) else percent(row.validation)
+        table.append([*cells, known] if last else cells)
+    return table
 
 
 def differences(rows: Sequence[Row]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ class Row:
         model: its model.
         seeds: how many.
         trials: of tuning that its settings were chosen by.
+        validation: the chosen metric on the validation part, mean over seeds: what settings are chosen by.
         metrics: ``all`` (seen items are ranked too) and ``unseen``: each metric's mean over seeds and its interval.
         against: another entry's label, to the difference of the chosen metric (ours less theirs).
         recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
@@ -48,6 +50,7 @@ class Row:
     model: str
     seeds: int
     trials: int
+    validation: float
     metrics: Mapping[str, Mapping[str, Estimate]]
     against: Mapping[str, Difference]
     recommended: Mapping[str, float]
@@ -231,6 +234,7 @@ def _row(
         model=job.model,
         seeds=len(group.jobs),
         trials=trials,
+        validation=_mean(each["validation"].get(metric, math.nan) for each in found),
         metrics=metrics,
         against=against,
         recommended={name: _mean(each["recommended"][name] for each in found) for name in found[0]["recommended"]},
