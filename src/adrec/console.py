@@ -37,8 +37,8 @@ def counter(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
-def preparation(info: DatasetInfo, out: Path, quarantine: Path | None) -> Iterator[str]:
-    """Yield what to tell about a data set that was prepared into ``out``."""
+def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_on: bool = True) -> Iterator[str]:
+    """Yield what to tell about a data set prepared into ``out``, with the next command where it ``leads_on``."""
     for guess in info.guesses:
         yield f"guessed: {guess}"
     yield f"read {info.num_read:,} rows"
@@ -52,7 +52,8 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None) -> Iterat
     yield f"split: {info.split}"
     for note in info.notes:
         yield f"note: {note}"
-    yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
+    if leads_on:
+        yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

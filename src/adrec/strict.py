@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -35,7 +36,7 @@ def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: 
     Raises :class:`ConfigError` on an unknown key, which names the near one, and on a value of another type.
     """
     require(isinstance(values, Mapping), f"{where or 'the configuration'} must be an object of keys and values.")
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     unknown = [key for key in values if key not in hints]
     if unknown:
         near = did_you_mean(unknown[0], hints)
@@ -50,6 +51,9 @@ def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: 
     return replace(default, **built)
 
 
+_type_hints = cache(get_type_hints)
+
+
 def _check(hint: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``hint``: int, float, bool, str, Literal, a tuple of str, or one of them or None."""
     if get_origin(hint) in (Union, UnionType):
@@ -58,8 +62,9 @@ def _check(hint: Any, value: Any, key: str) -> Any:
         hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is Literal:
         choices = get_args(hint)
-        near = did_you_mean(str(value), choices)
-        require(value in choices, f"{key} must be one of {', '.join(choices)}; it is {value!r}{near}.")
+        if value not in choices:
+            near = did_you_mean(str(value), choices)
+            raise ConfigError(f"{key} must be one of {', '.join(choices)}; it is {value!r}{near}.")
         return value
     if get_origin(hint) is tuple:
         texts = [value] if isinstance(value, str) else value

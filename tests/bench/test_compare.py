@@ -26,7 +26,8 @@ BASE = (RNG.random(2000) < 0.1) * 1.0
 
 def contender(model: str, values: np.ndarray) -> Contender:
     job = Job("data", "f", "leave-one-out", model, model, {}, 1)
-    return Contender(model, values, 10.0, 1000.0, cut=False, finished=Finished(job, {}, Path()))
+    network = model in ("adrec", "sasrec+")
+    return Contender(model, values, 10.0, 1000.0, is_network=network, cut=False, finished=Finished(job, {}, Path()))
 
 
 def test_a_clear_winner() -> None:
@@ -45,6 +46,20 @@ def test_what_is_not_surely_worse_and_simpler_is_enough() -> None:
     assert found.chosen.model == "itemknn" and found.best.model == "adrec"
     assert found.sentences[0].startswith("itemknn is enough")
     assert any("Against adrec" in each and "not sure" in each for each in found.sentences)
+
+
+def test_of_those_that_count_the_best_is_enough() -> None:
+    """All of them cost next to nothing: to take the first that is not surely beaten would gain nothing."""
+    more, most = BASE.copy(), BASE.copy()
+    more[np.flatnonzero(BASE == 0)[:2]] = 1
+    most[np.flatnonzero(BASE == 0)[:4]] = 1
+    drawn = [contender("popular", BASE * 0), contender("markov", BASE), contender("itemknn", more)]
+    found = verdict([*drawn, contender("sasrec+", most), contender("adrec", most)])
+    assert found.chosen.model == "itemknn"
+    assert "Against markov" in found.sentences[2] and "not sure" in found.sentences[2]
+    clear = np.maximum(BASE, RNG.random(2000) < 0.1)
+    found = verdict([*drawn, contender("sasrec+", clear), contender("adrec", clear)])
+    assert found.chosen.model == "sasrec+", "of networks that are alike the simpler one"
 
 
 def test_training_that_the_budget_ended_is_told() -> None:
@@ -106,6 +121,20 @@ def test_one_comparison_a_folder(tmp_path: Path) -> None:
     (tmp_path / "c" / "comparison.json").write_text("{}")
     assert "c compares another table" in refused("compare", "mine.csv", "--out", "c", cwd=tmp_path)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    table = cyclic_table(num_users=20)
+    table.columns = ["who", "what", "when"]
+    table.write_csv(tmp_path / "mine.tsv.csv")
+    named = ("--user", "who", "--item", "what", "--time", "when")
+    done = adrec("compare", "mine.tsv.csv", *named, "--budget", "3s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine-compare" / "report.html").exists(), "the folder has a name of its own by default"
+    assert "Next: adrec train" not in done.stderr + done.stdout
+    assert "with other columns" in refused("compare", "mine.tsv.csv", cwd=tmp_path)
+    again = refused("compare", "mine-compare/data", "--user", "who", "--out", "d", cwd=tmp_path)
+    assert "is prepared already: --user names a column of a table" in again
 
 
 def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 from rich.console import Console
 
@@ -15,18 +18,39 @@ from adrec.bench.report import page
 from adrec.bench.verdict import Verdict
 from adrec.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
 from adrec.errors import ConfigError
 from adrec.files import atomic_folder, write_bytes, write_json
 from adrec.train.run import Run
 
 
-def compare_models(source: Path, out: Path, *, budget: float, seed: int, console: Console) -> tuple[Verdict, list[str]]:
+def compare_models(
+    source: Path,
+    out: Path,
+    *,
+    budget: float,
+    seed: int,
+    console: Console,
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Verdict, list[str]]:
     """Compare models on a table or a prepared data set; leave a report and the chosen run in ``out``.
 
     Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.
+
+    Args:
+        source: the table, or the data set's folder.
+        out: where everything goes.
+        budget: in seconds.
+        seed: of every random number.
+        console: is told what happens.
+        columns: of the table, by what is in them: ``user``, ``item``, ``time``; those that are not named are guessed.
+
+    Raises:
+        ConfigError: where ``out`` is of something else, or columns are named of what is prepared already.
+        DataError: for a table that cannot be used.
     """
-    dataset = _compared(source, out, console)
+    dataset = _compared(source, out, columns, console)
     found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
     run = out / "run"
     work = Ledger.open(out / "ledger").work(found.chosen.finished.job)
@@ -39,7 +63,7 @@ def compare_models(source: Path, out: Path, *, budget: float, seed: int, console
     return found, notes
 
 
-def _compared(source: Path, out: Path, console: Console) -> Dataset:
+def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:
     """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
 
     Raises :class:`ConfigError` where ``out`` holds something else, or the comparison of another table.
@@ -47,21 +71,25 @@ def _compared(source: Path, out: Path, console: Console) -> Dataset:
     if not source.exists():
         raise ConfigError(f"there is no table or prepared data set {source}.")
     about = source.stat()
-    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns}
+    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns, **columns}
     if (source / "dataset.json").is_file():
+        if columns:
+            raise ConfigError(f"{source} is prepared already: --{next(iter(columns))} names a column of a table.")
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
     kept = out / "comparison.json"
     if kept.exists() and json.loads(kept.read_bytes()) != identity:
-        raise ConfigError(f"{out} compares another table, or this one before it changed; name a new --out.")
+        raise ConfigError(
+            f"{out} compares another table, or this one before it changed or with other columns; name a new --out."
+        )
     if not kept.exists() and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, identity)
     place = source if "fingerprint" in identity else out / "data"
     if not (place / "dataset.json").is_file():
-        dataset = prepare(source)
+        dataset = prepare(source, **cast("PreparationOptions", columns))
         write_dataset(dataset, place)
-        for line in preparation(dataset.info, place, None):
+        for line in preparation(dataset.info, place, None, leads_on=False):
             console.print(line)
     dataset = open_dataset(place)
     dataset.verify()

@@ -141,6 +141,7 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
         values=user_values([METRIC], ranks, split.test.users)[:, 0],
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
+        is_network=issubclass(entry.model_class, NetworkModel),
         cut=_is_cut(finished) or any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
         finished=finished,
     )

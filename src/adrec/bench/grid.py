@@ -12,9 +12,11 @@ A grid file is TOML, an entry a table:
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
@@ -69,6 +71,10 @@ class Entry:
         except ConfigError as error:
             raise ConfigError(f"{self.label}: {error}") from error
 
+    @cached_property
+    def _own(self) -> Settings:
+        return self.config()
+
     def has(self, job: Job) -> bool:
         """Whether ``job`` is one of this entry's: of its settings, but for those that its trials searched for."""
         by_trials = job.trial is not None or job.tuned
@@ -76,12 +82,17 @@ class Entry:
         if job.model != self.model or not possible:
             return False
         try:
-            saved = self.model_class.Config.from_dict(job.config)
+            saved = _read_config(self.model_class, json.dumps(job.config))
             names = [saved.full_key(key) for key in self.search] if by_trials else []
             found = {name: attrgetter(name)(saved) for name in names}
-            return replace(saved, preset=self.preset) == self.config(found)
+            return replace(saved, preset=self.preset) == (self.config(found) if found else self._own)
         except ConfigError:  # of settings that are no more, or no longer allowed
             return False
+
+
+@lru_cache(maxsize=4096)  # each entry of a grid asks it of each job of a ledger
+def _read_config(model_class: type[Model], text: str) -> Settings:
+    return model_class.Config.from_dict(json.loads(text))
 
 
 def first_of(space: Any, where: str) -> Any:

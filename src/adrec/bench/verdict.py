@@ -26,6 +26,7 @@ class Contender:
         values: each test user's METRIC, seen items left out: what a service would show.
         seconds: of training.
         users_per_second: at inference.
+        is_network: whether it is trained in epochs, at a cost.
         cut: whether the budget, not validation, may have ended its training.
         finished: its job.
     """
@@ -34,6 +35,7 @@ class Contender:
     values: Float64s
     seconds: float
     users_per_second: float
+    is_network: bool
     cut: bool
     finished: Finished
 
@@ -48,7 +50,7 @@ class Verdict:
     """Which model to use.
 
     Attributes:
-        chosen: the simplest that no other surely beats.
+        chosen: of those that no other surely beats, the best that trains no network, else the simplest network.
         best: the one of the highest metric.
         differences: each other's model, to the chosen one's metric less theirs; the p-values hold together.
         sentences: the verdict in words.
@@ -61,7 +63,11 @@ class Verdict:
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict:
-    """Return the simplest contender that no other surely beats, and why. One family of tests: all pairs (Holm)."""
+    """Return which contender to use, and why. One family of tests: all pairs (Holm).
+
+    Who is surely beaten by another is out. Of the rest, models that only count cost next to nothing, all of them: the
+    best of them is taken, and a network only where there is none of these, the first in the order of ``contenders``.
+    """
     best = max(contenders, key=lambda each: each.mean)
     half = {(a.model, b.model): paired_difference(a.values, b.values) for a, b in combinations(contenders, 2)}
     sure = holm({f"{a} {b}": each.p for (a, b), each in half.items()})
@@ -73,7 +79,9 @@ def verdict(contenders: Sequence[Contender]) -> Verdict:
             p[other.model, each.model] < SURE and other.mean > each.mean for other in contenders if other is not each
         )
 
-    chosen = next((each for each in contenders if not beaten(each)), best)
+    left = [each for each in contenders if not beaten(each)]
+    counting = [each for each in left if not each.is_network]
+    chosen = max(counting, key=lambda each: each.mean) if counting else left[0]
     differences = {
         other.model: Difference(
             pairs[chosen.model, other.model].estimate, p[chosen.model, other.model], len(chosen.values)

@@ -164,8 +164,16 @@ def show(found: object, output: Console) -> None:
 
 def compare(
     source: Annotated[Path, typer.Argument(help="Your table of user, item and time, or a prepared data set.")],
-    out: Annotated[Path, typer.Option("--out", help="A folder for the data set, the report and the chosen run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="A folder for the data set, the report and the chosen run; TABLE-compare by default."
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help="How long it may take, such as 30m or 2h.")] = "30m",
+    user: Annotated[str | None, typer.Option(help="The column of user ids; guessed by default.")] = None,
+    item: Annotated[str | None, typer.Option(help="The column of item ids; guessed by default.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of times; guessed by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -175,7 +183,9 @@ def compare(
 
     console, limit = console_for(quiet), seconds(budget)
     use_threads(threads)
-    found, notes = compare_models(source, out, budget=limit, seed=seed, console=console)
+    out = out or Path(f"{source.absolute().name.partition('.')[0]}-compare")
+    columns = {key: name for key, name in {"user": user, "item": item, "time": time}.items() if name is not None}
+    found, notes = compare_models(source, out, budget=limit, seed=seed, console=console, columns=columns)
     output = Console(highlight=False, soft_wrap=True)
     for sentence in (*found.sentences, *notes):
         output.print(sentence, markup=False)
