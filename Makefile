@@ -28,10 +28,12 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 pages: .venv/.installed
-	$(BIN)/adrec results docs/ledger --grid published --grid tuned --preface docs/prefaces/results.md \
+	$(BIN)/adrec results docs/ledger --grid published --grid tuned --reference adrec --preface docs/prefaces/results.md \
 		--out docs/results.md --out docs/results.svg
-	$(BIN)/adrec results docs/ledger --grid ablation --grid paper --reference base \
+	$(BIN)/adrec results docs/ledger --grid ablation --reference base \
 		--preface docs/prefaces/ablation.md --out docs/ablation.md
+	$(BIN)/adrec results docs/ledger --grid paper --reference "adrec (paper)" \
+		--preface docs/prefaces/paper.md --out docs/paper.md
 	$(BIN)/adrec results docs/ledger --grid search --reference adrec \
 		--preface docs/prefaces/search.md --out docs/search.md
 

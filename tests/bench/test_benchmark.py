@@ -30,6 +30,7 @@ from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.errors import ConfigError, DataError, RunError
 from adrec.evaluate.protocol import evaluate
+from adrec.evaluate.significance import paired_difference
 from adrec.models import ADRecModel
 from adrec.train.loop import Trainer
 from command import adrec, refused, start
@@ -81,9 +82,26 @@ def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path:
     assert rows["popular"].seeds == 1 and rows["adrec"].seeds == 2
     validated = [each.result["validation"]["ndcg@20"] for each in ledger.finished() if each.job.label == "adrec"]
     assert rows["adrec"].validation == pytest.approx(np.mean(validated))
-    assert f"| {100 * np.mean(validated):.2f} |" in markdown(found)
-    assert rows["popular"].against.keys() <= {"adrec", "no noise"}
+    first = next(line for line in markdown(found).splitlines() if line.startswith("| adrec |"))
+    assert first.endswith(f" {100 * np.mean(validated):.2f} |"), "the last column of the first table"
+    best = max(rows.values(), key=lambda row: row.metrics["all"]["ndcg@20"].mean).label
+    other = next(label for label in rows if label not in ("popular", best))
+    alone = {kind: paired_difference(*(_values(ledger, label, kind) for label in (other, best))) for kind in KINDS}
+    for kind in KINDS:
+        compared = rows[other].against[kind][best]
+        assert compared.estimate.mean == pytest.approx(alone[kind].estimate.mean)
+    assert rows["popular"].against["all"].keys() <= {"adrec", "no noise"}
     assert not list((tmp_path / "ledger" / "work").glob("*/run.json")), "runs of finished jobs are gone"
+
+
+KINDS = {"all": "rank", "unseen": "rank_unseen"}
+
+
+def _values(ledger: Ledger, label: str, kind: str) -> np.ndarray:
+    """Each user's ndcg@20, mean over seeds; one held-out item each."""
+    jobs = [each for each in ledger.finished() if each.job.label == label]
+    ranks = np.stack([each.ranks()[KINDS[kind]].to_numpy() for each in jobs]).astype(np.float64)
+    return np.where(ranks <= 20, 1 / np.log2(ranks + 1), 0.0).mean(0)
 
 
 def test_nothing_is_computed_twice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +128,17 @@ def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: 
         assert jobs[label].ranks()["rank"].to_list() == alone
 
 
-def test_a_gpu_takes_no_first_stage_from_a_cpu() -> None:
-    """Their generators' states differ, in size too."""
+def test_a_gpu_takes_no_first_stage_from_a_cpu(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their generators' states differ, in size too: the key is of the trainer's device."""
+    asked: list[str] = []
+
+    def noted(*arguments: Any) -> str | None:
+        asked.append(arguments[-1])
+        return first_stage_key(*arguments)
+
+    monkeypatch.setattr(work, "first_stage_key", noted)
+    ran(data, tmp_path / "ledger", entries=entries()[1:2], seeds=1)
+    assert asked == ["cpu"]
     model = ADRecModel(preset("paper", SMALL))
     assert first_stage_key(model, "f", "s", 1, "cuda") != first_stage_key(model, "f", "s", 1)
     assert first_stage_key(model, "f", "s", 1, "cpu") == first_stage_key(model, "f", "s", 1)
@@ -242,7 +269,7 @@ def test_pages_hold_every_entry(data: Path, tmp_path: Path) -> None:
     found = results(Ledger.open(tmp_path / "ledger"))
     page, paper = markdown(found), latex(found)
     for label in ("popular", "adrec", "no noise"):
-        assert page.count(f"| {label} |") == (5 if label == "popular" else 6), "what denoises has a table of steps too"
+        assert page.count(f"| {label} |") == (6 if label == "popular" else 7), "what denoises has a table of steps too"
         assert label in paper
     assert "p = " in page and r"\textbf{" in paper
     assert json.loads(json.dumps(found.to_dict()))["metric"] == "ndcg@20"
@@ -252,6 +279,7 @@ def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
     ran(data, tmp_path / "ledger")
     on_cpu = results(Ledger.open(tmp_path / "ledger"))
     assert "| on |" not in markdown(on_cpu)
+    (cpu,) = {row.device for rows in on_cpu.rows.values() for row in rows}
     for job in Ledger.open(tmp_path / "ledger").finished():
         if job.job.label == "no noise" or (job.job.label == "adrec" and job.job.seed == 2026):
             path = tmp_path / "ledger" / "jobs" / job.job.key / "result.json"
@@ -259,25 +287,37 @@ def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
             result |= {"device": "cuda", "seconds": {"train": 7200.0, "shared": 0.0}, "users_per_second": 5.0}
             result["environment"]["gpu"] = "Some GPU"
             path.write_text(json.dumps(result))
-    mixed = results(Ledger.open(tmp_path / "ledger"))
+    ledger = Ledger.open(tmp_path / "ledger")
+    mixed = results(ledger)
     rows = {row.label: row for row in mixed.rows[dataset_name(data)]}
-    first = next(
-        each
-        for each in Ledger.open(tmp_path / "ledger").finished()
-        if (each.job.label, each.job.seed) == ("adrec", 2025)
-    )
-    assert rows["adrec"].device == "CPU" and rows["adrec"].seeds == 2
+    first = next(each for each in ledger.finished() if (each.job.label, each.job.seed) == ("adrec", 2025))
+    assert (rows["adrec"].device, rows["adrec"].seeds, rows["adrec"].timed) == (cpu, 2, 1)
     assert rows["adrec"].seconds == sum(first.result["core_seconds"].values()), "of the seed on the CPU alone"
-    assert rows["no noise"].device == "Some GPU"
+    assert rows["no noise"].device == "Some GPU" and not rows["no noise"].core_time
     assert rows["no noise"].seconds == 7200 and rows["no noise"].users_per_second == 5
     page = markdown(mixed)
-    assert "hours on Some GPU of training in all" in page and "| Some GPU |" in page and "| on |" in page
+    assert "hours of Some GPU of training in all" in page and "| Some GPU |" in page and "| on |" in page
+    assert f"| {cpu}, 1 of 2 seeds |" in page
     assert mixed.hours["Some GPU"] == pytest.approx(6), "three jobs of two hours"
     drawn = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for path in drawn:
         draw(mixed, path)
     assert drawn[0].read_text() == drawn[1].read_text(), "the same results are the same picture"
-    assert "hollow" in drawn[0].read_text()
+    assert "not drawn: 1 entry on a GPU" in drawn[0].read_text()
+
+
+def test_results_without_a_validation_part_are_json(tmp_path: Path) -> None:
+    table = cyclic_table(num_users=40)
+    table.write_parquet(tmp_path / "mine.parquet")
+    write_dataset(prepare(tmp_path / "mine.parquet", split="leave-one-out"), tmp_path / "mine")
+    assert ran(tmp_path / "mine", tmp_path / "ledger", entries=[Entry("popular", "popular")])
+    path = next((tmp_path / "ledger" / "jobs").glob("*/result.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation": {}}))  # as where the split has none
+    found = results(Ledger.open(tmp_path / "ledger"))
+    (row,) = found.rows["mine"]
+    assert row.validation is None
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert next(line for line in markdown(found).splitlines() if line.startswith("| popular |")).endswith("|  |")
 
 
 def test_the_key_is_of_what_decides() -> None:

@@ -127,6 +127,8 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     table = cyclic_table(num_users=20)
     table.columns = ["who", "what", "when"]
     table.write_csv(tmp_path / "mine.tsv.csv")
+    assert "wh0" in refused("compare", "mine.tsv.csv", "--user", "wh0", cwd=tmp_path)
+    assert not (tmp_path / "mine-compare").exists(), "what was refused leaves nothing in the way"
     named = ("--user", "who", "--item", "what", "--time", "when")
     done = adrec("compare", "mine.tsv.csv", *named, "--budget", "3s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -14,8 +14,9 @@ from adrec.bench.results import results
 DOCS = Path(__file__).parents[2] / "docs"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
-    "results": (("published", "tuned"), None),
-    "ablation": (("ablation", "paper"), "base"),
+    "results": (("published", "tuned"), "adrec"),
+    "ablation": (("ablation",), "base"),
+    "paper": (("paper",), "adrec (paper)"),
     "search": (("search",), "adrec"),
 }
 

@@ -83,11 +83,12 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         )
     if not kept.exists() and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
+    place = source if "fingerprint" in identity else out / "data"
+    missing = not (place / "dataset.json").is_file()
+    dataset = prepare(source, **cast("PreparationOptions", columns)) if missing else None  # before anything is left
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, identity)
-    place = source if "fingerprint" in identity else out / "data"
-    if not (place / "dataset.json").is_file():
-        dataset = prepare(source, **cast("PreparationOptions", columns))
+    if dataset is not None:
         write_dataset(dataset, place)
         for line in preparation(dataset.info, place, None, leads_on=False):
             console.print(line)

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from adrec.bench.ledger import Finished
 from adrec.words import counted
 
-CPU = "CPU"
+CPU = "CPU"  # one whose name was not noted
 
 
 def device_of(finished: Finished) -> str:
-    """Return ``CPU``, or the GPU's name."""
-    if finished.result["device"] == "cpu":
-        return CPU
-    return str(finished.result.get("environment", {}).get("gpu", "GPU"))
+    """Return the name of the processor or the GPU."""
+    about = finished.result.get("environment", {})
+    if finished.result["device"] != "cpu":
+        return str(about.get("gpu", "GPU"))
+    processor = str(about.get("processor", ""))
+    return CPU if processor in about.get("platform", "") else processor
 
 
 def training(finished: Finished) -> Mapping[str, float]:
@@ -30,38 +32,35 @@ def speed(finished: Finished, of: Mapping[str, float] | None = None) -> float:
 
 
 def comparable(jobs: Sequence[Finished]) -> tuple[str, list[Finished]]:
-    """Return a device and the jobs on it, whose costs have a mean: the CPU where there are some, else the first's."""
-    devices = [device_of(each) for each in jobs]
-    chosen = CPU if CPU in devices else devices[0]
-    return chosen, [each for each, device in zip(jobs, devices, strict=True) if device == chosen]
+    """Return a device and the jobs on it, whose costs have a mean: that of most jobs, a CPU before a GPU."""
+    groups: dict[str, list[Finished]] = {}
+    for each in jobs:
+        groups.setdefault(device_of(each), []).append(each)
+    chosen = max(groups, key=lambda device: (groups[device][0].result["device"] == "cpu", len(groups[device])))
+    return chosen, groups[chosen]
 
 
 def hours_of_training(jobs: Iterable[Finished]) -> dict[str, float]:
-    """Return each device's hours (a CPU's core-hours), the CPU's first; what was shared counts once."""
-    hours = {CPU: 0.0}
+    """Return each device's hours (a CPU's core-hours), CPUs first; what was shared counts once."""
+    hours: dict[tuple[bool, str], float] = {}
     for each in jobs:
-        device = device_of(each)
+        device = each.result["device"] != "cpu", device_of(each)
         hours[device] = hours.get(device, 0.0) + training(each)["train"] / 3600
-    return {device: spent for device, spent in hours.items() if spent}
+    return {
+        name if on_gpu else f"cores of {name}" if name != CPU else "cores": spent
+        for (on_gpu, name), spent in sorted(hours.items())
+    }
 
 
 def words_of(hours: Mapping[str, float]) -> str:
     """Return hours of training in words."""
-    return ", ".join(
-        f"{spent:.1f} core-hours" if device == CPU else f"{spent:.1f} hours on {device}"
-        for device, spent in hours.items()
-    )
+    return ", ".join(f"{spent:.1f} hours of {device}" for device, spent in hours.items())
 
 
 def machine_of(finished: Finished) -> str:
     """Return what a job ran on, in words."""
     about, found = finished.result["environment"], finished.result
     processor = [] if about["processor"] in about["platform"] else [about["processor"]]
-    where = [
-        about["platform"],
-        *processor,
-        device_of(finished),
-        f"{about['cpus']} cores",
-        counted(found["threads"], "thread"),
-    ]
+    names = dict.fromkeys([*processor, device_of(finished)])  # a CPU that is named is both
+    where = [about["platform"], *names, f"{about['cpus']} cores", counted(found["threads"], "thread")]
     return f"adrec {found['adrec']}, {', '.join(where)}, torch {about['torch']}"

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adrec.bench.cost import CPU
 from adrec.bench.results import Results, Row
 from adrec.files import atomic_file
 from adrec.pictures import check_picture
+from adrec.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,17 +40,18 @@ def draw(results: Results, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=130, **undated)
 
 
-def _panel(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+def _panel(axes: Axes, every: Sequence[Row], metric: str) -> None:
+    """Draw the entries whose cost is in core time; where there is none of these, all by the clock."""
+    rows = [row for row in every if row.core_time] or every
     for row in rows:
         estimate, cost = row.metrics["all"][metric], max(row.seconds, LEAST)
         error = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
-        mark = axes.errorbar(
+        axes.errorbar(
             cost, 100 * estimate.mean, yerr=error, fmt="o", color=_colour(row), markersize=5, linewidth=1, capsize=2
         )
-        mark.lines[0].set_fillstyle("full" if row.device == CPU else "none")
     axes.set_xscale("log")
-    several = any(row.device != CPU for row in rows)
-    axes.set_xlabel("core-seconds of training" + (" (hollow: seconds on a GPU)" if several else ""))
+    left_out = f" (not drawn: {counted(len(every) - len(rows), 'entry', 'entries')} on a GPU)" if rows != every else ""
+    axes.set_xlabel(f"{'core-seconds' if rows[0].core_time else 'seconds'} of training{left_out}")
     axes.margins(x=0.3)
     axes.grid(alpha=0.25)
     _label(axes, rows, metric)

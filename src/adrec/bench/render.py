@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from adrec.bench.cost import CPU, words_of
+from adrec.bench.cost import words_of
 from adrec.bench.results import Results, Row
 from adrec.evaluate.metrics import Estimate
 from adrec.train.cost import duration
@@ -14,11 +13,11 @@ INTRODUCTION = """\
 Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
 x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
 the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
-never compare across the two. Settings and epochs were chosen on the validation part. A difference is a row's {metric}
-minus that of its column's entry, seen items ranked too, with the p-value of a paired permutation test over users (seeds
-are averaged), adjusted for the number of entries, and for the choice of the best (Holm). Training is given in core
-time, of all cores together, and users/s are those of one core: other work on the machine changes neither. On a GPU,
-which the column *on* names, both are by the clock."""
+never compare across the two. Where there is a validation part, epochs were chosen on it, and the settings of entries
+with trials. A difference is a row's {metric} minus that of its column's entry, with the p-value of a paired
+permutation test over users (seeds are averaged), adjusted for the number of entries, and for the choice of the best
+(Holm). Training is given in core time, of all cores together, and users/s are those of one core: other work on the
+machine changes neither. On a GPU both are by the clock. Where several devices were used, the column *on* names them."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 
@@ -69,7 +68,8 @@ def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
     return {
         "Seen items ranked too": accuracy(rows, "all", validated=metric),
         "Seen items left out": accuracy(rows, "unseen"),
-        f"Differences in {metric}": differences(rows),
+        f"Differences in {metric}, seen items ranked too": differences(rows, "all"),
+        f"Differences in {metric}, seen items left out": differences(rows, "unseen"),
         "What is recommended, and at what cost": costs(rows),
         **({f"{metric} and users/s by denoising steps": steps(rows)} if any(row.by_steps for row in rows) else {}),
         f"{metric} by history length, and by popularity of the held-out item (4: the most popular)": groups(rows),
@@ -84,19 +84,19 @@ def accuracy(
     table = [["entry", "seeds", "trials", *shown, *last]]
     for row in rows:
         cells = [row.label, str(row.seeds), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
-        known = "" if math.isnan(row.validation) else percent(row.validation)
+        known = "" if row.validation is None else percent(row.validation)
         table.append([*cells, known] if last else cells)
     return table
 
 
-def differences(rows: Sequence[Row]) -> list[list[str]]:
-    """Return each entry's difference from the best, and from ADRec."""
-    others = list(dict.fromkeys(other for row in rows for other in row.against))
+def differences(rows: Sequence[Row], kind: str) -> list[list[str]]:
+    """Return each entry's difference from the best, and from ADRec; ``kind`` as of :func:`accuracy`."""
+    others = list(dict.fromkeys(other for row in rows for other in row.against[kind]))
     table = [["entry", *(f"minus {other}" for other in others)]]
     for row in rows:
         cells = []
         for other in others:
-            found = row.against.get(other)
+            found = row.against[kind].get(other)
             cells.append("" if found is None else f"{interval(found.estimate)}, p = {found.p:.2g}")
         table.append([row.label, *cells])
     return table
@@ -105,7 +105,7 @@ def differences(rows: Sequence[Row]) -> list[list[str]]:
 def costs(rows: Sequence[Row]) -> list[list[str]]:
     """Return what each entry recommends, and what it takes."""
     head = ["entry", "coverage, %", "Gini", "popularity", "novelty, bit", "parameters", "training", "users/s"]
-    several = any(row.device != CPU for row in rows)
+    several = len({row.device for row in rows}) > 1 or any(row.timed < row.seeds for row in rows)
     return [
         [*head, "on"] if several else head,
         *(
@@ -118,7 +118,11 @@ def costs(rows: Sequence[Row]) -> list[list[str]]:
                 f"{row.parameters:,}",
                 duration(row.seconds),
                 f"{row.users_per_second:,.0f}",
-                *([row.device] if several else []),
+                *(
+                    [row.device + (f", {row.timed} of {row.seeds} seeds" if row.timed < row.seeds else "")]
+                    if several
+                    else []
+                ),
             ]
             for row in rows
         ),

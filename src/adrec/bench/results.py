@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,9 +16,10 @@ from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, RunError, did_you_mean
 from adrec.evaluate.metrics import Estimate, Float64s, metric_names, user_values
-from adrec.evaluate.significance import Difference, holm, over_seeds, paired_difference
+from adrec.evaluate.significance import Difference, holm, over_seeds, paired_differences
 
 METRICS = metric_names((5, 10, 20))
+PERMUTATIONS = 40_000  # so that the smallest p-value is small beside the number of pairs that it is adjusted for
 LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond
 COLUMNS = {"all": "rank", "unseen": "rank_unseen"}
 
@@ -33,12 +33,14 @@ class Row:
         model: its model.
         seeds: how many.
         trials: of tuning that its settings were chosen by.
-        validation: the chosen metric on the validation part, mean over seeds: what settings are chosen by.
+        validation: the chosen metric on the validation part, mean over seeds; None where there is no such part.
         metrics: ``all`` (seen items are ranked too) and ``unseen``: each metric's mean over seeds and its interval.
-        against: another entry's label, to the difference of the chosen metric (ours less theirs).
+        against: ``all`` and ``unseen``: of another entry, the difference of the chosen metric (ours less theirs).
         recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
         parameters: how many numbers were learnt.
-        device: what the costs are of: ``CPU``, or a GPU's name. Seeds on other devices have no part in them.
+        device: what the costs are of: a processor's or a GPU's name.
+        timed: how many of the seeds ran there; the others have no part in the costs.
+        core_time: whether the costs are of a CPU's cores, not of the clock.
         seconds: of training, mean over seeds, what was shared included: core-seconds on a CPU, the clock's elsewhere.
         users_per_second: at inference, mean over seeds: of one core on a CPU.
         by_steps: of a model that denoises: the metric, and users/s, at some numbers of steps, means over seeds.
@@ -50,12 +52,14 @@ class Row:
     model: str
     seeds: int
     trials: int
-    validation: float
+    validation: float | None
     metrics: Mapping[str, Mapping[str, Estimate]]
-    against: Mapping[str, Difference]
+    against: Mapping[str, Mapping[str, Difference]]
     recommended: Mapping[str, float]
     parameters: int
     device: str
+    timed: int
+    core_time: bool
     seconds: float
     users_per_second: float
     by_steps: Mapping[str, tuple[float, float]]
@@ -97,10 +101,10 @@ class _Group:
     jobs: list[Finished]
     values: dict[str, list[Float64s]]
 
-    def mean(self, metric: str) -> Float64s:
-        """Return each user's mean over seeds, seen items ranked too, [users]."""
+    def mean(self, metric: str, kind: str = "all") -> Float64s:
+        """Return each user's mean over seeds, [users]."""
         column = METRICS.index(metric)
-        found: Float64s = np.mean([table[:, column] for table in self.values["all"]], axis=0)
+        found: Float64s = np.mean([table[:, column] for table in self.values[kind]], axis=0)
         return found
 
 
@@ -165,14 +169,18 @@ def _rows(
     groups = _grouped(finals, users)
     order = sorted(groups, key=lambda label: -groups[label].mean(metric).mean())
     ours = reference or next((label for label in order if groups[label].jobs[0].job.model == "adrec"), None)
-    against = _compared(groups, metric, [order[0], *([ours] if ours in groups and ours != order[0] else [])])
+    others = [order[0], *([ours] if ours in groups and ours != order[0] else [])]
+    against = {kind: _compared(groups, metric, others, kind) for kind in COLUMNS}
     return [
         _row(
             label,
             groups[label],
             users,
             metric,
-            {other: compared[label] for other, compared in against.items() if label in compared},
+            {
+                kind: {other: found[label] for other, found in compared.items() if label in found}
+                for kind, compared in against.items()
+            },
             sum(
                 each.job.trial is not None and (each.job.data, each.job.label) == (finals[0].job.data, label)
                 for each in finished
@@ -202,14 +210,17 @@ def _grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, _Grou
     return groups
 
 
-def _compared(groups: Mapping[str, _Group], metric: str, others: Sequence[str]) -> dict[str, dict[str, Difference]]:
+def _compared(
+    groups: Mapping[str, _Group], metric: str, others: Sequence[str], kind: str
+) -> dict[str, dict[str, Difference]]:
     """Compare every entry with each of ``others``; p-values hold together for the comparisons with one of them."""
-    found = {}
-    for other in dict.fromkeys(others):
-        theirs = groups[other].mean(metric)
-        differences = {
-            label: paired_difference(group.mean(metric), theirs) for label, group in groups.items() if label != other
-        }
+    found, means = {}, {label: group.mean(metric, kind) for label, group in groups.items()}
+    for other in others:
+        differences = paired_differences(
+            {label: values for label, values in means.items() if label != other},
+            means[other],
+            num_permutations=PERMUTATIONS,
+        )
         # The best was found on these users: so each of all pairs might have been the one that is compared.
         pairs = len(groups) * (len(groups) - 1) // 2 if other == others[0] else None
         adjusted = holm({label: each.p for label, each in differences.items()}, pairs)
@@ -220,7 +231,12 @@ def _compared(groups: Mapping[str, _Group], metric: str, others: Sequence[str]) 
 
 
 def _row(
-    label: str, group: _Group, users: pl.DataFrame, metric: str, against: Mapping[str, Difference], trials: int
+    label: str,
+    group: _Group,
+    users: pl.DataFrame,
+    metric: str,
+    against: Mapping[str, Mapping[str, Difference]],
+    trials: int,
 ) -> Row:
     job, found = group.jobs[0].job, [each.result for each in group.jobs]
     metrics = {
@@ -234,12 +250,14 @@ def _row(
         model=job.model,
         seeds=len(group.jobs),
         trials=trials,
-        validation=_mean(each["validation"].get(metric, math.nan) for each in found),
+        validation=_mean(each["validation"][metric] for each in found) if found[0]["validation"] else None,
         metrics=metrics,
         against=against,
         recommended={name: _mean(each["recommended"][name] for each in found) for name in found[0]["recommended"]},
         parameters=found[0]["parameters"],
         device=device,
+        timed=len(timed),
+        core_time=timed[0].result["device"] == "cpu",
         seconds=_mean(sum(cost.training(each).values()) for each in timed),
         users_per_second=_mean(cost.speed(each) for each in timed),
         by_steps={

@@ -15,6 +15,7 @@ from adrec.errors import ConfigError
 from adrec.files import write_bytes, write_json
 from adrec.settings import DEFAULT_SEED
 
+FORMATS = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".zst"}
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -151,7 +152,7 @@ def show(found: object, output: Console) -> None:
     for name, rows in found.rows.items():
         for title, cells in (
             (f"{name}: seen items ranked too, x 100", accuracy(rows, "all", ("hr@20", found.metric))),
-            (f"{name}: differences in {found.metric}, x 100", differences(rows)),
+            (f"{name}: differences in {found.metric}, x 100", differences(rows, "all")),
             (f"{name}: cost", costs(rows)),
         ):
             table = Table(*cells[0], title=title)
@@ -160,6 +161,14 @@ def show(found: object, output: Console) -> None:
             output.print(table)
     for words, why in found.failed.items():
         output.print(f"failed: {words}: {why}", markup=False)
+
+
+def _bare_name(table: Path) -> str:
+    """Return a table's name without what it says of its format."""
+    name = Path(table.absolute().name)
+    while name.suffix.lower() in FORMATS and name.stem != name.suffix:
+        name = Path(name.stem)
+    return str(name)
 
 
 def compare(
@@ -183,7 +192,7 @@ def compare(
 
     console, limit = console_for(quiet), seconds(budget)
     use_threads(threads)
-    out = out or Path(f"{source.absolute().name.partition('.')[0]}-compare")
+    out = out or Path(f"{_bare_name(source)}-compare")
     columns = {key: name for key, name in {"user": user, "item": item, "time": time}.items() if name is not None}
     found, notes = compare_models(source, out, budget=limit, seed=seed, console=console, columns=columns)
     output = Console(highlight=False, soft_wrap=True)

@@ -48,21 +48,71 @@ def paired_difference(
         seed: of the permutations and of the bootstrap.
         num_permutations: draws of signs.
         num_resamples: draws of users.
+
+    Raises:
+        ConfigError: where the users are not the same, or there are none.
     """
-    if ours.shape != theirs.shape or len(ours) == 0:
+    draws = {"seed": seed, "num_permutations": num_permutations, "num_resamples": num_resamples}
+    return paired_differences({"": ours}, theirs, **draws)[""]
+
+
+def paired_differences(
+    ours: Mapping[str, Float64s],
+    theirs: Float64s,
+    *,
+    seed: int = 0,
+    num_permutations: int = 10_000,
+    num_resamples: int = 2000,
+) -> dict[str, Difference]:
+    """Compare several models with one, as :func:`paired_difference` does, all with the same draws.
+
+    Args:
+        ours: each model's values by user, [users] each.
+        theirs: the other model's values of the same users, [users].
+        seed: of the permutations and of the bootstrap.
+        num_permutations: draws of signs.
+        num_resamples: draws of users.
+
+    Raises:
+        ConfigError: where the users are not the same, or there are none.
+    """
+    if not ours:
+        return {}
+    if any(values.shape != theirs.shape for values in ours.values()) or len(theirs) == 0:
         raise ConfigError("two models are compared on the same users; these results have other users, or none.")
-    rng, difference = np.random.default_rng(seed), ours - theirs
-    changed = difference[difference != 0]  # [c]; users alike under both add nothing to any draw
-    observed = abs(changed.sum())
-    far, chunk = 1, max(1, AT_ONCE // max(len(changed), 1))
+    differences = np.stack([values - theirs for values in ours.values()], axis=1)  # [users, models]
+    p = _permuted(differences, np.random.default_rng([seed, 0]), num_permutations)
+    means = _resampled(differences, np.random.default_rng([seed, 1]), num_resamples)
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return {
+        name: Difference(Estimate(float(mean), float(low[place]), float(high[place])), float(p[place]), len(theirs))
+        for place, (name, mean) in enumerate(zip(ours, differences.mean(0), strict=True))
+    }
+
+
+def _permuted(differences: Float64s, rng: np.random.Generator, num_permutations: int) -> Float64s:
+    """Return the share of draws of signs whose sums are as far from 0 as those seen, these among them, [models]."""
+    changed = differences[(differences != 0).any(1)]  # [c, models]; users alike under all add nothing to any draw
+    total = changed.sum(0)
+    far, chunk = np.ones(differences.shape[1]), max(1, AT_ONCE // max(len(changed), 1))
     for first in range(0, num_permutations, chunk):
         count = min(chunk, num_permutations - first)
-        signs = rng.integers(0, 2, size=(count, len(changed)), dtype=np.int8)
-        sums = 2 * (signs @ changed) - changed.sum()  # [count]
-        far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
-    low, high = np.quantile(_resampled_means(difference, rng, num_resamples), [0.025, 0.975])
-    estimate = Estimate(float(difference.mean()), float(low), float(high))
-    return Difference(estimate, far / (num_permutations + 1), len(difference))
+        bits = np.unpackbits(rng.integers(0, 256, (count, -(-len(changed) // 8)), dtype=np.uint8), axis=1)
+        sums = 2 * (bits[:, : len(changed)].astype(np.float64) @ changed) - total  # [count, models]
+        far += (np.abs(sums) >= np.abs(total) * (1 - 1e-9)).sum(0)
+    return np.asarray(far / (num_permutations + 1), dtype=np.float64)
+
+
+def _resampled(differences: Float64s, rng: np.random.Generator, num_resamples: int) -> Float64s:
+    """Return the means of so many draws of users, [draws, models]."""
+    num_users = len(differences)
+    means, chunk = [], max(1, AT_ONCE // num_users)
+    for first in range(0, num_resamples, chunk):
+        count = min(chunk, num_resamples - first)
+        drawn = rng.integers(num_users, size=(count, num_users)) + num_users * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * num_users).reshape(count, num_users)
+        means.append(times.astype(np.float64) @ differences / num_users)
+    return np.concatenate(means)
 
 
 def _resampled_means(values: Float64s, rng: np.random.Generator, num_resamples: int) -> Float64s:
