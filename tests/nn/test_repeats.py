@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adrec.baselines.sasrec import SASRecPlusConfig, SASRecPlusNetwork, SASRecPlusNetworkConfig
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.nn import catalogue
-from adrec.nn.losses import cross_entropy
+from adrec.nn.biased import REPEAT_SCALE
+from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.networks import ADRecNetwork, make_network
-from adrec.nn.padded import REPEAT_SCALE
 from adrec.nn.repeats import Repeats, met_by_histories
 from adrec.recommend import NetworkScorer
 from adrec.scoring import Biased, InnerProducts, best_items, count_above
@@ -126,3 +127,35 @@ def test_a_network_ranks_with_its_learned_number() -> None:
     expected = torch.zeros(2, V + 1)
     expected[0, [1, 2, 3]] = expected[1, [4]] = -0.3 * REPEAT_SCALE
     torch.testing.assert_close(after - before, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_sasrec_plus_can_have_the_number_too() -> None:
+    """Its loss is a softmax written out, with the number where an item was met; its scores have it; it is learnt."""
+    config = SASRecPlusNetworkConfig(hidden_size=8, max_length=4, dropout=0.0, embedding_dropout=0.0, repeat_bias=True)
+    network = make_network(SASRecPlusNetwork, config, V)
+    network.initialize(torch.Generator().manual_seed(1))
+    assert network.repeat_preference is not None
+    network.repeat_preference.data.fill_(-0.2)
+    batch = replace(packed([[1, 2, 3], [4, 4, 1]]), targets=torch.tensor([2, 3, 5, 4, 1, 2]))
+    outputs = network(batch)
+    met = torch.zeros(6, V)
+    for row, items in enumerate(({1}, {1, 2}, {1, 2, 3}, {4}, {4}, {4, 1})):
+        met[row, [item - 1 for item in items]] = 1
+    logits = outputs @ network.item_embedding.weight[1:].T + met * network.repeat_bias
+    expected = F.cross_entropy(logits, batch.targets - 1)
+    loss = network.losses(outputs, batch, None, Objective(batch))["ce"]
+    torch.testing.assert_close(loss, expected)
+    (found,) = torch.autograd.grad(loss, network.repeat_preference, retain_graph=True)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, network.repeat_preference)[0])
+    plain = make_network(SASRecPlusNetwork, replace(config, repeat_bias=False), V)
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if k != "repeat_preference"})
+    raised = NetworkScorer(network)(batch).block(slice(0, V + 1)) - NetworkScorer(plain)(batch).block(slice(0, V + 1))
+    where = torch.zeros(2, V + 1)
+    where[0, [1, 2, 3]] = where[1, [4, 1]] = -0.2 * REPEAT_SCALE
+    torch.testing.assert_close(raised, where, atol=1e-5, rtol=1e-4)
+
+
+def test_a_configuration_from_before_there_was_the_number_has_none() -> None:
+    values = SASRecPlusConfig().to_dict()
+    del values["model"]["repeat_bias"]
+    assert SASRecPlusConfig.from_dict(values) == SASRecPlusConfig()

@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 from adrec.baselines.stage import STAGE
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
+from adrec.nn.biased import RepeatBiased
 from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.repeats import Repeats
 from adrec.nn.sampled import Negatives, binary_cross_entropy, draw_unseen, target_and_negatives
 from adrec.nn.transformer import CausalTransformer
 from adrec.settings import OneStageConfig, StageConfig, TransformerConfig
@@ -62,10 +64,16 @@ class SASRec(NetworkModel):
 
 @dataclass(frozen=True)
 class SASRecPlusNetworkConfig(TransformerConfig):
-    """SASRec+'s network: two blocks of one head, dropout 0.1 (the published code's settings)."""
+    """SASRec+'s network: two blocks of one head, dropout 0.1 (the published code's settings).
+
+    Attributes:
+        repeat_bias: a learned number is added to the logits of the items of the history, as in ADRec's default; the
+            published model has none.
+    """
 
     num_heads: int = 1
     embedding_dropout: float = 0.1
+    repeat_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,13 +88,21 @@ class SASRecPlusConfig(OneStageConfig):
     train: StageConfig = STAGE
 
 
-class SASRecPlusNetwork(CausalTransformer):
+class SASRecPlusNetwork(RepeatBiased, CausalTransformer):
     """SASRec's network with cross-entropy against the whole catalogue (section 3.2)."""
 
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
         """Return the full cross-entropy."""
         x, embedding = objective.query(outputs), self.item_embedding.weight
-        loss = cross_entropy(x, embedding, batch.targets, padding_class=False, num_tokens=objective.num_tokens)
+        loss = cross_entropy(
+            x,
+            embedding,
+            batch.targets,
+            padding_class=False,
+            num_tokens=objective.num_tokens,
+            repeat_bias=self.repeat_bias,
+            repeats=Repeats.of_tokens(batch) if self.config.repeat_bias else None,
+        )
         return {"ce": loss}
 
 

@@ -13,19 +13,17 @@ from torch import Generator, Tensor, nn
 
 from adrec.components import PaddedConfig
 from adrec.data.batch import PackedBatch
+from adrec.nn.biased import RepeatBiased
 from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
-from adrec.nn.repeats import Repeats, met_by_histories
-from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens, normal_linear_layers
-from adrec.scoring import Biased, Scores
-
-REPEAT_SCALE = 10.0
+from adrec.nn.repeats import Repeats
+from adrec.nn.sequence import Noise, last_tokens, normal_linear_layers
 
 
-class PaddedNetwork(SequenceNetwork):
+class PaddedNetwork(RepeatBiased):
     """What ADRec and its pre-training share: the published code's way with padding."""
 
     config: PaddedConfig
@@ -36,16 +34,6 @@ class PaddedNetwork(SequenceNetwork):
         # Adam's L2 term would shrink it until the input norm divides by almost nothing.
         super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
         self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
-        self.repeat_preference = nn.Parameter(torch.zeros(())) if config.repeat_bias else None
-
-    @property
-    def repeat_bias(self) -> Tensor | None:
-        """What is added to the scores of the items of the history, a number; None where nothing is.
-
-        It is a multiple of the parameter, so that steps of Adam's learning rate take it through several logits within
-        an epoch or two.
-        """
-        return None if self.repeat_preference is None else REPEAT_SCALE * self.repeat_preference
 
     def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
         """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
@@ -78,13 +66,6 @@ class PaddedNetwork(SequenceNetwork):
             repeats = replace(repeats, items=classes.places(repeats.items))
         some, targets = embedding.index_select(0, classes.items), classes.places(batch.targets)
         return loss(query, some, targets, padding_class=True, repeats=repeats, offsets=classes.offsets)
-
-    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
-        """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""
-        products, bias = super().scored(query, batch), self.repeat_bias
-        if bias is None:
-            return products
-        return Biased(products, met_by_histories(batch), bias.detach())
 
 
 class SASRecNetwork(PaddedNetwork):

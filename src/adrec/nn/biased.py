@@ -1,0 +1,44 @@
+"""A learned number for the items of the history, in a network's scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adrec.data.batch import PackedBatch
+from adrec.nn.repeats import met_by_histories
+from adrec.nn.sequence import SequenceNetwork
+from adrec.scoring import Biased, Scores
+
+REPEAT_SCALE = 10.0
+
+
+class RepeatBiased(SequenceNetwork):
+    """What adds :attr:`repeat_bias` to the scores of the items of the history; its losses have to do the same.
+
+    Its configuration has the key ``repeat_bias``: whether there is such a number.
+    """
+
+    config: Any
+
+    def __init__(self, config: Any, num_items: int, **more: Any) -> None:
+        super().__init__(config, num_items, **more)
+        self.repeat_preference = nn.Parameter(torch.zeros(())) if config.repeat_bias else None
+
+    @property
+    def repeat_bias(self) -> Tensor | None:
+        """What is added to the scores of the items of the history, a number; None where nothing is.
+
+        It is a multiple of the parameter, so that steps of Adam's learning rate take it through several logits within
+        an epoch or two.
+        """
+        return None if self.repeat_preference is None else REPEAT_SCALE * self.repeat_preference
+
+    def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
+        """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""
+        products, bias = super().scored(query, batch), self.repeat_bias
+        if bias is None:
+            return products
+        return Biased(products, met_by_histories(batch), bias.detach())
