@@ -65,6 +65,8 @@ def test_of_those_that_count_the_best_is_enough() -> None:
 def test_training_that_the_budget_ended_is_told() -> None:
     cut = replace(contender("adrec", BASE + 0.1), cut=True)
     assert "The budget, not validation" in verdict([contender("popular", BASE), cut]).sentences[-1]
+    clear = verdict([replace(contender("sasrec+", BASE * 0.5), cut=True), contender("adrec", BASE)])
+    assert "Against sasrec+ (" in clear.sentences[1] and ", whose training the budget ended)" in clear.sentences[1]
 
 
 def test_epochs_fit_the_budget(dataset: Dataset) -> None:
@@ -116,6 +118,8 @@ def test_one_comparison_a_folder(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     assert "full is not empty" in refused("compare", "mine.csv", "--out", "full", cwd=tmp_path)
+    assert "mine.csv is a file, not a folder" in refused("compare", "mine.csv", "--out", "mine.csv", cwd=tmp_path)
+    assert "more than no time" in refused("compare", "mine.csv", "--budget", "0s", cwd=tmp_path)
     assert "there is no table" in refused("compare", "none.csv", "--out", "c", cwd=tmp_path)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "comparison.json").write_text("{}")
@@ -127,6 +131,9 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     table = cyclic_table(num_users=20)
     table.columns = ["who", "what", "when"]
     table.write_csv(tmp_path / "mine.tsv.csv")
+    with (tmp_path / "mine.tsv.csv").open("a") as file:
+        file.write("somebody,,5\n")
+    assert "adrec compare FOLDER" in refused("compare", "mine.tsv.csv", cwd=tmp_path)
     assert "wh0" in refused("compare", "mine.tsv.csv", "--user", "wh0", cwd=tmp_path)
     assert not (tmp_path / "mine-compare").exists(), "what was refused leaves nothing in the way"
     named = ("--user", "who", "--item", "what", "--time", "when")
@@ -134,6 +141,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine-compare" / "report.html").exists(), "the folder has a name of its own by default"
     assert "Next: adrec train" not in done.stderr + done.stdout
+    assert "somebody" in (tmp_path / "mine-compare.rejected.jsonl").read_text(), "no row is lost"
     assert "with other columns" in refused("compare", "mine.tsv.csv", cwd=tmp_path)
     again = refused("compare", "mine-compare/data", "--user", "who", "--out", "d", cwd=tmp_path)
     assert "is prepared already: --user names a column of a table" in again

@@ -20,7 +20,7 @@ from adrec.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
-from adrec.errors import ConfigError
+from adrec.errors import ConfigError, DataError
 from adrec.files import atomic_folder, write_bytes, write_json
 from adrec.train.run import Run
 
@@ -76,6 +76,8 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         if columns:
             raise ConfigError(f"{source} is prepared already: --{next(iter(columns))} names a column of a table.")
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file, not a folder; choose another --out.")
     kept = out / "comparison.json"
     if kept.exists() and json.loads(kept.read_bytes()) != identity:
         raise ConfigError(
@@ -85,13 +87,23 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
     place = source if "fingerprint" in identity else out / "data"
     missing = not (place / "dataset.json").is_file()
-    dataset = prepare(source, **cast("PreparationOptions", columns)) if missing else None  # before anything is left
+    quarantine = out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+    dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is left in ``out``
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, identity)
     if dataset is not None:
         write_dataset(dataset, place)
-        for line in preparation(dataset.info, place, None, leads_on=False):
+        for line in preparation(dataset.info, place, quarantine, leads_on=False):
             console.print(line)
     dataset = open_dataset(place)
     dataset.verify()
     return dataset
+
+
+def _prepared(table: Path, columns: Mapping[str, str], quarantine: Path) -> Dataset:
+    """Prepare a table; what cannot be read so is told where it can: ``adrec prepare`` has all the options."""
+    try:
+        return prepare(table, quarantine=quarantine, **cast("PreparationOptions", columns))
+    except DataError as error:
+        way = f"adrec prepare {table} --out FOLDER has every option; then run adrec compare FOLDER."
+        raise DataError(f"{error} Or prepare it first: {way}") from error

@@ -16,8 +16,9 @@ the items of the history, as in the papers (*seen items ranked too*), or without
 never compare across the two. Where there is a validation part, epochs were chosen on it, and the settings of entries
 with trials. A difference is a row's {metric} minus that of its column's entry, with the p-value of a paired
 permutation test over users (seeds are averaged), adjusted for the number of entries, and for the choice of the best
-(Holm). Training is given in core time, of all cores together, and users/s are those of one core: other work on the
-machine changes neither. On a GPU both are by the clock. Where several devices were used, the column *on* names them."""
+(Holm); the intervals are of single comparisons. Training is given in core time, of all cores together, and users/s are
+those of one core: other work on the machine changes neither. On a GPU both are by the clock. Where several devices were
+used, the column *on* names them."""
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 

@@ -14,11 +14,11 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e2e8f0; --paper: #171923; --line: #4a5568; --bar: #63b3ed; --chosen: #f6ad55 } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 46rem; margin: 0 auto; padding: 1rem }
+  max-width: 60rem; margin: 0 auto; padding: 1rem }
 .verdict { font-size: 1.15rem; border-left: 4px solid var(--chosen); padding-left: .8rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: right; white-space: nowrap }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 .bar { fill: var(--bar) } .bar.chosen { fill: var(--chosen) } svg text { fill: var(--ink); font-size: 13px }
 code { overflow-wrap: anywhere }
@@ -36,6 +36,7 @@ def page(info: DatasetInfo, found: Verdict, contenders: Sequence[Contender], not
         next_: the command that comes next.
     """
     first, *rest = found.sentences
+    contenders = sorted(contenders, key=lambda each: -each.mean)
     title = f"Which model for {info.name}?"
     parts = [
         f"<h1>{html.escape(title)}</h1>",

@@ -114,13 +114,15 @@ def _sentences(
         gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
         low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
         certain = "sure" if found.p < SURE else "not sure"
+        ended = ", whose training the budget ended" if each.cut else ""
         amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
         said.append(
-            f"Against {each.model} ({100 * each.mean:.2f}): {amount}, {low:+.2f} to {high:+.2f} points in 95 of 100 "
-            f"cases, {certain} (p = {found.p:.2g})."
+            f"Against {each.model} ({100 * each.mean:.2f}{ended}): {amount}, {low:+.2f} to {high:+.2f} points "
+            f"in 95 of 100 cases, {certain} (p = {found.p:.2g})."
         )
     said.append(
-        f"It took {duration(chosen.seconds)} to train and answers {chosen.users_per_second:,.0f} users a second here."
+        f"It took {duration(chosen.seconds)} to train and answers {chosen.users_per_second:,.0f} users a second here. "
+        "Each model was trained once: another seed would move these a little."
     )
     cut = [each.model for each in contenders if each.cut]
     if cut:

@@ -24,7 +24,10 @@ def seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if found is None:
         raise ConfigError(f"--budget takes a time such as 90s, 30m or 6h; it was given {text!r}.")
-    return float(found[1]) * UNITS[found[2]]
+    given = float(found[1]) * UNITS[found[2]]
+    if given == 0:
+        raise ConfigError("--budget must be more than no time at all; write one such as 30m.")
+    return given
 
 
 def benchmark(
@@ -152,7 +155,9 @@ def show(found: object, output: Console) -> None:
     for name, rows in found.rows.items():
         for title, cells in (
             (f"{name}: seen items ranked too, x 100", accuracy(rows, "all", ("hr@20", found.metric))),
+            (f"{name}: seen items left out, x 100", accuracy(rows, "unseen", ("hr@20", found.metric))),
             (f"{name}: differences in {found.metric}, x 100", differences(rows, "all")),
+            (f"{name}: the same, seen items left out", differences(rows, "unseen")),
             (f"{name}: cost", costs(rows)),
         ):
             table = Table(*cells[0], title=title)
