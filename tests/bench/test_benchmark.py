@@ -298,7 +298,7 @@ def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
     page = markdown(mixed)
     assert "hours of Some GPU of training in all" in page and "| Some GPU |" in page and "| on |" in page
     assert f"| {cpu}, 1 of 2 seeds |" in page
-    assert mixed.hours["Some GPU"] == pytest.approx(6), "three jobs of two hours"
+    assert mixed.hours["hours of Some GPU"] == pytest.approx(6), "three jobs of two hours"
     drawn = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for path in drawn:
         draw(mixed, path)

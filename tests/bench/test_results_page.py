@@ -11,6 +11,7 @@ from adrec.bench.ledger import Ledger
 from adrec.bench.render import markdown
 from adrec.bench.results import results
 
+SLOW = pytest.mark.slow
 DOCS = Path(__file__).parents[2] / "docs"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
@@ -21,7 +22,9 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", ["results", "ablation", *(pytest.param(name, marks=SLOW) for name in ("paper", "search"))]
+)
 def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
     grids, reference = PAGES[name]
     entries = [entry for grid in grids for entry in read_grid(Path(grid))]

@@ -144,6 +144,7 @@ def test_it_is_the_cross_entropy_of_the_classes_and_so_are_its_gradients(device:
 
 def small(**changes: object) -> Config:
     values = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 2, "finetune.learning_rate": 0.01}
+    values |= {"model.dropout": 0.3, "finetune.consistency": 5.0}
     return preset("default", {**values, "finetune.averaging": 0.5, "finetune.negatives": 4, **changes})
 
 

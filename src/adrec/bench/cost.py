@@ -41,20 +41,21 @@ def comparable(jobs: Sequence[Finished]) -> tuple[str, list[Finished]]:
 
 
 def hours_of_training(jobs: Iterable[Finished]) -> dict[str, float]:
-    """Return each device's hours (a CPU's core-hours), CPUs first; what was shared counts once."""
+    """Return hours by what they are of, ``core-hours of`` a CPU first; what was shared counts once."""
     hours: dict[tuple[bool, str], float] = {}
     for each in jobs:
         device = each.result["device"] != "cpu", device_of(each)
         hours[device] = hours.get(device, 0.0) + training(each)["train"] / 3600
+    unit = {True: "hours of {}", False: "core-hours of {}"}
     return {
-        name if on_gpu else f"cores of {name}" if name != CPU else "cores": spent
+        unit[on_gpu].format(name) if name != CPU else "core-hours": spent
         for (on_gpu, name), spent in sorted(hours.items())
     }
 
 
 def words_of(hours: Mapping[str, float]) -> str:
     """Return hours of training in words."""
-    return ", ".join(f"{spent:.1f} hours of {device}" for device, spent in hours.items())
+    return ", ".join(f"{spent:.1f} {what}" for what, spent in hours.items())
 
 
 def machine_of(finished: Finished) -> str:

@@ -77,8 +77,8 @@ class Results:
         rows: each data set's entries, best first.
         failed: jobs without a result, and why.
         machine: what the jobs ran on: environments and threads.
-        hours: of training in all, by device (core-hours on a CPU), trials included, pruned ones too; what was shared
-            counts once.
+        hours: of training in all, by what they are of, such as ``core-hours of`` a CPU: trials included, pruned ones
+            too; what was shared counts once.
     """
 
     metric: str
