@@ -26,6 +26,7 @@ from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.demo import MIN_ITEM, movielens
 from adrec.errors import UserError
+from adrec.train.info import environment
 from adrec.train.loop import Trainer
 
 Data = Annotated[Path | None, typer.Argument(help="A table or a prepared folder; the demo's ratings by default.")]
@@ -125,9 +126,8 @@ def in_own_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, int]
 
 def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": environment()["processor"],
         "cores": CORES,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

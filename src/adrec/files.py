@@ -130,14 +130,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def check_no_file(path: Path) -> None:
+    """Raise :class:`UserError` where ``path``, which is to be a folder, is a file."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder; choose another --out.")
+
+
 def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") -> None:
     """Raise :class:`UserError` where :func:`atomic_folder` could not write ``path``: before any work is done.
 
     ``overwriting`` says how to overwrite a folder that adrec wrote, where that can be asked for.
     """
     recover(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file, not a folder; choose another --out.")
+    check_no_file(path)
     if path.is_dir() and any(path.iterdir()):
         ours = any((path / name).is_file() for name in OWN_FILES)
         if not (overwrite and ours):

@@ -19,9 +19,9 @@ from adrec.bench.verdict import Verdict
 from adrec.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
-from adrec.data.prepare import prepare
+from adrec.data.prepare import prepare, quarantine_of
 from adrec.errors import ConfigError, DataError
-from adrec.files import atomic_folder, write_bytes, write_json
+from adrec.files import atomic_folder, check_no_file, write_bytes, write_json
 from adrec.train.run import Run
 
 
@@ -47,6 +47,7 @@ def compare_models(
         columns: of the table, by what is in them: ``user``, ``item``, ``time``; those that are not named are guessed.
 
     Raises:
+        UserError: where ``out`` is a file.
         ConfigError: where ``out`` is of something else, or columns are named of what is prepared already.
         DataError: for a table that cannot be used.
     """
@@ -66,7 +67,7 @@ def compare_models(
 def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:
     """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
 
-    Raises :class:`ConfigError` where ``out`` holds something else, or the comparison of another table.
+    Raises :class:`UserError` where ``out`` is a file, holds something else, or the comparison of another table.
     """
     if not source.exists():
         raise ConfigError(f"there is no table or prepared data set {source}.")
@@ -76,8 +77,7 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         if columns:
             raise ConfigError(f"{source} is prepared already: --{next(iter(columns))} names a column of a table.")
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file, not a folder; choose another --out.")
+    check_no_file(out)
     kept = out / "comparison.json"
     if kept.exists() and json.loads(kept.read_bytes()) != identity:
         raise ConfigError(
@@ -87,7 +87,7 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
     place = source if "fingerprint" in identity else out / "data"
     missing = not (place / "dataset.json").is_file()
-    quarantine = out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+    quarantine = quarantine_of(out)
     dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is left in ``out``
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, identity)

@@ -13,10 +13,13 @@ CPU = "CPU"  # one whose name was not noted
 def device_of(finished: Finished) -> str:
     """Return the name of the processor or the GPU."""
     about = finished.result.get("environment", {})
-    if finished.result["device"] != "cpu":
-        return str(about.get("gpu", "GPU"))
-    processor = str(about.get("processor", ""))
-    return CPU if processor in about.get("platform", "") else processor
+    return str(about.get("gpu", "GPU")) if finished.result["device"] != "cpu" else _processor(about) or CPU
+
+
+def _processor(about: Mapping[str, str]) -> str:
+    """Return the processor's name; empty where it was not noted, but at most its architecture, as in ``platform``."""
+    processor = about.get("processor", "")
+    return "" if processor in about.get("platform", "") else processor
 
 
 def training(finished: Finished) -> Mapping[str, float]:
@@ -61,7 +64,6 @@ def words_of(hours: Mapping[str, float]) -> str:
 def machine_of(finished: Finished) -> str:
     """Return what a job ran on, in words."""
     about, found = finished.result["environment"], finished.result
-    processor = [] if about["processor"] in about["platform"] else [about["processor"]]
-    names = dict.fromkeys([*processor, device_of(finished)])  # a CPU that is named is both
+    names = dict.fromkeys(filter(None, (_processor(about), device_of(finished))))  # a CPU that is named is both
     where = [about["platform"], *names, f"{about['cpus']} cores", counted(found["threads"], "thread")]
     return f"adrec {found['adrec']}, {', '.join(where)}, torch {about['torch']}"

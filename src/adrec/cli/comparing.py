@@ -15,7 +15,6 @@ from adrec.errors import ConfigError
 from adrec.files import write_bytes, write_json
 from adrec.settings import DEFAULT_SEED
 
-FORMATS = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".zst"}
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -170,8 +169,10 @@ def show(found: object, output: Console) -> None:
 
 def _bare_name(table: Path) -> str:
     """Return a table's name without what it says of its format."""
+    from adrec.data.source import COMPRESSED_ENDINGS, SHARD_ENDINGS
+
     name = Path(table.absolute().name)
-    while name.suffix.lower() in FORMATS and name.stem != name.suffix:
+    while name.suffix.lower() in (*SHARD_ENDINGS, *COMPRESSED_ENDINGS) and name.stem != name.suffix:
         name = Path(name.stem)
     return str(name)
 

@@ -16,6 +16,7 @@ from adrec.data.dataset import open_dataset, write_dataset
 from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import prepare as prepare_dataset
+from adrec.data.prepare import quarantine_of
 from adrec.data.recipes import recipe_options, recipes
 from adrec.data.split import make_split
 from adrec.errors import ConfigError
@@ -75,7 +76,7 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Turn a table of interactions into a prepared data set."""
-    quarantine = quarantine or out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+    quarantine = quarantine or quarantine_of(out)
     lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
     _check_outputs(out, quarantine, overwrite, [*sources, *lists])
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}

@@ -124,6 +124,11 @@ def _notes(dataset: Dataset, num_older: int) -> tuple[str, ...]:
     )
 
 
+def quarantine_of(out: Path) -> Path:
+    """Return the file, beside a data set's folder ``out``, for the rows of its table that cannot be used."""
+    return out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+
+
 def _name(interactions: Interactions) -> str:
     if interactions.kind != "path":
         return "interactions"
