@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 TRAIN_FAST = [
@@ -12,14 +18,18 @@ TRAIN_FAST = [
     *("--set", "hidden_size=16", "--set", "num_heads=2", "--set", "max_length=8", "--set", "num_train_timesteps=4"),
     *("--set", "num_inference_steps=2", "--set", "batch_size=16", "--threads", "1"),
 ]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+WAIT = 900  # seconds
+# What takes longest to import. Nothing here starts a thread, which a fork would lose, when it is imported.
+PRELOADED = ["torch", "polars", "scipy.stats", "adrec.cli", "adrec.model", "adrec.models", "adrec.bench.results"]
 
 
 def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start ``adrec`` with the arguments."""
+    """Start ``adrec`` with the arguments, in a new interpreter."""
     return subprocess.Popen(
         [sys.executable, "-m", "adrec", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -27,10 +37,57 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[s
 
 
 def adrec(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``adrec`` with the arguments to its end."""
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=900)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    """Run ``adrec`` with the arguments to its end.
+
+    Its process is a fork of one that has imported PyTorch already, which would take longer than most commands do.
+    """
+    words = [str(each) for each in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder) / name for name in ("out", "err"))
+        process = _server().Process(target=_main, args=(words, cwd or Path.cwd(), dict(os.environ), out, err))
+        process.start()
+        process.join(WAIT)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"adrec {' '.join(words)} has taken {WAIT} s.\n{err.read_text()}")
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+
+@cache
+def _server() -> ForkServerContext:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with _environment(ENVIRONMENT):  # which PyTorch reads when it is imported
+        process = context.Process(target=int)
+        process.start()
+        process.join()
+    return context
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _main(words: list[str], cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
+    """Be ``python -m adrec`` in ``cwd``, its output in the files ``out`` and ``err``."""
+    for file, stream in ((out, sys.stdout), (err, sys.stderr)):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, stream.fileno())
+    os.environ.clear()
+    os.environ.update({**environment, **ENVIRONMENT})
+    os.chdir(cwd)
+    sys.argv = ["adrec", *words]
+    from adrec.cli import main
+
+    main()
 
 
 def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
