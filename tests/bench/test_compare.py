@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from adrec.bench.compare import Memory, compare, fitted
@@ -111,6 +112,9 @@ def test_as_a_command(tmp_path: Path) -> None:
     refit = adrec("refit", "c/run", "--out", "c/final", cwd=tmp_path)
     assert refit.returncode == 0, refit.stderr
     assert adrec("recommend", "c/final", "--user", "user 0", cwd=tmp_path).returncode == 0
+    with FileLock(tmp_path / "c" / ".lock"):
+        busy = refused("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
+    assert "another adrec compare is at work in c; wait for it, or name a new --out" in busy
 
 
 def test_one_comparison_a_folder(tmp_path: Path) -> None:
@@ -174,6 +178,21 @@ def test_who_runs_out_of_time_is_tested_with_what_there_is(
     assert stages["sasrec+"][-1]["cut"]
     again = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=4.0, console=console)[1]
     assert sum(each.seconds for each in again) > sum(each.seconds for each in contenders)
+
+
+def test_what_others_leave_of_their_time_goes_to_who_needs_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own share would have ended sasrec+; nobody else trains, so that it goes on until validation ends it."""
+    write_dataset(dataset, tmp_path / "data")
+    monkeypatch.setattr("adrec.bench.compare.CONTENDERS", ("popular", "sasrec+"))
+    monkeypatch.setattr("adrec.bench.compare.SHARE", {"sasrec+": 1e-4})
+    data, quiet = open_dataset(tmp_path / "data"), Console(quiet=True)
+    _, contenders, missing = compare(data, tmp_path / "c", budget=600.0, console=quiet)
+    assert not missing
+    (trained,) = (each for each in contenders if each.model == "sasrec+")
+    assert not trained.cut
+    assert trained.finished.result["stages"][-1]["epochs"] > 1
 
 
 def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from adrec.bench.compare import compare
@@ -20,7 +21,7 @@ from adrec.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare, quarantine_of
-from adrec.errors import ConfigError, DataError
+from adrec.errors import ConfigError, DataError, RunError
 from adrec.files import atomic_folder, check_no_file, write_bytes, write_json
 from adrec.train.run import Run
 
@@ -50,18 +51,26 @@ def compare_models(
         UserError: where ``out`` is a file.
         ConfigError: where ``out`` is of something else, or columns are named of what is prepared already.
         DataError: for a table that cannot be used.
+        RunError: where another process compares in ``out``, or the budget is too small for any model.
     """
     dataset = _compared(source, out, columns, console)
-    found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
-    run = out / "run"
-    work = Ledger.open(out / "ledger").work(found.chosen.finished.job)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
+            run = out / "run"
+            _copy_run(Ledger.open(out / "ledger").work(found.chosen.finished.job), run)
+            final = f"adrec refit {run} --out {out / 'final'}"
+            write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
+    except Timeout as error:
+        raise RunError(f"another adrec compare is at work in {out}; wait for it, or name a new --out.") from error
+    return found, notes
+
+
+def _copy_run(work: Path, run: Path) -> None:
     if work.exists():
         with atomic_folder(run, overwrite=True) as folder:
             shutil.copytree(work, folder, dirs_exist_ok=True)
             write_json(folder / "run.json", asdict(Run.open(work).info.moved(run)))
-    final = f"adrec refit {run} --out {out / 'final'}"
-    write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
-    return found, notes
 
 
 def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:

@@ -37,8 +37,9 @@ def compare(
 ) -> tuple[Verdict, list[Contender], list[str]]:
     """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and who was not.
 
-    A contender whose time is up is tested with the best that it has. The runs stay in the ledger below ``folder``.
-    Raises :class:`DataError` where nothing is held out to test on.
+    Each has its share of the budget; whose share is used up goes on with what the others left of theirs. A contender
+    whose time is up then is tested with the best that it has. The runs stay in the ledger below ``folder``. Raises
+    :class:`DataError` where nothing is held out to test on.
     """
     if dataset.path is None:
         raise DataError("a data set is compared on from its folder; write it first.")
@@ -50,30 +51,81 @@ def compare(
         for each in ledger.finished():
             if _is_cut(each):
                 ledger.forget(each.job)
-    began, contenders, missing = time.time(), [], []
     with Live(console) as live:
-        for name in CONTENDERS:
-            left = min(budget - (time.time() - began), budget * SHARE.get(name, 1.0))
-            entry = memory.entry(name)
-            if entry is None and left <= 0:
-                missing.append(f"{name} was not tried: the budget of {duration(budget)} was used up.")
-                continue
-            if entry is None:
-                entry = fitted(Entry(name, name), dataset, split, MARGIN * left, seed)
-                memory.keep(entry)
-            worker = Worker(ledger.path, time.time() + LAST * left, console.print, live, keep_runs=True, finishes=True)
-            try:
-                (finished,) = worker.compute(Series(dataset.path, entry, (seed,)))
-            except UnfinishedError as error:
-                missing.append(f"{name} was not compared: {error}")
-                continue
-            if finished.error:
-                missing.append(f"{name} failed: {finished.error}")
-            else:
-                contenders.append(_contender(finished, split, entry))
+        field = Field(ledger.path, dataset.path, seed, console, live)
+        entries = _in_turn(field, memory, dataset, split)
+    contenders, missing = [], []
+    for name in CONTENDERS:
+        finished = field.finished.get(name)
+        if finished is None or finished.error:
+            missing.append(_why_not(name, finished, field, budget))
+        else:
+            contenders.append(_contender(finished, split, entries[name]))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
     return verdict(contenders), contenders, missing
+
+
+def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
+    """Train each contender for its share of the budget, then those with more to learn for what is left of it.
+
+    Return those that were begun, by name.
+    """
+    budget, entries = memory.budget, {}
+    ends = time.time() + budget
+    for name in CONTENDERS:
+        left = min(ends - time.time(), budget * SHARE.get(name, 1.0))
+        entry = memory.entry(name)
+        if entry is None and left <= 0:
+            continue
+        if entry is None:
+            entry = fitted(Entry(name, name), dataset, split, MARGIN * left, memory.seed)
+            memory.keep(entry)
+        entries[name] = entry
+        field.train(entry, left, finishes=False)
+    waiting = [name for name in entries if name not in field.finished]
+    for place, name in enumerate(waiting):
+        share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[place:])
+        field.train(entries[name], share * (ends - time.time()), finishes=True)
+    return entries
+
+
+def _why_not(name: str, finished: Finished | None, field: Field, budget: float) -> str:
+    if finished is not None:
+        return f"{name} failed: {finished.error}"
+    if name in field.unfinished:
+        return f"{name} was not compared: {field.unfinished[name]}"
+    return f"{name} was not tried: the budget of {duration(budget)} was used up."
+
+
+class Field:
+    """The contenders on their way.
+
+    Args:
+        ledger: the ledger's folder.
+        data: the data set's folder.
+        seed: of every random number.
+        console: is told what happens.
+        live: shows each epoch.
+
+    Attributes:
+        finished: the results of those that have one, by name.
+        unfinished: why the others have none yet.
+    """
+
+    def __init__(self, ledger: Path, data: Path, seed: int, console: Console, live: Live) -> None:
+        self.ledger, self.data, self.seed, self.console, self.live = ledger, data, seed, console, live
+        self.finished: dict[str, Finished] = {}
+        self.unfinished: dict[str, str] = {}
+
+    def train(self, entry: Entry, seconds: float, *, finishes: bool) -> None:
+        """Go on with a contender for ``seconds``; if it ``finishes``, what it has then is tested."""
+        ends = time.time() + LAST * seconds
+        worker = Worker(self.ledger, ends, self.console.print, self.live, keep_runs=True, finishes=finishes)
+        try:
+            (self.finished[entry.label],) = worker.compute(Series(self.data, entry, (self.seed,)))
+        except UnfinishedError as error:
+            self.unfinished[entry.label] = str(error)
 
 
 @dataclass(frozen=True)

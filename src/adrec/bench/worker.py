@@ -35,7 +35,8 @@ class Worker:
         reporter: is told of each epoch.
         keep_runs: leave trained runs in the ledger's ``work`` folder.
         keep_embeddings: of final models, in the ledger.
-        finishes: at the deadline, end training and test what there is, instead of leaving the job for later.
+        finishes: at the deadline, end training and test what there is, instead of leaving the job for later; also what
+            there is of a job that was begun before.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class Worker:
         found = self._found(job, series)
         if found is not None:
             return found
-        self._check_time()
+        if not (self.finishes and self.ledger.work(job).exists()):
+            self._check_time()
         with self.ledger.claimed(job.key) as ours:
             if not ours:
                 raise UnfinishedError(f"{job.words}: another process computes it.")
