@@ -25,6 +25,8 @@ class ModelConfig(PaddedConfig):
         num_blocks: transformer blocks in CAM, and again in ADM (layers, of a token-wise denoiser).
         embedding_dropout: dropout of the embedded history.
         dropout: dropout of attention weights, feed-forward and residual branches.
+        positions: what tells a token's place: ``none`` but causal attention and the padding (the paper); ``learned``
+            vectors, added to the items; or ``rotary``: queries and keys turn with their place (arXiv 2104.09864).
         repeat_bias: a learned number is added to the logits of the items of the history, see :class:`PaddedConfig`.
         num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T, where the sample ranks; T is the paper's sampler.
@@ -55,6 +57,7 @@ class ModelConfig(PaddedConfig):
     max_length: int = 200
     embedding_dropout: float = 0.3
     dropout: float = 0.1
+    positions: Literal["none", "learned", "rotary"] = "none"
     repeat_bias: bool = True
     num_train_timesteps: int = 32
     num_inference_steps: int = 1

@@ -45,6 +45,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "embedding_std": 1.0,
         "negatives": 0,
         "optimizer": "adam",
+        "positions": "none",
         "ranks_by": "sample",
         "repeat_bias": False,
         "schedule": "cosine",

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from adrec.nn.dropout import keep_mask
 from adrec.nn.layout import Layout
+from adrec.nn.rotary import rotate
 
 
 class Mixed(NamedTuple):
@@ -144,13 +145,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: Layout, rng: Generator | None) -> Tensor:
         """Attend among the rows ``x`` [rows, D]."""
-        qkv = self.query_key_value(x)  # [rows, 3 D]
+        qkv = self._project(x, plan.rotation)  # [rows, 3 D]
         return self.output(Attend.apply(qkv, plan, self.dropout, rng))  # type: ignore[no-untyped-call]
+
+    def _project(self, x: Tensor, rotation: Tensor | None) -> Tensor:
+        qkv = self.query_key_value(x)  # [rows, 3 D]
+        return qkv if rotation is None else rotate(qkv, rotation, self.num_heads)
 
     def fill(self, x: Tensor, plan: Layout) -> Cache:
         """Return the keys and values of the rows ``x`` [rows, D]."""
         head_size = x.shape[1] // self.num_heads
-        slots = self.query_key_value(x).view(-1, head_size).index_select(0, plan.spread)
+        slots = self._project(x, plan.rotation).view(-1, head_size).index_select(0, plan.spread)
         cache, used = Cache.empty(plan, slots, head_size), 0
         for bucket, keys, values in zip(plan.buckets, cache.keys, cache.values, strict=True):
             b, length = bucket.shape
@@ -165,10 +170,11 @@ class Attention(nn.Module):
 
         ``x`` [B, D] and the result have the users in the order of the buckets.
         """
-        qkv = self.query_key_value(x).view(len(x), 3, self.num_heads, -1)  # [B, 3, H, d]
+        rotation = None if plan.rotation is None else plan.rotation[plan.last_rows[plan.users]]
+        qkv = self._project(x, rotation).view(len(x), 3, self.num_heads, -1)  # [B, 3, H, d]
         for part, own in zip(cache.flat, qkv.unbind(1)[1:], strict=True):
             part.index_copy_(0, plan.steps, own.reshape(-1, own.shape[-1]))
-        queries = qkv[:, 0, :, None].split([bucket.shape[0] for bucket in plan.buckets])  # each [b, H, 1, d]
+        queries = torch.split(qkv[:, 0, :, None], [bucket.shape[0] for bucket in plan.buckets])  # each [b, H, 1, d]
         mixed = [
             F.scaled_dot_product_attention(q, keys, values, bucket.seen)
             for bucket, q, keys, values in zip(plan.buckets, queries, cache.keys, cache.values, strict=True)

@@ -79,6 +79,8 @@ class Layout:
         uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
             published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
             attention padding sees only padding, all alike, so there the weights do not matter.
+        rotation: by which angles queries and keys turn, [rows, d / 2] (:mod:`adrec.nn.rotary`); None where positions
+            are not rotary.
     """
 
     buckets: tuple[Bucket, ...]
@@ -92,6 +94,7 @@ class Layout:
     last_rows: Tensor
     row_users: Tensor
     uniform_sink: bool
+    rotation: Tensor | None = None
 
     @cached_property
     def users(self) -> Tensor:

@@ -6,7 +6,7 @@ It obeys the contract of :mod:`adrec.nn.sequence`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -23,6 +23,8 @@ from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, squared_error
 from adrec.nn.padded import PaddedNetwork, SASRecNetwork
+from adrec.nn.positions import Positions
+from adrec.nn.rotary import angles, places
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
@@ -78,6 +80,7 @@ class ADRecNetwork(PaddedNetwork):
         size = config.hidden_size
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
         self.forward_process = ForwardProcess(self.schedule, config.geodesic)
+        self.positions = Positions(config.max_length, size) if config.positions == "learned" else None
         self.history_norm = nn.LayerNorm(size, eps=1e-12)
         self.cam = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
         if config.decoder != "none":
@@ -87,6 +90,8 @@ class ADRecNetwork(PaddedNetwork):
     def initialize(self, rng: Generator) -> None:
         """Draw the initial weights: the embedding N(0, std), blocks Xavier normal, MLPs as PyTorch does."""
         nn.init.normal_(self.item_embedding.weight, std=self.config.embedding_std, generator=rng)
+        if self.positions is not None:
+            self.positions.initialize(rng)
         self.history_norm.reset_parameters()
         self.cam.initialize(rng)
         if self.denoises:
@@ -126,6 +131,14 @@ class ADRecNetwork(PaddedNetwork):
             kept = torch.rand(batch.num_users, generator=rng, device=device) >= self.config.condition_dropout
         return Draws(t, eps, kept)
 
+    def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
+        """Return where each row of ``batch`` stands in attention, with its rotation where positions are rotary."""
+        plan = super().plan(batch, inference=inference)
+        if self.config.positions != "rotary":
+            return plan
+        head_size = self.config.hidden_size // self.config.num_heads
+        return replace(plan, rotation=angles(places(plan), head_size))
+
     def clean_targets(self, items: Tensor) -> Tensor:
         """Return ``x0 = E[items]``: of length 1 where diffusion is geodesic, or of variance 1 where so configured."""
         x0 = self.item_embedding(items)
@@ -136,6 +149,8 @@ class ADRecNetwork(PaddedNetwork):
     def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
         h, p = self.embed(batch, plan), self.config.embedding_dropout
+        if self.positions is not None:
+            h = h + self.with_sinks(self.positions(batch), h.new_zeros(()), plan)
         if self.config.drops_normalized:
             h = dropout(self.history_norm(h), p, rng)
         else:
