@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 import polars as pl
-import torch
 from rich.console import Console
 
 from adrec.config import Sampler
@@ -23,9 +22,10 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
+from adrec.making import find_device, make_model
 from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
-from adrec.settings import DEFAULT_SEED, Settings, TrainingConfig, check_seed
+from adrec.settings import DEFAULT_SEED, Settings, check_seed
 from adrec.train.info import RunInfo
 from adrec.train.report import Live
 from adrec.train.run import Run, refit_config, write_weights
@@ -292,49 +292,6 @@ class ADRec:
         if self._frame == "pandas":
             return table.to_pandas()
         return table.to_arrow() if self._frame == "pyarrow" else table
-
-
-def make_model(
-    name: str = "adrec",
-    preset: str = "default",
-    changes: Mapping[str, Any] | None = None,
-    max_epochs: int | None = None,
-    augment: str | None = None,
-) -> Model:
-    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage.
-
-    ``augment`` is how its training sequences are augmented, the key ``augment.method``. Raises :class:`ConfigError` for
-    what does not fit.
-    """
-    model = find_model(name, imports=True)
-    if augment is not None:
-        if not issubclass(model.Config, TrainingConfig):
-            raise ConfigError(f"{name} learns without epochs, so --augment means nothing to it.")
-        changes = {**(changes or {}), "augment.method": augment}
-    config = model.Config.make(preset, changes)
-    if max_epochs is not None:
-        if not isinstance(config, TrainingConfig):
-            raise ConfigError(f"{name} learns without epochs, so --max-epochs means nothing to it.")
-        config = config.with_max_epochs(max_epochs)
-    return model(config)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of ``name``; ``auto`` is a GPU where there is one. Raises :class:`ConfigError` otherwise."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}; write auto, cpu, cuda or cuda:0.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for, but PyTorch finds no GPU here; write cpu.")
-    found = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise ConfigError(
-            f"device {name!r} was asked for, but PyTorch finds {counted(found, 'GPU')} here; write cuda, or cuda:0."
-        )
-    return device
 
 
 def frame_kind(table: Any) -> FrameKind:

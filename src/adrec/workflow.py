@@ -19,7 +19,8 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, RunError
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
-from adrec.model import ADRec, find_device
+from adrec.making import find_device
+from adrec.model import ADRec
 from adrec.models import NetworkModel
 from adrec.recommender import Recommendations
 from adrec.train.cost import estimate

@@ -23,7 +23,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, no_split
 from adrec.errors import ConfigError, DataError
-from adrec.model import make_model
+from adrec.making import make_model
 from adrec.models import ADRecModel, NetworkModel, find_model
 from adrec.nn.networks import ADRecNetwork
 from adrec.train.checkpoint import Snapshot

@@ -52,7 +52,7 @@ def train(
 ) -> None:
     """Train a model; an interrupted run goes on with --resume and loses nothing."""
     from adrec import workflow
-    from adrec.model import make_model
+    from adrec.making import make_model
 
     console = console_for(quiet)
     if resume is not None:
@@ -112,7 +112,7 @@ def plan(
 ) -> None:
     """Tell memory, time and disk of a training run before it starts, from a few real steps."""
     from adrec import workflow
-    from adrec.model import make_model
+    from adrec.making import make_model
 
     use_threads(threads)
     model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs, augment)
@@ -144,7 +144,7 @@ def config(
     augment: Augment = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
-    from adrec.model import make_model
+    from adrec.making import make_model
 
     model = make_model(model_name, preset_name, parse_changes(assignments or []), augment=augment)
     print(json.dumps(model.config.to_dict(), indent=2))
