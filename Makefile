@@ -34,7 +34,7 @@ pages: .venv/.installed
 		--preface docs/prefaces/ablation.md --out docs/ablation.md
 	$(BIN)/adrec results docs/ledger --grid paper --reference "adrec (paper)" \
 		--preface docs/prefaces/paper.md --out docs/paper.md
-	$(BIN)/adrec results docs/ledger --grid search --reference adrec \
+	$(BIN)/adrec results docs/ledger --grid search --reference "no positions" \
 		--preface docs/prefaces/search.md --out docs/search.md
 
 clean:

@@ -20,7 +20,7 @@ TRAIN_FAST = [
 ]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 WAIT = 900  # seconds
-# What takes longest to import. Nothing here starts a thread, which a fork would lose, when it is imported.
+# What takes longest to import. The threads that Polars and its allocator start are lost in a fork, which does without.
 PRELOADED = ["torch", "polars", "scipy.stats", "adrec.cli", "adrec.model", "adrec.models", "adrec.bench.results"]
 
 
@@ -49,7 +49,8 @@ def adrec(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Complet
         process.join(WAIT)
         if process.is_alive():
             process.kill()
-            raise TimeoutError(f"adrec {' '.join(words)} has taken {WAIT} s.\n{err.read_text()}")
+            process.join()
+            raise TimeoutError(f"adrec {' '.join(words)} has taken {WAIT} s.")
         assert process.exitcode is not None
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
 
@@ -77,7 +78,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _main(words: list[str], cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
-    """Be ``python -m adrec`` in ``cwd``, its output in the files ``out`` and ``err``."""
+    """Be ``adrec`` in ``cwd``, its output in the files ``out`` and ``err``."""
     for file, stream in ((out, sys.stdout), (err, sys.stderr)):
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, stream.fileno())

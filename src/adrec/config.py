@@ -57,7 +57,7 @@ class ModelConfig(PaddedConfig):
     max_length: int = 200
     embedding_dropout: float = 0.3
     dropout: float = 0.1
-    positions: Literal["none", "learned", "rotary"] = "none"
+    positions: Literal["none", "learned", "rotary"] = "rotary"
     repeat_bias: bool = True
     num_train_timesteps: int = 32
     num_inference_steps: int = 1
@@ -82,6 +82,11 @@ class ModelConfig(PaddedConfig):
             self.decoder != "none" or (self.ranks_by == "condition" and self.guidance_scale == 1),
             "only a denoiser makes a sample to rank by, and is guided; set model.decoder to 'attention', 'mlp' or "
             "'adaptive'.",
+        )
+        require(
+            self.positions != "rotary" or self.hidden_size % (2 * self.num_heads) == 0,
+            "rotary positions turn a head's numbers in pairs: set model.hidden_size to a multiple of twice "
+            f"model.num_heads, or model.positions to 'learned'; they are {self.hidden_size} and {self.num_heads}.",
         )
         require(self.embedding_std > 0, f"model.embedding_std must be above 0; it is {self.embedding_std}.")
         check_steps(self.num_train_timesteps, self.num_inference_steps)
@@ -213,6 +218,7 @@ _PAPER: dict[str, Any] = {
     "model.max_length": 50,
     "model.embedding_dropout": 0.3,
     "model.dropout": 0.1,
+    "model.positions": "none",
     "model.repeat_bias": False,
     "model.noise_schedule": "trunc_lin",
     "model.noise_weight": 0.001,
@@ -261,10 +267,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class Config(TrainingConfig):
     """ADRec's configuration, with four presets.
 
-    ``default``: what wins on validation over several data sets: one stage, two passes that are to agree, and the
-    auto-regressive condition alone, as no denoiser proved to help it. ``fast``: half the width and one pass, for a
-    fraction of the time. ``paper``: the three stages of the paper, as it describes them.
-    ``published``: the same with all that the published code does beyond its paper.
+    ``default``: what wins on validation over several data sets: one stage, rotary positions, two passes that are to
+    agree, and the auto-regressive condition alone, as no denoiser proved to help it. ``fast``: half the width and one
+    pass, for a fraction of the time. ``paper``: the three stages of the paper, as it describes them. ``published``: the
+    same with all that the published code does beyond its paper.
 
     Attributes:
         batch_size: users of a training step.

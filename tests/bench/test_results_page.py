@@ -18,7 +18,7 @@ PAGES = {
     "results": (("published", "tuned"), "adrec"),
     "ablation": (("ablation",), "base"),
     "paper": (("paper",), "adrec (paper)"),
-    "search": (("search",), "adrec"),
+    "search": (("search",), "no positions"),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 
 from adrec.config import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch
+from adrec.errors import ConfigError
 from adrec.nn.attention import Attention
 from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.layout import layout
@@ -88,6 +89,32 @@ def test_only_distances_count() -> None:
         assert torch.equal(v, qkv[:, 2 * SIZE :])
     torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(logits[0], qkv[:, :SIZE] @ qkv[:, SIZE : 2 * SIZE].T, atol=0.1)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@torch.no_grad()
+def test_the_network_turns_its_queries_and_keys_where_it_is_to(inference: bool, device: torch.device) -> None:
+    batch, networks = batch_of(device), {name: made(device, positions=name) for name in ("none", "rotary")}
+    networks["none"].load_state_dict(networks["rotary"].state_dict())
+    plan = networks["rotary"].plan(batch, inference=inference)
+    assert plan.rotation is not None
+    torch.testing.assert_close(plan.rotation, angles(places(plan), SIZE // HEADS))
+    assert networks["none"].plan(batch, inference=inference).rotation is None
+    with_them, without = (networks[name].predict(batch) for name in ("rotary", "none"))
+    assert not torch.allclose(with_them, without, atol=1e-4)
+
+
+def test_the_gradient_of_a_turn_is_the_turn_back() -> None:
+    rng = torch.Generator().manual_seed(1)
+    qkv = torch.randn(5, 3 * SIZE, generator=rng, dtype=torch.float64, requires_grad=True)
+    angle = angles(torch.arange(5), SIZE // HEADS).double()
+    assert torch.autograd.gradcheck(lambda x: rotate(x, angle, HEADS), (qkv,))
+
+
+def test_rotary_heads_have_pairs() -> None:
+    with pytest.raises(ConfigError, match="in pairs: set model.hidden_size to a multiple of twice model.num_heads"):
+        ModelConfig(hidden_size=12, num_heads=4)
+    assert ModelConfig(hidden_size=12, num_heads=4, positions="learned").num_heads == 4
 
 
 def test_places_count_from_a_sequences_first_token_and_its_sink_is_before_it() -> None:

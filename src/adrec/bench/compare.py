@@ -29,7 +29,8 @@ from adrec.train.report import Live
 CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
 MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
-LAST = 0.92  # of the time left, at which training ends wherever it is: the rest is for testing
+LAST = 0.92  # of the budget and each share of it, at which training ends wherever it is: the rest is for testing
+WORTH = 0.05  # of the budget: less than that, left by others, is no epoch more
 
 
 def compare(
@@ -71,7 +72,7 @@ def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> di
 
     Return those that were begun, by name.
     """
-    budget, entries = memory.budget, {}
+    budget, entries = LAST * memory.budget, {}
     ends = time.time() + budget
     for name in CONTENDERS:
         left = min(ends - time.time(), budget * SHARE.get(name, 1.0))
@@ -86,7 +87,8 @@ def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> di
     waiting = [name for name in entries if name not in field.finished]
     for place, name in enumerate(waiting):
         share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[place:])
-        field.train(entries[name], share * (ends - time.time()), finishes=True)
+        more = share * (ends - time.time())
+        field.train(entries[name], more if more > WORTH * budget else 0.0, finishes=True)
     return entries
 
 
@@ -120,7 +122,7 @@ class Field:
 
     def train(self, entry: Entry, seconds: float, *, finishes: bool) -> None:
         """Go on with a contender for ``seconds``; if it ``finishes``, what it has then is tested."""
-        ends = time.time() + LAST * seconds
+        ends = time.time() + seconds
         worker = Worker(self.ledger, ends, self.console.print, self.live, keep_runs=True, finishes=finishes)
         try:
             (self.finished[entry.label],) = worker.compute(Series(self.data, entry, (self.seed,)))

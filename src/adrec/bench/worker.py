@@ -100,7 +100,6 @@ class Worker:
             if not self.finishes:
                 self._check_time()
 
-        began = time.perf_counter()
         model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
         try:
             finished = do_job(
@@ -122,7 +121,8 @@ class Worker:
             raise
         except Exception as error:  # whatever a model raises: it is kept, and the rest goes on
             finished = self.ledger.keep(job, {"error": f"{type(error).__name__}: {error}"})
-        self.say(f"{job.words}: {_outcome(finished)} ({duration(time.perf_counter() - began)})")
+        took = sum(finished.result.get("seconds", {}).values())
+        self.say(f"{job.words}: {_outcome(finished)}" + (f" ({duration(took)} of training)" if took else ""))
         return finished
 
     def _late(self) -> bool:

@@ -6,6 +6,8 @@ sequence's tokens at 1, 2, ...
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,33 @@ def angles(at: Tensor, head_size: int) -> Tensor:
 
 def rotate(qkv: Tensor, angle: Tensor, heads: int) -> Tensor:
     """Return ``qkv`` [rows, 3 D] with queries and keys turned by ``angle`` [rows, d / 2]; values stay."""
-    rows, both = len(qkv), 2 * qkv.shape[1] // 3
     cos, sin = (each.to(qkv.dtype)[:, None] for each in (angle.cos(), angle.sin()))  # [rows, 1, d / 2]
+    return Rotate.apply(qkv, cos, sin, heads)  # type: ignore[no-untyped-call]
+
+
+class Rotate(torch.autograd.Function):
+    """:func:`turned` in few passes over memory; its gradient turns back."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(cos, sin)
+        ctx.heads = heads
+        return turned(qkv, cos, sin, heads)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
+        cos, sin = ctx.saved_tensors
+        return turned(grad, cos, -sin, ctx.heads), None, None, None
+
+
+@torch.no_grad()
+def turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """Return ``qkv`` with each pair (a, b) of queries and keys as (a cos - b sin, a sin + b cos)."""
+    rows, both = len(qkv), 2 * qkv.shape[1] // 3
+    out = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     a, b = qkv[:, :both].reshape(rows, 2 * heads, 2, -1).unbind(2)  # [rows, 2 H, d / 2]: a pair's two numbers
-    turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=2)
-    return torch.cat([turned.flatten(1), qkv[:, both:]], dim=1)
+    first, second = out[:, :both].view(rows, 2 * heads, 2, -1).unbind(2)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+    torch.mul(a, sin, out=second).addcmul_(b, cos)
+    out[:, both:] = qkv[:, both:]
+    return out
