@@ -114,5 +114,5 @@ def _prepared(table: Path, columns: Mapping[str, str], quarantine: Path) -> Data
     try:
         return prepare(table, quarantine=quarantine, **cast("PreparationOptions", columns))
     except DataError as error:
-        way = f"adrec prepare {table} --out FOLDER has every option; then run adrec compare FOLDER."
-        raise DataError(f"{error} Or prepare it first: {way}") from error
+        way = f"adrec prepare {table} --out FOLDER has every other option; then run adrec compare FOLDER."
+        raise DataError(f"{error} adrec compare takes --user, --item and --time too; {way}") from error

@@ -22,7 +22,8 @@ def warn_of_collapse(network: SequenceNetwork, stage: str, reporter: Reporter) -
     """Warn where a stage has ended with a collapsed embedding."""
     found = collapse(_signs(network), network.config.hidden_size, network.num_items)
     if found:
-        reporter.warn(f"after {stage} the embedding space looks collapsed: {found}; adrec diagnose tells more.")
+        looks = "looks collapsed, or hardly trained yet"
+        reporter.warn(f"after {stage} the embedding space {looks}: {found}; adrec diagnose tells more.")
 
 
 def _signs(network: SequenceNetwork) -> dict[str, float]:
