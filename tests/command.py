@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from unittest.mock import patch
 
 TRAIN_FAST = [
     *("--preset", "paper"),
@@ -59,22 +59,11 @@ def adrec(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Complet
 def _server() -> ForkServerContext:
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with _environment(ENVIRONMENT):  # which PyTorch reads when it is imported
+    with patch.dict(os.environ, ENVIRONMENT):  # which PyTorch reads when it is imported
         process = context.Process(target=int)
         process.start()
         process.join()
     return context
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _main(words: list[str], cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:

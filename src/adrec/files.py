@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adrec.errors import UserError
+from filelock import FileLock, Timeout
+
+from adrec.errors import RunError, UserError
 
 OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
 
@@ -204,3 +206,13 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, as hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes from a ``folder``. Raises :class:`RunError` with the ``refusal`` where one has it."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise RunError(refusal) from error

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from adrec.bench.compare import compare
@@ -21,8 +20,8 @@ from adrec.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare, quarantine_of
-from adrec.errors import ConfigError, DataError, RunError
-from adrec.files import atomic_folder, check_no_file, write_bytes, write_json
+from adrec.errors import ConfigError, DataError
+from adrec.files import atomic_folder, check_no_file, locked, write_bytes, write_json
 from adrec.train.run import Run
 
 
@@ -54,15 +53,12 @@ def compare_models(
         RunError: where another process compares in ``out``, or the budget is too small for any model.
     """
     dataset = _compared(source, out, columns, console)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
-            run = out / "run"
-            _copy_run(Ledger.open(out / "ledger").work(found.chosen.finished.job), run)
-            final = f"adrec refit {run} --out {out / 'final'}"
-            write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
-    except Timeout as error:
-        raise RunError(f"another adrec compare is at work in {out}; wait for it, or name a new --out.") from error
+    with locked(out, f"another adrec compare is at work in {out}; wait for it, or name a new --out."):
+        found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
+        run = out / "run"
+        _copy_run(Ledger.open(out / "ledger").work(found.chosen.finished.job), run)
+        final = f"adrec refit {run} --out {out / 'final'}"
+        write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
     return found, notes
 
 

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import SPLITS, Split, make_split
 from adrec.errors import DataError, RunError
-from adrec.files import atomic_folder, recover, write_bytes, write_json
+from adrec.files import atomic_folder, locked, recover, write_bytes, write_json
 from adrec.models import ADRecModel, NetworkModel, find_model
 from adrec.settings import Settings, TrainingConfig
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
@@ -149,11 +148,8 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training the run. Raises :class:`RunError` where one does."""
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise RunError(f"another process is training {self.path}; wait for it, or stop it first.") from error
+        with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
+            yield
 
     def trainer(
         self,
