@@ -1,7 +1,8 @@
 """DiffuRec, DreamRec and DiffRec re-stated slowly and plainly on left-padded batches: the oracle of their tests.
 
 Nothing is packed and nothing dropped out. ``weights`` are the network's own, by name. An example is a history with its
-target, timestep and noise; histories are padded on the left to the longest, and padding is seen by nobody.
+target, timestep and noise; histories are padded on the left to the longest, and padding is seen by nobody but in
+DiffuRec, whose histories are padded to the model's length.
 
 Shapes: B examples, L positions, D hidden size, V items (E has rows 0..V), T timesteps.
 """
@@ -22,13 +23,17 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Example:
-    """A history, the item that follows, and the noise of both: ``scale`` is that of lambda, [len(history), D]."""
+    """A history, the item that follows, and the noise of both.
+
+    ``scale`` is that of lambda, [len(history), D], and ``padding_scale`` that of all of its paddings, [D].
+    """
 
     history: list[int]
     target: int
     t: int
     eps: Tensor
     scale: Tensor | None = None
+    padding_scale: Tensor | None = None
     condition_kept: bool = True
 
 
@@ -109,34 +114,55 @@ def stacked(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def left_padded(rows: list[Tensor]) -> Tensor:
-    """Return rows of different lengths [l, D] as [B, L, D], zeros in front."""
-    length = max(len(each) for each in rows)
-    return torch.stack([F.pad(each, (0, 0, length - len(each), 0)) for each in rows])
-
-
 # --- DiffuRec -------------------------------------------------------------------------------------
 
 
 def diffurec_x0(
     weights: Weights, histories: list[list[int]], noisy: Tensor, scales: list[Tensor], delta: float, heads: int
 ) -> Tensor:
-    """Return f(z), [B, D]: z_i = e_i + lambda_i (x + d), lambda_i = delta (1 + its unit noise); last position."""
-    items, real = padded(histories)
+    """Return f(z), [B, D]: z_i = e_i + lambda_i (x + d), lambda_i = delta (1 + its unit noise); last position.
+
+    ``scales`` are those of all L positions, [L, D] each. Real tokens attend to the padding too; padding, whose rows the
+    authors' code masks, attends to everything alike.
+    """
+    L = len(scales[0])
+    items = torch.tensor([[0] * (L - len(history)) + history for history in histories])  # [B, L]
     e = norm(weights, "input_norm", weights["item_embedding.weight"][items], 1e-12)  # [B, L, D]
-    z = e + delta * (1 + left_padded(scales)) * noisy[:, None]
-    hidden = transformer(weights, "blocks", z, real, heads, causal=False)
-    return norm(weights, "output_norm", hidden, 1e-12)[:, -1]
+    x = e + delta * (1 + torch.stack(scales)) * noisy[:, None]
+    number = 0
+    while f"blocks.{number}.expand.weight" in weights:
+        block = f"blocks.{number}"
+        normed = norm(weights, f"{block}.attention_norm", x, 1e-12)
+        q, k, v = linear(weights, f"{block}.attention.query_key_value", normed).chunk(3, -1)  # [B, L, D] each
+        mixed = []
+        for head in torch.arange(x.shape[-1]).chunk(heads):
+            logits = q[..., head] @ k[..., head].transpose(1, 2) / math.sqrt(len(head))  # [B, L, L]
+            logits = logits.masked_fill((items == 0)[:, :, None], 0.0)
+            mixed.append(torch.softmax(logits, -1) @ v[..., head])
+        x = x + linear(weights, f"{block}.attention.output", torch.cat(mixed, -1))
+        normed = norm(weights, f"{block}.feed_forward_norm", x, 1e-12)
+        inner = F.gelu(linear(weights, f"{block}.expand", normed), approximate="tanh")
+        x = x + linear(weights, f"{block}.contract", inner)
+        number += 1
+    return norm(weights, "output_norm", x, 1e-12)[:, -1]
+
+
+def with_padding(scale: Tensor, padding: Tensor, L: int) -> Tensor:
+    """Return the noise of lambda of all L positions, [L, D]."""
+    return torch.cat([padding.expand(L - len(scale), -1), scale])
 
 
 def diffurec_training(
-    weights: Weights, examples: list[Example], betas: Tensor, delta: float, heads: int
+    weights: Weights, examples: list[Example], betas: Tensor, delta: float, heads: int, L: int
 ) -> tuple[Tensor, Tensor]:
     """Return x0_hat [B, D] and the mean cross-entropy."""
     targets, t, eps = stacked(examples)
     E = weights["item_embedding.weight"]
     x = noised(E[targets], t, eps, betas)
-    scales = [example.scale for example in examples if example.scale is not None]
+    scales = []
+    for example in examples:
+        assert example.scale is not None and example.padding_scale is not None
+        scales.append(with_padding(example.scale, example.padding_scale, L))
     noisy = x + time_embedding(weights, t, len(betas))
     x0_hat = diffurec_x0(weights, [example.history for example in examples], noisy, scales, delta, heads)
     return x0_hat, F.cross_entropy(x0_hat @ E[1:].T, targets - 1)
@@ -149,13 +175,14 @@ def diffurec_inference(
     noise: Callable[[int], Tensor],
     delta: float,
     heads: int,
+    L: int,
 ) -> Tensor:
-    """Return x0 [B, D]; lambda of the p-th last item of a history is ``noise(T + p)``."""
+    """Return x0 [B, D]; lambda of the p-th last item of a history is ``noise(T + p)``, of its padding ``T + L + 1``."""
     T = len(betas)
-    scales = [
-        torch.stack([noise(T + len(history) - place)[user] for place in range(len(history))])
-        for user, history in enumerate(histories)
-    ]
+    scales = []
+    for user, history in enumerate(histories):
+        own = torch.stack([noise(T + len(history) - place)[user] for place in range(len(history))])
+        scales.append(with_padding(own, noise(T + L + 1)[user], L))
 
     def denoise(x: Tensor, t: int) -> Tensor:
         noisy = x + time_embedding(weights, torch.tensor([t]), T)

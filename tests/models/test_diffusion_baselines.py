@@ -86,10 +86,12 @@ def examples_of(batch: PackedBatch, draws: Any) -> list[slow.Example]:
         for column, length in enumerate(draws.prefixes[user].tolist()):
             if length:
                 rows = slice(start, start + length)
-                scale = draws.scale[rows, column] if hasattr(draws, "scale") else None
+                diffurec = hasattr(draws, "scale")
+                scale = draws.scale[rows, column] if diffurec else None
+                padding = draws.sink_scale[user, column] if diffurec else None
                 history, target = batch.items[rows].tolist(), int(batch.targets[start + length - 1])
                 t, eps = int(draws.t[user, column]), draws.eps[user, column]
-                found.append(slow.Example(history, target, t, eps, scale))
+                found.append(slow.Example(history, target, t, eps, scale, padding))
     return found
 
 
@@ -107,7 +109,7 @@ def token_examples(batch: PackedBatch, draws: dreamrec.Draws) -> list[slow.Examp
 def expected_training(name: str, model: Any, batch: PackedBatch, draws: Any, weights: slow.Weights) -> tuple[Any, Any]:
     """Return the restatement's x0_hat and losses."""
     if name == "diffurec":
-        x0_hat, ce = slow.diffurec_training(weights, examples_of(batch, draws), betas_of(model), 0.5, HEADS)
+        x0_hat, ce = slow.diffurec_training(weights, examples_of(batch, draws), betas_of(model), 0.5, HEADS, L)
         return x0_hat, {"ce": ce}
     if name == "dreamrec":
         examples = token_examples(batch, draws)
@@ -149,7 +151,7 @@ def test_inference_equals_the_slow_loop(name: str) -> None:
     scores = model.scored(query, batch).block(slice(1, V + 1))
     E = weights["item_embedding.weight"]
     if name == "diffurec":
-        logits = slow.diffurec_inference(weights, histories, betas, noise, 0.5, HEADS) @ E.T
+        logits = slow.diffurec_inference(weights, histories, betas, noise, 0.5, HEADS, L) @ E.T
     elif name == "dreamrec":
         logits = slow.dreamrec_inference(weights, histories, betas, noise, 2.0, HEADS) @ E.T
     else:

@@ -5,8 +5,11 @@ over the catalogue trains it. Equations are the paper's.
 
 The paper trains every prefix of a sequence as an example. Prefixes share no computation here, so ``prefixes`` of each
 user's are drawn anew in each epoch: with 4, a step of 128 users has the published 512 examples, and an epoch costs 2
-rows for each token of the data (all prefixes: 5 on Baby, 7 on Beauty, 21 on ML-100k). Differences from the authors'
-code: padding is not attended to, and the blocks normalise behind the residual sum, as ADRec's do.
+rows for each token of the data (all prefixes: 5 on Baby, 7 on Beauty, 21 on ML-100k).
+
+There are no positions. What tells the last item from the others is that its row is the one read, behind pre-norm blocks
+whose residual sum carries it; how long a history is shows in the padding, to which items attend in the authors' code
+(here to one sink a sequence, see :mod:`adrec.nn.layout`).
 """
 
 from __future__ import annotations
@@ -21,15 +24,17 @@ from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, p
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
+from adrec.nn.blocks import DiffuRecBlock
 from adrec.nn.decoders import TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
 from adrec.nn.dropout import dropout
-from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
-from adrec.settings import TransformerConfig, check_steps
+from adrec.settings import StageConfig, TransformerConfig, check_steps
 from adrec.strict import require
+
+TRAIN = StageConfig(weight_decay=0.0, first_evaluation=20, evaluate_every=20, patience=5)
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,11 @@ class Config(PrefixConfig):
 
     Attributes:
         model: the network.
+        train: the stage, validated as seldom and as patiently as in the authors' code.
     """
 
     model: DiffuRecConfig = field(default_factory=DiffuRecConfig)
+    train: StageConfig = TRAIN
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,21 @@ class Draws(PrefixDraws):
 
     Attributes:
         scale: unit noise of lambda, for each token of the batch and each of K prefixes, [N, K, D].
+        sink_scale: the same for the padding of each user's prefixes, [B, K, D].
     """
 
     scale: Tensor
+    sink_scale: Tensor
 
     def select(self, users: Tensor, tokens: Tensor) -> Draws:
         """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
-        return Draws(**vars(super().select(users, tokens)), scale=self.scale[tokens])
+        own = vars(super().select(users, tokens))
+        return Draws(**own, scale=self.scale[tokens], sink_scale=self.sink_scale[users])
+
+    def of_rows(self, tokens: Tensor, columns: Tensor) -> Tensor:
+        """Return the noise of lambda of the rows of the prefixes [rows, D]: their tokens, then their sinks."""
+        chosen = torch.from_numpy(self.prefixes > 0).to(self.scale.device)  # [B, K]
+        return torch.cat([self.scale[tokens, columns], self.sink_scale[chosen]])
 
 
 class DiffuRecNetwork(SequenceNetwork):
@@ -91,6 +106,7 @@ class DiffuRecNetwork(SequenceNetwork):
 
     config: DiffuRecConfig
     causal = False
+    attends_padding = True
     uses_noise = True
 
     def __init__(self, config: DiffuRecConfig, num_items: int) -> None:
@@ -100,14 +116,17 @@ class DiffuRecNetwork(SequenceNetwork):
         self.forward_process = ForwardProcess(self.schedule, geodesic=False)
         self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
         self.input_norm = nn.LayerNorm(size, eps=1e-12)
-        self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
+        self.blocks = nn.ModuleList(
+            DiffuRecBlock(size, config.num_heads, config.dropout) for _ in range(config.num_blocks)
+        )
         self.output_norm = nn.LayerNorm(size, eps=1e-12)
 
     def initialize(self, rng: Generator) -> None:
         """Draw the initial weights as ADRec's: the embedding N(0, 1), blocks Xavier normal, MLPs as PyTorch does."""
         nn.init.normal_(self.item_embedding.weight, generator=rng)
         self.time_embedding.initialize(rng)
-        self.blocks.initialize(rng)
+        for block in self.blocks:
+            block.initialize(rng)  # type: ignore[operator]
         self.input_norm.reset_parameters()
         self.output_norm.reset_parameters()
 
@@ -115,8 +134,10 @@ class DiffuRecNetwork(SequenceNetwork):
         """Draw prefixes, the timesteps and noise of their targets, and lambda."""
         config = self.config
         drawn = draw_prefixes(batch, config.prefixes, config.num_train_timesteps, config.hidden_size, rng)
-        shape = len(batch.items), drawn.prefixes.shape[1], config.hidden_size
-        return Draws(**vars(drawn), scale=torch.randn(shape, generator=rng, device=batch.items.device))
+        device, columns = batch.items.device, (drawn.prefixes.shape[1], config.hidden_size)
+        scale = torch.randn(len(batch.items), *columns, generator=rng, device=device)
+        sink_scale = torch.randn(batch.num_users, *columns, generator=rng, device=device)
+        return Draws(**vars(drawn), scale=scale, sink_scale=sink_scale)
 
     def forward(
         self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
@@ -127,25 +148,31 @@ class DiffuRecNetwork(SequenceNetwork):
         targets = last_tokens(examples.targets, examples)  # [P]
         t, eps = draws.of_prefixes()
         x_t = self.forward_process(self.item_embedding(targets), t, eps)  # [P, D]; eq. 14
-        users = torch.repeat_interleave(torch.from_numpy(examples.lengths).to(tokens.device))  # [M]
-        noisy = (x_t + self.time_embedding()[t])[users]  # [M, D]
-        h = self.history(examples, rng)
-        outputs = self.approximate(h, noisy, draws.scale[tokens, columns], self.plan(examples), rng)
-        return last_tokens(outputs, examples), targets
+        plan = self.plan(examples)
+        h = self.history(examples, plan, rng)
+        outputs = self.approximate(h, x_t + self.time_embedding()[t], draws.of_rows(tokens, columns), plan, rng)
+        return outputs, targets
 
-    def history(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
-        """Return ``LayerNorm(Dropout(E[s]))`` of every token, [N, D]; there are no positions."""
-        return self.input_norm(dropout(self.item_embedding(batch.items), self.config.embedding_dropout, rng))
+    def history(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
+        """Return ``LayerNorm(Dropout(E[s]))`` of every token and sink, [rows, D]; there are no positions."""
+        num_sinks = len(plan.row_users) - plan.num_tokens
+        items = torch.cat([batch.items, batch.items.new_zeros(num_sinks)])
+        return self.input_norm(dropout(self.item_embedding(items), self.config.embedding_dropout, rng))
 
     def approximate(
         self, h: Tensor, noisy: Tensor, scale: Tensor, plan: Layout, rng: Generator | None = None
     ) -> Tensor:
-        """Return the transformer's output of ``z_i = e_i + lambda_i (x_s + d_s)`` (eq. 9), [N, D].
+        """Return the transformer's output of ``z_i = e_i + lambda_i (x_s + d_s)`` (eq. 9) for each last item, [B, D].
 
-        ``h`` are the items, ``noisy`` is ``x_s + d_s`` and ``scale`` the unit noise of lambda, each [N, D].
+        ``h`` are the items [rows, D], ``noisy`` is ``x_s + d_s`` [B, D] and ``scale`` the unit noise of lambda
+        [rows, D].
         """
-        z = h + self.config.noise_weight * (1 + scale) * noisy  # [N, D]
-        return self.output_norm(dropout(self.blocks(z, plan, rng), self.config.dropout, rng))
+        z = h + self.config.noise_weight * (1 + scale) * noisy[plan.row_users]  # [rows, D]
+        *before, last = self.blocks
+        for block in before:
+            z = block(z, plan, rng)
+        z = last(z, plan, rng, rows=plan.last_rows)  # [B, D]
+        return self.output_norm(dropout(z, self.config.dropout, rng))
 
     def losses(
         self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
@@ -161,21 +188,25 @@ class DiffuRecNetwork(SequenceNetwork):
         """Denoise each history's next item from pure noise (algorithm 2): return its x0, [B, D].
 
         ``noise(S)`` is the start, ``noise(i)`` what step i adds. The lambda of the history's p-th last item is made of
-        ``noise(S + p)``: drawn once and kept through the steps.
+        ``noise(S + p)``, and that of its padding of ``noise(S + L + 1)``: drawn once and kept through the steps.
         """
         assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
-        plan, h = self.plan(batch, inference=True), self.history(batch)
-        temb = self.time_embedding()  # [T, D]
-        users = torch.repeat_interleave(torch.from_numpy(batch.lengths).to(h.device))  # [N]
-        from_end = batch.cu_seqlens[1:][users] - torch.arange(len(users), device=h.device)  # [N], 1 for the last
-        by_place = [noise(steps + place) for place in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
-        scale = torch.stack(by_place)[-from_end, users]  # [N, D]
+        plan = self.plan(batch, inference=True)
+        h, temb = self.history(batch, plan), self.time_embedding()  # [rows, D], [T, D]
+        scale = self._lambda_noise(batch, plan, lambda place: noise(steps + place))
 
         def denoise(x: Tensor, t: int) -> Tensor:
-            return last_tokens(self.approximate(h, (x + temb[t])[users], scale, plan), batch)
+            return self.approximate(h, x + temb[t], scale, plan)
 
         return sample(denoise, self.schedule.respaced(steps), noise, False, self.config.sampler)
+
+    def _lambda_noise(self, batch: PackedBatch, plan: Layout, noise: Noise) -> Tensor:
+        """Return for every row ``noise`` of its place from the history's end, 1 for the last, [rows, D]."""
+        users = plan.row_users[: plan.num_tokens]
+        from_end = batch.cu_seqlens[1:][users] - torch.arange(len(users), device=users.device)  # [N], 1 for the last
+        by_place = [noise(place) for place in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
+        return torch.cat([torch.stack(by_place)[-from_end, users], noise(self.config.max_length + 1)])
 
 
 class DiffuRec(NetworkModel):

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.nn.attention import Attention, initialize_bias
-from adrec.nn.dropout import dropout_
+from adrec.nn.dropout import dropout, dropout_
+from adrec.nn.gelu import gelu
 from adrec.nn.layout import Layout
 
 
@@ -40,6 +41,33 @@ class PreNormBlock(nn.Module):
         # Dropped before the ReLU or behind it is the same; before, both can be done in place.
         inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
         return x + dropout_(self.contract(inner), self.dropout, rng)
+
+
+class DiffuRecBlock(nn.Module):
+    """DiffuRec's block (arXiv 2304.00686, as in its authors' code): pre-norm, a feed-forward of 4 D with GELU (tanh).
+
+    ``Dropout(y + Dropout(f(LayerNorm(y))))`` of ``y = x + Dropout(a(LayerNorm(x)))``: what leaves it is dropped again.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=1e-12)
+        self.attention = Attention(hidden_size, num_heads, dropout)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=1e-12)
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw Xavier-normal weights; layer norms start as the identity."""
+        initialize_block(self, rng)
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None, *, rows: Tensor | None = None) -> Tensor:
+        """Transform the rows ``x`` [rows, D]; of all that attend to each other only ``rows`` [n] go on, where given."""
+        attended = dropout_(self.attention(self.attention_norm(x), layout, rng), self.dropout, rng)  # [rows, D]
+        x = x + attended if rows is None else x[rows] + attended[rows]
+        inner = dropout_(gelu(self.expand(self.feed_forward_norm(x))), self.dropout, rng)  # [rows, 4 D]
+        return dropout(x + dropout_(self.contract(inner), self.dropout, rng), self.dropout, rng)
 
 
 class LiGRBlock(nn.Module):
