@@ -36,7 +36,8 @@ class ModelConfig(PaddedConfig):
         noise_schedule: the name of the schedule of ``beta``.
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition: 0.001
             there, so little because a decoder that sees its own target at small timesteps copies it.
-        noise_level: an independent timestep for every token (the paper), or one per sequence.
+        noise_level: an independent timestep for every ``token`` (the paper), one per ``sequence``, or noise on each
+            sequence's ``last`` token alone, the others' targets being clean, as at inference.
         decoder: the ADM: ``attention`` (the paper), a token-wise ``mlp``, or ``adaptive``: a token-wise denoiser whose
             layer norms the condition and the timestep modulate. With ``none`` there is no diffusion, and its settings
             here mean nothing.
@@ -45,6 +46,8 @@ class ModelConfig(PaddedConfig):
             inference then takes no denoising steps.
         unit_targets: targets are scaled to variance 1, so that a schedule of noise means the same in every space, and
             have no gradient.
+        detached_targets: targets have no gradient, so that neither the squared error nor x_t trains the embedding by
+            them.
         drops_normalized: the embedded history is normalised, then dropped (as in stage 1), not dropped first.
         embedding_std: the item embedding begins as N(0, std), where no stage hands one over.
         causal: false lets every token attend to every other: it leaks targets in training (the paper's
@@ -64,10 +67,11 @@ class ModelConfig(PaddedConfig):
     sampler: Sampler = "ancestral"
     noise_schedule: ScheduleName = "cosine"
     noise_weight: float = 1.0
-    noise_level: Literal["token", "sequence"] = "token"
+    noise_level: Literal["token", "sequence", "last"] = "token"
     decoder: Literal["none", "attention", "mlp", "adaptive"] = "none"
     ranks_by: Literal["sample", "condition"] = "condition"
     unit_targets: bool = True
+    detached_targets: bool = False
     drops_normalized: bool = True
     embedding_std: float = 0.02
     causal: bool = True

@@ -41,6 +41,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
     {
         "averaging": 0.0,
         "consistency": 0.0,
+        "detached_targets": False,
         "drops_normalized": False,
         "embedding_std": 1.0,
         "negatives": 0,

@@ -29,6 +29,7 @@ NUM_ITEMS, MAX_LENGTH, NUM_USERS = 40, 12, 30
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"noise_level": "sequence"},
+    {"noise_level": "last"},
     {"guidance_scale": 2.0},
     {"causal": False},
     {"decoder": "mlp"},

@@ -55,6 +55,8 @@ def computed(
     [
         ({}, {}),
         ({"noise_level": "sequence"}, {}),
+        ({"noise_level": "last"}, {}),
+        ({"detached_targets": True}, {}),
         ({"guidance_scale": 2.0}, {}),
         ({"causal": False}, {}),
         ({"padding_class": True, "attend_padding": False}, {}),

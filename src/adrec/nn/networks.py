@@ -49,7 +49,7 @@ class Draws:
     """The random numbers of one training step.
 
     Attributes:
-        t: timesteps, int64 [N], or [B] with noise per sequence.
+        t: timesteps, int64 [N], or [B] where a sequence has one.
         eps: unit noise, [N, D].
         condition_kept: which users keep their condition, bool [B]; None keeps all (no guidance).
     """
@@ -142,8 +142,10 @@ class ADRecNetwork(PaddedNetwork):
     def clean_targets(self, items: Tensor) -> Tensor:
         """Return ``x0 = E[items]``: of length 1 where diffusion is geodesic, or of variance 1 where so configured."""
         x0 = self.item_embedding(items)
+        if self.config.detached_targets or self.config.unit_targets:
+            x0 = x0.detach()
         if self.config.unit_targets:  # they must not shrink to please the squared error, so it does not train them
-            x0 = x0.detach() / self.item_embedding.weight[1:].detach().std()
+            x0 = x0 / self.item_embedding.weight[1:].detach().std()
         return unit(x0) if self.config.geodesic else x0
 
     def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
@@ -177,11 +179,20 @@ class ADRecNetwork(PaddedNetwork):
         assert draws is not None, "a denoiser needs noise and timesteps"
         read = c if draws.condition_kept is None else c * draws.condition_kept[plan.row_users, None]
         x0 = self.clean_targets(batch.targets)  # [N, D]
-        per_token = self.config.noise_level == "token"
-        t = draws.t if per_token else draws.t[plan.row_users[: plan.num_tokens]]  # [N]
-        x_t = self.forward_process(x0, t, draws.eps)  # [N, D]
-        sink_t = draws.t.new_zeros(()) if per_token else draws.t
+        x_t, t, sink_t = self.noised(x0, draws, plan)
         return Prediction(c[: plan.num_tokens], self.decode(read, x_t, t, sink_t, plan, rng), x0)
+
+    def noised(self, x0: Tensor, draws: Draws, plan: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the noisy targets [N, D] and the timesteps of tokens [N] and of sinks ([] or [B])."""
+        level, zero = self.config.noise_level, draws.t.new_zeros(())
+        if level == "token":
+            return self.forward_process(x0, draws.t, draws.eps), draws.t, zero
+        t = draws.t[plan.row_users[: plan.num_tokens]]  # [N]
+        x_t = self.forward_process(x0, t, draws.eps)  # [N, D]
+        if level == "sequence":
+            return x_t, t, draws.t
+        last = torch.zeros_like(t, dtype=torch.bool).index_fill_(0, plan.last_rows, True)  # [N]
+        return torch.where(last[:, None], x_t, x0), torch.where(last, t, zero), zero
 
     def losses(
         self, outputs: Prediction, batch: PackedBatch, draws: Draws | None, objective: Objective
