@@ -16,7 +16,7 @@ from adrec.nn.attention import Attention
 from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.layout import layout
 from adrec.nn.networks import ADRecNetwork
-from adrec.nn.rotary import angles, places, rotate
+from adrec.nn.rotary import places, rotate, turns
 from adrec.nn.sequence import last_tokens
 
 LENGTHS = np.array([3, 7, 1, 5])
@@ -72,7 +72,7 @@ def test_rotary_attention_turns_each_pair_of_a_head_as_a_complex_number(
         mixed[row] = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), values[keys])
     expected = attention.output(torch.from_numpy(mixed.reshape(num_rows, SIZE)))
     plan = layout(LENGTHS, MAX_LENGTH, heads=HEADS, sink=sink, causal=causal, device=device)
-    plan = replace(plan, rotation=angles(places(plan), head_size))
+    plan = replace(plan, rotation=turns(places(plan), head_size))
     got = attention.to(device)(x.to(device), plan, None).cpu()
     tokens = slice(int(LENGTHS.sum()))
     torch.testing.assert_close(got[tokens], expected[tokens].detach(), atol=1e-6, rtol=1e-6)
@@ -84,7 +84,7 @@ def test_only_distances_count() -> None:
     at, head_size = torch.arange(6), SIZE // HEADS
     logits = []
     for shift in (0, 1000):
-        q, k, v = rotate(qkv, angles(at + shift, head_size).double(), HEADS).chunk(3, dim=1)
+        q, k, v = rotate(qkv, turns(at + shift, head_size), HEADS).chunk(3, dim=1)
         logits.append(q @ k.T)
         assert torch.equal(v, qkv[:, 2 * SIZE :])
     torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=1e-3)
@@ -98,7 +98,7 @@ def test_the_network_turns_its_queries_and_keys_where_it_is_to(inference: bool, 
     networks["none"].load_state_dict(networks["rotary"].state_dict())
     plan = networks["rotary"].plan(batch, inference=inference)
     assert plan.rotation is not None
-    torch.testing.assert_close(plan.rotation, angles(places(plan), SIZE // HEADS))
+    torch.testing.assert_close(plan.rotation, turns(places(plan), SIZE // HEADS))
     assert networks["none"].plan(batch, inference=inference).rotation is None
     with_them, without = (networks[name].predict(batch) for name in ("rotary", "none"))
     assert not torch.allclose(with_them, without, atol=1e-4)
@@ -107,8 +107,8 @@ def test_the_network_turns_its_queries_and_keys_where_it_is_to(inference: bool, 
 def test_the_gradient_of_a_turn_is_the_turn_back() -> None:
     rng = torch.Generator().manual_seed(1)
     qkv = torch.randn(5, 3 * SIZE, generator=rng, dtype=torch.float64, requires_grad=True)
-    angle = angles(torch.arange(5), SIZE // HEADS).double()
-    assert torch.autograd.gradcheck(lambda x: rotate(x, angle, HEADS), (qkv,))
+    rotation = turns(torch.arange(5), SIZE // HEADS)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, rotation, HEADS), (qkv,))
 
 
 def test_rotary_heads_have_pairs() -> None:

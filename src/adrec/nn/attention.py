@@ -170,7 +170,7 @@ class Attention(nn.Module):
 
         ``x`` [B, D] and the result have the users in the order of the buckets.
         """
-        rotation = None if plan.rotation is None else plan.rotation[plan.last_rows[plan.users]]
+        rotation = None if plan.rotation is None else plan.rotation[:, plan.last_rows[plan.users]]
         qkv = self._project(x, rotation).view(len(x), 3, self.num_heads, -1)  # [B, 3, H, d]
         for part, own in zip(cache.flat, qkv.unbind(1)[1:], strict=True):
             part.index_copy_(0, plan.steps, own.reshape(-1, own.shape[-1]))

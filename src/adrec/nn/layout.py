@@ -79,8 +79,8 @@ class Layout:
         uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
             published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
             attention padding sees only padding, all alike, so there the weights do not matter.
-        rotation: by which angles queries and keys turn, [rows, d / 2] (:mod:`adrec.nn.rotary`); None where positions
-            are not rotary.
+        rotation: by which cosines and sines queries and keys turn, [2, rows, d / 2] (:mod:`adrec.nn.rotary`); None
+            where positions are not rotary.
     """
 
     buckets: tuple[Bucket, ...]

@@ -24,7 +24,7 @@ from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, squared_error
 from adrec.nn.padded import PaddedNetwork, SASRecNetwork
 from adrec.nn.positions import Positions
-from adrec.nn.rotary import angles, places
+from adrec.nn.rotary import places, turns
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
@@ -137,7 +137,7 @@ class ADRecNetwork(PaddedNetwork):
         if self.config.positions != "rotary":
             return plan
         head_size = self.config.hidden_size // self.config.num_heads
-        return replace(plan, rotation=angles(places(plan), head_size))
+        return replace(plan, rotation=turns(places(plan), head_size))
 
     def clean_targets(self, items: Tensor) -> Tensor:
         """Return ``x0 = E[items]``: of length 1 where diffusion is geodesic, or of variance 1 where so configured."""

@@ -24,15 +24,19 @@ def places(plan: Layout) -> Tensor:
     return torch.cat([of_tokens, of_tokens.new_zeros(len(plan.row_users) - plan.num_tokens)])
 
 
-def angles(at: Tensor, head_size: int) -> Tensor:
-    """Return the angles of ``at`` [rows]: ``at BASE^(-2 i / d)`` for each of the d / 2 pairs, [rows, d / 2]."""
+def turns(at: Tensor, head_size: int) -> Tensor:
+    """Return the cosine and the sine of the angles of ``at`` [rows], [2, rows, d / 2].
+
+    The angles of each of the d / 2 pairs are ``at BASE^(-2 i / d)``.
+    """
     pairs = torch.arange(head_size // 2, device=at.device)
-    return at[:, None] * BASE ** (-2 * pairs / head_size)
+    angles = at[:, None] * BASE ** (-2 * pairs / head_size)  # [rows, d / 2]
+    return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(qkv: Tensor, angle: Tensor, heads: int) -> Tensor:
-    """Return ``qkv`` [rows, 3 D] with queries and keys turned by ``angle`` [rows, d / 2]; values stay."""
-    cos, sin = (each.to(qkv.dtype)[:, None] for each in (angle.cos(), angle.sin()))  # [rows, 1, d / 2]
+def rotate(qkv: Tensor, rotation: Tensor, heads: int) -> Tensor:
+    """Return ``qkv`` [rows, 3 D] with queries and keys turned by ``rotation`` [2, rows, d / 2]; values stay."""
+    cos, sin = rotation.to(qkv.dtype)[:, :, None]  # [rows, 1, d / 2]
     return Rotate.apply(qkv, cos, sin, heads)  # type: ignore[no-untyped-call]
 
 
