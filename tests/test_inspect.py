@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from adrec.config import preset
 from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare
 from adrec.inspect import inspect, warnings
@@ -51,6 +52,22 @@ def test_warnings() -> None:
     large = pl.DataFrame({"user": [1, 1, 1] * 400, "item": range(1200), "time": range(1200)})
     quiet = prepare(large.with_columns(user=pl.col("item") // 3), split="none")
     assert list(warnings(inspect(quiet))) == []
+
+
+def test_a_time_far_from_the_others_is_told() -> None:
+    days = pl.DataFrame({"user": ["a", "b"] * 100, "item": ["x", "y", "z", "w"] * 50})
+    days = days.with_columns(time=1_600_000_000 + DAY * pl.int_range(200))
+    odd = pl.concat([days, pl.DataFrame([("b", "x", 0)], schema=days.schema, orient="row")])
+    told = [each for each in warnings(inspect(prepare(odd))) if "far from" in each]
+    assert len(told) == 1
+    assert told[0].startswith("1 interaction is far from all others in time (1970-01-01T00:00:00Z to ")
+    assert not any("far from" in each for each in warnings(inspect(prepare(days))))
+    order_only = odd.with_columns(time=pl.when(pl.col("time") == 0).then(10**6).otherwise(pl.int_range(pl.len())))
+    assert inspect(prepare(order_only)).far_times == 0
+
+
+def test_the_window_is_the_default_models() -> None:
+    assert inspect(prepare(TABLE)).max_length == preset().model.max_length
 
 
 def test_items_of_an_older_vocabulary() -> None:

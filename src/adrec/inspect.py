@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adrec.config import ModelConfig
 from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND, written
 from adrec.data.spans import spans
@@ -18,6 +19,8 @@ from adrec.words import counted
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 MANY_REPEATS = 0.01  # above it, what is recommended depends on whether seen items are left out
 LARGE_CATALOGUE = 1_000_000  # scores of 512 users of so many items are 2 GB
+WINDOW = ModelConfig().max_length
+FAR = 10  # so many times as far from the middle 98 % of the times as these are from each other: no such customer is
 FEW_USERS = 300  # below it, an interval of HR@10 near 0.1 is wider than 0.07
 
 
@@ -37,6 +40,7 @@ class Facts:
         time_unit: of the times.
         first: the earliest time, as a date where the unit is known.
         last: the latest.
+        far_times: interactions so far from all others in time that their times look wrong.
         same_time: the share of a user's consecutive interactions at the same time: their order is that of the table.
         repeats: the share of interactions with an item that the user had before.
         single: users with one interaction, who can neither be learned from nor evaluated.
@@ -60,6 +64,7 @@ class Facts:
     time_unit: str
     first: str
     last: str
+    far_times: int
     same_time: float
     repeats: float
     single: int
@@ -76,12 +81,12 @@ class Facts:
         return asdict(self)
 
 
-def inspect(dataset: Dataset, max_length: int = 50) -> Facts:
+def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
     """Return what is in a data set.
 
     Args:
         dataset: the prepared data set.
-        max_length: L, the positions that a model sees; the paper's by default.
+        max_length: L, the positions that a model sees; the default preset's by default.
     """
     split = make_split(dataset)
     all_lengths = np.diff(dataset.offsets)
@@ -103,6 +108,7 @@ def inspect(dataset: Dataset, max_length: int = 50) -> Facts:
         time_unit=dataset.info.time_unit,
         first=_moment(times.min().item(), dataset.info.time_unit),
         last=_moment(times.max().item(), dataset.info.time_unit),
+        far_times=_far_times(times) if dataset.info.time_unit in PER_SECOND else 0,
         same_time=_same_time(dataset),
         repeats=_repeats(dataset),
         single=int((lengths == 1).sum()),
@@ -125,6 +131,12 @@ def quantiles(values: NDArray[np.integer]) -> dict[str, float]:
 
 def _moment(moment: float, unit: str) -> str:
     return written(moment if unit not in PER_SECOND else int(moment), unit)
+
+
+def _far_times(times: NDArray[Any]) -> int:
+    low, high = np.quantile(times, (0.01, 0.99), method="inverted_cdf").astype(float)
+    far = FAR * (high - low)
+    return int(((times < low - far) | (times > high + far)).sum()) if far > 0 else 0
 
 
 def _owners(dataset: Dataset) -> NDArray[np.int64]:
@@ -175,6 +187,12 @@ def warnings(facts: Facts) -> Iterator[str]:
         yield (
             f"the catalogue of {facts.items:,} items is larger than a full softmax bears on an ordinary machine; "
             "--min-item leaves out what is rare."
+        )
+    if facts.far_times:
+        yield (
+            f"{counted(facts.far_times, 'interaction is', 'interactions are')} far from all others in time "
+            f"({facts.first} to {facts.last}): are those times right? They decide what comes first and last in a "
+            "history, and what a split by time holds out."
         )
     if facts.same_time > 0.5 and facts.time_unit != "none":
         yield (

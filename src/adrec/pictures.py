@@ -55,12 +55,28 @@ def _plain(axis: Axes, title: str, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _log(axes: Axes, names: str) -> None:
+    """Scale the axes of ``names``, x or y, in logarithms, with plain numbers that keep clear of each other.
+
+    Call it when the data are drawn: over many decades only the decades have numbers.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        low, high = axis.get_data_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _lengths(axis: Axes, dataset: Dataset, facts: Facts) -> None:
     lengths = np.diff(dataset.offsets)
     lengths = lengths[lengths > 0]
     edges = np.unique(np.round(np.geomspace(lengths.min(), lengths.max() + 1, 40)).astype(int))
     axis.hist(lengths, bins=(edges - 0.5).tolist() if len(edges) > 1 else 1, color=COLOUR)
-    axis.set_xscale("log")
+    _log(axis, "x")
     axis.axvline(facts.max_length, color=SECOND, linestyle="--", label=f"the model's window, {facts.max_length}")
     axis.legend(frameon=False)
     median = facts.history_length["50 %"]
@@ -70,7 +86,8 @@ def _lengths(axis: Axes, dataset: Dataset, facts: Facts) -> None:
 def _popularity(axis: Axes, dataset: Dataset, facts: Facts) -> None:
     counts = np.sort(dataset.popularity[1:])[::-1]
     counts = counts[counts > 0]
-    axis.loglog(np.arange(1, len(counts) + 1), counts, color=COLOUR)
+    axis.plot(np.arange(1, len(counts) + 1), counts, color=COLOUR)
+    _log(axis, "xy")
     title = f"Popularity: the most popular 1 % of items have {facts.top_share:.0%} of interactions"
     _plain(axis, title, "items, most popular first", "interactions")
 

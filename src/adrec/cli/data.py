@@ -151,7 +151,7 @@ def inspect(
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw them here, a .png or .svg file.")] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="The positions that a model sees.")] = 50,
+    max_length: Annotated[int, typer.Option(min=1, help="The positions that a model sees.")] = inspection.WINDOW,
     quiet: Quiet = False,
 ) -> None:
     """Tell what is in a prepared data set, and warn of what will hurt."""
