@@ -87,9 +87,14 @@ def difference_table(evaluation: Evaluation, other: Evaluation, differences: Map
     return table
 
 
-def evaluation_notes(evaluation: Evaluation) -> str:
-    """Return of whom and how the metrics are, and what the recommended items are like."""
+def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
+    """Return of whom and how the metrics are, and what the recommended items are like.
+
+    ``option`` is what leaves seen items out, named where they were ranked.
+    """
     seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
+    if option and not evaluation.filter_seen:
+        seen += f" ({option} leaves them out)"
     several = f" ({evaluation.ranks.height:,} held-out items)" if evaluation.ranks.height > evaluation.num_users else ""
     new = (
         f"{evaluation.num_new_items:,} held-out items appear after training: the model does not know them.\n"

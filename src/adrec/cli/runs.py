@@ -98,7 +98,7 @@ def evaluate(
             "run": str(against),
             "differences": {name: {**each.estimate.to_dict(), "p": each.p} for name, each in differences.items()},
         }
-    output.print(evaluation_notes(result))
+    output.print(evaluation_notes(result, "--filter-seen"))
     if json_file is not None:
         write_json(json_file, values)
     chosen = [*(["filter-seen"] if filter_seen else []), *([f"{steps}-steps"] if steps else []), sampler or ""]

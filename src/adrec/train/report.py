@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -58,11 +59,12 @@ class Silent:
 class Live:
     """Shows stage, epoch, loss, validation metric and time left; a bar only where there is a terminal.
 
-    The time left counts every epoch that the stage may take; early stopping often ends it sooner.
+    The time left counts every epoch that the stage may take; early stopping often ends it sooner. A log, which has no
+    bar, has a line for each validation, and for other epochs where nothing was said for ``silence`` seconds.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, silence: float = 30.0) -> None:
+        self.console, self.silence, self.told = console, silence, time.monotonic()
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
@@ -98,13 +100,18 @@ class Live:
     def epoch(self, row: Mapping[str, object]) -> None:
         """Show the epoch's loss, and its validation metrics where there are any."""
         loss, validation = row["loss"], row.get("validation")
+        validated = isinstance(validation, Mapping)
         assert isinstance(loss, Mapping)
         self.loss = "  ".join(f"{name} {value:.4f}" for name, value in loss.items())
         if isinstance(validation, Mapping):
             shown = [(name, validation[name]) for name in ("hr@20", "ndcg@20") if name in validation]
             self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown) + _space(row)
-            line = Text(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}  {self.validation}")
-            self.console.print(line.append("  best so far", style="green") if row["selected"] else line)
+        if validated or (not self.console.is_terminal and time.monotonic() - self.told >= self.silence):
+            line = Text(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}")
+            line.append(f"  {self.validation}" if validated else "")
+            line.append("  best so far" if row.get("selected") else "", style="green")
+            self.console.print(line)
+            self.told = time.monotonic()
         state = f"{self.loss}  [cyan]{self.validation}[/]"
         self.progress.update(self.task, completed=float(str(row["epoch"])), state=state)
 

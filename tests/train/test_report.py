@@ -1,0 +1,40 @@
+"""What training prints where there is no terminal."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from adrec.train.report import Live
+
+EPOCH: dict[str, Any] = {"stage": "finetune", "epoch": 1, "loss": {"ce": 6.5}}
+VALIDATED = {**EPOCH, "epoch": 2, "validation": {"hr@20": 0.2, "ndcg@20": 0.1}, "selected": True}
+VALIDATION = "hr@20 0.2000  ndcg@20 0.1000  best so far"
+
+
+def printed(silence: float, *, terminal: bool = False) -> list[str]:
+    console = Console(file=StringIO(), force_terminal=terminal, width=200)
+    live = Live(console, silence)
+    live.stage("finetune", 3, 0, 1)
+    for row in (EPOCH, VALIDATED, {**EPOCH, "epoch": 3}):
+        live.epoch(row)
+    assert isinstance(console.file, StringIO)
+    return [line for line in console.file.getvalue().splitlines() if "epoch" in line]
+
+
+def test_a_log_has_a_line_for_each_validation() -> None:
+    assert printed(silence=1e9) == [f"finetune  epoch   2  ce 6.5000  {VALIDATION}"]
+
+
+def test_a_log_is_not_silent_for_long() -> None:
+    first, second, third = printed(silence=0)
+    assert (first, third) == ("finetune  epoch   1  ce 6.5000", "finetune  epoch   3  ce 6.5000")
+    assert second.endswith(VALIDATION)
+
+
+@pytest.mark.parametrize("silence", [0, 1e9])
+def test_a_terminal_has_a_bar_for_other_epochs(silence: float) -> None:
+    assert len(printed(silence, terminal=True)) == 1
