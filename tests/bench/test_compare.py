@@ -17,6 +17,7 @@ from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.verdict import Contender, verdict
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.split import leave_one_out
+from adrec.evaluate.significance import paired_difference
 from adrec.settings import TrainingConfig
 from command import adrec, refused
 from conftest import cyclic_table
@@ -47,6 +48,8 @@ def test_what_is_not_surely_worse_and_simpler_is_enough() -> None:
     assert found.chosen.model == "itemknn" and found.best.model == "adrec"
     assert found.sentences[0].startswith("itemknn is enough")
     assert any("Against adrec" in each and "not sure" in each for each in found.sentences)
+    gain = paired_difference(little, BASE).estimate.high
+    assert found.sentences[0].endswith(f"may be chance, or a gain of up to {100 * gain:.2f}; more users would tell.")
 
 
 def test_of_those_that_count_the_best_is_enough() -> None:

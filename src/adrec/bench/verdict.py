@@ -103,9 +103,11 @@ def _sentences(
             f"{100 * chosen.mean:.2f} (x 100, items of the history left out)."
         ]
     else:
+        most = -100 * differences[best.model].estimate.low
         said = [
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
-            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be chance."
+            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
+            f"chance, or a gain of up to {most:.2f}; more users would tell."
         ]
     for each in contenders:
         found = differences.get(each.model)
