@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from adrec.config import PRESETS, Config, preset
+from adrec.config import Config, preset
 from adrec.errors import ConfigError
+from adrec.presets import PRESETS
 from adrec.settings import LATER, parse_changes
 
 

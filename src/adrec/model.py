@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
-import polars as pl
 from rich.console import Console
 
 from adrec.config import Sampler
@@ -22,6 +21,7 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
+from adrec.given import FrameKind, as_kind, frame_kind, ids
 from adrec.making import find_device, make_model
 from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
@@ -30,8 +30,6 @@ from adrec.train.info import RunInfo
 from adrec.train.report import Live
 from adrec.train.run import Run, refit_config, write_weights
 from adrec.words import counted
-
-FrameKind = Literal["polars", "pandas", "pyarrow"]
 
 
 class ADRec:
@@ -43,7 +41,7 @@ class ADRec:
     >>> model.save("model/"); model = ADRec.load("model/")
 
     Args:
-        preset: the configuration to start from, ``default`` or ``published``.
+        preset: the configuration to start from: ``default``, or ADRec's ``fast``, ``paper`` or ``published``.
         model: ``adrec``, or the name of a baseline (:func:`adrec.models.model_names`), or ``module:Class``.
         changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
         max_epochs: at most so many epochs in each stage.
@@ -209,7 +207,7 @@ class ADRec:
         _, model, _ = self._fitted()
         if model.item_vectors is None:
             raise ConfigError(f"{model.name} has no item vectors, so it does not say which items are alike.")
-        return self._as_given(self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
+        return as_kind(self._frame, self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
 
     def evaluate(
         self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, filter_seen: bool = False
@@ -286,31 +284,4 @@ class ADRec:
     def _told(self, result: Recommendations) -> Any:
         for note in result.notes:
             warnings.warn(note, UserWarning, stacklevel=3)
-        return self._as_given(result.table)
-
-    def _as_given(self, table: pl.DataFrame) -> Any:
-        if self._frame == "pandas":
-            return table.to_pandas()
-        return table.to_arrow() if self._frame == "pyarrow" else table
-
-
-def frame_kind(table: Any) -> FrameKind:
-    """Return the kind of frame that results are given in for ``table``: its own, polars for anything else."""
-    module = type(table).__module__.partition(".")[0]
-    return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
-
-
-def ids(values: Iterable[Any] | None) -> list[Any] | None:
-    """Return ids as a list of plain Python values; None stays None.
-
-    Raises :class:`ConfigError` for a lone text or number where a list is expected.
-    """
-    if values is None:
-        return None
-    if isinstance(values, str | bytes | int | float):
-        raise ConfigError(f"a list of ids is expected, such as [{values!r}]; it was given {values!r}.")
-    if isinstance(values, list):
-        return values
-    if hasattr(values, "to_pylist"):
-        return list(values.to_pylist())
-    return list(values.tolist()) if hasattr(values, "tolist") else list(values)
+        return as_kind(self._frame, result.table)

@@ -1,0 +1,41 @@
+"""What people give in Python, and what they get back: ids from any kind of list, tables of the kind they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import polars as pl
+
+from adrec.errors import ConfigError
+
+FrameKind = Literal["polars", "pandas", "pyarrow"]
+
+
+def frame_kind(table: Any) -> FrameKind:
+    """Return the kind of frame that results are given in for ``table``: its own, polars for anything else."""
+    module = type(table).__module__.partition(".")[0]
+    return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
+
+
+def ids(values: Iterable[Any] | None) -> list[Any] | None:
+    """Return ids as a list of plain Python values; None stays None.
+
+    Raises :class:`ConfigError` for a lone text or number where a list is expected.
+    """
+    if values is None:
+        return None
+    if isinstance(values, str | bytes | int | float):
+        raise ConfigError(f"a list of ids is expected, such as [{values!r}]; it was given {values!r}.")
+    if isinstance(values, list):
+        return values
+    if hasattr(values, "to_pylist"):
+        return list(values.to_pylist())
+    return list(values.tolist()) if hasattr(values, "tolist") else list(values)
+
+
+def as_kind(kind: FrameKind, table: pl.DataFrame) -> Any:
+    """Return a table as a frame of ``kind``."""
+    if kind == "pandas":
+        return table.to_pandas()
+    return table.to_arrow() if kind == "pyarrow" else table

@@ -1,0 +1,70 @@
+"""ADRec's presets: what each changes of the default configuration (:class:`adrec.config.Config`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+# Half the width and one pass, which more dropout makes up for in part.
+_FAST: dict[str, Any] = {
+    "model.hidden_size": 64,
+    "model.embedding_dropout": 0.5,
+    "model.dropout": 0.3,
+    "model.embedding_std": 0.05,
+    "finetune.learning_rate": 4e-3,
+    "finetune.consistency": 0.0,
+    "finetune.averaging": 0.995,
+    "finetune.patience": 2,
+}
+
+_SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20))
+
+_PAPER: dict[str, Any] = {
+    "batch_size": 512,
+    "model.max_length": 50,
+    "model.embedding_dropout": 0.3,
+    "model.dropout": 0.1,
+    "model.positions": "none",
+    "model.repeat_bias": False,
+    "model.noise_schedule": "trunc_lin",
+    "model.noise_weight": 0.001,
+    "model.decoder": "attention",
+    "model.ranks_by": "sample",
+    "model.unit_targets": False,
+    "model.drops_normalized": False,
+    "model.embedding_std": 1.0,
+    "pretrain.epochs": 500,
+    "align.epochs": 5,
+    "align.loss": "ce+mse",
+    "finetune.epochs": 495,
+    "finetune.start": "continue",
+    "finetune.loss": "ce+mse",
+    "finetune.consistency": 0.0,
+    "finetune.optimizer": "adam",
+    "finetune.learning_rate": 1e-3,
+    "finetune.weight_decay": 1e-5,
+    "finetune.warmup_epochs": 0,
+    "finetune.schedule": "cosine",
+    "finetune.averaging": 0.0,
+    "finetune.first_evaluation": 1,
+    "finetune.evaluate_every": 5,
+    "finetune.patience": 4,
+}
+
+_PUBLISHED: dict[str, Any] = {
+    **_PAPER,
+    "model.padding_class": True,
+    "model.num_inference_steps": 32,
+    "align.embedding": "decaying",
+    **{f"{stage}.select_by": _SIX_METRICS for stage in ("pretrain", "align", "finetune")},
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "default": MappingProxyType({}),
+        "fast": MappingProxyType(_FAST),
+        "paper": MappingProxyType(_PAPER),
+        "published": MappingProxyType(_PUBLISHED),
+    }
+)
