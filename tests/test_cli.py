@@ -82,6 +82,7 @@ def test_evaluate(work: Path) -> None:
     result = adrec("evaluate", "run", "--json", "out.json", "--k", "1,5", "--batch-means", cwd=work)
     assert "ndcg@5" in result.stdout
     assert "95 % interval" in result.stdout
+    assert "seen items ranked too (--filter-seen leaves them out)." in " ".join(result.stdout.split())
     value = json.loads((work / "out.json").read_text())
     assert (value["split"], value["part"], value["users"]) == ("leave-one-out", "test", 60)
     estimate = value["metrics"]["ndcg@5"]
@@ -91,7 +92,7 @@ def test_evaluate(work: Path) -> None:
     assert ranks.columns == ["user", "item", "rank"]
     assert (ranks["rank"] <= 5).mean() == pytest.approx(value["metrics"]["hr@5"]["mean"])
     filtered = adrec("evaluate", "run", "--on", "validation", "--filter-seen", cwd=work)
-    assert "seen items left out" in filtered.stdout
+    assert "seen items left out." in " ".join(filtered.stdout.split())
     assert "ranks-validation-filter-seen.parquet" in names(work / "run")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,46 @@ def test_warnings() -> None:
     assert list(warnings(inspect(quiet))) == []
 
 
-def test_a_time_far_from_the_others_is_told() -> None:
-    days = pl.DataFrame({"user": ["a", "b"] * 100, "item": ["x", "y", "z", "w"] * 50})
-    days = days.with_columns(time=1_600_000_000 + DAY * pl.int_range(200))
-    odd = pl.concat([days, pl.DataFrame([("b", "x", 0)], schema=days.schema, orient="row")])
-    told = [each for each in warnings(inspect(prepare(odd))) if "far from" in each]
+def times(*of: Sequence[int]) -> pl.DataFrame:
+    at = [each for some in of for each in some]
+    return pl.DataFrame(
+        {"user": [f"u{n % 7}" for n in range(len(at))], "item": [f"i{n % 3}" for n in range(len(at))], "time": at}
+    )
+
+
+def days(first: int, number: int) -> range:
+    return range(1_600_000_000 + DAY * first, 1_600_000_000 + DAY * (first + number), DAY)
+
+
+@pytest.mark.parametrize(
+    ("table", "number"),
+    [
+        (times([0], days(0, 90)), 1),
+        (times([0] * 6, days(0, 94)), 6),
+        (times(days(0, 90), [16_000_000_000]), 1),  # a digit too many
+        (times([0], days(0, 90), [16_000_000_000] * 2), 3),
+        (times(days(0, 11), days(70, 90)), 0),  # more than a tenth: a shop that had closed
+        (times(days(0, 9), days(9 + 5 * 90, 91)), 9),  # a gap of more than five times the rest
+        (times(days(0, 9), days(7 + 5 * 90, 91)), 0),
+        (times([day * DAY * 3 for day in range(50)], [50 * 3 * DAY + 60 * minute for minute in range(9000)]), 0),
+        (times([1_600_000_000] * 9), 0),
+        (times([1_600_000_000] * 19, [1_700_000_000]), 0),  # all others at one moment: no span to be far from
+    ],
+)
+def test_times_far_from_the_others_are_told(table: pl.DataFrame, number: int) -> None:
+    facts = inspect(prepare(table, time_unit="s"))
+    assert facts.far_times == number
+    assert any("far from all others" in each for each in warnings(facts)) is (number > 0)
+
+
+def test_what_is_told_of_far_times() -> None:
+    told = [each for each in warnings(inspect(prepare(times([0], days(0, 2), days(2, 88))))) if "far from" in each]
     assert len(told) == 1
-    assert told[0].startswith("1 interaction is far from all others in time (1970-01-01T00:00:00Z to ")
-    assert not any("far from" in each for each in warnings(inspect(prepare(days))))
-    order_only = odd.with_columns(time=pl.when(pl.col("time") == 0).then(10**6).otherwise(pl.int_range(pl.len())))
-    assert inspect(prepare(order_only)).far_times == 0
+    assert told[0].startswith(
+        "1 interaction is far from all others in time: those run from 2020-09-13T12:26:40Z to 2020-12-11T12:26:40Z, "
+        "the data from 1970-01-01T00:00:00Z to 2020-12-11T12:26:40Z."
+    )
+    assert inspect(prepare(times(range(20), [10**6]))).far_times == 0, "these only give an order"
 
 
 def test_the_window_is_the_default_models() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -13,6 +15,7 @@ import torch
 
 from adrec import ADRec, open_dataset, prepare, write_dataset
 from adrec.errors import ConfigError, DataError, RunError, UserError
+from adrec.given import ids
 from conftest import TINY, cyclic_table
 
 
@@ -143,6 +146,9 @@ class TestBadInput:
             make(device).recommend()
 
     def test_a_lone_id_is_no_list(self, model: ADRec) -> None:
+        for lone in (np.int64(3), np.str_("item 3"), np.array("item 3"), date(2024, 1, 1)):
+            with pytest.raises(ConfigError, match="a list of ids is expected"):
+                ids(lone)
         with pytest.raises(ConfigError, match="a list of ids is expected"):
             model.recommend(users="user 1")  # type: ignore[arg-type]
 

@@ -38,7 +38,8 @@ class ModelConfig(PaddedConfig):
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition: 0.001
             there, so little because a decoder that sees its own target at small timesteps copies it.
         noise_level: an independent timestep for every ``token`` (the paper), one per ``sequence``, or noise on each
-            sequence's ``last`` token alone, the others' targets being clean, as at inference.
+            sequence's ``last`` token alone: the others see their own targets clean, at t = 0, as at inference, and
+            are trained so, which at a large ``noise_weight`` is copying.
         decoder: the ADM: ``attention`` (the paper), a token-wise ``mlp``, or ``adaptive``: a token-wise denoiser whose
             layer norms the condition and the timestep modulate. With ``none`` there is no diffusion, and its settings
             here mean nothing.
@@ -48,7 +49,7 @@ class ModelConfig(PaddedConfig):
         unit_targets: targets are scaled to variance 1, so that a schedule of noise means the same in every space, and
             have no gradient.
         detached_targets: targets have no gradient, so that neither the squared error nor x_t trains the embedding by
-            them.
+            them; targets of unit variance have none anyway.
         drops_normalized: the embedded history is normalised, then dropped (as in stage 1), not dropped first.
         embedding_std: the item embedding begins as N(0, std), where no stage hands one over.
         causal: false lets every token attend to every other: it leaks targets in training (the paper's

@@ -21,17 +21,15 @@ def frame_kind(table: Any) -> FrameKind:
 def ids(values: Iterable[Any] | None) -> list[Any] | None:
     """Return ids as a list of plain Python values; None stays None.
 
-    Raises :class:`ConfigError` for a lone text or number where a list is expected.
+    Raises :class:`ConfigError` for a lone text, number or date where a list is expected.
     """
     if values is None:
         return None
-    if isinstance(values, str | bytes | int | float):
-        raise ConfigError(f"a list of ids is expected, such as [{values!r}]; it was given {values!r}.")
-    if isinstance(values, list):
-        return values
-    if hasattr(values, "to_pylist"):
-        return list(values.to_pylist())
-    return list(values.tolist()) if hasattr(values, "tolist") else list(values)
+    kind = next((name for name in ("to_pylist", "tolist") if hasattr(values, name)), None)
+    plain = getattr(values, kind)() if kind else values
+    if isinstance(plain, str | bytes) or not isinstance(plain, Iterable):
+        raise ConfigError(f"a list of ids is expected, such as [{plain!r}]; it was given {plain!r}.")
+    return plain if isinstance(plain, list) else list(plain)
 
 
 def as_kind(kind: FrameKind, table: pl.DataFrame) -> Any:

@@ -20,7 +20,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 MANY_REPEATS = 0.01  # above it, what is recommended depends on whether seen items are left out
 LARGE_CATALOGUE = 1_000_000  # scores of 512 users of so many items are 2 GB
 WINDOW = ModelConfig().max_length
-FAR = 10  # so many times as far from the middle 98 % of the times as these are from each other: no such customer is
+FAR, FEW = 5, 0.1  # a tenth of the times or less, behind a gap of five times what the others span, look wrong
 FEW_USERS = 300  # below it, an interval of HR@10 near 0.1 is wider than 0.07
 
 
@@ -41,6 +41,7 @@ class Facts:
         first: the earliest time, as a date where the unit is known.
         last: the latest.
         far_times: interactions so far from all others in time that their times look wrong.
+        usual: the earliest and the latest time of those others.
         same_time: the share of a user's consecutive interactions at the same time: their order is that of the table.
         repeats: the share of interactions with an item that the user had before.
         single: users with one interaction, who can neither be learned from nor evaluated.
@@ -65,6 +66,7 @@ class Facts:
     first: str
     last: str
     far_times: int
+    usual: tuple[str, str]
     same_time: float
     repeats: float
     single: int
@@ -96,6 +98,7 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
     inputs = train_lengths[train_lengths >= 2] - 1
     most = np.sort(counts)[::-1][: max(1, len(counts) // 100)]
     times = np.asarray(dataset.times)
+    usual = _usual(times) if dataset.info.time_unit in PER_SECOND else np.sort(times)
     return Facts(
         name=dataset.info.name,
         users=len(lengths),
@@ -108,7 +111,8 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
         time_unit=dataset.info.time_unit,
         first=_moment(times.min().item(), dataset.info.time_unit),
         last=_moment(times.max().item(), dataset.info.time_unit),
-        far_times=_far_times(times) if dataset.info.time_unit in PER_SECOND else 0,
+        far_times=len(times) - len(usual),
+        usual=(_moment(usual[0].item(), dataset.info.time_unit), _moment(usual[-1].item(), dataset.info.time_unit)),
         same_time=_same_time(dataset),
         repeats=_repeats(dataset),
         single=int((lengths == 1).sum()),
@@ -133,10 +137,17 @@ def _moment(moment: float, unit: str) -> str:
     return written(moment if unit not in PER_SECOND else int(moment), unit)
 
 
-def _far_times(times: NDArray[Any]) -> int:
-    low, high = np.quantile(times, (0.01, 0.99), method="inverted_cdf").astype(float)
-    far = FAR * (high - low)
-    return int(((times < low - far) | (times > high + far)).sum()) if far > 0 else 0
+def _usual(times: NDArray[Any]) -> NDArray[Any]:
+    """Return the times in order, without the few at either end that lie behind a gap far longer than the rest."""
+    usual = np.sort(times)
+    while len(usual) > 1:
+        cut = int(np.argmax(np.diff(usual))) + 1
+        few, rest = sorted((usual[:cut], usual[cut:]), key=len)
+        gap, span = usual[cut] - usual[cut - 1], rest[-1] - rest[0]
+        if len(few) > FEW * len(times) or not 0 < FAR * span < gap:
+            break
+        usual = rest
+    return usual
 
 
 def _owners(dataset: Dataset) -> NDArray[np.int64]:
@@ -190,9 +201,9 @@ def warnings(facts: Facts) -> Iterator[str]:
         )
     if facts.far_times:
         yield (
-            f"{counted(facts.far_times, 'interaction is', 'interactions are')} far from all others in time "
-            f"({facts.first} to {facts.last}): are those times right? They decide what comes first and last in a "
-            "history, and what a split by time holds out."
+            f"{counted(facts.far_times, 'interaction is', 'interactions are')} far from all others in time: those run "
+            f"from {facts.usual[0]} to {facts.usual[1]}, the data from {facts.first} to {facts.last}. Are the times "
+            "right? They decide what comes first and last in a history, and what a split by time holds out."
         )
     if facts.same_time > 0.5 and facts.time_unit != "none":
         yield (

@@ -41,7 +41,8 @@ class ADRec:
     >>> model.save("model/"); model = ADRec.load("model/")
 
     Args:
-        preset: the configuration to start from: ``default``, or ADRec's ``fast``, ``paper`` or ``published``.
+        preset: the configuration to start from: ``default``, or another of the model's (ADRec has ``fast``,
+            ``paper`` and ``published``).
         model: ``adrec``, or the name of a baseline (:func:`adrec.models.model_names`), or ``module:Class``.
         changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
         max_epochs: at most so many epochs in each stage.

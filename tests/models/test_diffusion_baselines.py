@@ -217,6 +217,11 @@ def test_prefixes_are_different_and_all_where_there_are_few(count: int, expected
     assert columns.max() < draws.prefixes.shape[1]
 
 
+def test_diffurec_is_validated_as_seldom_as_its_authors_do() -> None:
+    stage = find_model("diffurec").Config.make().train
+    assert (stage.first_evaluation, stage.evaluate_every, stage.patience) == (20, 20, 5)
+
+
 def test_every_prefix_is_drawn_in_time() -> None:
     batch, rng = batch_of(), torch.Generator().manual_seed(1)
     seen = {int(draw_prefixes(batch, 1, T, D, rng).prefixes[2, 0]) for _ in range(100)}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from adrec.nn.blocks import DiffuRecBlock
 from adrec.nn.dropout import dropout
 from adrec.nn.gelu import gelu
+from adrec.nn.layout import layout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.9, 0.999999])
@@ -54,3 +57,17 @@ def test_gelu_is_the_tanh_form_with_its_gradient(device: torch.device) -> None:
     single = x.detach().float()
     torch.testing.assert_close(gelu(single), expected.float(), atol=1e-6, rtol=1e-6)
     assert torch.isfinite(gelu(torch.tensor([-1e30, 1e12, 0.0], device=device))).all()
+
+
+def test_diffurecs_block_drops_what_leaves_it_again(device: torch.device) -> None:
+    """Dropout(y + Dropout(f(LayerNorm(y)))) of y = x + Dropout(a(LayerNorm(x))); f drops its inner layer too."""
+    heads, size, p = 2, 8, 0.4
+    block = DiffuRecBlock(size, heads, p).to(device)
+    block.initialize(torch.Generator(device).manual_seed(1))
+    plan = layout(np.array([3, 5, 1]), 6, heads=heads, sink=True, causal=False, device=device)
+    x = torch.randn(len(plan.row_users), size, generator=torch.Generator().manual_seed(2)).to(device)
+    rng = torch.Generator(device).manual_seed(3)
+    y = x + dropout(block.attention(block.attention_norm(x), plan, rng), p, rng)
+    inner = dropout(torch.nn.functional.gelu(block.expand(block.feed_forward_norm(y)), approximate="tanh"), p, rng)
+    expected = dropout(y + dropout(block.contract(inner), p, rng), p, rng)
+    torch.testing.assert_close(block(x, plan, torch.Generator(device).manual_seed(3)), expected, atol=1e-5, rtol=1e-5)

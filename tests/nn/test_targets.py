@@ -35,9 +35,12 @@ def batch() -> PackedBatch:
 
 
 @pytest.mark.parametrize("decoder", ["attention", "mlp", "adaptive"])
-def test_noise_on_the_last_token_alone_is_what_inference_denoises(decoder: str) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"causal": False}, {"geodesic": True}, {"attend_padding": False}, {"positions": "rotary"}], ids=str
+)
+def test_noise_on_the_last_token_alone_is_what_inference_denoises(decoder: str, changes: dict[str, object]) -> None:
     """A history ends one item earlier than its sequence; its targets are the true next items, clean."""
-    model, trained = network(config(decoder, noise_level="last")), batch()
+    model, trained = network(config(decoder, noise_level="last", **changes)), batch()
     draws = model.draw(trained, torch.Generator().manual_seed(1))
     assert draws is not None and draws.t.unique().numel() > 1
     last = trained.cu_seqlens[1:] - 1

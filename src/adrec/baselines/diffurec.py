@@ -8,8 +8,12 @@ user's are drawn anew in each epoch: with 4, a step of 128 users has the publish
 rows for each token of the data (all prefixes: 5 on Baby, 7 on Beauty, 21 on ML-100k).
 
 There are no positions. What tells the last item from the others is that its row is the one read, behind pre-norm blocks
-whose residual sum carries it; how long a history is shows in the padding, to which items attend in the authors' code
-(here to one sink a sequence, see :mod:`adrec.nn.layout`).
+whose residual sum carries it; how long a history is shows in the padding, to which items attend in the authors' code.
+
+What differs from that code (github.com/WHUIR/DiffuRec), beside the drawn prefixes: a sequence's paddings are one sink
+(:mod:`adrec.nn.layout`), so they have one lambda, where theirs has one for each; at inference lambda is drawn once, not
+anew at each step; timesteps are drawn alike, not by their losses; padding is no class of the softmax; the learning rate
+falls by a cosine over 500 epochs, not to a tenth every 100; NDCG@20 alone selects and stops, not any of six metrics.
 """
 
 from __future__ import annotations
@@ -84,7 +88,7 @@ class Draws(PrefixDraws):
 
     Attributes:
         scale: unit noise of lambda, for each token of the batch and each of K prefixes, [N, K, D].
-        sink_scale: the same for the padding of each user's prefixes, [B, K, D].
+        sink_scale: the same for the padding of each user's prefixes, [B, K, D]: all paddings of one have one lambda.
     """
 
     scale: Tensor
@@ -205,8 +209,9 @@ class DiffuRecNetwork(SequenceNetwork):
         """Return for every row ``noise`` of its place from the history's end, 1 for the last, [rows, D]."""
         users = plan.row_users[: plan.num_tokens]
         from_end = batch.cu_seqlens[1:][users] - torch.arange(len(users), device=users.device)  # [N], 1 for the last
+        of_sinks = noise(self.config.max_length + 1)  # steps are asked for downwards
         by_place = [noise(place) for place in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
-        return torch.cat([torch.stack(by_place)[-from_end, users], noise(self.config.max_length + 1)])
+        return torch.cat([torch.stack(by_place)[-from_end, users], of_sinks])
 
 
 class DiffuRec(NetworkModel):

@@ -107,7 +107,7 @@ def _sentences(
         said = [
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
             f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
-            f"chance, or a gain of up to {most:.2f}; more users would tell."
+            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases)."
         ]
     for each in contenders:
         found = differences.get(each.model)

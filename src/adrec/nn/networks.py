@@ -142,9 +142,9 @@ class ADRecNetwork(PaddedNetwork):
     def clean_targets(self, items: Tensor) -> Tensor:
         """Return ``x0 = E[items]``: of length 1 where diffusion is geodesic, or of variance 1 where so configured."""
         x0 = self.item_embedding(items)
-        if self.config.detached_targets or self.config.unit_targets:
+        if self.config.detached_targets or self.config.unit_targets:  # not to shrink to please the squared error
             x0 = x0.detach()
-        if self.config.unit_targets:  # they must not shrink to please the squared error, so it does not train them
+        if self.config.unit_targets:
             x0 = x0 / self.item_embedding.weight[1:].detach().std()
         return unit(x0) if self.config.geodesic else x0
 

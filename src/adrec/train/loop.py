@@ -289,9 +289,8 @@ class Trainer:
         ended = {"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen}
         self.place.ended.append({**ended, "cut": True} if cut else ended)
         early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
-        self.reporter.end(
-            f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; epoch {chosen} is kept."
-        )
+        kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
+        self.reporter.end(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
         if stage.validates:
             with self._averaged():
                 space.warn_of_collapse(self.network, name, self.reporter)

@@ -60,7 +60,7 @@ class Live:
     """Shows stage, epoch, loss, validation metric and time left; a bar only where there is a terminal.
 
     The time left counts every epoch that the stage may take; early stopping often ends it sooner. A log, which has no
-    bar, has a line for each validation, and for other epochs where nothing was said for ``silence`` seconds.
+    bar, has a line for each validation, and for an epoch that ends ``silence`` seconds or more behind the last line.
     """
 
     def __init__(self, console: Console, silence: float = 30.0) -> None:
@@ -91,6 +91,7 @@ class Live:
     def stage(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
         """Begin a bar for the stage."""
         self.loss, self.validation, self.steps_per_epoch = "", "", steps_per_epoch
+        self.told = time.monotonic()
         self.progress.reset(self.task, description=name, total=epochs, completed=done, state="")
 
     def step(self) -> None:
