@@ -97,8 +97,8 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
     train_lengths = split.train_ends - np.asarray(dataset.offsets[:-1])
     inputs = train_lengths[train_lengths >= 2] - 1
     most = np.sort(counts)[::-1][: max(1, len(counts) // 100)]
-    times = np.asarray(dataset.times)
-    usual = _usual(times) if dataset.info.time_unit in PER_SECOND else np.sort(times)
+    times, unit = np.sort(dataset.times), dataset.info.time_unit
+    usual = _usual(times) if unit in PER_SECOND else times
     return Facts(
         name=dataset.info.name,
         users=len(lengths),
@@ -108,11 +108,11 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
         history_length=quantiles(lengths),
         popularity=quantiles(counts),
         top_share=float(most.sum() / counts.sum()),
-        time_unit=dataset.info.time_unit,
-        first=_moment(times.min().item(), dataset.info.time_unit),
-        last=_moment(times.max().item(), dataset.info.time_unit),
+        time_unit=unit,
+        first=_moment(times[0].item(), unit),
+        last=_moment(times[-1].item(), unit),
         far_times=len(times) - len(usual),
-        usual=(_moment(usual[0].item(), dataset.info.time_unit), _moment(usual[-1].item(), dataset.info.time_unit)),
+        usual=(_moment(usual[0].item(), unit), _moment(usual[-1].item(), unit)),
         same_time=_same_time(dataset),
         repeats=_repeats(dataset),
         single=int((lengths == 1).sum()),
@@ -138,8 +138,8 @@ def _moment(moment: float, unit: str) -> str:
 
 
 def _usual(times: NDArray[Any]) -> NDArray[Any]:
-    """Return the times in order, without the few at either end that lie behind a gap far longer than the rest."""
-    usual = np.sort(times)
+    """Return ordered times without the few at either end that lie behind a gap far longer than the rest."""
+    usual = times
     while len(usual) > 1:
         cut = int(np.argmax(np.diff(usual))) + 1
         few, rest = sorted((usual[:cut], usual[cut:]), key=len)

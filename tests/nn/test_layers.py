@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adrec.nn.blocks import DiffuRecBlock
+from adrec.nn.blocks import DiffuRecBlock, initialize_block
 from adrec.nn.dropout import dropout
 from adrec.nn.gelu import gelu
 from adrec.nn.layout import layout
@@ -63,7 +63,7 @@ def test_diffurecs_block_drops_what_leaves_it_again(device: torch.device) -> Non
     """Dropout(y + Dropout(f(LayerNorm(y)))) of y = x + Dropout(a(LayerNorm(x))); f drops its inner layer too."""
     heads, size, p = 2, 8, 0.4
     block = DiffuRecBlock(size, heads, p).to(device)
-    block.initialize(torch.Generator(device).manual_seed(1))
+    initialize_block(block, torch.Generator(device).manual_seed(1))
     plan = layout(np.array([3, 5, 1]), 6, heads=heads, sink=True, causal=False, device=device)
     x = torch.randn(len(plan.row_users), size, generator=torch.Generator().manual_seed(2)).to(device)
     rng = torch.Generator(device).manual_seed(3)

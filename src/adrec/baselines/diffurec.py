@@ -28,7 +28,7 @@ from adrec.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, p
 from adrec.config import Sampler, ScheduleName
 from adrec.data.batch import PackedBatch
 from adrec.models import NetworkModel
-from adrec.nn.blocks import DiffuRecBlock
+from adrec.nn.blocks import DiffuRecBlock, initialize_block
 from adrec.nn.decoders import TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
 from adrec.nn.dropout import dropout
@@ -101,8 +101,7 @@ class Draws(PrefixDraws):
 
     def of_rows(self, tokens: Tensor, columns: Tensor) -> Tensor:
         """Return the noise of lambda of the rows of the prefixes [rows, D]: their tokens, then their sinks."""
-        chosen = torch.from_numpy(self.prefixes > 0).to(self.scale.device)  # [B, K]
-        return torch.cat([self.scale[tokens, columns], self.sink_scale[chosen]])
+        return torch.cat([self.scale[tokens, columns], self.sink_scale[self.chosen]])
 
 
 class DiffuRecNetwork(SequenceNetwork):
@@ -130,7 +129,7 @@ class DiffuRecNetwork(SequenceNetwork):
         nn.init.normal_(self.item_embedding.weight, generator=rng)
         self.time_embedding.initialize(rng)
         for block in self.blocks:
-            block.initialize(rng)  # type: ignore[operator]
+            initialize_block(block, rng)
         self.input_norm.reset_parameters()
         self.output_norm.reset_parameters()
 
@@ -159,8 +158,7 @@ class DiffuRecNetwork(SequenceNetwork):
 
     def history(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``LayerNorm(Dropout(E[s]))`` of every token and sink, [rows, D]; there are no positions."""
-        num_sinks = len(plan.row_users) - plan.num_tokens
-        items = torch.cat([batch.items, batch.items.new_zeros(num_sinks)])
+        items = plan.with_sinks(batch.items, batch.items.new_zeros(()))
         return self.input_norm(dropout(self.item_embedding(items), self.config.embedding_dropout, rng))
 
     def approximate(

@@ -55,9 +55,14 @@ class PrefixDraws:
         """P, the number of prefixes."""
         return int(np.count_nonzero(self.prefixes))
 
+    @property
+    def chosen(self) -> Tensor:
+        """Which of each sequence's K there are, bool [B, K]."""
+        return torch.from_numpy(self.prefixes > 0).to(self.t.device)
+
     def of_prefixes(self) -> tuple[Tensor, Tensor]:
         """Return the timestep [P] and the noise [P, D] of each prefix, in the order of :func:`prefixes_of`."""
-        chosen = torch.from_numpy(self.prefixes > 0).to(self.t.device)  # [B, K]
+        chosen = self.chosen
         return self.t[chosen], self.eps[chosen]
 
 

@@ -58,10 +58,6 @@ class DiffuRecBlock(nn.Module):
         self.expand = nn.Linear(hidden_size, 4 * hidden_size)
         self.contract = nn.Linear(4 * hidden_size, hidden_size)
 
-    def initialize(self, rng: Generator) -> None:
-        """Draw Xavier-normal weights; layer norms start as the identity."""
-        initialize_block(self, rng)
-
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None, *, rows: Tensor | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]; of all that attend to each other only ``rows`` [n] go on, where given."""
         attended = dropout_(self.attention(self.attention_norm(x), layout, rng), self.dropout, rng)  # [rows, D]

@@ -96,6 +96,11 @@ class Layout:
     uniform_sink: bool
     rotation: Tensor | None = None
 
+    def with_sinks(self, tokens: Tensor, sinks: Tensor) -> Tensor:
+        """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
+        num_sinks = len(self.row_users) - self.num_tokens
+        return torch.cat([tokens, sinks.expand(num_sinks, *tokens.shape[1:])]) if num_sinks else tokens
+
     @cached_property
     def users(self) -> Tensor:
         """The users in the order of the buckets, int64 [B]."""

@@ -152,7 +152,7 @@ class ADRecNetwork(PaddedNetwork):
         """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
         h, p = self.embed(batch, plan), self.config.embedding_dropout
         if self.positions is not None:
-            h = h + self.with_sinks(self.positions(batch), h.new_zeros(()), plan)
+            h = h + plan.with_sinks(self.positions(batch), h.new_zeros(()))
         if self.config.drops_normalized:
             h = dropout(self.history_norm(h), p, rng)
         else:
@@ -212,8 +212,8 @@ class ADRecNetwork(PaddedNetwork):
     def noisy_input(self, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout) -> Tensor:
         """Return ``lambda (x_t + temb(t))`` of every row; a sink has the padding row, clean, [rows, D]."""
         padding = self.clean_targets(t.new_zeros(()))  # [D]
-        x_rows = self.with_sinks(x_t, padding, plan)
-        t_rows = self.with_sinks(t, sink_t, plan)
+        x_rows = plan.with_sinks(x_t, padding)
+        t_rows = plan.with_sinks(t, sink_t)
         return self.config.noise_weight * (x_rows + self.time_embedding()[t_rows])
 
     @torch.no_grad()

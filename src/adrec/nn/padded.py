@@ -35,15 +35,9 @@ class PaddedNetwork(RepeatBiased):
         super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
         self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
 
-    def with_sinks(self, tokens: Tensor, sinks: Tensor, plan: Layout) -> Tensor:
-        """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
-        num_sinks = len(plan.row_users) - plan.num_tokens
-        return torch.cat([tokens, sinks.expand(num_sinks, *tokens.shape[1:])]) if num_sinks else tokens
-
     def embed(self, batch: PackedBatch, plan: Layout) -> Tensor:
         """Return the embedded items of all rows, [rows, D]."""
-        rows = self.with_sinks(batch.items, batch.items.new_zeros(()), plan)
-        return self.item_embedding(rows)
+        return self.item_embedding(plan.with_sinks(batch.items, batch.items.new_zeros(())))
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
