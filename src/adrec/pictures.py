@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ENDINGS = (".png", ".svg")
+NEEDED = ("matplotlib", "textalloc")
 COLOUR, SECOND = "#2b6cb0", "#c05621"
 
 
@@ -26,7 +27,7 @@ def check_picture(path: Path) -> None:
     """Raise :class:`adrec.errors.UserError` where a picture cannot be made at ``path``, before any work is done."""
     if path.suffix not in ENDINGS:
         raise ConfigError(f"--picture {path} should end in one of {', '.join(ENDINGS)}.")
-    if find_spec("matplotlib") is None:
+    if not all(find_spec(each) for each in NEEDED):
         raise UserError("pictures come with an extra; run pip install 'adrec[plots]'.")
 
 

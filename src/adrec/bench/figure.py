@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +28,22 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(5.2 * len(results.rows), 4.6), layout="constrained")
+    figure = Figure(figsize=(5.6 * len(results.rows), 5.6), layout="constrained")
     panels = figure.subplots(1, len(results.rows), squeeze=False)[0]
     for axes, (name, rows) in zip(panels, results.rows.items(), strict=True):
         _panel(axes, rows, results.metric)
         axes.set_title(name)
     panels[0].set_ylabel(f"{results.metric}, x 100 (test, seen items ranked too)")
+    figure.draw_without_rendering()  # the panels take their places, in which names are laid out
+    for axes, rows in zip(panels, results.rows.values(), strict=True):
+        _label(axes, _drawn(rows), results.metric)
     undated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
     with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "adrec"}):  # the same results, the same file
         figure.savefig(temporary, format=path.suffix[1:], dpi=130, **undated)
 
 
 def _panel(axes: Axes, every: Sequence[Row], metric: str) -> None:
-    """Draw the entries whose cost is in core time; where there is none of these, all by the clock."""
-    rows = [row for row in every if row.core_time] or every
+    rows = _drawn(every)
     for row in rows:
         estimate, cost = row.metrics["all"][metric], max(row.seconds, LEAST)
         error = [[100 * (estimate.mean - estimate.low)], [100 * (estimate.high - estimate.mean)]]
@@ -52,9 +53,13 @@ def _panel(axes: Axes, every: Sequence[Row], metric: str) -> None:
     axes.set_xscale("log")
     left_out = f" (not drawn: {counted(len(every) - len(rows), 'entry', 'entries')} on a GPU)" if rows != every else ""
     axes.set_xlabel(f"{'core-seconds' if rows[0].core_time else 'seconds'} of training{left_out}")
-    axes.margins(x=0.3)
+    axes.margins(x=0.25, y=0.1)
     axes.grid(alpha=0.25)
-    _label(axes, rows, metric)
+
+
+def _drawn(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the entries whose cost is in core time; where there is none of these, all, by the clock."""
+    return [row for row in rows if row.core_time] or rows
 
 
 def _colour(row: Row) -> str:
@@ -62,28 +67,26 @@ def _colour(row: Row) -> str:
 
 
 def _label(axes: Axes, rows: Sequence[Row], metric: str) -> None:
-    """Write each entry's name beside its point, where no other name stands: boxes are in points of the panel."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    width, height = 300, 265  # of a panel, about
-    taken: list[tuple[float, float, float, float]] = []
-    for row in sorted(rows, key=lambda each: -each.metrics["all"][metric].mean):
-        cost, value = max(row.seconds, LEAST), 100 * row.metrics["all"][metric].mean
-        x = width * math.log(cost / left) / math.log(right / left)
-        y = height * (value - low) / (high - low)
-        long = 4.8 * len(row.label)
-        for side, up in ((1, 3), (-1, 3), (1, -11), (-1, -11), (1, 17), (-1, 17)):
-            start = x + 5 if side > 0 else x - 5 - long
-            box = (start, y + up, start + long, y + up + 9)
-            inside = start >= 0 and start + long <= width
-            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
-                break
-        taken.append(box)
-        axes.annotate(
-            row.label,
-            (cost, value),
-            xytext=(5 * side, up),
-            textcoords="offset points",
-            fontsize=8,
-            color=_colour(row),
-            ha="left" if side > 0 else "right",
-        )
+    """Write each entry's name where no other name, point or interval stands, with a line to its point."""
+    import textalloc  # noqa: PLC0415
+
+    costs = [max(row.seconds, LEAST) for row in rows]
+    estimates = [row.metrics["all"][metric] for row in rows]
+    colours = [_colour(row) for row in rows]
+    textalloc.allocate(
+        axes,
+        costs,
+        [100 * estimate.mean for estimate in estimates],
+        [row.label for row in rows],
+        x_scatter=costs,
+        y_scatter=[100 * estimate.mean for estimate in estimates],
+        x_lines=[[cost, cost] for cost in costs],
+        y_lines=[[100 * estimate.low, 100 * estimate.high] for estimate in estimates],
+        textsize=7.5,
+        textcolor=colours,
+        linecolor=colours,
+        linewidth=0.5,
+        max_distance=0.3,
+        avoid_label_lines_overlap=True,
+        nbr_candidates=400,
+    )

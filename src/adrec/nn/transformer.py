@@ -43,7 +43,8 @@ class CausalTransformer(SequenceNetwork):
         nn.init.normal_(self.item_embedding.weight, std=EMBEDDING_STD, generator=rng)
         self.positions.initialize(rng)
         for block in self.blocks:
-            block.initialize(rng)  # type: ignore[operator]
+            assert isinstance(block, PreNormBlock | LiGRBlock)
+            block.initialize(rng)
         if isinstance(self.norm, nn.LayerNorm):
             self.norm.reset_parameters()
 
