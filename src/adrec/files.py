@@ -94,7 +94,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        if os.access(temporary.parent, os.W_OK):
+        if temporary.parent.is_dir() and os.access(temporary.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
 
 

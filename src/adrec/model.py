@@ -13,6 +13,7 @@ from typing import Any, Literal, Unpack, cast
 from rich.console import Console
 
 from adrec.config import Sampler
+from adrec.conformity import check_fitted
 from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
@@ -145,6 +146,7 @@ class ADRec:
             stages = tuple(trainer.place.ended)
         else:
             model.fit(dataset, split, seed=self.seed, device=self.device)
+        check_fitted(model, dataset, split)
         self._dataset, self._trained = dataset, model
         self._info = RunInfo.of(
             dataset,

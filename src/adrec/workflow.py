@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,15 @@ def train_dataset(
         device=str(find_device(device)),
         refit_of=str(refit_of.resolve()) if refit_of else None,
     )
-    return _train(Run.create(out, model, info), dataset, console)
+    run = Run.create(out, model, info)
+    try:
+        return _train(run, dataset, console)
+    except BaseException:
+        if not isinstance(
+            model, NetworkModel
+        ):  # without epochs nothing is lost, and the same command can be given again
+            shutil.rmtree(out)
+        raise
 
 
 def plan(data: Path, model: Model, *, device: str) -> Plan:

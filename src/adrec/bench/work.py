@@ -15,6 +15,7 @@ import torch
 from adrec._version import __version__
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.shared import FirstStages, first_stage_key
+from adrec.conformity import check_fitted
 from adrec.contract import Model
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
@@ -131,6 +132,7 @@ def _train(
     if not isinstance(model, NetworkModel):
         with Clock() as clock:
             model.fit(dataset, split, seed=job.seed)
+        check_fitted(model, dataset, split)
         return {**_cost(asdict(clock), {}), "stages": []}
     trainer = run.trainer(dataset, reporter, hooks.after_epoch)
     trainer.stop = hooks.stop
@@ -143,6 +145,7 @@ def _train(
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
     model.adopt(network, job.seed)
+    check_fitted(model, dataset, split)
     return {**spent(run), "stages": trainer.place.ended}
 
 

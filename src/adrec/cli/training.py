@@ -76,7 +76,7 @@ def train(
             data, out, model, None, seed, console, device=device, threads=threads, name=model_name
         )
     verb = "evaluate" if run.info.num_test else "recommend"
-    console.print(f"Next: adrec {verb} {run.path}")
+    console.print(f"Next: adrec {verb} {run.path}{_named(run.info.model)}")
 
 
 def refit(
@@ -94,8 +94,13 @@ def refit(
     use_own_model(own_model)
 
     console = console_for(quiet)
-    workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
-    console.print(f"Next: adrec recommend {out}")
+    final = workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
+    console.print(f"Next: adrec recommend {out}{_named(final.info.model)}")
+
+
+def _named(model: str) -> str:
+    """Return the option without which a run of the user's own code is not opened."""
+    return f" --model {model}" if ":" in model else ""
 
 
 def plan(

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adrec.conformity import check_fitted
 from adrec.contract import Model
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import SPLITS, Split, make_split
@@ -218,12 +219,15 @@ class Run:
         model = self.model_class(self.config)
         assert isinstance(model, NetworkModel)
         model.adopt(trainer.run(), self.info.seed)
+        check_fitted(model, trainer.dataset, trainer.split)
         return self.finish(model, trainer.place.ended)
 
     def fit(self, dataset: Dataset) -> Run:
         """Fit a model that has no epochs, write what it learnt, and return the finished run."""
         model = self.model_class(self.config)
-        model.fit(dataset, self.split(dataset), seed=self.info.seed, device=torch.device(self.info.device))
+        split = self.split(dataset)
+        model.fit(dataset, split, seed=self.info.seed, device=torch.device(self.info.device))
+        check_fitted(model, dataset, split)
         return self.finish(model, ())
 
     def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
