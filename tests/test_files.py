@@ -88,6 +88,15 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
+def test_a_place_below_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"table.csv/x.csv cannot be written \(.*\); make room or choose another place"):
+        write_bytes(tmp_path / "table.csv" / "x.csv", b"x")
+    with pytest.raises(UserError, match="cannot be written"), atomic_folder(tmp_path / "table.csv" / "run"):
+        pass
+    assert (tmp_path / "table.csv").read_bytes() == b"mine"
+
+
 def test_a_device_is_written_into_and_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")  # a link, so that a rename would replace no more than that
     with pytest.raises(UserError, match=r"full cannot be written \(No space left on device\)"):

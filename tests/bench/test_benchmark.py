@@ -272,6 +272,13 @@ def test_pages_hold_every_entry(data: Path, tmp_path: Path) -> None:
         assert page.count(f"| {label} |") == (6 if label == "popular" else 7), "what denoises has a table of steps too"
         assert label in paper
     assert "p = " in page and r"\textbf{" in paper
+    assert paper.count("seen items are ranked too") == paper.count("seen items are left out") == len(found.rows)
+    (rows,) = found.rows.values()
+    for kind in ("all", "unseen"):
+        each = rows[-1].metrics[kind]["mrr@20"]
+        assert f"{{\\scriptsize ({100 * each.low:.2f}--{100 * each.high:.2f})}} \\\\" in paper
+        best = max(rows, key=lambda row: row.metrics[kind]["ndcg@20"].mean)
+        assert next(iter(next(row for row in rows if row is not best).against[kind])) == best.label
     assert json.loads(json.dumps(found.to_dict()))["metric"] == "ndcg@20"
 
 
@@ -344,6 +351,7 @@ def test_grids(tmp_path: Path) -> None:
         ("[adrec]\nset = { hiden_size = 3 }\n", "adrec: there is no configuration key 'hiden_size'"),
         ("[x]\nmodel = 'adrek'\n", "no model 'adrek' .did you mean 'adrec'"),
         ("[adrec]\nsearch = { dropout = 3 }\n", "must be a list of values, or"),
+        ("[adrec]\nset = { model.hiden_size = 3 }\n", "no configuration key 'model.hiden_size' .did you mean"),
         ("a = 3\n", "'a' stands outside an entry"),
         ("[adrec", "is not TOML"),
         ("", "has no entry"),
@@ -351,6 +359,18 @@ def test_grids(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             read_grid(path)
+
+
+def test_keys_of_a_grid_need_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    search = "{ model.dropout = [0.1, 0.2], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }"
+    path.write_text(f"[adrec]\nset = {{ finetune.epochs = 3, batch_size = 32 }}\nsearch = {search}\n")
+    (plain,) = read_grid(path)
+    assert plain.changes == {"finetune.epochs": 3, "batch_size": 32}
+    assert plain.search == {
+        "model.dropout": [0.1, 0.2],
+        "finetune.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
 
 
 def test_as_commands(data: Path, tmp_path: Path) -> None:

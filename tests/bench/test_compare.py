@@ -16,6 +16,7 @@ from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.verdict import Contender, verdict
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.evaluate.significance import paired_difference
 from adrec.settings import TrainingConfig
@@ -78,7 +79,7 @@ def test_epochs_fit_the_budget(dataset: Dataset) -> None:
     short = fitted(entry, dataset, split, 0.5, seed=1).config()
     whole = fitted(entry, dataset, split, 1e9, seed=1).config()
     assert isinstance(short, TrainingConfig) and isinstance(whole, TrainingConfig)
-    assert whole == entry.config()
+    assert replace(whole, batch_size=64) == replace(entry.config(), batch_size=64)
     assert all(1 <= short.stages[name].epochs < stage.epochs for name, stage in whole.stages.items())
 
 
@@ -86,12 +87,27 @@ def test_a_budget_trains_no_stage_that_is_left_out(dataset: Dataset) -> None:
     """The default has one stage: the time ends it, not a number of epochs; of two stages the third stays out."""
     split = leave_one_out(dataset)
     entry = Entry("adrec", "adrec")
-    assert fitted(entry, dataset, split, 0.5, seed=1) == entry
+    assert set(fitted(entry, dataset, split, 0.5, seed=1).changes) == {"batch_size"}
     two = Entry("adrec", "adrec", "paper", {"align.epochs": 0, "finetune.start": "embedding"})
     config = fitted(two, dataset, split, 0.5, seed=1).config()
     assert isinstance(config, TrainingConfig)
     assert config.stages["align"].epochs == 0
     assert 1 <= config.stages["pretrain"].epochs < 500 and 1 <= config.stages["finetune"].epochs < 495
+
+
+@pytest.mark.parametrize(("users", "expected"), [(300, 16), (1_000, 64), (20, 8)])
+def test_few_users_are_trained_on_in_smaller_batches(users: int, expected: int) -> None:
+    """In batches of 512 an epoch would be one step, and patience would end SASRec+ before it has learnt anything."""
+    few = prepare(cyclic_table(users, 12))
+    config = fitted(Entry("sasrec+", "sasrec+"), few, leave_one_out(few), 600.0, seed=1).config()
+    assert isinstance(config, TrainingConfig) and config.batch_size == expected
+    assert config.stages == Entry("sasrec+", "sasrec+").config().stages  # type: ignore[attr-defined]
+
+
+def test_enough_users_are_trained_on_as_everywhere() -> None:
+    many = prepare(cyclic_table(700, 12))
+    entry = Entry("adrec", "adrec")
+    assert fitted(entry, many, leave_one_out(many), 600.0, seed=1) == entry
 
 
 def test_one_that_was_tested_alone_is_not_the_best_of_anything() -> None:
@@ -207,6 +223,31 @@ def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None
         for name, each in found.differences.items():
             other = next(one for one in drawn if one.model == name)
             assert not (other.mean > found.chosen.mean and each.p < 0.05)
+            assert found.together[name] >= each.p
+            (said,) = (line for line in found.sentences if line.startswith(f"Against {name} "))
+            clear = each.estimate.low > 0 or each.estimate.high < 0
+            if abs(each.p - 0.05) > 0.02:  # an interval and a test alone say the same, but for the very border
+                assert clear == ("may be chance" not in said), said
+            assert (", sure (" in said) == (found.together[name] < 0.05)
+        doubts = [name for name, p in found.together.items() if p >= 0.05]
+        if found.chosen is found.best:
+            assert ("is not sure on these 400 users" in found.sentences[0]) == bool(doubts)
+
+
+def test_what_is_likely_is_used_and_told_to_be_no_more() -> None:
+    """A gain that would be clear alone is not told to be chance because many models were compared."""
+    likely = BASE.copy()
+    likely[np.flatnonzero(BASE == 1)[:3]], likely[np.flatnonzero(BASE == 0)[:12]] = 0, 1
+    drawn = [contender(name, BASE) for name in ("markov", "itemknn", "sasrec+")]
+    found = verdict([contender("popular", BASE * 0), *drawn, contender("adrec", likely)])
+    assert found.chosen.model == "adrec"
+    doubtful = [name for name, p in found.together.items() if p >= 0.05 > found.differences[name].p]
+    assert doubtful == ["markov", "itemknn", "sasrec+"]
+    assert found.sentences[0].endswith("That it beats markov and itemknn and sasrec+ is not sure on these 2,000 users.")
+    for name in doubtful:
+        (said,) = (line for line in found.sentences if line.startswith(f"Against {name} "))
+        assert f"likely, not sure (p = {found.differences[name].p:.2g} alone, " in said
+        assert said.endswith(" among 10 comparisons).")
 
 
 def test_bad_budgets(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from adrec.config import preset
 from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
-from adrec.diagnose.contribution import SampleMean, _in_turn, contribution
+from adrec.diagnose.contribution import Contribution, Gain, SampleMean, _in_turn, contribution
+from adrec.diagnose.table import contribution_notes
+from adrec.evaluate.metrics import Estimate
 from adrec.evaluate.protocol import evaluate
+from adrec.evaluate.significance import Difference
 from adrec.models import ADRecModel
 from adrec.nn.networks import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
@@ -111,6 +114,20 @@ def test_the_mean_and_the_spread_of_samples(trained: ADRecModel, module_dataset:
     for user in range(3):
         away = [float((each[user] - mean[user]).square().sum()) for each in samples]
         assert scorer.spread[user] == pytest.approx(np.sqrt(np.mean(away)) / float(mean[user].norm()), rel=1e-4)
+
+
+def test_the_notes_begin_with_what_helps() -> None:
+    def noted(*gains: tuple[str, float, float]) -> str:
+        pairs = [Gain(part, 0.2, 0.1, Difference(Estimate(mean, -1, 1), p, 500)) for part, mean, p in gains]
+        none = Difference(Estimate(0.0, -0.1, 0.1), 1.0, 500)
+        return contribution_notes(Contribution("ndcg@20", 2, tuple(pairs), 0.1, None, 0.5, 0.5, 0.5, none))[0]
+
+    assert noted(("32 steps over one", 0.001, 0.9), ("seeing x_t and t", 0.0, 1.0)) == (
+        "None of these changes the ranking of these 500 users, beyond chance."
+    )
+    both = [("32 steps over one", -0.01, 0.01), ("seeing x_t and t", 0.01, 0.001), ("over none", 0.5, 0.06)]
+    assert noted(both[1], both[2]) == "Helps the ranking: seeing x_t and t."
+    assert noted(both[0]) == "Hurts the ranking: 32 steps over one."
 
 
 def test_lists_take_from_samples_in_turn() -> None:

@@ -65,7 +65,12 @@ def torch_ramp(num_items: int) -> object:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user,item,rank\nuser 0,item 1,1\nuser 0,item 1,2\n", "recommends 'item 1' to 'user 0' twice"),
+        ("user,item,rank\nuser 0,item 1,1\nuser 0,item 1,2\n", "line 3 recommends 'item 1' to 'user 0' twice"),
+        (
+            "user,item,rank\nuser 0,item 1,1\nuser 1,item 1,1\nuser 0,item 2,1\n",
+            "line 4 gives 'user 0' the rank 1 twice",
+        ),
+        ("", "bad.csv is empty; give a table with rows"),
         ("user,item,rank\nnobody,item 1,1\n", "1 unknown user such as 'nobody'"),
         ("user,item,rank\nuser 0,item 1,\n", "column 'rank': None is not a whole number from 1"),
         ("user,item,rank\nuser 0,item 1,0.5\n", "is not a whole number from 1"),
@@ -90,7 +95,8 @@ def test_who_is_not_served_counts_as_missed_and_ties_count_against(dataset: Data
     assert found.ranks["rank"][0] == 2, "two items with one score: the held-out one is second"
     assert found.metrics["hr@2"].mean == pytest.approx(1 / len(split.test.users))
     assert "59 test users without a recommendation" in notes[0]
-    assert notes[1].startswith("1 item of the table")
+    assert notes[1] == "100.0% of the rows have the score of another item of their user: ties count against it."
+    assert notes[2].startswith("1 item of the table")
 
 
 def test_short_lists_and_seen_items_are_told(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest fi
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
 MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
 LAST = 0.92  # of the budget and each share of it, at which training ends wherever it is: the rest is for testing
+STEPS = 10  # an epoch has at least, as long as a batch has ..
+FEWEST_USERS = 8
 WORTH = 0.05  # of the budget: less than that, left by others, is no epoch more
 
 
@@ -167,14 +169,24 @@ def _is_cut(finished: Finished) -> bool:
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
-    """Return ``entry`` with as many epochs in each stage as ``seconds`` allow, by an estimate; all where they do.
+    """Return ``entry`` as the data set and the time allow.
 
-    Where one stage is all that is trained, it keeps its epochs: validation or the end of the time ends it.
+    Where few users would make an epoch of a step or two, a batch has fewer: patience, counted in epochs, would end the
+    training before anything is learnt. Of several stages each has as many epochs as ``seconds`` allow, by an estimate,
+    all where they do; one stage alone keeps its epochs, as validation or the end of the time ends it.
     """
     config = entry.config()
     model = entry.model_class(config)
     if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
         return entry
+    batch_size = config.batch_size
+    num_sequences = len(model.trainer(dataset, split, seed=seed).own_sequences)
+    while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
+        batch_size //= 2
+    if batch_size < config.batch_size:
+        entry = Entry(entry.label, entry.model, entry.preset, {**entry.changes, "batch_size": batch_size})
+        model = entry.model_class(entry.config())
+        assert isinstance(model, NetworkModel)
     trained = {name: stage.epochs for name, stage in config.all_stages.items() if stage.epochs}
     if len(trained) == 1:
         return entry

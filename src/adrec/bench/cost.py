@@ -57,8 +57,11 @@ def hours_of_training(jobs: Iterable[Finished]) -> dict[str, float]:
 
 
 def words_of(hours: Mapping[str, float]) -> str:
-    """Return hours of training in words."""
-    return ", ".join(f"{spent:.1f} {what}" for what, spent in hours.items())
+    """Return hours of training in words; minutes where there is no tenth of an hour."""
+    return ", ".join(
+        f"{spent:.1f} {what}" if spent >= 0.1 else f"{60 * spent:.1f} {what.replace('hours', 'minutes', 1)}"
+        for what, spent in hours.items()
+    )
 
 
 def machine_of(finished: Finished) -> str:

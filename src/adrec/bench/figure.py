@@ -51,8 +51,11 @@ def _panel(axes: Axes, every: Sequence[Row], metric: str) -> None:
             cost, 100 * estimate.mean, yerr=error, fmt="o", color=_colour(row), markersize=5, linewidth=1, capsize=2
         )
     axes.set_xscale("log")
-    left_out = f" (not drawn: {counted(len(every) - len(rows), 'entry', 'entries')} on a GPU)" if rows != every else ""
-    axes.set_xlabel(f"{'core-seconds' if rows[0].core_time else 'seconds'} of training{left_out}")
+    notes = [f"at {LEAST}: that or less"] if any(row.seconds < LEAST for row in rows) else []
+    if rows != every:
+        notes.append(f"not drawn: {counted(len(every) - len(rows), 'entry', 'entries')} on a GPU")
+    unit = "core-seconds" if rows[0].core_time else "seconds"
+    axes.set_xlabel(f"{unit} of training" + (f" ({'; '.join(notes)})" if notes else ""))
     axes.margins(x=0.25, y=0.1)
     axes.grid(alpha=0.25)
 

@@ -6,8 +6,8 @@ A grid file is TOML, an entry a table:
     model = "adrec"             # by default the entry's name
     preset = "published"        # by default ``default``
     seeds = 3                   # by default the benchmark's
-    set = { "model.noise_weight" = 0.0 }
-    search = { "model.dropout" = [0.1, 0.3, 0.5], "train.learning_rate" = { low = 1e-4, high = 1e-2, log = true } }
+    set = { model.noise_weight = 0.0 }
+    search = { model.dropout = [0.1, 0.3, 0.5], train.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from adrec.models import find_model
 from adrec.settings import Settings
 from adrec.strict import require
 
+BOUNDS = frozenset({"low", "high", "log"})
 KEYS = ("model", "preset", "seeds", "set", "search")
 WORDS: Mapping[type, str] = {str: "text", int: "whole number", dict: "table"}
 
@@ -99,8 +100,7 @@ def first_of(space: Any, where: str) -> Any:
     """Return a value of a search space. Raises :class:`ConfigError` where it is none."""
     if isinstance(space, list) and space:
         return space[0]
-    known = {"low", "high", "log"}
-    if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= known and space["low"] < space["high"]:
+    if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= BOUNDS and space["low"] < space["high"]:
         return space["low"]
     raise ConfigError(f"{where} must be a list of values, or {{low, high, log}} with low below high; it is {space!r}.")
 
@@ -146,10 +146,21 @@ def _entry(label: str, table: Any, path: Path) -> Entry:
         label=label,
         model=table.get("model", label),
         preset=table.get("preset", "default"),
-        changes=table.get("set", {}),
-        search=table.get("search", {}),
+        changes=_in_full(table.get("set", {})),
+        search=_in_full(table.get("search", {})),
         seeds=table.get("seeds"),
     )
+
+
+def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return values by full keys: to TOML ``model.dropout`` is a table in a table, unless it stands in quotes."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value and not set(value) & BOUNDS:
+            found |= _in_full(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def check_labels(entries: Sequence[Entry]) -> None:

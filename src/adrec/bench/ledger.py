@@ -158,6 +158,10 @@ class Ledger:
     @classmethod
     def open(cls, path: Path) -> Ledger:
         """Open a ledger that is there. Raises :class:`RunError` where none is."""
+        if (path / "dataset.json").is_file():
+            raise RunError(
+                f"{path} is a prepared data set; `adrec benchmark {path} --out ledger` makes a ledger of it."
+            )
         if not (path / "jobs").is_dir():
             raise RunError(f"there is no ledger in {path}; `adrec benchmark DATA --out {path}` makes one.")
         return cls(path)

@@ -158,27 +158,42 @@ def groups(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
+KINDS = {"all": "seen items are ranked too", "unseen": "seen items are left out"}
+
+
 def latex(results: Results) -> str:
-    """Return a table for a paper: each data set's metrics, the best of each in bold."""
-    lines = ["% Written by adrec results."]
+    """Return tables for a paper: each data set's metrics with their 95 % intervals, the best of each in bold."""
+    lines = ["% Written by adrec results; needs booktabs."]
     for name, rows in results.rows.items():
-        best = {metric: max(row.metrics["all"][metric].mean for row in rows) for metric in SHOWN}
-        lines += [
-            r"\begin{table}",
-            rf"\caption{{{_escaped(name)}: means over users and seeds, $\times 100$; seen items are ranked too.}}",
-            rf"\begin{{tabular}}{{l{'r' * len(SHOWN)}}}",
-            r"\toprule",
-            " & ".join(["entry", *(_escaped(metric.upper()) for metric in SHOWN)]) + r" \\",
-            r"\midrule",
-        ]
-        for row in rows:
-            cells = []
-            for metric in SHOWN:
-                mean = row.metrics["all"][metric].mean
-                cells.append(rf"\textbf{{{percent(mean)}}}" if mean == best[metric] else percent(mean))
-            lines.append(" & ".join([_escaped(row.label), *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+        for kind, words in KINDS.items():
+            lines += _latex_table(
+                rows,
+                kind,
+                f"{_escaped(name)}: means over users and seeds, $\\times 100$, with 95\\,\\% intervals; {words}.",
+            )
     return "\n".join(lines)
+
+
+def _latex_table(rows: Sequence[Row], kind: str, caption: str) -> list[str]:
+    best = {metric: max(row.metrics[kind][metric].mean for row in rows) for metric in SHOWN}
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(SHOWN)}}}",
+        r"\toprule",
+        " & ".join(["entry", *(_escaped(metric.upper()) for metric in SHOWN)]) + r" \\",
+        r"\midrule",
+    ]
+    for row in rows:
+        cells = [_latex_cell(row.metrics[kind][metric], best[metric]) for metric in SHOWN]
+        lines.append(" & ".join([_escaped(row.label), *cells]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+
+
+def _latex_cell(estimate: Estimate, best: float) -> str:
+    mean = percent(estimate.mean)
+    bold = rf"\textbf{{{mean}}}" if estimate.mean == best else mean
+    return rf"{bold} {{\scriptsize ({percent(estimate.low)}--{percent(estimate.high)})}}"
 
 
 def _escaped(text: str) -> str:

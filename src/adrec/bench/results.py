@@ -169,8 +169,11 @@ def _rows(
     groups = _grouped(finals, users)
     order = sorted(groups, key=lambda label: -groups[label].mean(metric).mean())
     ours = reference or next((label for label in order if groups[label].jobs[0].job.model == "adrec"), None)
-    others = [order[0], *([ours] if ours in groups and ours != order[0] else [])]
-    against = {kind: _compared(groups, metric, others, kind) for kind in COLUMNS}
+    against = {}
+    for kind in COLUMNS:
+        best = max(groups, key=lambda label: groups[label].mean(metric, kind).mean())
+        others = [best, *([ours] if ours in groups and ours != best else [])]
+        against[kind] = _compared(groups, metric, others, kind)
     return [
         _row(
             label,

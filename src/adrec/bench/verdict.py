@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -50,84 +50,109 @@ class Verdict:
     """Which model to use.
 
     Attributes:
-        chosen: of those that no other surely beats, the best that trains no network, else the simplest network.
+        chosen: of those that no other beats, the best that trains no network, else the simplest network.
         best: the one of the highest metric.
-        differences: each other's model, to the chosen one's metric less theirs; the p-values hold together.
+        differences: each other's model, to the chosen one's metric less theirs; each of a comparison alone.
+        together: each other's model, to that p-value adjusted for all pairs (Holm): they hold together.
         sentences: the verdict in words.
     """
 
     chosen: Contender
     best: Contender
     differences: dict[str, Difference]
+    together: dict[str, float]
     sentences: tuple[str, ...]
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict:
-    """Return which contender to use, and why. One family of tests: all pairs (Holm).
+    """Return which contender to use, and why.
 
-    Who is surely beaten by another is out. Of the rest, models that only count cost next to nothing, all of them: the
-    best of them is taken, and a network only where there is none of these, the first in the order of ``contenders``.
+    Who is beaten by another, in a test of the two alone, is out. Of the rest, models that only count cost next to
+    nothing, all of them: the best of them is taken, and a network only where there is none of these, the first in the
+    order of ``contenders``. How sure that is, is another question: there all pairs are one family of tests (Holm).
     """
     best = max(contenders, key=lambda each: each.mean)
     half = {(a.model, b.model): paired_difference(a.values, b.values) for a, b in combinations(contenders, 2)}
-    sure = holm({f"{a} {b}": each.p for (a, b), each in half.items()})
+    adjusted = holm({f"{a} {b}": each.p for (a, b), each in half.items()})
     pairs = {**half, **{(b, a): each.reversed() for (a, b), each in half.items()}}
-    p = {(a, b): sure.get(f"{a} {b}", sure.get(f"{b} {a}", 1.0)) for a, b in pairs}
 
     def beaten(each: Contender) -> bool:
-        return any(
-            p[other.model, each.model] < SURE and other.mean > each.mean for other in contenders if other is not each
-        )
+        others = (other for other in contenders if other.mean > each.mean)
+        return any(pairs[other.model, each.model].p < SURE for other in others)
 
     left = [each for each in contenders if not beaten(each)]
     counting = [each for each in left if not each.is_network]
     chosen = max(counting, key=lambda each: each.mean) if counting else left[0]
-    differences = {
-        other.model: Difference(
-            pairs[chosen.model, other.model].estimate, p[chosen.model, other.model], len(chosen.values)
-        )
-        for other in contenders
-        if other is not chosen
+    others = [each.model for each in contenders if each is not chosen]
+    differences = {name: pairs[chosen.model, name] for name in others}
+    together = {
+        name: adjusted.get(f"{chosen.model} {name}", adjusted.get(f"{name} {chosen.model}", 1)) for name in others
     }
-    return Verdict(chosen, best, differences, tuple(_sentences(chosen, best, contenders, differences)))
+    said = _sentences(chosen, best, contenders, differences, together)
+    return Verdict(chosen, best, differences, together, tuple(said))
 
 
 def _sentences(
-    chosen: Contender, best: Contender, contenders: Sequence[Contender], differences: dict[str, Difference]
+    chosen: Contender,
+    best: Contender,
+    contenders: Sequence[Contender],
+    differences: Mapping[str, Difference],
+    together: Mapping[str, float],
 ) -> list[str]:
-    if len(contenders) == 1:
-        said = [f"Use {chosen.model}: nothing else was tested."]
-    elif chosen is best:
-        said = [
-            f"Use {chosen.model}: of the {len(contenders)} that were tested it ranks best, with {METRIC} "
-            f"{100 * chosen.mean:.2f} (x 100, items of the history left out)."
-        ]
-    else:
-        most = -100 * differences[best.model].estimate.low
-        said = [
-            f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
-            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
-            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases)."
-        ]
-    for each in contenders:
-        found = differences.get(each.model)
-        if found is None:
-            continue
-        gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
-        low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
-        certain = "sure" if found.p < SURE else "not sure"
-        ended = ", whose training the budget ended" if each.cut else ""
-        amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
-        said.append(
-            f"Against {each.model} ({100 * each.mean:.2f}{ended}): {amount}, {low:+.2f} to {high:+.2f} points "
-            f"in 95 of 100 cases, {certain} (p = {found.p:.2g})."
-        )
+    said = [_first(chosen, best, contenders, differences, together)]
+    number = len(contenders) * (len(contenders) - 1) // 2
+    others = (each for each in contenders if each is not chosen)
+    said.extend(_against(each, differences[each.model], together[each.model], number) for each in others)
     said.append(
-        f"It took {duration(chosen.seconds)} to train and answers {chosen.users_per_second:,.0f} users a second here. "
-        "Each model was trained once: another seed would move these a little."
+        f"It took {duration(chosen.seconds)} to train, by the clock, and answers {chosen.users_per_second:,.0f} users "
+        "a second here. Each model was trained once: another seed would move these."
     )
     cut = [each.model for each in contenders if each.cut]
     if cut:
         names = " and ".join(cut)
         said.append(f"The budget, not validation, may have ended the training of {names}; a larger one may change it.")
     return said
+
+
+def _first(
+    chosen: Contender,
+    best: Contender,
+    contenders: Sequence[Contender],
+    differences: Mapping[str, Difference],
+    together: Mapping[str, float],
+) -> str:
+    """Return which to use, in a sentence that claims no more than the tests do."""
+    if len(contenders) == 1:
+        return f"Use {chosen.model}: nothing else was tested."
+    if chosen is not best:
+        most = -100 * differences[best.model].estimate.low
+        return (
+            f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
+            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
+            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases)."
+        )
+    unsure = [name for name, p in together.items() if p >= SURE]
+    doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
+    return (
+        f"Use {chosen.model}: of the {len(contenders)} that were tested it ranks best, with {METRIC} "
+        f"{100 * chosen.mean:.2f} (x 100, items of the history left out).{doubt}"
+    )
+
+
+def _against(each: Contender, found: Difference, together: float, number: int) -> str:
+    """Return how the chosen model compares with another: alone, and among a ``number`` of comparisons."""
+    gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
+    low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
+    amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
+    ended = ", whose training the budget ended" if each.cut else ""
+    alone = f"p = {found.p:.2g}"
+    if together < SURE:
+        certain = f"sure ({alone})" if number == 1 else f"sure (p = {together:.2g} among {number} comparisons)"
+    elif found.p < SURE:
+        certain = f"likely, not sure ({alone} alone, {together:.2g} among {number} comparisons)"
+    else:
+        certain = f"not sure: it may be chance ({alone})"
+    return (
+        f"Against {each.model} ({100 * each.mean:.2f}{ended}): {amount}, {low:+.2f} to {high:+.2f} points "
+        f"in 95 of 100 cases, {certain}."
+    )

@@ -37,7 +37,10 @@ def benchmark(
     ] = None,
     grid: Annotated[
         Path | None,
-        typer.Option(help="A TOML file of entries, or a grid of adrec: published, tuned, ablation, paper, collapse."),
+        typer.Option(
+            help="A TOML file of entries, or a grid of adrec: published, tuned, search, ablation, paper, collapse. "
+            'An entry: [short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
@@ -157,7 +160,8 @@ def show(found: object, output: Console) -> None:
             (f"{name}: seen items left out, x 100", accuracy(rows, "unseen", ("hr@20", found.metric))),
             (f"{name}: differences in {found.metric}, x 100", differences(rows, "all")),
             (f"{name}: the same, seen items left out", differences(rows, "unseen")),
-            (f"{name}: cost", costs(rows)),
+            (f"{name}: what is recommended", [row[:5] for row in costs(rows)]),
+            (f"{name}: cost", [[row[0], *row[5:]] for row in costs(rows)]),
         ):
             table = Table(*cells[0], title=title)
             for row in cells[1:]:

@@ -16,7 +16,7 @@ from adrec.errors import ConfigError
 from adrec.tables import write_table
 
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

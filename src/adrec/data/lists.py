@@ -55,7 +55,8 @@ def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, l
 def read_recommendations(path: Path, prepared: Names = NO_NAMES) -> pl.DataFrame:
     """Read recommendations: ``user``, ``item``, and ``rank`` or, where the table has none, ``score``.
 
-    Raises :class:`DataError` where a column or a value is missing, or a rank or score is no number.
+    Raises :class:`DataError` where a column or a value is missing, a rank or score is no number, or a user has an item
+    or a rank twice.
     """
     table = _Table(path, prepared)
     value = next((name for name in ("rank", "score") if name in table.opened.columns), None)
@@ -70,9 +71,18 @@ def read_recommendations(path: Path, prepared: Names = NO_NAMES) -> pl.DataFrame
         index = int(bad.arg_max() or 0)
         wanted = "a whole number from 1" if value == "rank" else "a number"
         raise DataError(f"{table.at(index)}, column {value!r}: {raw[value][index]!r} is not {wanted}; mend it.")
-    return pl.DataFrame(
+    read = pl.DataFrame(
         [table.ids(raw["user"]).alias("user"), table.ids(raw["item"]).alias("item"), numbers.alias(value)]
     )
+    for once in ("item", "rank"):
+        if once in read and (again := ~read.select(pl.struct("user", once).is_first_distinct()).to_series()).any():
+            index = int(again.arg_max() or 0)
+            user, what = read["user"][index], read[once][index]
+            twice = f"recommends {what!r} to {user!r} twice; give each pair once"
+            if once == "rank":
+                twice = f"gives {user!r} the rank {what:.0f} twice; rank the items of a user 1, 2, 3 and so on"
+            raise DataError(f"{table.at(index)} {twice}.")
+    return read
 
 
 def read_attribute(path: Path, column: str) -> pl.DataFrame:

@@ -115,7 +115,7 @@ class Source:
             buffered = io.BufferedReader(source._hashing, HEAD_BYTES)
             magic = buffered.peek(4)
             if not magic:
-                raise DataError(f"{source.name} is empty; give a table of interactions.")
+                raise DataError(f"{source.name} is empty; give a table with rows.")
             source.compression = next((kind for start, kind in COMPRESSION.items() if magic.startswith(start)), None)
             stream: IO[bytes] = buffered
             if source.compression == "gzip":
@@ -125,7 +125,7 @@ class Source:
             source.head = _read_up_to(stream, HEAD_BYTES)
             source._stream = stream
         if not source.head:
-            raise DataError(f"{source.name} is compressed, and empty; give a table of interactions.")
+            raise DataError(f"{source.name} is compressed, and empty; give a table with rows.")
         unread = next((what for start, what in UNREAD.items() if source.head.startswith(start)), None)
         if unread is not None:
             raise DataError(

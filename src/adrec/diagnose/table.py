@@ -11,6 +11,8 @@ from adrec.diagnose.contribution import Contribution
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.measures import DEFINITIONS, Value
 
+SURE = 0.05  # p-values below, adjusted for all parts, are of differences beyond chance
+
 
 def measures_table(found: Sequence[Diagnosed]) -> Table:
     """Return every measure of each space, beside the yardsticks of the first."""
@@ -76,11 +78,23 @@ def contribution_table(found: Contribution, part: str) -> Table:
 
 
 def contribution_notes(found: Contribution) -> list[str]:
-    """Return what the samples are like, a sentence each."""
+    """Return which parts help, and what the samples are like, a sentence each."""
     hits = found.hits_of_all
+    sure = [gain for gain in found.gains if gain.difference.p < SURE]
+    better = [gain.part for gain in sure if gain.difference.estimate.mean > 0]
+    worse = [gain.part for gain in sure if gain.difference.estimate.mean < 0]
+    if sure:
+        said = [
+            f"{word} the ranking: {', '.join(parts)}." for word, parts in (("Helps", better), ("Hurts", worse)) if parts
+        ]
+    else:
+        said = [
+            f"None of these changes the ranking of these {found.gains[0].difference.num_users:,} users, beyond chance."
+        ]
     rank = found.spread_and_rank
     told = f"its rank correlation with the held-out item's rank is {rank:+.2f}" if rank is not None else "all alike"
     return [
+        *said,
         f"Spread of {found.samples} samples: {found.spread:.2%} of their mean's length; {told}.",
         f"Two samples have {found.same_items:.1%} of their first 20 items in common.",
         f"Lists that take from all samples in turn cover {found.coverage_of_all:.1%} of the catalogue, those of one "

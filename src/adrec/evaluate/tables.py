@@ -35,8 +35,8 @@ def evaluate_table(
         cutoffs: the k of the metrics.
 
     Raises:
-        DataError: for users who are not in the data set, a pair that occurs twice, a rank or score that is missing or
-            is no number, and lists that are shorter than the largest k; the sentence names the row.
+        DataError: for users who are not in the data set, a pair or a rank of a user that occurs twice, a rank or score
+            that is missing or is no number, and lists that are shorter than the largest k; the sentence names the row.
     """
     table = read_recommendations(path, dataset.info.columns)
     users, items = dataset.users.encode(table["user"]), dataset.catalogue.encode(table["item"]) + 1
@@ -46,7 +46,7 @@ def evaluate_table(
             f"{path.name} recommends to {counted(len(unknown), 'unknown user')} such as "
             f"{table['user'][int(unknown[0])]!r}; give it for the users of {dataset.info.name}."
         )
-    places = _places(table, users, path)
+    places = _places(table, users)
     targets = held_out_targets(split, part)
     if not np.isin(targets.users, users).any():
         raise DataError(f"{path.name} recommends nothing to any {part} user of {dataset.info.name}.")
@@ -67,12 +67,8 @@ def evaluate_table(
     return evaluation, _notes(table, users, items, targets.users, part, min(k, split.num_items), seen)
 
 
-def _places(table: pl.DataFrame, users: Int64s, path: Path) -> Int64s:
+def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
     """Return each row's place among its user's, from 0; rows alike have the last place that they share."""
-    twice = table.select("user", "item").is_duplicated()
-    if twice.any():
-        row = table.row(int(twice.arg_max() or 0), named=True)
-        raise DataError(f"{path.name} recommends {row['item']!r} to {row['user']!r} twice; give each pair once.")
     value = pl.col("rank") if "rank" in table.columns else -pl.col("score")
     ranked = table.with_columns(place=value.rank("max").over(pl.Series(users)))
     return ranked["place"].to_numpy().astype(np.int64) - 1
@@ -110,6 +106,9 @@ def _notes(
         notes.append(f"{counted(missing, f'{part} user')} without a recommendation in the table: missed.")
     if short:
         notes.append(f"{counted(short, f'{part} user')} with fewer than {k} items: what is not there is missed.")
+    tied = 0.0 if "rank" in table.columns else float(table.select("user", "score").is_duplicated().to_numpy().mean())
+    if tied:
+        notes.append(f"{tied:.1%} of the rows have the score of another item of their user: ties count against it.")
     unknown = table["item"].filter(pl.Series(items == 0)).n_unique() if (items == 0).any() else 0
     if unknown:
         notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their places.")

@@ -39,6 +39,7 @@ from adrec.train.sequences import sequences_of_stages, training_histories
 from adrec.train.step import Step, learning_rate, new_optimizer, update_average
 from adrec.words import counted
 
+FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
 VALIDATION_METRICS = metric_names((5, 10, 20))
 
 
@@ -291,6 +292,11 @@ class Trainer:
         early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
         kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
         self.reporter.end(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
+        steps, size = self.place.epoch * self.steps(self._current), self.config.batch_size
+        if self._stopped_early(stage) and steps < FEW_STEPS and size > 1:
+            self.reporter.end(
+                f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
+            )
         if stage.validates:
             with self._averaged():
                 space.warn_of_collapse(self.network, name, self.reporter)
