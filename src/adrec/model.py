@@ -146,7 +146,6 @@ class ADRec:
             stages = tuple(trainer.place.ended)
         else:
             model.fit(dataset, split, seed=self.seed, device=self.device)
-        check_fitted(model, dataset, split)
         self._dataset, self._trained = dataset, model
         self._info = RunInfo.of(
             dataset,
@@ -160,6 +159,7 @@ class ADRec:
             finished=True,
             stages=stages,
         )
+        check_fitted(model, dataset, split)  # last: what was trained can be saved even so
 
     def recommend(
         self,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ENDINGS = (".png", ".svg")
-NEEDED = ("matplotlib", "textalloc")
 COLOUR, SECOND = "#2b6cb0", "#c05621"
 
 
@@ -27,7 +26,7 @@ def check_picture(path: Path) -> None:
     """Raise :class:`adrec.errors.UserError` where a picture cannot be made at ``path``, before any work is done."""
     if path.suffix not in ENDINGS:
         raise ConfigError(f"--picture {path} should end in one of {', '.join(ENDINGS)}.")
-    if not all(find_spec(each) for each in NEEDED):
+    if find_spec("matplotlib") is None:
         raise UserError("pictures come with an extra; run pip install 'adrec[plots]'.")
 
 

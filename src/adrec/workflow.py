@@ -102,10 +102,9 @@ def train_dataset(
     try:
         return _train(run, dataset, console)
     except BaseException:
-        if not isinstance(
-            model, NetworkModel
-        ):  # without epochs nothing is lost, and the same command can be given again
-            shutil.rmtree(out)
+        # Without epochs nothing is lost, and the same command can be given again.
+        if not isinstance(model, NetworkModel):
+            shutil.rmtree(out, ignore_errors=True)
         raise
 
 

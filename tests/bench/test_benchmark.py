@@ -352,6 +352,7 @@ def test_grids(tmp_path: Path) -> None:
         ("[x]\nmodel = 'adrek'\n", "no model 'adrek' .did you mean 'adrec'"),
         ("[adrec]\nsearch = { dropout = 3 }\n", "must be a list of values, or"),
         ("[adrec]\nset = { model.hiden_size = 3 }\n", "no configuration key 'model.hiden_size' .did you mean"),
+        ("[adrec]\nset = { 'model.dropout' = 0.3, model.dropout = 0.2 }\n", "the key 'model.dropout' is set twice"),
         ("a = 3\n", "'a' stands outside an entry"),
         ("[adrec", "is not TOML"),
         ("", "has no entry"),

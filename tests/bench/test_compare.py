@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from filelock import FileLock
 from rich.console import Console
@@ -102,6 +103,13 @@ def test_few_users_are_trained_on_in_smaller_batches(users: int, expected: int) 
     config = fitted(Entry("sasrec+", "sasrec+"), few, leave_one_out(few), 600.0, seed=1).config()
     assert isinstance(config, TrainingConfig) and config.batch_size == expected
     assert config.stages == Entry("sasrec+", "sasrec+").config().stages  # type: ignore[attr-defined]
+
+
+def test_who_cannot_be_trained_is_told_by_the_job() -> None:
+    """One training interaction each: what counts can learn from that, and the comparison goes on with it."""
+    short = prepare(pl.DataFrame({"user": list("abcd") * 3, "item": list("pqrspqrsqrsp"), "time": list(range(12))}))
+    entry = Entry("sasrec+", "sasrec+")
+    assert fitted(entry, short, leave_one_out(short), 600.0, seed=1) == entry
 
 
 def test_enough_users_are_trained_on_as_everywhere() -> None:

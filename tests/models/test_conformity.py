@@ -89,6 +89,52 @@ class OfTheBatch(Good):
         return Table(self.counts.repeat(batch.num_users, 1) * batch.num_users)
 
 
+class FewItems(Good):
+    """Ranks what it does not know behind the three items that it knows: that would be a fine hit ratio."""
+
+    def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
+        super().restore({"counts": state["counts"][:4]}, 3)
+
+
+class Counts(Good):
+    def __call__(self, batch: PackedBatch) -> Scores:
+        return Table(self.counts.long().repeat(batch.num_users, 1))
+
+
+class Gradients(Good):
+    def __call__(self, batch: PackedBatch) -> Scores:
+        return Table(self.counts.clone().requires_grad_().repeat(batch.num_users, 1))
+
+
+class OneBlock(Good):
+    def __call__(self, batch: PackedBatch) -> Scores:
+        class Kept(Table):
+            def block(self, items: slice) -> Tensor:
+                return self.scores[:, items]
+
+        return Kept(self.counts.repeat(batch.num_users, 1))
+
+
+class NoStateAtAll(Good):
+    def state(self) -> Any:
+        return None
+
+
+class SparseState(Good):
+    def state(self) -> Mapping[str, Tensor]:
+        return {"counts": self.counts.to_sparse()}
+
+
+class SharedState(Good):
+    def state(self) -> Mapping[str, Tensor]:
+        return {"counts": self.counts, "again": self.counts[1:]}
+
+
+class NoDevice(Good):
+    def restore(self, state: Mapping[str, Tensor], num_items: int) -> None:  # type: ignore[override]
+        self.counts, self.num_items = state["counts"], num_items
+
+
 class AtRandom(Good):
     def __call__(self, batch: PackedBatch) -> Scores:
         return InnerProducts(torch.rand(batch.num_users, 1), self.counts[:, None])
@@ -124,6 +170,13 @@ CLAUSES = {
     TooFewItems: "a block of scores of 8 histories and the items 1 to 40 must be [8, 40]; it is [8, 35].",
     NotNumbers: "scores must be numbers; some are NaN.",
     NoItems: "'num_items' is 0 after fit, and should be 40, the items of the split.",
+    FewItems: "'num_items' is 3 after fit, and should be 40, the items of the split.",
+    Counts: "scores must be floating-point numbers without gradients (torch.no_grad).",
+    Gradients: "scores must be floating-point numbers without gradients (torch.no_grad).",
+    OneBlock: "'block' of its scores must give a tensor of its own, as who asks for it overwrites it.",
+    NoStateAtAll: "'state' must give tensors by name; it gave a NoneType.",
+    SparseState: "'state' must give dense tensors that NumPy knows; 'counts' is none.",
+    SharedState: "the tensors of 'state' must not share memory; give a clone.",
     OfTheBatch: "a history's scores must not depend on the batch that it is in, and be the same each time.",
     AtRandom: "a history's scores must not depend on the batch that it is in, and be the same each time.",
     AnotherOf: "'of' its scores must give, [B, 1], what stands in 'block' for the same items.",
@@ -148,6 +201,13 @@ def test_it_is_named_in_python_too() -> None:
         register(TooFewItems)
         with pytest.raises(ConfigError, match="TooFewItems breaks the contract of a model: a block of scores"):
             ADRec(model="good").fit(cyclic_table(60, 20))
+
+
+def test_restoring_takes_a_device() -> None:
+    broken, split = NoDevice(), make_split(cyclic())
+    broken.fit(cyclic(), split)
+    with pytest.raises(ConfigError, match="'restore' does not take what 'state' gives .TypeError"):
+        check_fitted(broken, cyclic(), split)
 
 
 @pytest.mark.parametrize("model", [Good, Stateless])

@@ -421,7 +421,7 @@ def test_patience_that_ends_a_stage_within_few_steps_is_told(trainer: Maker, tin
     told = Ends()
     trainer(tiny(**changes, **{"finetune.epochs": 50, "finetune.learning_rate": 1e-12}), dataset, reporter=told).run()
     assert told.sentences[-2].startswith("finetune  ended after 2 epochs (validation stopped improving)")
-    assert told.sentences[-1] == "That is only 2 steps: set a batch_size below 512 for more."
+    assert told.sentences[-1] == "That is only 2 steps: set a batch_size below 60 for more."
     told = Ends()
     trainer(tiny(batch_size=512), dataset, reporter=told).run()
     assert not any("only" in each for each in told.sentences), "all its epochs are what was asked for"

@@ -180,7 +180,10 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
     if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
         return entry
     batch_size = config.batch_size
-    num_sequences = len(model.trainer(dataset, split, seed=seed).own_sequences)
+    try:
+        num_sequences = len(model.trainer(dataset, split, seed=seed).own_sequences)
+    except DataError:  # it will fail as a job that is told, beside those that can learn from so little
+        return entry
     while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
         batch_size //= 2
     if batch_size < config.batch_size:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrec.bench.results import Results, Row
+from adrec.errors import UserError
 from adrec.files import atomic_file
 from adrec.pictures import check_picture
 from adrec.words import counted
@@ -22,9 +24,11 @@ LEAST = 0.01  # seconds: what takes less stands there
 def draw(results: Results, path: Path) -> None:
     """Draw each entry's metric, with its interval, over its cost of training into a .png or .svg file.
 
-    Raises :class:`adrec.errors.UserError` where matplotlib is missing or the file has another ending.
+    Raises :class:`adrec.errors.UserError` where matplotlib or textalloc is missing or the file has another ending.
     """
     check_picture(path)
+    if find_spec("textalloc") is None:
+        raise UserError("the figure's names are laid out by an extra; run pip install 'adrec[plots]'.")
     from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -73,6 +77,7 @@ def _label(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     """Write each entry's name where no other name, point or interval stands, with a line to its point."""
     import textalloc  # noqa: PLC0415
 
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # the lines that are added must not move what was laid out
     costs = [max(row.seconds, LEAST) for row in rows]
     estimates = [row.metrics["all"][metric] for row in rows]
     colours = [_colour(row) for row in rows]

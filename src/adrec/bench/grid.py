@@ -7,7 +7,7 @@ A grid file is TOML, an entry a table:
     preset = "published"        # by default ``default``
     seeds = 3                   # by default the benchmark's
     set = { model.noise_weight = 0.0 }
-    search = { model.dropout = [0.1, 0.3, 0.5], train.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
+    search = { model.dropout = [0.1, 0.3, 0.5], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
 """
 
 from __future__ import annotations
@@ -157,9 +157,12 @@ def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value and not set(value) & BOUNDS:
-            found |= _in_full(value, f"{prefix}{key}.")
+            inner = _in_full(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
+            inner = {prefix + key: value}
+        twice = next((key for key in inner if key in found), None)
+        require(twice is None, f"the key {twice!r} is set twice, once in quotes; leave one out.")
+        found |= inner
     return found
 
 

@@ -19,6 +19,7 @@ permutation test over users (seeds are averaged), adjusted for the number of ent
 (Holm); the intervals are of single comparisons. Training is given in core time, of all cores together, and users/s are
 those of one core: other work on the machine changes neither. On a GPU both are by the clock. Where several devices were
 used, the column *on* names them."""
+COST_FROM = 5  # of the columns of costs: before stands what is recommended
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 

@@ -168,11 +168,12 @@ def _rows(
     users = ledger.test_users(finals[0].job.data)
     groups = _grouped(finals, users)
     order = sorted(groups, key=lambda label: -groups[label].mean(metric).mean())
-    ours = reference or next((label for label in order if groups[label].jobs[0].job.model == "adrec"), None)
     against = {}
     for kind in COLUMNS:
-        best = max(groups, key=lambda label: groups[label].mean(metric, kind).mean())
-        others = [best, *([ours] if ours in groups and ours != best else [])]
+        means = {label: group.mean(metric, kind).mean() for label, group in groups.items()}
+        ranked = sorted(groups, key=lambda label: -means[label])
+        ours = reference or next((label for label in ranked if groups[label].jobs[0].job.model == "adrec"), None)
+        others = [ranked[0], *([ours] if ours in groups and ours != ranked[0] else [])]
         against[kind] = _compared(groups, metric, others, kind)
     return [
         _row(

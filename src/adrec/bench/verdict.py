@@ -10,11 +10,10 @@ import numpy as np
 
 from adrec.bench.ledger import Finished
 from adrec.evaluate.metrics import Float64s
-from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.evaluate.significance import SURE, Difference, holm, paired_difference
 from adrec.train.cost import duration
 
 METRIC = "ndcg@20"
-SURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def verdict(contenders: Sequence[Contender]) -> Verdict:
     others = [each.model for each in contenders if each is not chosen]
     differences = {name: pairs[chosen.model, name] for name in others}
     together = {
-        name: adjusted.get(f"{chosen.model} {name}", adjusted.get(f"{name} {chosen.model}", 1)) for name in others
+        name: next(adjusted[pair] for pair in (f"{chosen.model} {name}", f"{name} {chosen.model}") if pair in adjusted)
+        for name in others
     }
     said = _sentences(chosen, best, contenders, differences, together)
     return Verdict(chosen, best, differences, together, tuple(said))
@@ -124,15 +124,15 @@ def _first(
     """Return which to use, in a sentence that claims no more than the tests do."""
     if len(contenders) == 1:
         return f"Use {chosen.model}: nothing else was tested."
+    unsure = [name for name, p in together.items() if p >= SURE and differences[name].estimate.mean >= 0]
+    doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
     if chosen is not best:
         most = -100 * differences[best.model].estimate.low
         return (
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
             f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
-            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases)."
+            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases).{doubt}"
         )
-    unsure = [name for name, p in together.items() if p >= SURE]
-    doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
     return (
         f"Use {chosen.model}: of the {len(contenders)} that were tested it ranks best, with {METRIC} "
         f"{100 * chosen.mean:.2f} (x 100, items of the history left out).{doubt}"
@@ -143,7 +143,7 @@ def _against(each: Contender, found: Difference, together: float, number: int) -
     """Return how the chosen model compares with another: alone, and among a ``number`` of comparisons."""
     gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
     low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
-    amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing"
+    amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing" if found.estimate.mean else "as little"
     ended = ", whose training the budget ended" if each.cut else ""
     alone = f"p = {found.p:.2g}"
     if together < SURE:

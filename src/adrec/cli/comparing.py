@@ -150,18 +150,19 @@ def _markdown_of(preface: Path) -> str:
 
 def show(found: object, output: Console) -> None:
     """Print the tables of results."""
-    from adrec.bench.render import accuracy, costs, differences
+    from adrec.bench.render import COST_FROM, accuracy, costs, differences
     from adrec.bench.results import Results
 
     assert isinstance(found, Results)
     for name, rows in found.rows.items():
+        cost = costs(rows)
         for title, cells in (
             (f"{name}: seen items ranked too, x 100", accuracy(rows, "all", ("hr@20", found.metric))),
             (f"{name}: seen items left out, x 100", accuracy(rows, "unseen", ("hr@20", found.metric))),
             (f"{name}: differences in {found.metric}, x 100", differences(rows, "all")),
             (f"{name}: the same, seen items left out", differences(rows, "unseen")),
-            (f"{name}: what is recommended", [row[:5] for row in costs(rows)]),
-            (f"{name}: cost", [[row[0], *row[5:]] for row in costs(rows)]),
+            (f"{name}: what is recommended", [row[:COST_FROM] for row in cost]),
+            (f"{name}: cost", [[row[0], *row[COST_FROM:]] for row in cost]),
         ):
             table = Table(*cells[0], title=title)
             for row in cells[1:]:

@@ -10,8 +10,7 @@ from rich.table import Table
 from adrec.diagnose.contribution import Contribution
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.measures import DEFINITIONS, Value
-
-SURE = 0.05  # p-values below, adjusted for all parts, are of differences beyond chance
+from adrec.evaluate.significance import SURE
 
 
 def measures_table(found: Sequence[Diagnosed]) -> Table:

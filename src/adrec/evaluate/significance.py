@@ -10,6 +10,7 @@ import numpy as np
 from adrec.errors import ConfigError
 from adrec.evaluate.metrics import Estimate, Float64s
 
+SURE = 0.05  # a p-value below is of a difference beyond chance
 AT_ONCE = 1 << 22  # signs or draws that exist at a time
 
 

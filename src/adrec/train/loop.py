@@ -292,7 +292,8 @@ class Trainer:
         early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
         kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
         self.reporter.end(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
-        steps, size = self.place.epoch * self.steps(self._current), self.config.batch_size
+        steps = self.place.epoch * self.steps(self._current)
+        size = min(self.config.batch_size, len(self._current))
         if self._stopped_early(stage) and steps < FEW_STEPS and size > 1:
             self.reporter.end(
                 f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
