@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -203,7 +204,9 @@ def test_who_runs_out_of_time_is_tested_with_what_there_is(
     ledger = Ledger.open(tmp_path / "c" / "ledger")
     stages = {each.job.model: each.result["stages"] for each in ledger.finished()}
     assert stages["sasrec+"][-1]["cut"]
-    again = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=4.0, console=console)[1]
+    told = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    again = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=4.0, console=told)[1]
+    assert "was compared with another budget or seed" in told.export_text()
     assert sum(each.seconds for each in again) > sum(each.seconds for each in contenders)
 
 

@@ -51,6 +51,11 @@ def compare(
     ledger.add_dataset(dataset, split)
     memory = Memory(folder / "plan.json", budget, seed)
     if not memory.kept:  # what another budget cut short is no answer to this one
+        if memory.path.exists():
+            console.print(
+                f"{folder} was compared with another budget or seed: what that cut short is trained again, and its "
+                "report is replaced."
+            )
         for each in ledger.finished():
             if _is_cut(each):
                 ledger.forget(each.job)
