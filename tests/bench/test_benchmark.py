@@ -400,7 +400,7 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
     for arguments, sentence in (
         (("benchmark", "cyclic", "--out", "l"), "needs --models or --grid"),
         ((*command, "--budget", "soon"), "--budget takes a time such as 90s, 30m or 6h"),
-        (("results", "cyclic"), "there is no ledger in cyclic"),
+        (("results", "cyclic"), "cyclic is a prepared data set; `adrec benchmark cyclic --out ledger`"),
         (("results", "ledger", "--metric", "ndgc@20"), "there is no metric 'ndgc@20'"),
         (("results", "ledger", "--preface", "none.md"), "--preface is what a .md page begins with"),
         (("results", "ledger", "--preface", "none.md", "--out", "r.md"), "--preface none.md cannot be read"),
