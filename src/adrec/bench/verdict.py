@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -53,14 +53,33 @@ class Verdict:
         best: the one of the highest metric.
         differences: each other's model, to the chosen one's metric less theirs; each of a comparison alone.
         together: each other's model, to that p-value adjusted for all pairs (Holm): they hold together.
-        sentences: the verdict in words.
+        contenders: all that were compared.
     """
 
     chosen: Contender
     best: Contender
     differences: dict[str, Difference]
     together: dict[str, float]
-    sentences: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict in words."""
+        number = len(self.contenders) * (len(self.contenders) - 1) // 2
+        others = [each for each in self.contenders if each is not self.chosen]
+        said = [
+            _first(self),
+            *(_against(each, self.differences[each.model], self.together[each.model], number) for each in others),
+            f"It took {duration(self.chosen.seconds)} to train, by the clock, and answers "
+            f"{self.chosen.users_per_second:,.0f} users a second here. Each model was trained once: another seed would "
+            "move these.",
+        ]
+        names = " and ".join(each.model for each in self.contenders if each.cut)
+        if names:
+            said.append(
+                f"The budget, not validation, may have ended the training of {names}; a larger one may change it."
+            )
+        return tuple(said)
 
 
 def verdict(contenders: Sequence[Contender]) -> Verdict:
@@ -88,43 +107,15 @@ def verdict(contenders: Sequence[Contender]) -> Verdict:
         name: next(adjusted[pair] for pair in (f"{chosen.model} {name}", f"{name} {chosen.model}") if pair in adjusted)
         for name in others
     }
-    said = _sentences(chosen, best, contenders, differences, together)
-    return Verdict(chosen, best, differences, together, tuple(said))
+    return Verdict(chosen, best, differences, together, tuple(contenders))
 
 
-def _sentences(
-    chosen: Contender,
-    best: Contender,
-    contenders: Sequence[Contender],
-    differences: Mapping[str, Difference],
-    together: Mapping[str, float],
-) -> list[str]:
-    said = [_first(chosen, best, contenders, differences, together)]
-    number = len(contenders) * (len(contenders) - 1) // 2
-    others = (each for each in contenders if each is not chosen)
-    said.extend(_against(each, differences[each.model], together[each.model], number) for each in others)
-    said.append(
-        f"It took {duration(chosen.seconds)} to train, by the clock, and answers {chosen.users_per_second:,.0f} users "
-        "a second here. Each model was trained once: another seed would move these."
-    )
-    cut = [each.model for each in contenders if each.cut]
-    if cut:
-        names = " and ".join(cut)
-        said.append(f"The budget, not validation, may have ended the training of {names}; a larger one may change it.")
-    return said
-
-
-def _first(
-    chosen: Contender,
-    best: Contender,
-    contenders: Sequence[Contender],
-    differences: Mapping[str, Difference],
-    together: Mapping[str, float],
-) -> str:
+def _first(found: Verdict) -> str:
     """Return which to use, in a sentence that claims no more than the tests do."""
-    if len(contenders) == 1:
+    chosen, best, differences = found.chosen, found.best, found.differences
+    if len(found.contenders) == 1:
         return f"Use {chosen.model}: nothing else was tested."
-    unsure = [name for name, p in together.items() if p >= SURE and differences[name].estimate.mean >= 0]
+    unsure = [name for name, p in found.together.items() if p >= SURE and differences[name].estimate.mean >= 0]
     doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
     if chosen is not best:
         most = -100 * differences[best.model].estimate.low
@@ -134,7 +125,7 @@ def _first(
             f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases).{doubt}"
         )
     return (
-        f"Use {chosen.model}: of the {len(contenders)} that were tested it ranks best, with {METRIC} "
+        f"Use {chosen.model}: of the {len(found.contenders)} that were tested it ranks best, with {METRIC} "
         f"{100 * chosen.mean:.2f} (x 100, items of the history left out).{doubt}"
     )
 

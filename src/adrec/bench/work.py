@@ -98,6 +98,7 @@ def do_job(
     """
     run = _run(job, model, dataset, split, ledger)
     cost = _train(job, model, dataset, split, ledger, run, reporter, hooks or Hooks())
+    check_fitted(model, dataset, split)
     result = {
         **cost,
         "parameters": model.num_parameters,
@@ -132,7 +133,6 @@ def _train(
     if not isinstance(model, NetworkModel):
         with Clock() as clock:
             model.fit(dataset, split, seed=job.seed)
-        check_fitted(model, dataset, split)
         return {**_cost(asdict(clock), {}), "stages": []}
     trainer = run.trainer(dataset, reporter, hooks.after_epoch)
     trainer.stop = hooks.stop
@@ -145,7 +145,6 @@ def _train(
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
         network = trainer.run()
     model.adopt(network, job.seed)
-    check_fitted(model, dataset, split)
     return {**spent(run), "stages": trainer.place.ended}
 
 
