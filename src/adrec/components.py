@@ -111,6 +111,8 @@ class StageConfig:
         evaluate_every: epochs between validations.
         patience: stop after so many validations without improvement; 0 never stops early.
         select_by: validation metrics; weights are kept when any of them improves.
+        initial_embedding: how the item embedding of new weights begins: ``random``, or by ``cooccurrence`` in the
+            training sequences, which saves the epochs that find it out (:mod:`adrec.train.cooccurrence`).
     """
 
     epochs: int = 500
@@ -125,6 +127,7 @@ class StageConfig:
     evaluate_every: int = 5
     patience: int = 4
     select_by: tuple[str, ...] = ("ndcg@20",)
+    initial_embedding: Literal["random", "cooccurrence"] = "random"
 
     def __post_init__(self) -> None:
         require(0 <= self.averaging < 1, f"averaging of a stage must be in [0, 1); it is {self.averaging}.")
@@ -146,6 +149,11 @@ class StageConfig:
                 f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
             )
         require(len(self.select_by) > 0, "select_by must name at least one metric.")
+        require(
+            self.initial_embedding == "random" or self.begins_with == "scratch",
+            "initial_embedding is for a stage that starts from scratch, and this one takes over the stage before; set "
+            "it to 'random'.",
+        )
 
     @property
     def network_kind(self) -> str:

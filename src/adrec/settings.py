@@ -44,6 +44,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "detached_targets": False,
         "drops_normalized": False,
         "embedding_std": 1.0,
+        "initial_embedding": "random",
         "negatives": 0,
         "optimizer": "adam",
         "positions": "none",

@@ -405,23 +405,23 @@ def test_the_presets_learn_what_follows_what(name: str, trainer: Maker, dataset:
     assert result.metrics["hr@1"].mean > 0.8
 
 
-class Ends(Silent):
-    """Keeps why stages ended."""
+class Told(Silent):
+    """Keeps how stages began and why they ended."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
 
-    def end(self, sentence: str) -> None:
+    def tell(self, sentence: str) -> None:
         self.sentences.append(sentence.strip())
 
 
 def test_patience_that_ends_a_stage_within_few_steps_is_told(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     """With one batch an epoch, patience in epochs may end what has hardly begun: it looks like a model that is bad."""
     changes = {"batch_size": 512, "finetune.patience": 1, "finetune.evaluate_every": 1, "finetune.first_evaluation": 1}
-    told = Ends()
+    told = Told()
     trainer(tiny(**changes, **{"finetune.epochs": 50, "finetune.learning_rate": 1e-12}), dataset, reporter=told).run()
     assert told.sentences[-2].startswith("finetune  ended after 2 epochs (validation stopped improving)")
     assert told.sentences[-1] == "That is only 2 steps: set a batch_size below 60 for more."
-    told = Ends()
+    told = Told()
     trainer(tiny(batch_size=512), dataset, reporter=told).run()
     assert not any("only" in each for each in told.sentences), "all its epochs are what was asked for"

@@ -34,6 +34,7 @@ from adrec.recommend import NetworkScorer
 from adrec.settings import StageConfig, TrainingConfig, check_seed
 from adrec.train import space
 from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
+from adrec.train.cooccurrence import begin_from_cooccurrences
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
 from adrec.train.step import Step, learning_rate, new_optimizer, update_average
@@ -134,11 +135,11 @@ class Trainer:
         """Train what is left of the stages and return the network with its selected weights."""
         while self.place.stage < len(self.stages):
             name, stage = self.stages[self.place.stage]
+            began = time.perf_counter(), time.process_time()
             if self.place.epoch == 0:
-                self._begin(stage)
+                self._begin(name, stage)
             self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps(self._current))
             while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut(stage):
-                began = time.perf_counter(), time.process_time()
                 losses = self._epoch(stage)
                 self.place.epoch += 1
                 self.place.schedule_epoch += 1
@@ -150,12 +151,13 @@ class Trainer:
                     row = self._row(name, losses, validation, selected, began)
                 self.reporter.epoch(row)
                 self.on_epoch(row)
+                began = time.perf_counter(), time.process_time()
             self._end(name, stage)
         assert self.network is not None
         self.network.load_state_dict(self.selected)
         return self.network
 
-    def _begin(self, stage: StageConfig) -> None:
+    def _begin(self, name: str, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
         if stage.begins_with != "continue" or type(self.network) is not self.networks[stage.network_kind]:
             self.network = self.new_network(stage)
@@ -165,6 +167,10 @@ class Trainer:
                 self.network.item_embedding.weight.data.copy_(embedding)
                 if stage.network_kind != DIFFUSION:  # not what an augmentation is trained on
                     self.on_embedding(embedding)
+            elif stage.initial_embedding == "cooccurrence":
+                number = int((self._current.ends - self._current.starts).sum())
+                self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
+                begin_from_cooccurrences(self.network.item_embedding, self._current, self.split.num_items, self.seed)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.average = copied(self.network.state_dict()) if stage.averaging else {}
@@ -291,11 +297,11 @@ class Trainer:
         self.place.ended.append({**ended, "cut": True} if cut else ended)
         early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
         kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
-        self.reporter.end(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
+        self.reporter.tell(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
         steps = self.place.epoch * self.steps(self._current)
         size = min(self.config.batch_size, len(self._current))
         if self._stopped_early(stage) and steps < FEW_STEPS and size > 1:
-            self.reporter.end(
+            self.reporter.tell(
                 f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
             )
         if stage.validates:

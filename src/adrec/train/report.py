@@ -33,8 +33,8 @@ class Reporter(Protocol):
     def warn(self, sentence: str) -> None:
         """Something looks wrong."""
 
-    def end(self, sentence: str) -> None:
-        """A stage has ended, and why."""
+    def tell(self, sentence: str) -> None:
+        """How a stage begins, or why it has ended."""
 
 
 class Silent:
@@ -52,7 +52,7 @@ class Silent:
     def warn(self, sentence: str) -> None:
         """Tell nothing."""
 
-    def end(self, sentence: str) -> None:
+    def tell(self, sentence: str) -> None:
         """Tell nothing."""
 
 
@@ -120,8 +120,8 @@ class Live:
         """Print what looks wrong."""
         self.console.print(Text(f"warning: {sentence}", style="yellow"))
 
-    def end(self, sentence: str) -> None:
-        """Print why the stage ended."""
+    def tell(self, sentence: str) -> None:
+        """Print how a stage begins, or why it ended."""
         self.console.print(sentence)
 
 

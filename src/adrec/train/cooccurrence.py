@@ -1,0 +1,108 @@
+"""An item embedding to begin with, made of which items stand near each other in the training sequences.
+
+From random vectors the first epochs find out which items go together. Counting does that in seconds: the similarities
+of items, factorised, are vectors whose products tell what goes together (as Levy and Goldberg, "Neural Word Embedding
+as Implicit Matrix Factorization", NeurIPS 2014, found of word embeddings).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import nn
+
+from adrec.data.sequences import Sequences
+from adrec.data.spans import spans
+
+WINDOW = 5  # places, within which two items of a sequence are near each other
+DECAY = 0.7  # the weight of a co-occurrence, for each place farther
+SHRINKAGE = 3.0  # added to the cosine's denominator: few co-occurrences are trusted less
+MOST_INTERACTIONS = 20_000_000  # more are not counted: whose are is drawn
+ITERATIONS, SPARE = 2, 16  # of the search for the largest eigenvalues, and how many more than asked for it keeps
+
+Float32s = NDArray[np.float32]
+Matrix = Any  # a sparse.csr_array; SciPy has no types
+
+
+def begin_from_cooccurrences(embedding: nn.Embedding, sequences: Sequences, num_items: int, seed: int) -> None:
+    """Turn an item embedding's drawn rows, [V + 1 or more, D], to where the co-occurrences in ``sequences`` point.
+
+    Their length becomes the mean length of what was drawn. Rows of items that co-occur with nothing, of the padding
+    and behind the items' stay as they were drawn.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = cooccurrence_vectors(sequences, num_items, embedding.embedding_dim, rng)
+    directions = torch.from_numpy(vectors).to(embedding.weight.device)  # [V + 1, D]
+    with torch.no_grad():
+        weight = embedding.weight[: num_items + 1]
+        length = weight[1:].norm(dim=1).mean()
+        weight.copy_(torch.where(directions.any(1, keepdim=True), length * directions, weight))
+
+
+def cooccurrence_vectors(sequences: Sequences, num_items: int, size: int, rng: np.random.Generator) -> Float32s:
+    """Return a vector of length 1 for each item that co-occurs with another, and zeros elsewhere, [V + 1, size].
+
+    Before they are scaled to it, their products approximate ``(S S)^(1/2)``, S the items' :func:`similarities`: by its
+    eigenvectors of largest eigenvalue, each times the root of that.
+    """
+    similar = similarities(_some(sequences, rng), num_items)  # [V + 1, V + 1]
+    values, vectors = largest_eigenvectors(similar, size, rng)
+    scaled = np.zeros((num_items + 1, size), dtype=np.float32)
+    scaled[:, : len(values)] = vectors * np.sqrt(np.abs(values))
+    scaled[np.diff(similar.indptr) == 0] = 0  # where it is 0 but for rounding
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    directions: Float32s = np.divide(scaled, lengths, out=np.zeros_like(scaled), where=lengths > 0)
+    return directions
+
+
+def similarities(sequences: Sequences, num_items: int) -> Matrix:
+    """Return ``c_ij / (sqrt(c_i c_j) + h)`` of every two items, sparse [V + 1, V + 1], float32.
+
+    ``c_ij`` adds up :data:`DECAY` to the power of the places between i and j, for each time that they stand within
+    :data:`WINDOW` places of each other; ``c_i`` is the sum of its row, and h is :data:`SHRINKAGE`. No item is like
+    itself.
+    """
+    lengths = sequences.ends - sequences.starts
+    items = sequences.items[spans(sequences.starts, lengths)]
+    users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    shape = (num_items + 1, num_items + 1)
+    counts = sparse.csr_array(shape, dtype=np.float32)
+    for distance in range(1, WINDOW + 1):
+        near = (users[distance:] == users[:-distance]) & (items[distance:] != items[:-distance])
+        pairs = items[:-distance][near], items[distance:][near]
+        weights = np.full(len(pairs[0]), DECAY ** (distance - 1), dtype=np.float32)
+        counts += sparse.csr_array((weights, pairs), shape=shape)
+    counts = (counts + counts.T).tocsr()
+    sums = np.asarray(counts.sum(axis=1), dtype=np.float32)  # [V + 1]
+    rows = np.repeat(np.arange(num_items + 1), np.diff(counts.indptr))
+    counts.data /= np.sqrt(sums[rows] * sums[counts.indices]) + SHRINKAGE
+    return counts
+
+
+def largest_eigenvectors(matrix: Matrix, count: int, rng: np.random.Generator) -> tuple[Float32s, Float32s]:
+    """Return a symmetric matrix's eigenvalues of largest magnitude, [k] with k <= count, and their vectors, [n, k].
+
+    They are found roughly, in a random subspace that a few products turn towards them (Halko, Martinsson and Tropp,
+    "Finding Structure with Randomness", SIAM Review 2011). More products find them exactly, and a worse embedding: what
+    a few leave of the other eigenvectors is worth more than the last digits of these.
+    """
+    basis = rng.standard_normal((matrix.shape[0], min(count + SPARE, matrix.shape[0])), dtype=np.float32)
+    for _ in range(ITERATIONS + 1):
+        basis, _ = np.linalg.qr(matrix @ basis)  # [n, b]
+    values, vectors = np.linalg.eigh(basis.T @ (matrix @ basis))
+    largest = np.argsort(-np.abs(values))[:count]
+    return values[largest], basis @ vectors[:, largest]
+
+
+def _some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
+    """Return the sequences, or as many of them, drawn at random, as have :data:`MOST_INTERACTIONS`."""
+    lengths = sequences.ends - sequences.starts
+    if lengths.sum() <= MOST_INTERACTIONS:
+        return sequences
+    order = rng.permutation(len(sequences))
+    within = order[np.cumsum(lengths[order]) <= MOST_INTERACTIONS]
+    return Sequences(sequences.items, sequences.starts[within], sequences.ends[within], sequences.max_length)
