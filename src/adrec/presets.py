@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Half the width and one pass, which more dropout makes up for in part.
+# Three quarters of the width, an embedding that begins where co-occurrences point, a softmax over part of the catalogue.
 _FAST: dict[str, Any] = {
-    "model.hidden_size": 64,
-    "model.embedding_dropout": 0.5,
-    "model.dropout": 0.3,
-    "model.embedding_std": 0.05,
-    "finetune.learning_rate": 4e-3,
-    "finetune.consistency": 0.0,
+    "model.hidden_size": 96,
+    "model.embedding_std": 0.04,
+    "finetune.initial_embedding": "cooccurrence",
+    "finetune.negatives": 1000,
+    "finetune.consistency": 5.0,
     "finetune.averaging": 0.995,
     "finetune.patience": 2,
 }
