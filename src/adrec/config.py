@@ -211,8 +211,8 @@ class Config(TrainingConfig):
 
     ``default``: what wins on validation over several data sets: one stage, rotary positions, two passes that are to
     agree, and the auto-regressive condition alone, as no denoiser proved to help it. ``fast``: a narrower one that
-    begins with an embedding made of co-occurrences, for a fraction of the time. ``paper``: the three stages of the paper, as it describes them. ``published``: the
-    same with all that the published code does beyond its paper.
+    begins with an embedding made of co-occurrences, for a fraction of the time. ``paper``: the three stages of the
+    paper, as it describes them. ``published``: the same with all that the published code does beyond its paper.
 
     Attributes:
         batch_size: users of a training step.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Three quarters of the width, an embedding that begins where co-occurrences point, a softmax over part of the catalogue.
+# Three quarters of the width, an embedding that begins with co-occurrences, and a softmax over part of the catalogue.
 _FAST: dict[str, Any] = {
     "model.hidden_size": 96,
     "model.embedding_std": 0.04,

@@ -254,6 +254,7 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"align__optimizer": "adamw", "finetune__optimizer": "adamw"},
         {"finetune__schedule": "constant"},
         {"pretrain__warmup_epochs": 5},
+        {"pretrain__initial_embedding": "cooccurrence"},
         {"batch_size": 20},
     ],
     ids=str,
@@ -413,6 +414,31 @@ class Told(Silent):
 
     def tell(self, sentence: str) -> None:
         self.sentences.append(sentence.strip())
+
+
+def test_an_embedding_begins_with_the_training_part_and_nothing_held_out(
+    trainer: Maker, tiny: Make, dataset: Dataset
+) -> None:
+    """Other held-out items give the very same beginning; other training items do not."""
+    changes = {"finetune__start": "scratch", "finetune__initial_embedding": "cooccurrence"}
+    split = leave_one_out(dataset)
+
+    def beginning(items: Any, told: Told | None = None) -> torch.Tensor:
+        made = trainer(tiny((0, 0, 1), **changes), replace(dataset, items=items), split, reporter=told)
+        made._begin(made.stages[0][1])
+        assert made.network is not None
+        return made.network.item_embedding.weight.detach().clone()
+
+    told, items = Told(), np.array(dataset.items)
+    first = beginning(items, told)
+    number = int((split.train_ends - np.asarray(dataset.offsets[:-1])).sum())
+    assert told.sentences == [f"finetune  begins with the items' co-occurrences in {number} interactions."]
+    held_out = items.copy()
+    held_out[split.validation.positions] = held_out[split.test.positions] = 1
+    assert torch.equal(beginning(held_out), first)
+    trained = items.copy()
+    trained[: split.train_ends[0]] = trained[0]
+    assert not torch.equal(beginning(trained), first)
 
 
 def test_patience_that_ends_a_stage_within_few_steps_is_told(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

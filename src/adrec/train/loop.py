@@ -137,7 +137,7 @@ class Trainer:
             name, stage = self.stages[self.place.stage]
             began = time.perf_counter(), time.process_time()
             if self.place.epoch == 0:
-                self._begin(name, stage)
+                self._begin(stage)
             self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps(self._current))
             while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut(stage):
                 losses = self._epoch(stage)
@@ -157,7 +157,7 @@ class Trainer:
         self.network.load_state_dict(self.selected)
         return self.network
 
-    def _begin(self, name: str, stage: StageConfig) -> None:
+    def _begin(self, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
         if stage.begins_with != "continue" or type(self.network) is not self.networks[stage.network_kind]:
             self.network = self.new_network(stage)
@@ -168,13 +168,18 @@ class Trainer:
                 if stage.network_kind != DIFFUSION:  # not what an augmentation is trained on
                     self.on_embedding(embedding)
             elif stage.initial_embedding == "cooccurrence":
-                number = int((self._current.ends - self._current.starts).sum())
-                self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
-                begin_from_cooccurrences(self.network.item_embedding, self._current, self.split.num_items, self.seed)
+                self._count_cooccurrences(self.network)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
         self.average = copied(self.network.state_dict()) if stage.averaging else {}
         self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
+
+    def _count_cooccurrences(self, network: SequenceNetwork) -> None:
+        """Let the item embedding begin with what stands together in the sequences of the stage."""
+        name, sequences = self.stages[self.place.stage][0], self._current
+        number = int((sequences.ends - sequences.starts).sum())
+        self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
+        begin_from_cooccurrences(network.item_embedding, sequences, self.split.num_items, self.seed)
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
