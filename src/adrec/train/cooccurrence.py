@@ -21,7 +21,7 @@ from adrec.data.spans import spans
 WINDOW = 5  # places, within which two items of a sequence are near each other
 DECAY = 0.7  # the weight of a co-occurrence, for each place farther
 SHRINKAGE = 3.0  # added to the cosine's denominator: few co-occurrences are trusted less
-MOST_INTERACTIONS = 20_000_000  # more are not counted: whose are is drawn
+MOST_INTERACTIONS = 10_000_000  # more are not counted, which would take minutes and gigabytes: whose are is drawn
 ITERATIONS, SPARE = 2, 16  # of the search for the largest eigenvalues, and how many more than asked for it keeps
 
 Float32s = NDArray[np.float32]
