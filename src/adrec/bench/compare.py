@@ -184,21 +184,22 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
     model = entry.model_class(config)
     if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
         return entry
-    batch_size = config.batch_size
     try:
-        num_sequences = len(model.trainer(dataset, split, seed=seed).own_sequences)
+        trainer = model.trainer(dataset, split, seed=seed)
     except DataError:  # it will fail as a job that is told, beside those that can learn from so little
         return entry
+    batch_size, num_sequences = config.batch_size, len(trainer.own_sequences)
     while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
         batch_size //= 2
     if batch_size < config.batch_size:
         entry = Entry(entry.label, entry.model, entry.preset, {**entry.changes, "batch_size": batch_size})
         model = entry.model_class(entry.config())
         assert isinstance(model, NetworkModel)
+        trainer = model.trainer(dataset, split, seed=seed)
     trained = {name: stage.epochs for name, stage in config.all_stages.items() if stage.epochs}
     if len(trained) == 1:
         return entry
-    cost = estimate(model.trainer(dataset, split, seed=seed))
+    cost = estimate(trainer)
     share = seconds / max(cost.total, 1e-9)
     if share >= 1:
         return entry
