@@ -151,6 +151,19 @@ def test_the_last_token_is_decoded_as_with_its_whole_history(
     )
 
 
+@pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("attend_padding", [False, True])
+@torch.no_grad()
+def test_ranking_computes_of_the_last_block_what_the_last_token_needs(
+    positions: str, causal: bool, attend_padding: bool, device: torch.device
+) -> None:
+    network = made(device, positions=positions, causal=causal, attend_padding=attend_padding)
+    batch = batch_of(device)
+    whole = network.condition(batch, network.plan(batch))
+    torch.testing.assert_close(network.predict(batch), last_tokens(whole, batch), atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_learned_positions_count_from_the_end_and_leave_the_sink(device: torch.device) -> None:
     learned, none = (made(device, positions=positions) for positions in ("learned", "none"))

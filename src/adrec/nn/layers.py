@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Generator, Tensor, nn
 
 from adrec.nn.attention import Attention, Cache, initialize_bias
@@ -70,6 +71,18 @@ class Blocks(nn.ModuleList):
         for block in self:
             x = block(x, layout, rng)
         return x
+
+    def last(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
+
+        Of the other rows the last block computes the keys and values, and nothing else.
+        """
+        *before, final = self
+        for block in before:
+            x = block(x, layout)
+        cache = final.attention.fill(x, layout)
+        outputs = final.step(x[layout.last_rows[layout.users]], layout, cache)  # [B, D], in the order of the buckets
+        return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
 
     def fill(self, x: Tensor, layout: Layout) -> list[Cache]:
         """Return each block's keys and values of the rows ``x`` [rows, D]."""

@@ -150,14 +150,16 @@ class ADRecNetwork(PaddedNetwork):
 
     def condition(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
         """Return ``c = CAM(LayerNorm(Dropout(E[s])))`` of every row, [rows, D]."""
+        return self.cam(self.history(batch, plan, rng), plan, rng)
+
+    def history(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
+        """Return ``LayerNorm(Dropout(E[s]))`` of every row, with learned positions where there are any, [rows, D]."""
         h, p = self.embed(batch, plan), self.config.embedding_dropout
         if self.positions is not None:
             h = h + plan.with_sinks(self.positions(batch), h.new_zeros(()))
         if self.config.drops_normalized:
-            h = dropout(self.history_norm(h), p, rng)
-        else:
-            h = self.history_norm(dropout(h, p, rng))
-        return self.cam(h, plan, rng)
+            return dropout(self.history_norm(h), p, rng)
+        return self.history_norm(dropout(h, p, rng))
 
     def decode(
         self, c: Tensor, x_t: Tensor, t: Tensor, sink_t: Tensor, plan: Layout, rng: Generator | None = None
@@ -228,7 +230,10 @@ class ADRecNetwork(PaddedNetwork):
             num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
         """
         if self.config.ranks_by == "condition":
-            return last_tokens(self.condition(batch, self.plan(batch, inference=True)), batch)
+            plan = self.plan(batch, inference=True)
+            if not self.causal:
+                return last_tokens(self.condition(batch, plan), batch)
+            return self.cam.last(self.history(batch, plan), plan)
         assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)

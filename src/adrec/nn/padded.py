@@ -20,7 +20,7 @@ from adrec.nn.layers import Blocks
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.repeats import Repeats
-from adrec.nn.sequence import Noise, last_tokens, normal_linear_layers
+from adrec.nn.sequence import Noise, normal_linear_layers
 
 
 class PaddedNetwork(RepeatBiased):
@@ -85,17 +85,18 @@ class SASRecNetwork(PaddedNetwork):
 
     def forward(self, batch: PackedBatch, draws: None = None, rng: Generator | None = None) -> Tensor:
         """Return the output of every token, [N, D]."""
-        return self._outputs(batch, self.plan(batch), rng)
+        plan = self.plan(batch)
+        return self.blocks(self._history(batch, plan, rng), plan, rng)[: plan.num_tokens]
 
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
         """Return the full cross-entropy."""
         return {"ce": self.item_cross_entropy(outputs, batch, objective)}
 
-    def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
-        h = dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)
-        return self.blocks(h, plan, rng)[: plan.num_tokens]
+    def _history(self, batch: PackedBatch, plan: Layout, rng: Generator | None = None) -> Tensor:
+        return dropout(self.norm(self.embed(batch, plan)), self.config.embedding_dropout, rng)  # [rows, D]
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
-        return last_tokens(self._outputs(batch, self.plan(batch, inference=True), None), batch)
+        plan = self.plan(batch, inference=True)
+        return self.blocks.last(self._history(batch, plan), plan)
