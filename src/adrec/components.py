@@ -112,7 +112,8 @@ class StageConfig:
         patience: stop after so many validations without improvement; 0 never stops early.
         select_by: validation metrics; weights are kept when any of them improves.
         initial_embedding: how the item embedding of new weights begins: ``random``, or by ``cooccurrence`` in the
-            training sequences, which saves the epochs that find it out (:mod:`adrec.train.cooccurrence`).
+            training sequences (what an augmentation generates is in them), which saves the epochs that find out
+            which items are alike: :mod:`adrec.train.cooccurrence`.
     """
 
     epochs: int = 500
@@ -151,8 +152,8 @@ class StageConfig:
         require(len(self.select_by) > 0, "select_by must name at least one metric.")
         require(
             self.initial_embedding == "random" or self.begins_with == "scratch",
-            "initial_embedding is for a stage that starts from scratch, and this one takes over the stage before; set "
-            "it to 'random'.",
+            "initial_embedding of a stage is for one that starts from scratch, and this one takes over the embedding "
+            "of the stage before; set its initial_embedding to 'random'.",
         )
 
     @property

@@ -51,7 +51,8 @@ class ModelConfig(PaddedConfig):
         detached_targets: targets have no gradient, so that neither the squared error nor x_t trains the embedding by
             them; targets of unit variance have none anyway.
         drops_normalized: the embedded history is normalised, then dropped (as in stage 1), not dropped first.
-        embedding_std: the item embedding begins as N(0, std), where no stage hands one over.
+        embedding_std: the item embedding begins as N(0, std), where no stage hands one over; where co-occurrences
+            begin it, they have the mean length of that.
         causal: false lets every token attend to every other: it leaks targets in training (the paper's
             negative control).
         guidance_scale: classifier-free guidance; 1 is off.

@@ -273,7 +273,7 @@ def test_what_the_shared_first_stage_depends_on(
 ) -> None:
     def first_stage(config: Config) -> tuple[str | None, dict[str, torch.Tensor]]:
         made, ended = trainer(config, dataset), {}
-        made.on_stage = lambda name: ended.setdefault(name, made.selected)
+        made.on_stage = lambda name: ended.setdefault(name, made.kept.selected)
         made.run()
         return first_stage_key(ADRecModel(config), "f", "s", 1), ended[PRETRAIN]
 

@@ -97,9 +97,9 @@ def test_the_turn_is_told_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 
 def test_measuring_changes_no_weight(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 1}
-    with_signs = trained(dataset, changes)[2].selected
+    with_signs = trained(dataset, changes)[2].kept.selected
     monkeypatch.setattr("adrec.train.space.vital_signs", lambda rows: {})
-    without = trained(dataset, changes)[2].selected
+    without = trained(dataset, changes)[2].kept.selected
     assert all(bool((with_signs[name] == value).all()) for name, value in without.items())
 
 

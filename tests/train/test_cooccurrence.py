@@ -18,6 +18,7 @@ from adrec.train import cooccurrence
 from adrec.train.cooccurrence import (
     begin_from_cooccurrences,
     cooccurrence_vectors,
+    few_enough,
     largest_eigenvectors,
     similarities,
 )
@@ -85,8 +86,23 @@ def test_a_catalogue_smaller_than_the_vectors() -> None:
 def test_a_sample_of_the_sequences_where_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [[1 + user, 51 + user] for user in range(50)]
     monkeypatch.setattr(cooccurrence, "MOST_INTERACTIONS", 21)
-    vectors = cooccurrence_vectors(sequences_of(*lists), 100, 8, np.random.default_rng(0))
-    assert vectors.any(1).sum() == 20  # ten whole sequences
+    found = {tuple(few_enough(sequences_of(*lists), np.random.default_rng(seed)).starts.tolist()) for seed in range(5)}
+    assert {len(starts) for starts in found} == {10} and len(found) == 5  # ten whole sequences, others each time
+    monkeypatch.setattr(cooccurrence, "MOST_INTERACTIONS", 1)
+    assert len(few_enough(sequences_of(*lists), np.random.default_rng(0))) == 1
+
+
+def test_products_are_how_alike_the_neighbours_are() -> None:
+    """Against the matrix root of S S, by NumPy's own eigenvalues, where the vectors hold all of it."""
+    rng = np.random.default_rng(5)
+    sequences = sequences_of(*(rng.integers(1, 9, size=n).tolist() for n in (9, 12, 17)))
+    dense = similarities(sequences, 8).toarray().astype(np.float64)
+    values, vectors = np.linalg.eigh(dense)
+    assert values.min() < -0.01
+    products = (vectors * np.abs(values)) @ vectors.T
+    lengths = np.sqrt(products.diagonal()[1:])
+    found = cooccurrence_vectors(sequences, 8, 9, rng)[1:]
+    np.testing.assert_allclose(found @ found.T, products[1:, 1:] / np.outer(lengths, lengths), atol=1e-4)
 
 
 def test_an_embedding_keeps_its_length_and_what_nothing_is_known_of() -> None:
@@ -95,13 +111,13 @@ def test_an_embedding_keeps_its_length_and_what_nothing_is_known_of() -> None:
         torch.manual_seed(0)
         nn.init.normal_(embedding.weight, std=0.02)
     before = embedding.weight.detach().clone()
-    begin_from_cooccurrences(embedding, sequences_of([1, 2, 3], [2, 3, 5]), 6, seed=1)
+    begin_from_cooccurrences(embedding, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
     kept = [0, 4, 6, 7]
     assert torch.equal(embedding.weight[kept], before[kept])
     lengths = embedding.weight[[1, 2, 3, 5]].norm(dim=1)
     torch.testing.assert_close(lengths, before[1:7].norm(dim=1).mean().expand(4))
     again = nn.Embedding.from_pretrained(before.clone(), freeze=False)
-    begin_from_cooccurrences(again, sequences_of([1, 2, 3], [2, 3, 5]), 6, seed=1)
+    begin_from_cooccurrences(again, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
     assert torch.equal(again.weight, embedding.weight)
 
 

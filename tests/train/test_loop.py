@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from adrec.errors import DataError, RunError
 from adrec.evaluate.protocol import evaluate
 from adrec.nn.padded import SASRecNetwork
 from adrec.recommend import NetworkScorer
+from adrec.train import loop
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
 from adrec.train.report import Silent
@@ -439,6 +441,17 @@ def test_an_embedding_begins_with_the_training_part_and_nothing_held_out(
     trained = items.copy()
     trained[: split.train_ends[0]] = trained[0]
     assert not torch.equal(beginning(trained), first)
+
+
+def test_the_time_of_a_beginning_is_that_of_the_first_epoch(
+    trainer: Maker, tiny: Make, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = loop.begin_from_cooccurrences
+    monkeypatch.setattr(loop, "begin_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given)))
+    rows: list[Mapping[str, Any]] = []
+    changes = {"finetune__start": "scratch", "finetune__initial_embedding": "cooccurrence"}
+    trainer(tiny((0, 0, 2), **changes), dataset, on_epoch=rows.append).run()
+    assert rows[0]["seconds"] > 1.0 > rows[1]["seconds"]
 
 
 def test_patience_that_ends_a_stage_within_few_steps_is_told(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

@@ -1,12 +1,13 @@
-"""An item embedding to begin with, made of which items stand near each other in the training sequences.
+"""An item embedding to begin with, made of which items stand near which in the training sequences.
 
-From random vectors the first epochs find out which items go together. Counting does that in seconds: the similarities
-of items, factorised, are vectors whose products tell what goes together (as Levy and Goldberg, "Neural Word Embedding
-as Implicit Matrix Factorization", NeurIPS 2014, found of word embeddings).
+From random vectors the first epochs find out which items are alike. Counting does that in seconds: the similarities of
+items, factorised, are vectors that lie near each other where items have the same neighbours (as Levy and Goldberg,
+"Neural Word Embedding as Implicit Matrix Factorization", NeurIPS 2014, found of word embeddings).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,21 @@ from adrec.data.spans import spans
 WINDOW = 5  # places, within which two items of a sequence are near each other
 DECAY = 0.7  # the weight of a co-occurrence, for each place farther
 SHRINKAGE = 3.0  # added to the cosine's denominator: few co-occurrences are trusted less
-MOST_INTERACTIONS = 10_000_000  # more are not counted, which would take minutes and gigabytes: whose are is drawn
-ITERATIONS, SPARE = 2, 16  # of the search for the largest eigenvalues, and how many more than asked for it keeps
+MOST_INTERACTIONS = 10_000_000  # are counted, in a minute or two and 2 GiB; of more, those of users who are drawn
+PRODUCTS, SPARE = 3, 16  # that turn the random subspace, and how many dimensions more than asked for it has
 
 Float32s = NDArray[np.float32]
 Matrix = Any  # a sparse.csr_array; SciPy has no types
 
 
-def begin_from_cooccurrences(embedding: nn.Embedding, sequences: Sequences, num_items: int, seed: int) -> None:
+def begin_from_cooccurrences(
+    embedding: nn.Embedding, sequences: Sequences, num_items: int, rng: np.random.Generator
+) -> None:
     """Turn an item embedding's drawn rows, [V + 1 or more, D], to where the co-occurrences in ``sequences`` point.
 
     Their length becomes the mean length of what was drawn. Rows of items that co-occur with nothing, of the padding
-    and behind the items' stay as they were drawn.
+    and behind the items' stay as they were drawn. ``rng`` draws the subspace that is searched.
     """
-    rng = np.random.default_rng(seed)
     vectors = cooccurrence_vectors(sequences, num_items, embedding.embedding_dim, rng)
     directions = torch.from_numpy(vectors).to(embedding.weight.device)  # [V + 1, D]
     with torch.no_grad():
@@ -43,13 +45,24 @@ def begin_from_cooccurrences(embedding: nn.Embedding, sequences: Sequences, num_
         weight.copy_(torch.where(directions.any(1, keepdim=True), length * directions, weight))
 
 
+def few_enough(sequences: Sequences, rng: np.random.Generator) -> Sequences:
+    """Return the sequences, or as many of them, drawn at random, as have :data:`MOST_INTERACTIONS`; one at least."""
+    lengths = sequences.ends - sequences.starts
+    if lengths.sum() <= MOST_INTERACTIONS:
+        return sequences
+    order = rng.permutation(len(sequences))
+    drawn = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), MOST_INTERACTIONS, side="right")))]
+    return replace(sequences, starts=sequences.starts[drawn], ends=sequences.ends[drawn])
+
+
 def cooccurrence_vectors(sequences: Sequences, num_items: int, size: int, rng: np.random.Generator) -> Float32s:
     """Return a vector of length 1 for each item that co-occurs with another, and zeros elsewhere, [V + 1, size].
 
-    Before they are scaled to it, their products approximate ``(S S)^(1/2)``, S the items' :func:`similarities`: by its
-    eigenvectors of largest eigenvalue, each times the root of that.
+    Before they are scaled to it, their products approximate ``(S S)^(1/2)``, S the items' :func:`similarities`: how
+    alike the neighbours of two items are. They are the eigenvectors of S with the eigenvalues of largest magnitude,
+    each times the root of that.
     """
-    similar = similarities(_some(sequences, rng), num_items)  # [V + 1, V + 1]
+    similar = similarities(sequences, num_items)  # [V + 1, V + 1]
     values, vectors = largest_eigenvectors(similar, size, rng)
     scaled = np.zeros((num_items + 1, size), dtype=np.float32)
     scaled[:, : len(values)] = vectors * np.sqrt(np.abs(values))
@@ -86,23 +99,13 @@ def similarities(sequences: Sequences, num_items: int) -> Matrix:
 def largest_eigenvectors(matrix: Matrix, count: int, rng: np.random.Generator) -> tuple[Float32s, Float32s]:
     """Return a symmetric matrix's eigenvalues of largest magnitude, [k] with k <= count, and their vectors, [n, k].
 
-    They are found roughly, in a random subspace that a few products turn towards them (Halko, Martinsson and Tropp,
-    "Finding Structure with Randomness", SIAM Review 2011). More products find them exactly, and a worse embedding: what
-    a few leave of the other eigenvectors is worth more than the last digits of these.
+    They are found roughly, which is enough for a beginning, in a random subspace that :data:`PRODUCTS` products turn
+    towards them (Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review 2011).
     """
     basis = rng.standard_normal((matrix.shape[0], min(count + SPARE, matrix.shape[0])), dtype=np.float32)
-    for _ in range(ITERATIONS + 1):
-        basis, _ = np.linalg.qr(matrix @ basis)  # [n, b]
-    values, vectors = np.linalg.eigh(basis.T @ (matrix @ basis))
-    largest = np.argsort(-np.abs(values))[:count]
-    return values[largest], basis @ vectors[:, largest]
-
-
-def _some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
-    """Return the sequences, or as many of them, drawn at random, as have :data:`MOST_INTERACTIONS`."""
-    lengths = sequences.ends - sequences.starts
-    if lengths.sum() <= MOST_INTERACTIONS:
-        return sequences
-    order = rng.permutation(len(sequences))
-    within = order[np.cumsum(lengths[order]) <= MOST_INTERACTIONS]
-    return Sequences(sequences.items, sequences.starts[within], sequences.ends[within], sequences.max_length)
+    for _ in range(PRODUCTS):
+        basis = torch.linalg.qr(torch.from_numpy(matrix @ basis)).Q.numpy()  # [n, b]; in PyTorch's threads
+    within = torch.from_numpy(basis).T @ torch.from_numpy(matrix @ basis)  # [b, b]
+    values, vectors = torch.linalg.eigh(within)
+    largest = values.abs().argsort(descending=True, stable=True)[:count]
+    return values[largest].numpy(), (torch.from_numpy(basis) @ vectors[:, largest]).numpy()

@@ -8,13 +8,13 @@ count.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +34,8 @@ from adrec.recommend import NetworkScorer
 from adrec.settings import StageConfig, TrainingConfig, check_seed
 from adrec.train import space
 from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
-from adrec.train.cooccurrence import begin_from_cooccurrences
+from adrec.train.cooccurrence import begin_from_cooccurrences, few_enough
+from adrec.train.kept import Kept, copied
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
 from adrec.train.step import Step, learning_rate, new_optimizer, update_average
@@ -42,11 +43,6 @@ from adrec.words import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
 VALIDATION_METRICS = metric_names((5, 10, 20))
-
-
-def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a copy of a network's state."""
-    return {name: value.clone() for name, value in state.items()}
 
 
 class Trainer:
@@ -98,9 +94,7 @@ class Trainer:
         self.place = Place()
         self.network: SequenceNetwork | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        self.average: dict[str, Tensor] = {}  # of the weights, where the stage keeps one
-        self.best: dict[str, Tensor] = {}
-        self.selected: dict[str, Tensor] = {}
+        self.kept = Kept()
 
     def _arrange(self, prefixes: Tensor | None) -> None:
         """Let the model's own stages train on the histories behind ``prefixes``, [U, M]."""
@@ -145,16 +139,13 @@ class Trainer:
                 self.place.schedule_epoch += 1
                 if stage.network_kind == DIFFUSION and self.place.epoch == stage.epochs:
                     self._generate()
-                with self._averaged():
-                    validation = self._validate() if self._is_due(stage) else None
-                    selected = validation is not None and self._select(stage, validation)
-                    row = self._row(name, losses, validation, selected, began)
+                row = self._judged(name, stage, losses, began)
                 self.reporter.epoch(row)
                 self.on_epoch(row)
                 began = time.perf_counter(), time.process_time()
             self._end(name, stage)
         assert self.network is not None
-        self.network.load_state_dict(self.selected)
+        self.network.load_state_dict(self.kept.selected)
         return self.network
 
     def _begin(self, stage: StageConfig) -> None:
@@ -162,8 +153,8 @@ class Trainer:
         if stage.begins_with != "continue" or type(self.network) is not self.networks[stage.network_kind]:
             self.network = self.new_network(stage)
             self.network.initialize(self.rng)
-            if stage.begins_with != "scratch" and self.selected:
-                embedding = self.selected["item_embedding.weight"]
+            if stage.begins_with != "scratch" and self.kept.selected:
+                embedding = self.kept.selected["item_embedding.weight"]
                 self.network.item_embedding.weight.data.copy_(embedding)
                 if stage.network_kind != DIFFUSION:  # not what an augmentation is trained on
                     self.on_embedding(embedding)
@@ -171,15 +162,16 @@ class Trainer:
                 self._count_cooccurrences(self.network)
             self.optimizer = new_optimizer(self.network, stage)
             self.place.schedule_epoch = 0
-        self.average = copied(self.network.state_dict()) if stage.averaging else {}
-        self.place.best, self.place.best_epoch, self.place.stale, self.best = {}, 0, 0, {}
+        self.kept.begin(self.network, averages=stage.averaging > 0)
+        self.place.best, self.place.best_epoch, self.place.stale = {}, 0, 0
 
     def _count_cooccurrences(self, network: SequenceNetwork) -> None:
         """Let the item embedding begin with what stands together in the sequences of the stage."""
-        name, sequences = self.stages[self.place.stage][0], self._current
+        name, rng = self.stages[self.place.stage][0], np.random.default_rng(self.seed)
+        sequences = few_enough(self._current, rng)
         number = int((sequences.ends - sequences.starts).sum())
         self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
-        begin_from_cooccurrences(network.item_embedding, sequences, self.split.num_items, self.seed)
+        begin_from_cooccurrences(network.item_embedding, sequences, self.split.num_items, rng)
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
@@ -198,8 +190,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"], group["weight_decay"] = rate, stage.weight_decay
             losses = self._step(step, users[first : first + self.config.batch_size])
-            if self.average:
-                update_average(self.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
+            if self.kept.average:
+                update_average(self.kept.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
             self.reporter.step()
@@ -228,23 +220,9 @@ class Trainer:
 
     def _forget(self) -> None:
         """Leave nothing of the augmentation behind but its prefixes: the model's own stages begin as without it."""
-        self.network, self.optimizer, self.selected = None, None, {}
+        self.network, self.optimizer, self.kept = None, None, Kept()
         self.order.manual_seed(self.seed)
         self.rng.manual_seed(self.seed)
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Lend the network the average of its weights, where there is one: that is what is validated and kept."""
-        if not self.average:
-            yield
-            return
-        assert self.network is not None
-        own = copied(self.network.state_dict())
-        self.network.load_state_dict(self.average)
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(own)
 
     def _validate(self) -> dict[str, float]:
         """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
@@ -262,7 +240,7 @@ class Trainer:
         best.update({metric: validation[metric] for metric in better})
         if better:
             self.place.best_epoch, self.place.stale = self.place.epoch, 0
-            self.best = copied(self.network.state_dict())
+            self.kept.best = copied(self.network.state_dict())
         else:
             self.place.stale += 1
         return bool(better)
@@ -274,28 +252,26 @@ class Trainer:
     def _stopped_early(self, stage: StageConfig) -> bool:
         return 0 < stage.patience <= self.place.stale
 
-    def _row(
-        self,
-        name: str,
-        losses: Mapping[str, float],
-        validation: Mapping[str, float] | None,
-        selected: bool,
-        began: tuple[float, float],
+    def _judged(
+        self, name: str, stage: StageConfig, losses: Mapping[str, float], began: tuple[float, float]
     ) -> dict[str, Any]:
+        """Validate where that is due, keep what is best so far, and return the epoch's row of metrics."""
+        assert self.network is not None
         self.place.rows += 1
         row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
+        with self.kept.lent(self.network):
+            if self._is_due(stage):
+                validation = self._validate()
+                row |= {"validation": validation, "selected": self._select(stage, validation)}
+                row["embedding"] = space.watch(self.network, self.place, self.reporter)
         row["seconds"] = round(time.perf_counter() - began[0], 4)
         row["core_seconds"] = round(time.process_time() - began[1], 4)  # all threads': other work does not change them
-        if validation is not None:
-            assert self.network is not None
-            row |= {"validation": dict(validation), "selected": selected}
-            row["embedding"] = space.watch(self.network, self.place, self.reporter)
         return row
 
     def _end(self, name: str, stage: StageConfig) -> None:
         """Keep the stage's selected weights (the last ones where nothing was validated) and move on."""
         assert self.network is not None
-        self.selected = self.best or copied(self.average or self.network.state_dict())
+        self.kept.select(self.network)
         chosen = self.place.best_epoch or self.place.epoch
         cut = self.place.epoch < stage.epochs and not self._stopped_early(stage)
         ended = {"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen}
@@ -310,7 +286,7 @@ class Trainer:
                 f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
             )
         if stage.validates:
-            with self._averaged():
+            with self.kept.lent(self.network):
                 space.warn_of_collapse(self.network, name, self.reporter)
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
         if stage.network_kind == DIFFUSION:
@@ -320,8 +296,7 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the run depends on."""
         tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
-        for name, weights in (("average", self.average), ("best", self.best), ("selected", self.selected)):
-            tensors |= with_prefix(name, weights)
+        tensors |= self.kept.tensors()
         if self.prefixes is not None:
             tensors["augment/prefixes"] = self.prefixes
         if self.network is not None and self.optimizer is not None:
@@ -334,10 +309,7 @@ class Trainer:
         self.place = Place(**snapshot.values)
         self.order.set_state(snapshot.tensors["generator/order"])
         self.rng.set_state(snapshot.tensors["generator/rng"])
-        self.average, self.best, self.selected = (
-            copied({name: value.to(self.device) for name, value in snapshot.part(part).items()})
-            for part in ("average", "best", "selected")
-        )
+        self.kept = Kept.restored(snapshot, self.device)
         if "augment/prefixes" in snapshot.tensors:
             self._arrange(snapshot.tensors["augment/prefixes"])
         weights = snapshot.part("network")

@@ -1,0 +1,65 @@
+"""The weights that training keeps beside the network's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from adrec.train.checkpoint import Snapshot, with_prefix
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of a network's state."""
+    return {name: value.clone() for name, value in state.items()}
+
+
+@dataclass
+class Kept:
+    """Copies of a network's state; each is empty where there is none.
+
+    Attributes:
+        average: of the weights, where the stage keeps one: it is what is validated and selected.
+        best: what validated best in this stage.
+        selected: what the stage before ended with.
+    """
+
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    selected: dict[str, Tensor] = field(default_factory=dict)
+
+    def begin(self, network: nn.Module, *, averages: bool) -> None:
+        """Forget the best of the stage before, and begin an average from the weights of ``network``."""
+        self.average, self.best = copied(network.state_dict()) if averages else {}, {}
+
+    @contextmanager
+    def lent(self, network: nn.Module) -> Iterator[None]:
+        """Lend ``network`` the average of its weights, where there is one."""
+        if not self.average:
+            yield
+            return
+        own = copied(network.state_dict())
+        network.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            network.load_state_dict(own)
+
+    def select(self, network: nn.Module) -> None:
+        """Keep what the stage ends with: the best weights, or the last ones where nothing was validated."""
+        self.selected = self.best or copied(self.average or network.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it by name, as :meth:`restored` finds it in a snapshot."""
+        return {key: value for name, weights in vars(self).items() for key, value in with_prefix(name, weights).items()}
+
+    @classmethod
+    def restored(cls, snapshot: Snapshot, device: torch.device) -> Kept:
+        """Return what ``snapshot`` holds, on ``device``."""
+        names = ("average", "best", "selected")
+        return cls(
+            **{part: copied({key: value.to(device) for key, value in snapshot.part(part).items()}) for part in names}
+        )
