@@ -150,11 +150,6 @@ class StageConfig:
                 f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
             )
         require(len(self.select_by) > 0, "select_by must name at least one metric.")
-        require(
-            self.initial_embedding == "random" or self.begins_with == "scratch",
-            "initial_embedding of a stage is for one that starts from scratch, and this one takes over the embedding "
-            "of the stage before; set its initial_embedding to 'random'.",
-        )
 
     @property
     def network_kind(self) -> str:

@@ -116,7 +116,7 @@ class StageConfig(AnyStageConfig):
         consistency: alpha of R-Drop: two passes over each batch, with other dropout, are to predict alike: how much
             the divergence of the two weighs beside the cross-entropy. Training takes twice as long; 0 is one pass.
         negatives: the softmax is over the items of the batch and so many others, drawn for each step, that stand
-            for the rest: faster where the catalogue is large; 0 is the whole catalogue.
+            for the rest: faster where the catalogue is large; 0 is the whole catalogue, and so is more than it has.
     """
 
     network: Literal["sasrec", "adrec"]

@@ -153,6 +153,12 @@ class TrainingConfig(Settings):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
+        for name, stage in self.all_stages.items():
+            require(
+                stage.initial_embedding == "random" or stage.begins_with == "scratch",
+                f"{name}.initial_embedding is for a stage that starts from scratch, and {name} takes over the "
+                "embedding of the stage before; set it to 'random'.",
+            )
         together, before = 0, ""
         for name, stage in self.all_stages.items():
             last = self.all_stages.get(before)
@@ -174,6 +180,19 @@ class TrainingConfig(Settings):
                 f"{name} would go on to epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
                 f"where the learning rate is 0; set {name}.schedule_epochs too.",
             )
+
+    @classmethod
+    def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
+        """As :meth:`Settings.make`; how the embedding of a stage without epochs begins is an error: nothing would."""
+        config = super().make(name, changes)
+        running = next(stage for stage, has in config.stages.items() if has.epochs)
+        for stage, has in config.stages.items():
+            require(
+                bool(has.epochs) or has.initial_embedding == "random",
+                f"{stage}.initial_embedding would change nothing, as {stage} has 0 epochs; set "
+                f"{running}.initial_embedding, or {stage}.epochs too.",
+            )
+        return config
 
     @property
     def network(self) -> NetworkConfig:

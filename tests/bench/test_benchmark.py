@@ -351,6 +351,8 @@ def test_grids(tmp_path: Path) -> None:
         ("[adrec]\nset = { hiden_size = 3 }\n", "adrec: there is no configuration key 'hiden_size'"),
         ("[x]\nmodel = 'adrek'\n", "no model 'adrek' .did you mean 'adrec'"),
         ("[adrec]\nsearch = { dropout = 3 }\n", "must be a list of values, or"),
+        ("[adrec]\nsearch = { model.positions = ['none', 'rotry'] }\n", "adrec: model.positions must be one of"),
+        ("[adrec]\nsearch = { dropout = { low = 0.1, high = 1.5 } }\n", "model.dropout must be in .0, 1."),
         ("[adrec]\nset = { model.hiden_size = 3 }\n", "no configuration key 'model.hiden_size' .did you mean"),
         ("[adrec]\nset = { 'model.dropout' = 0.3, model.dropout = 0.2 }\n", "the key 'model.dropout' is set twice"),
         ("a = 3\n", "'a' stands outside an entry"),

@@ -57,8 +57,14 @@ class Entry:
     def __post_init__(self) -> None:
         self.config()  # fails here, before anything is trained
         require(self.seeds is None or self.seeds >= 1, f"{self.label}: seeds must be at least 1; it is {self.seeds}.")
-        for key, space in self.search.items():
-            self.config({key: first_of(space, f"{self.label}: search of {key}")})
+        values = {key: values_of(space, f"{self.label}: search of {key}") for key, space in self.search.items()}
+        first = {key: some[0] for key, some in values.items()}
+        for key, some in values.items():
+            for value in some:
+                try:
+                    self.config({key: value})
+                except ConfigError:  # perhaps it fits beside another key of the search
+                    self.config({**first, key: value})
 
     @property
     def model_class(self) -> type[Model]:
@@ -96,12 +102,12 @@ def _read_config(model_class: type[Model], text: str) -> Settings:
     return model_class.Config.from_dict(json.loads(text))
 
 
-def first_of(space: Any, where: str) -> Any:
-    """Return a value of a search space. Raises :class:`ConfigError` where it is none."""
+def values_of(space: Any, where: str) -> list[Any]:
+    """Return a search space's values, or the two ends of a range. Raises :class:`ConfigError` where it is none."""
     if isinstance(space, list) and space:
-        return space[0]
+        return space
     if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= BOUNDS and space["low"] < space["high"]:
-        return space["low"]
+        return [space["low"], space["high"]]
     raise ConfigError(f"{where} must be a list of values, or {{low, high, log}} with low below high; it is {space!r}.")
 
 

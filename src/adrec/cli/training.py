@@ -145,13 +145,14 @@ def list_models() -> None:
 def config(
     preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
     model_name: ModelName = "adrec",
+    preset_option: Annotated[str | None, typer.Option("--preset", help="The preset, as train takes it.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
     augment: Augment = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
     from adrec.making import make_model
 
-    model = make_model(model_name, preset_name, parse_changes(assignments or []), augment=augment)
+    model = make_model(model_name, preset_option or preset_name, parse_changes(assignments or []), augment=augment)
     print(json.dumps(model.config.to_dict(), indent=2))
 
 

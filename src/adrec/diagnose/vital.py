@@ -60,5 +60,5 @@ def collapse(signs: Mapping[str, float], size: int, num_items: int) -> str | Non
     if signs["effective_rank"] < RANK * min(size, num_items - 1):
         return f"items use {signs['effective_rank']:.0f} of {size} dimensions"
     if 1 - signs["noise_share"] < STRUCTURE:
-        return f"the spectrum is {signs['noise_share']:.0%} that of random noise, as before any training"
+        return f"the spectrum is {signs['noise_share']:.0%} that of random noise"
     return None
