@@ -36,6 +36,11 @@ class Sequences:
         return replace(self, starts=self.starts[long], ends=self.ends[long])
 
     @property
+    def num_interactions(self) -> int:
+        """Interactions of all of them, within reach of a network or not."""
+        return int((self.ends - self.starts).sum())
+
+    @property
     def num_tokens(self) -> int:
         """Training tokens of all of them: interactions that another one follows."""
         return int(np.minimum(self.ends - self.starts - 1, self.max_length).sum())

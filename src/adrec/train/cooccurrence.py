@@ -47,10 +47,9 @@ def begin_from_cooccurrences(
 
 def few_enough(sequences: Sequences, rng: np.random.Generator) -> Sequences:
     """Return the sequences, or as many of them, drawn at random, as have :data:`MOST_INTERACTIONS`; one at least."""
-    lengths = sequences.ends - sequences.starts
-    if lengths.sum() <= MOST_INTERACTIONS:
+    if sequences.num_interactions <= MOST_INTERACTIONS:
         return sequences
-    order = rng.permutation(len(sequences))
+    lengths, order = sequences.ends - sequences.starts, rng.permutation(len(sequences))
     drawn = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), MOST_INTERACTIONS, side="right")))]
     return replace(sequences, starts=sequences.starts[drawn], ends=sequences.ends[drawn])
 

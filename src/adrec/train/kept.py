@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,9 @@ class Kept:
     @classmethod
     def restored(cls, snapshot: Snapshot, device: torch.device) -> Kept:
         """Return what ``snapshot`` holds, on ``device``."""
-        names = ("average", "best", "selected")
         return cls(
-            **{part: copied({key: value.to(device) for key, value in snapshot.part(part).items()}) for part in names}
+            **{
+                each.name: copied({name: value.to(device) for name, value in snapshot.part(each.name).items()})
+                for each in fields(cls)
+            }
         )

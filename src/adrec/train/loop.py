@@ -169,7 +169,7 @@ class Trainer:
         """Let the item embedding begin with what stands together in the sequences of the stage."""
         name, rng = self.stages[self.place.stage][0], np.random.default_rng(self.seed)
         sequences = few_enough(self._current, rng)
-        number = int((sequences.ends - sequences.starts).sum())
+        number = sequences.num_interactions
         self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
         begin_from_cooccurrences(network.item_embedding, sequences, self.split.num_items, rng)
 
@@ -259,8 +259,8 @@ class Trainer:
         assert self.network is not None
         self.place.rows += 1
         row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
-        with self.kept.lent(self.network):
-            if self._is_due(stage):
+        if self._is_due(stage):
+            with self.kept.lent(self.network):
                 validation = self._validate()
                 row |= {"validation": validation, "selected": self._select(stage, validation)}
                 row["embedding"] = space.watch(self.network, self.place, self.reporter)
