@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.nn.attention import Attention, initialize_bias
+from adrec.nn.attention import Attention, Cache, initialize_bias
 from adrec.nn.dropout import dropout, dropout_
 from adrec.nn.gelu import gelu
 from adrec.nn.layout import Layout
@@ -36,7 +36,17 @@ class PreNormBlock(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]."""
-        attended = self.attention(self.attention_norm(x), layout, rng)  # [rows, D]
+        return self._feed_forward(x, self.attention(self.attention_norm(x), layout, rng), rng)
+
+    def fill(self, x: Tensor, layout: Layout) -> Cache:
+        """Return the keys and values of the rows ``x`` [rows, D]."""
+        return self.attention.fill(self.attention_norm(x), layout)
+
+    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
+        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+        return self._feed_forward(x, self.attention.step(self.attention_norm(x), layout, cache), None)
+
+    def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = x + dropout_(attended, self.dropout, rng)
         # Dropped before the ReLU or behind it is the same; before, both can be done in place.
         inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
@@ -92,7 +102,17 @@ class LiGRBlock(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]."""
-        attended = self.attention(self.attention_norm(x), layout, rng)  # [rows, D]
+        return self._feed_forward(x, self.attention(self.attention_norm(x), layout, rng), rng)
+
+    def fill(self, x: Tensor, layout: Layout) -> Cache:
+        """Return the keys and values of the rows ``x`` [rows, D]."""
+        return self.attention.fill(self.attention_norm(x), layout)
+
+    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
+        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+        return self._feed_forward(x, self.attention.step(self.attention_norm(x), layout, cache), None)
+
+    def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = x + torch.sigmoid(self.attention_gate(x)) * dropout_(attended, self.dropout, rng)
         gate, value = self.expand(self.feed_forward_norm(x)).chunk(2, dim=-1)  # [rows, 4 D] each
         inner = dropout_(nn.functional.silu(gate) * value, self.dropout, rng)  # [rows, 4 D]

@@ -5,8 +5,8 @@ Dropout is on exactly where a generator is passed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator
+from typing import Protocol, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +15,31 @@ from adrec.nn.attention import Attention, Cache, initialize_bias
 from adrec.nn.dropout import dropout_
 from adrec.nn.gelu import gelu
 from adrec.nn.layout import Layout
+
+
+class CausalBlock(Protocol):
+    """What a block has to offer so that of its last token alone can be asked."""
+
+    def __call__(self, x: Tensor, layout: Layout) -> Tensor:
+        """Transform the rows ``x`` [rows, D]."""
+
+    def fill(self, x: Tensor, layout: Layout) -> Cache:
+        """Return the keys and values of the rows ``x`` [rows, D]."""
+
+    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
+        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+
+
+def last_outputs(blocks: Iterable[CausalBlock], x: Tensor, layout: Layout) -> Tensor:
+    """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
+
+    Of the other rows the last block computes the keys and values, and nothing else.
+    """
+    *before, final = blocks
+    for block in before:
+        x = block(x, layout)
+    outputs = final.step(x[layout.last_rows[layout.users]], layout, final.fill(x, layout))  # [B, D], as the buckets
+    return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
 
 
 class Block(nn.Module):
@@ -41,6 +66,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]."""
         return self._feed_forward(x, self.attention(x, layout, rng), rng)
+
+    def fill(self, x: Tensor, layout: Layout) -> Cache:
+        """Return the keys and values of the rows ``x`` [rows, D]."""
+        return self.attention.fill(x, layout)
 
     def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
         """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
@@ -72,23 +101,11 @@ class Blocks(nn.ModuleList):
             x = block(x, layout, rng)
         return x
 
-    def last(self, x: Tensor, layout: Layout) -> Tensor:
-        """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
-
-        Of the other rows the last block computes the keys and values, and nothing else.
-        """
-        *before, final = self
-        for block in before:
-            x = block(x, layout)
-        cache = final.attention.fill(x, layout)
-        outputs = final.step(x[layout.last_rows[layout.users]], layout, cache)  # [B, D], in the order of the buckets
-        return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
-
     def fill(self, x: Tensor, layout: Layout) -> list[Cache]:
         """Return each block's keys and values of the rows ``x`` [rows, D]."""
         caches = []
         for place, block in enumerate(self, start=1):
-            caches.append(block.attention.fill(x, layout))
+            caches.append(block.fill(x, layout))
             if place < len(self):  # of the last block nothing else is asked
                 x = block(x, layout)
         return caches

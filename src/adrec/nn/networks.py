@@ -19,7 +19,7 @@ from adrec.nn.decoders import AdaptiveDecoder, MLPDecoder, TimeEmbedding
 from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.dropout import dropout
-from adrec.nn.layers import Blocks
+from adrec.nn.layers import Blocks, last_outputs
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, squared_error
 from adrec.nn.padded import PaddedNetwork, SASRecNetwork
@@ -233,7 +233,7 @@ class ADRecNetwork(PaddedNetwork):
             plan = self.plan(batch, inference=True)
             if not self.causal:
                 return last_tokens(self.condition(batch, plan), batch)
-            return self.cam.last(self.history(batch, plan), plan)
+            return last_outputs(self.cam, self.history(batch, plan), plan)
         assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
         denoise = LastTokenDenoiser(self, batch)

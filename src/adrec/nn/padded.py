@@ -16,7 +16,7 @@ from adrec.data.batch import PackedBatch
 from adrec.nn.biased import RepeatBiased
 from adrec.nn.consistency import consistent_cross_entropy
 from adrec.nn.dropout import dropout
-from adrec.nn.layers import Blocks
+from adrec.nn.layers import Blocks, last_outputs
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.repeats import Repeats
@@ -99,4 +99,4 @@ class SASRecNetwork(PaddedNetwork):
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Return each user's last output, [B, D]; nothing here is random."""
         plan = self.plan(batch, inference=True)
-        return self.blocks.last(self._history(batch, plan), plan)
+        return last_outputs(self.blocks, self._history(batch, plan), plan)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,9 +12,9 @@ from torch import Generator, Tensor, nn
 from adrec.data.batch import PackedBatch
 from adrec.nn.blocks import LiGRBlock, PreNormBlock
 from adrec.nn.dropout import dropout
-from adrec.nn.layout import Layout
+from adrec.nn.layers import CausalBlock, last_outputs
 from adrec.nn.positions import EMBEDDING_STD, Positions
-from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
+from adrec.nn.sequence import Noise, SequenceNetwork
 from adrec.settings import TransformerConfig
 
 
@@ -50,17 +51,18 @@ class CausalTransformer(SequenceNetwork):
 
     def forward(self, batch: PackedBatch, draws: Any = None, rng: Generator | None = None) -> Tensor:
         """Return the output of every token, [N, D]."""
-        return self._outputs(batch, self.plan(batch), rng)
-
-    def _outputs(self, batch: PackedBatch, plan: Layout, rng: Generator | None) -> Tensor:
-        scale = math.sqrt(self.config.hidden_size)  # as in the published code: items must not drown in the blocks
-        x = scale * self.item_embedding(batch.items) + self.positions(batch)  # [N, D] (equation 1)
-        x = dropout(x, self.config.embedding_dropout, rng)
+        plan, x = self.plan(batch), self._inputs(batch, rng)
         for block in self.blocks:
             x = block(x, plan, rng)
         return self.norm(x)
 
+    def _inputs(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
+        scale = math.sqrt(self.config.hidden_size)  # as in the published code: items must not drown in the blocks
+        x = scale * self.item_embedding(batch.items) + self.positions(batch)  # [N, D] (equation 1)
+        return dropout(x, self.config.embedding_dropout, rng)
+
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Return each user's last output, [B, D]."""
-        return last_tokens(self._outputs(batch, self.plan(batch, inference=True), None), batch)
+        blocks = cast("Iterable[CausalBlock]", self.blocks)
+        return self.norm(last_outputs(blocks, self._inputs(batch), self.plan(batch, inference=True)))
