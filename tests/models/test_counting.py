@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from adrec.baselines import ease, itemknn, vsknn
-from adrec.baselines.sparse import csr, strongest
+from adrec.baselines.sparse import strongest
 from adrec.contract import Model
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.spans import spans
+from adrec.data.sparse import csr
 from adrec.data.split import make_split
 from adrec.errors import ConfigError, DataError
 from adrec.models import find_model

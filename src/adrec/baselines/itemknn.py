@@ -12,19 +12,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from adrec.baselines.sparse import (
-    Matrix,
-    SparseScores,
-    from_tensors,
-    history_matrix,
-    places,
-    sequence_items,
-    strongest,
-    to_tensors,
-)
+from adrec.baselines.sparse import SparseScores, from_tensors, history_matrix, sequence_items, strongest, to_tensors
 from adrec.contract import Model
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
+from adrec.data.sparse import Matrix, places
 from adrec.data.split import Split
 from adrec.settings import Settings
 from adrec.strict import require

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from adrec.baselines.popularity import item_counts
-from adrec.baselines.sparse import SparseScores, csr, from_tensors, to_tensors
+from adrec.baselines.sparse import SparseScores, from_tensors, to_tensors
 from adrec.contract import Model, training_sequences
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
+from adrec.data.sparse import csr
 from adrec.data.split import Split
 from adrec.settings import Settings
 from adrec.strict import require

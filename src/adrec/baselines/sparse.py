@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from adrec.contract import training_sequences
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
+from adrec.data.sparse import Matrix, csr, places
 from adrec.data.split import Split
 
-Matrix = Any  # a sparse.csr_array; SciPy has no types
 Float32s = NDArray[np.float32]
 
 
@@ -69,13 +68,6 @@ class SparseScores:
             weights, scores = self.background
             own += weights * scores[items]
         return own
-
-
-def csr(values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> Matrix:
-    """Return a sparse float32 matrix from its entries in any order; those of one place are added up."""
-    matrix = sparse.csr_array((values.astype(np.float32), (rows, columns)), shape=shape)
-    matrix.sum_duplicates()
-    return matrix
 
 
 def to_tensors(name: str, matrix: Matrix) -> dict[str, Tensor]:
@@ -128,12 +120,6 @@ def history_matrix(batch: PackedBatch, num_items: int, decay: float = 1.0) -> Ma
     """Return the items of each history, sparse [B, V + 1]: ``decay ** a`` for one that was last a interactions ago."""
     rows, items, ages = last_uses(batch)
     return csr(decay**ages, rows, items, (batch.num_users, num_items + 1))
-
-
-def places(matrix: Matrix) -> tuple[Int64s, Int64s]:
-    """Return the row of each stored entry, and where it stands among those of its row."""
-    lengths = np.diff(matrix.indptr)
-    return np.repeat(np.arange(len(lengths)), lengths), spans(np.zeros_like(lengths), lengths)
 
 
 def strongest(matrix: Matrix, n: int) -> Matrix:

@@ -13,21 +13,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from adrec.baselines.sparse import (
-    Matrix,
-    SparseScores,
-    csr,
-    from_tensors,
-    last_uses,
-    places,
-    sequence_items,
-    strongest,
-    to_tensors,
-)
+from adrec.baselines.sparse import SparseScores, from_tensors, last_uses, sequence_items, strongest, to_tensors
 from adrec.contract import Model, training_sequences
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
+from adrec.data.sparse import Matrix, csr, places
 from adrec.data.split import Split
 from adrec.settings import Settings
 from adrec.strict import require

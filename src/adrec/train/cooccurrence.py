@@ -8,7 +8,6 @@ items, factorised, are vectors that lie near each other where items have the sam
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 
 from adrec.data.sequences import Sequences
 from adrec.data.spans import spans
+from adrec.data.sparse import Matrix, csr, places
 
 WINDOW = 5  # places, within which two items of a sequence are near each other
 DECAY = 0.7  # the weight of a co-occurrence, for each place farther
@@ -26,7 +26,6 @@ MOST_INTERACTIONS = 10_000_000  # are counted, in a minute or two and 2 GiB; of 
 PRODUCTS, SPARE = 3, 16  # that turn the random subspace, and how many dimensions more than asked for it has
 
 Float32s = NDArray[np.float32]
-Matrix = Any  # a sparse.csr_array; SciPy has no types
 
 
 def begin_from_cooccurrences(
@@ -85,12 +84,11 @@ def similarities(sequences: Sequences, num_items: int) -> Matrix:
     counts = sparse.csr_array(shape, dtype=np.float32)
     for distance in range(1, WINDOW + 1):
         near = (users[distance:] == users[:-distance]) & (items[distance:] != items[:-distance])
-        pairs = items[:-distance][near], items[distance:][near]
-        weights = np.full(len(pairs[0]), DECAY ** (distance - 1), dtype=np.float32)
-        counts += sparse.csr_array((weights, pairs), shape=shape)
+        first, second = items[:-distance][near], items[distance:][near]
+        counts += csr(np.full(len(first), DECAY ** (distance - 1), dtype=np.float32), first, second, shape)
     counts = (counts + counts.T).tocsr()
     sums = np.asarray(counts.sum(axis=1), dtype=np.float32)  # [V + 1]
-    rows = np.repeat(np.arange(num_items + 1), np.diff(counts.indptr))
+    rows, _ = places(counts)
     counts.data /= np.sqrt(sums[rows] * sums[counts.indices]) + SHRINKAGE
     return counts
 

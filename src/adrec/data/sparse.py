@@ -1,0 +1,26 @@
+"""Sparse matrices of counts: made from their entries, and where those stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from adrec.data.spans import Int64s, spans
+
+Matrix = Any  # a sparse.csr_array; SciPy has no types
+
+
+def csr(values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> Matrix:
+    """Return a sparse float32 matrix from its entries in any order; those of one place are added up."""
+    matrix = sparse.csr_array((values.astype(np.float32), (rows, columns)), shape=shape)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def places(matrix: Matrix) -> tuple[Int64s, Int64s]:
+    """Return the row of each stored entry, and where it stands among those of its row."""
+    lengths = np.diff(matrix.indptr)
+    return np.repeat(np.arange(len(lengths)), lengths), spans(np.zeros_like(lengths), lengths)
