@@ -364,6 +364,31 @@ def test_grids(tmp_path: Path) -> None:
             read_grid(path)
 
 
+def test_an_entry_of_a_grid_is_like_another_but_for_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        "[plain]\nmodel = 'adrec'\npreset = 'paper'\nseeds = 3\nset = { model.dropout = 0.3, hidden_size = 64 }\n"
+        "search = { batch_size = [32, 64] }\n"
+        "[wide]\nlike = 'plain'\nset = { model.hidden_size = 256 }\nsearch = { finetune.epochs = [3, 5] }\n"
+        "[once]\nlike = 'wide'\nseeds = 1\nset = { dropout = 0.1 }\n"
+    )
+    plain, wide, once = read_grid(path)
+    assert (wide.label, wide.model, wide.preset, wide.seeds, once.seeds) == ("wide", "adrec", "paper", 3, 1)
+    assert wide.search == {"batch_size": [32, 64], "finetune.epochs": [3, 5]}
+    assert "finetune.epochs" not in plain.search
+    networks = [entry.config().to_dict()["model"] for entry in (plain, wide, once)]
+    assert [(each["hidden_size"], each["dropout"]) for each in networks] == [(64, 0.3), (256, 0.3), (256, 0.1)]
+    for text, message in (
+        ("[a]\nlike = 'adrec'\n[adrec]\n", "a is to be like 'adrec', and no entry above it is called so"),
+        ("[adrec]\n[a]\nlike = 'adrek'\n", "called so .did you mean 'adrec'"),
+        ("[adrec]\n[a]\nlike = 3\n", "like of a should be a text; it is 3"),
+        ("[popular]\n[a]\nlike = 'popular'\nset = { hidden_size = 3 }\n", "a: there is no configuration key"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_grid(path)
+
+
 def test_keys_of_a_grid_need_no_quotes(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     search = "{ model.dropout = [0.1, 0.2], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }"

@@ -8,6 +8,10 @@ A grid file is TOML, an entry a table:
     seeds = 3                   # by default the benchmark's
     set = { model.noise_weight = 0.0 }
     search = { model.dropout = [0.1, 0.3, 0.5], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
+
+    [no-noise-narrow]
+    like = "no-noise"           # an entry above, all of which this one has where it does not say other
+    set = { model.hidden_size = 64 }
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from adrec.settings import Settings
 from adrec.strict import require
 
 BOUNDS = frozenset({"low", "high", "log"})
-KEYS = ("model", "preset", "seeds", "set", "search")
+KEYS: Mapping[str, type] = {"like": str, "model": str, "preset": str, "seeds": int, "set": dict, "search": dict}
 WORDS: Mapping[type, str] = {str: "text", int: "whole number", dict: "table"}
 
 
@@ -137,25 +141,29 @@ def read_grid(path: Path) -> list[Entry]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the grid {path} is not TOML: {error}.") from error
     require(bool(tables), f"the grid {path} has no entry; write one such as [adrec].")
-    return [_entry(label, table, path) for label, table in tables.items()]
+    entries: dict[str, Entry] = {}
+    for label, table in tables.items():
+        entries[label] = _entry(label, table, path, entries)
+    return list(entries.values())
 
 
-def _entry(label: str, table: Any, path: Path) -> Entry:
+def _entry(label: str, table: Any, path: Path, above: Mapping[str, Entry]) -> Entry:
     require(isinstance(table, Mapping), f"{path}: {label!r} stands outside an entry; entries are tables, [{label}].")
     unknown = [key for key in table if key not in KEYS]
     if unknown:
         raise ConfigError(f"{path}: {label} has no key {unknown[0]!r}{did_you_mean(unknown[0], KEYS)}.")
-    for key, kind in (("model", str), ("preset", str), ("seeds", int), ("set", dict), ("search", dict)):
+    for key, kind in KEYS.items():
         if key in table and not isinstance(table[key], kind):
             raise ConfigError(f"{path}: {key} of {label} should be a {WORDS[kind]}; it is {table[key]!r}.")
-    return Entry(
-        label=label,
-        model=table.get("model", label),
-        preset=table.get("preset", "default"),
-        changes=_in_full(table.get("set", {})),
-        search=_in_full(table.get("search", {})),
-        seeds=table.get("seeds"),
-    )
+    own = {key: table[key] for key in ("model", "preset", "seeds") if key in table}
+    changes, search = (_in_full(table.get(key, {})) for key in ("set", "search"))
+    if "like" not in table:
+        return Entry(**{"label": label, "model": label, **own}, changes=changes, search=search)
+    if (other := table["like"]) not in above:
+        near = did_you_mean(other, above)
+        raise ConfigError(f"{path}: {label} is to be like {other!r}, and no entry above it is called so{near}.")
+    like = above[other]
+    return replace(like, label=label, **own, changes={**like.changes, **changes}, search={**like.search, **search})
 
 
 def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
