@@ -248,7 +248,7 @@ def test_a_plan_and_an_estimate_know_the_stages(small: Config, dataset: Dataset)
     assert list(plan.epochs) == list(plan.flop) == list(cost.stages) == STAGES
     assert cost.stages[DIFFUSION].validation == 0
     assert all(stage.total > 0 for stage in cost.stages.values())
-    assert DIFFUSION in cost.sentence(planned.stages)
+    assert DIFFUSION in cost.sentence()
     network = planned.run()
     assert plan.disk["finished"] == 4 * sum(parameter.numel() for parameter in network.parameters())
     assert same(network, trainer(small, dataset).run())  # planning changed nothing

@@ -33,11 +33,30 @@ def test_estimating_changes_neither_the_trainer_nor_global_generators(
 
 def test_the_sentence(tiny: Make, dataset: Dataset, device: torch.device) -> None:
     trainer = Trainer(tiny((3, 0, 4)), dataset, no_split(dataset), seed=1, device=device)
-    sentence = estimate(trainer).sentence(trainer.stages)
+    sentence = estimate(trainer).sentence()
     assert " in all: " in sentence
     assert "pretrain 3 x" in sentence
     assert "align" not in sentence
     assert "finetune 4 x" in sentence
+
+
+def test_of_a_run_that_goes_on_only_what_is_left_is_estimated(
+    tiny: Make, dataset: Dataset, device: torch.device
+) -> None:
+    config = tiny((3, 1, 10), finetune__first_evaluation=4, finetune__evaluate_every=3, finetune__patience=0)
+    trainer = Trainer(config, dataset, leave_one_out(dataset), seed=1, device=device)
+    whole = estimate(trainer)
+    assert [stage.epochs for stage in whole.stages.values()] == [3, 1, 10]
+    trainer.place.stage, trainer.place.epoch = 2, 6
+    left = estimate(trainer)
+    assert "finetune 4 x" in left.sentence() and "pretrain" not in left.sentence() and "at most" not in left.sentence()
+    stage = left.stages["finetune"]  # validated behind its epochs 4, 7 and 10
+    assert stage.total == pytest.approx(4 * stage.epoch + 2 * stage.validation)
+    trainer.place.stage, trainer.place.epoch = 1, 0
+    assert [(name, stage.epochs) for name, stage in estimate(trainer).stages.items()] == [
+        ("align", 1),
+        ("finetune", 10),
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.01, "under 0.1 s"), (3.14, "3.1 s"), (240, "4 min"), (9000, "2.5 h")])

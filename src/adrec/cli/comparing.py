@@ -67,6 +67,9 @@ def benchmark(
         raise ConfigError("adrec benchmark needs --models or --grid.")
     entries = [*(parse_models(models) if models else []), *(read_grid(grid) if grid else [])]
     check_labels(entries)
+    untuned = [entry.label for entry in entries if entry.search]
+    if untuned and not trials:
+        console.print(f"--trials is 0, so nothing is tuned: the search of {', '.join(untuned)} is left out.")
     limit = seconds(budget) if budget else None
     if diagnose is not None:
         from adrec.cli.diagnosing import check_folder

@@ -32,21 +32,23 @@ class StageCost:
         step: of one optimizer step.
         epoch: of one epoch, without its validation.
         validation: of one validation.
-        total: of every epoch and validation that the stage may take.
+        total: of every epoch and validation that the stage may still take.
+        epochs: that it may still take.
     """
 
     step: float
     epoch: float
     validation: float
     total: float
+    epochs: int
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated seconds.
+    """Estimated seconds of what is still to be trained.
 
     Attributes:
-        stages: of each stage, by its name.
+        stages: of each stage, by its name; of a run that is resumed, of those that have not ended.
         may_stop_early: whether a stage can end sooner.
     """
 
@@ -55,12 +57,12 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Seconds of every epoch that the stages may take, with their validations."""
+        """Seconds of every epoch that the stages may still take, with their validations."""
         return sum(stage.total for stage in self.stages.values())
 
-    def sentence(self, stages: list[tuple[str, StageConfig]]) -> str:
+    def sentence(self) -> str:
         """Return the cost of the stages in words."""
-        each = ", ".join(f"{name} {stage.epochs} x {duration(self.stages[name].epoch)}" for name, stage in stages)
+        each = ", ".join(f"{name} {stage.epochs} x {duration(stage.epoch)}" for name, stage in self.stages.items())
         if self.may_stop_early:
             return f"at most {duration(self.total)} (early stopping usually ends stages sooner): {each}."
         return f"{duration(self.total)} in all: {each}."
@@ -76,17 +78,28 @@ def duration(seconds: float) -> str:
 
 
 def estimate(trainer: Trainer) -> Cost:
-    """Time a few steps and validations on weights of their own; the trainer is left as it is."""
-    stages, num_validated = {}, len(trainer.split.validation.users)
-    for name, stage in trainer.stages:
+    """Time a few steps and validations on weights of their own; the trainer is left as it is, and where it is."""
+    num_validated, place, left = (
+        len(trainer.split.validation.users),
+        trainer.place,
+        trainer.stages[trainer.place.stage :],
+    )
+    stages: dict[str, StageCost] = {}
+    for name, stage in left:
+        done = place.epoch if not stages else 0
         network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
         step = _step_seconds(trainer, stage, sequences, network)
-        validations = max(0, stage.epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
+        validations = _validations(stage, stage.epochs) - _validations(stage, done)
         validated = num_validated and validations and stage.validates
         validation = _validation_seconds(trainer, network) if validated else 0.0
-        epoch = step * trainer.steps(sequences)
-        stages[name] = StageCost(step, epoch, validation, stage.epochs * epoch + validations * validation)
-    return Cost(stages, num_validated > 0 and any(stage.patience and stage.validates for _, stage in trainer.stages))
+        epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
+        stages[name] = StageCost(step, epoch, validation, epochs * epoch + validations * validation, epochs)
+    return Cost(stages, num_validated > 0 and any(stage.patience and stage.validates for _, stage in left))
+
+
+def _validations(stage: StageConfig, epochs: int) -> int:
+    """Return how many validations the first ``epochs`` of a stage have."""
+    return max(0, epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
 
 
 def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
