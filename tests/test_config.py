@@ -48,6 +48,9 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
     assert preset(changes={key: value}) == preset()
 
 
+CONTINUES = {"finetune.start": "continue"}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -65,7 +68,7 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
-        ({"align.epochs": 1, "finetune.start": "continue"}, "set finetune.optimizer and align.optimizer alike"),
+        ({**CONTINUES, "align.epochs": 1}, "set finetune.optimizer and align.optimizer alike"),
         ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
         ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
@@ -77,7 +80,7 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"guidance_scale": 2.0}, "only a denoiser makes a sample to rank by, and is guided"),
         ({"decoder": "adaptive"}, "nothing would train the denoiser"),
         (
-            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue"},
+            {**CONTINUES, "align.epochs": 1, "align.optimizer": "adamw"},
             "finetune goes on with the learning rate of align, so it has no warm-up",
         ),
         ({"finetune.loss": "ce+mse"}, "finetune.loss has the squared error of a denoiser, and there is none"),
@@ -88,6 +91,18 @@ def test_what_does_not_fit_is_named(changes: dict[str, object], sentence: str) -
     with pytest.raises(ConfigError, match=".*") as caught:
         preset(changes=changes)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain.epochs": 5, "finetune.start": "embedding"},
+        {"pretrain.epochs": 5, "finetune.epochs": 0},
+        {"align.epochs": 5, "align.start": "scratch", "finetune.epochs": 0},
+    ],
+)
+def test_how_the_default_begins_its_embedding_is_no_error_where_a_stage_does_not(changes: dict[str, object]) -> None:
+    assert preset(changes=changes).finetune.initial_embedding == "cooccurrence"
 
 
 def test_unknown_preset_suggests_the_near_one() -> None:

@@ -153,12 +153,6 @@ class TrainingConfig(Settings):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
-        for name, stage in self.all_stages.items():
-            require(
-                stage.initial_embedding == "random" or stage.begins_with == "scratch",
-                f"{name}.initial_embedding is for a stage that starts from scratch, and {name} takes over the "
-                "embedding of the stage before; set it to 'random'.",
-            )
         together, before = 0, ""
         for name, stage in self.all_stages.items():
             last = self.all_stages.get(before)
@@ -183,15 +177,21 @@ class TrainingConfig(Settings):
 
     @classmethod
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
-        """As :meth:`Settings.make`; how the embedding of a stage without epochs begins is an error: nothing would."""
+        """As :meth:`Settings.make`; a change of how an embedding begins is an error where it would change nothing."""
         config = super().make(name, changes)
-        running = next(stage for stage, has in config.stages.items() if has.epochs)
-        for stage, has in config.stages.items():
-            require(
-                bool(has.epochs) or has.initial_embedding == "random",
-                f"{stage}.initial_embedding would change nothing, as {stage} has 0 epochs; set "
-                f"{running}.initial_embedding, or {stage}.epochs too.",
-            )
+        given = {cls.full_key(key) for key in changes or {}}
+        for stage, has in config.all_stages.items():
+            if f"{stage}.initial_embedding" in given and has.initial_embedding != "random":
+                require(
+                    has.begins_with == "scratch",
+                    f"{stage}.initial_embedding is for a stage that starts from scratch, and {stage} takes over the "
+                    "embedding of the stage before; set it to 'random'.",
+                )
+                require(
+                    has.epochs > 0,
+                    f"{stage}.initial_embedding would change nothing, as {stage} has 0 epochs; set {stage}.epochs too, "
+                    "or it to 'random'.",
+                )
         return config
 
     @property

@@ -41,12 +41,13 @@ def _announce(console: Console, trainer: Trainer, path: Path) -> None:
     size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
     epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
     console.print(f"{dataset.info.name}: {size}; {epoch}. Split: {trainer.split.name}.")
-    place = trainer.place
-    if place.stage == len(trainer.stages):
-        console.print(f"Every epoch of {path} is trained: what it learnt is written.")
+    left = trainer.left()
+    if not left:
+        console.print(f"Nothing of {path} is left to train: what it learnt is written.")
         return
-    if place.rows:
-        console.print(f"Goes on with epoch {place.epoch + 1} of {trainer.stages[place.stage][0]}.")
+    if trainer.place.rows:
+        name, _, done = left[0]
+        console.print(f"Goes on with epoch {done + 1} of {name}.")
     console.print(f"Estimate for {path}: {estimate(trainer).sentence()}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
         console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")

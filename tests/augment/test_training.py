@@ -155,7 +155,8 @@ def test_the_embedding_is_frozen_in_the_diffusion_and_the_models_own_is_independ
     made.run()
     assert torch.equal(by_stage[DIFFUSION], by_stage[PRETRAIN])
     assert torch.equal(first[DIFFUSION], by_stage[PRETRAIN])
-    alone = Config.make(changes={**small.to_dict()["model"], **{"batch_size": 16, "pretrain.epochs": 0}})
+    own = {"batch_size": 16, "pretrain.epochs": 0, "finetune.initial_embedding": "random"}
+    alone = Config.make(changes={**small.to_dict()["model"], **own})
     without = trainer(replace(alone, augment=small.augment), dataset)
     without._forget()
     without.place.stage = 2

@@ -378,7 +378,23 @@ def test_an_entry_of_a_grid_is_like_another_but_for_what_it_says(tmp_path: Path)
     assert "finetune.epochs" not in plain.search
     networks = [entry.config().to_dict()["model"] for entry in (plain, wide, once)]
     assert [(each["hidden_size"], each["dropout"]) for each in networks] == [(64, 0.3), (256, 0.3), (256, 0.1)]
+    path.write_text(
+        "[adrec]\nset = { model.dropout = 0.3 }\nsearch = { batch_size = [32, 64] }\n"
+        "[b]\nlike = 'adrec'\nset = { dropout = 0.5 }\nsearch = { hidden_size = [64, 128], finetune.epochs = [3, 5] }\n"
+        "[c]\nlike = 'b'\nset = { model.dropout = 0.1, model.hidden_size = 32 }\n"
+        "[d]\nlike = 'c'\nsearch = {}\n"
+    )
+    _, b, c, d = read_grid(path)  # short and full keys are the same keys
+    assert b.changes == {"model.dropout": 0.5}
+    assert set(b.search) == {"batch_size", "model.hidden_size", "finetune.epochs"}
+    assert c.changes == {"model.dropout": 0.1, "model.hidden_size": 32}
+    assert set(c.search) == {"batch_size", "finetune.epochs"}
+    assert d.changes == c.changes and d.search == {}
     for text, message in (
+        (
+            "[adrec]\n[a]\nlike = 'adrec'\nmodel = 'sasrec'\n",
+            "a has the model of 'adrec', which it is like",
+        ),
         ("[a]\nlike = 'adrec'\n[adrec]\n", "a is to be like 'adrec', and no entry above it is called so"),
         ("[adrec]\n[a]\nlike = 'adrek'\n", "called so .did you mean 'adrec'"),
         ("[adrec]\n[a]\nlike = 3\n", "like of a should be a text; it is 3"),

@@ -124,7 +124,7 @@ def test_an_embedding_keeps_its_length_and_what_nothing_is_known_of() -> None:
 def test_only_new_weights_can_begin_so() -> None:
     with pytest.raises(ConfigError, match=r"^finetune\.initial_embedding is for a stage that starts from scratch"):
         preset("paper", {"finetune.initial_embedding": "cooccurrence"})
-    with pytest.raises(ConfigError, match=r"pretrain has 0 epochs; set finetune\.initial_embedding"):
+    with pytest.raises(ConfigError, match=r"pretrain has 0 epochs; set pretrain\.epochs too"):
         preset(changes={"pretrain.initial_embedding": "cooccurrence"})
     config = preset("paper", {"pretrain.initial_embedding": "cooccurrence"})
     assert json.loads(json.dumps(config.to_dict()))["pretrain"]["initial_embedding"] == "cooccurrence"

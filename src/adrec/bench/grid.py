@@ -10,7 +10,8 @@ A grid file is TOML, an entry a table:
     search = { model.dropout = [0.1, 0.3, 0.5], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
 
     [no-noise-narrow]
-    like = "no-noise"           # an entry above, all of which this one has where it does not say other
+    like = "no-noise"           # an entry above: this one has all that it has, but for what it says itself, key by
+                                # key; a key that it sets is not searched for, and `search = {}` ends the search
     set = { model.hidden_size = 64 }
 """
 
@@ -79,6 +80,13 @@ class Entry:
         """Return the configuration, with ``more`` changes. Raises :class:`ConfigError` for one that does not fit."""
         try:
             return self.model_class.Config.make(self.preset, {**self.changes, **(more or {})})
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}: {error}") from error
+
+    def in_full(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``values`` by full keys of the model. Raises :class:`ConfigError` for a key that it does not have."""
+        try:
+            return {self.model_class.Config.full_key(key): value for key, value in values.items()}
         except ConfigError as error:
             raise ConfigError(f"{self.label}: {error}") from error
 
@@ -162,8 +170,12 @@ def _entry(label: str, table: Any, path: Path, above: Mapping[str, Entry]) -> En
     if (other := table["like"]) not in above:
         near = did_you_mean(other, above)
         raise ConfigError(f"{path}: {label} is to be like {other!r}, and no entry above it is called so{near}.")
+    require("model" not in own, f"{path}: {label} has the model of {other!r}, which it is like; leave model out.")
     like = above[other]
-    return replace(like, label=label, **own, changes={**like.changes, **changes}, search={**like.search, **search})
+    before, inherited = like.in_full(like.changes), {} if table.get("search") == {} else like.in_full(like.search)
+    changes, search = (Entry(label, like.model).in_full(each) for each in (changes, search))
+    search = {key: space for key, space in inherited.items() if key not in changes} | search
+    return replace(like, label=label, **own, changes=before | changes, search=search)
 
 
 def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,12 +15,18 @@ Matrix = Any  # a sparse.csr_array; SciPy has no types
 
 def csr(values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> Matrix:
     """Return a sparse float32 matrix from its entries in any order; those of one place are added up."""
-    matrix = sparse.csr_array((values.astype(np.float32), (rows, columns)), shape=shape)
+    matrix = sparse.csr_array((values.astype(np.float32, copy=False), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     return matrix
+
+
+def rows_of(matrix: Matrix) -> Int64s:
+    """Return the row of each stored entry."""
+    rows: Int64s = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return rows
 
 
 def places(matrix: Matrix) -> tuple[Int64s, Int64s]:
     """Return the row of each stored entry, and where it stands among those of its row."""
     lengths = np.diff(matrix.indptr)
-    return np.repeat(np.arange(len(lengths)), lengths), spans(np.zeros_like(lengths), lengths)
+    return rows_of(matrix), spans(np.zeros_like(lengths), lengths)

@@ -38,7 +38,7 @@ def last_outputs(blocks: Iterable[CausalBlock], x: Tensor, layout: Layout) -> Te
     *before, final = blocks
     for block in before:
         x = block(x, layout)
-    outputs = final.step(x[layout.last_rows[layout.users]], layout, final.fill(x, layout))  # [B, D], as the buckets
+    outputs = final.step(x[layout.last_rows[layout.users]], layout, final.fill(x, layout))  # [B, D], bucket by bucket
     return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from adrec.data.sequences import Sequences
 from adrec.data.spans import spans
-from adrec.data.sparse import Matrix, csr, places
+from adrec.data.sparse import Matrix, csr, rows_of
 
 WINDOW = 5  # places, within which two items of a sequence are near each other
 DECAY = 0.7  # the weight of a co-occurrence, for each place farther
@@ -88,7 +88,7 @@ def similarities(sequences: Sequences, num_items: int) -> Matrix:
         counts += csr(np.full(len(first), DECAY ** (distance - 1), dtype=np.float32), first, second, shape)
     counts = (counts + counts.T).tocsr()
     sums = np.asarray(counts.sum(axis=1), dtype=np.float32)  # [V + 1]
-    rows, _ = places(counts)
+    rows = rows_of(counts)
     counts.data /= np.sqrt(sums[rows] * sums[counts.indices]) + SHRINKAGE
     return counts
 

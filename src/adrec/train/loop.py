@@ -125,6 +125,13 @@ class Trainer:
         """What the stage that runs now trains on."""
         return self.sequences[self.stages[self.place.stage][0]]
 
+    def left(self) -> list[tuple[str, StageConfig, int]]:
+        """Return the stages that have not ended, with how many epochs of each are done."""
+        place, left = self.place, self.stages[self.place.stage :]
+        if left and place.epoch > 0 and (place.epoch >= left[0][1].epochs or self._stopped_early(left[0][1])):
+            return [(name, stage, 0) for name, stage in left[1:]]
+        return [(name, stage, 0 if number else place.epoch) for number, (name, stage) in enumerate(left)]
+
     def run(self) -> SequenceNetwork:
         """Train what is left of the stages and return the network with its selected weights."""
         while self.place.stage < len(self.stages):
