@@ -85,6 +85,8 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
         "The last film of each person tests, the one before validates."
     )
     console.rule("[bold]2. Training")
+    changed = ", ".join(f"{key}={value}" for key, value in CHANGES.items())
+    console.print(f"A small network, for so few people: {changed}; all else as `adrec config` shows the default.")
     model = ADRecModel(preset("default", CHANGES))
     run = train_dataset(out / "data", out / "run", model, "leave-one-out", seed, console)
 
@@ -112,7 +114,7 @@ def _show_commands(out: Path, person: int, console: Console) -> None:
         f"adrec recommend {out}/run --user {person}": "more for this person",
         f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
         f"adrec similar {out}/run --item 318": "films near The Shawshank Redemption",
-        f"adrec evaluate {out}/run": "all metrics, and each user's rank",
+        f"adrec evaluate {out}/run --filter-seen": "all metrics, and each user's rank",
         f"adrec diagnose {out}/run --out {out}/space --attributes {out}/films.csv --attribute genre --names title": (
             "a map of the films"
         ),

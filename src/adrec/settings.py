@@ -81,7 +81,7 @@ class Settings:
         presets = cls.presets
         if name not in presets:
             known = ", ".join(presets)
-            raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; there are {known}.")
+            raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; the model has {known}.")
         values: dict[str, Any] = {"preset": name}
         for key, value in {**presets[name], **(changes or {})}.items():
             *parents, leaf = cls.full_key(key).split(".")
@@ -108,7 +108,9 @@ class Settings:
             return matches[0]
         if matches:
             raise ConfigError(f"the key {key!r} could be any of {', '.join(matches)}; write it in full.")
+        same = [full for full in own if full.rpartition(".")[2] == key.rpartition(".")[2]]  # perhaps of another stage
         near = did_you_mean(key, [*known, *(full.rpartition(".")[2] for full in own)])
+        near = f" (did you mean {same[-1]!r}?)" if same else near
         raise ConfigError(f"there is no configuration key {key!r}{near}.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -428,7 +428,7 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
     for trials, said in ((0, True), (2, False)):
         tuned = adrec(*command[:3], "search.toml", *command[4:], "--trials", str(trials), "--dry-run", cwd=tmp_path)
         assert tuned.returncode == 0
-        assert ("--trials is 0, so nothing is tuned: the search of adrec is left out." in tuned.stderr) == said
+        assert ("--trials is 0, so nothing is tuned: the search of 'adrec' is left out." in tuned.stderr) == said
     done = adrec(*command, "--processes", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Complete" in done.stderr and "ndcg@20" in done.stdout

@@ -70,9 +70,13 @@ def make_plan(
     alike: dict[str, str] = {}
     for entry in entries:
         settings = {key: value for key, value in entry.config().to_dict().items() if key != "preset"}
-        other = alike.setdefault(json.dumps([entry.model, settings, dict(entry.search)], sort_keys=True), entry.label)
+        searched = dict(entry.search) if trials else {}
+        other = alike.setdefault(json.dumps([entry.model, settings, searched], sort_keys=True), entry.label)
         if other != entry.label:
-            raise ConfigError(f"{other!r} and {entry.label!r} are the same model with the same settings; drop one.")
+            why = " without trials" if entry.search and not trials else ""
+            raise ConfigError(
+                f"{other!r} and {entry.label!r} are the same model with the same settings{why}; drop one."
+            )
     quick_first = sorted(entries, key=lambda entry: issubclass(entry.model_class, NetworkModel))
     series = tuple(Series(path, entry, _seeds(entry, seeds), trials) for entry in quick_first for path in data)
     return Plan(ledger, series, threads, budget, diagnose)

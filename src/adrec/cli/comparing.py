@@ -39,7 +39,7 @@ def benchmark(
         Path | None,
         typer.Option(
             help="A TOML file of entries, or a grid of adrec: published, tuned, search, ablation, paper, collapse. "
-            'An entry: [short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
+            'An entry: \\[short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
@@ -69,7 +69,7 @@ def benchmark(
     check_labels(entries)
     untuned = [entry.label for entry in entries if entry.search]
     if untuned and not trials:
-        console.print(f"--trials is 0, so nothing is tuned: the search of {', '.join(untuned)} is left out.")
+        console.print(f"--trials is 0, so nothing is tuned: the search of {', '.join(map(repr, untuned))} is left out.")
     limit = seconds(budget) if budget else None
     if diagnose is not None:
         from adrec.cli.diagnosing import check_folder
@@ -86,7 +86,11 @@ def benchmark(
             table.add_row(*row.values())
         Console(highlight=False).print(table)
         return
-    complete = run_plan(plan, console, processes=processes)
+    try:
+        complete = run_plan(plan, console, processes=processes)
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command goes on.")
+        raise
     ledger = Ledger.open(out)
     if not quiet and any(each.job.trial is None and not each.error for each in ledger.finished()):
         show(results(ledger), Console(highlight=False))
