@@ -173,9 +173,10 @@ def _entry(label: str, table: Any, path: Path, above: Mapping[str, Entry]) -> En
     require("model" not in own, f"{path}: {label} has the model of {other!r}, which it is like; leave model out.")
     like = above[other]
     before, inherited = like.in_full(like.changes), {} if table.get("search") == {} else like.in_full(like.search)
-    changes, search = (Entry(label, like.model).in_full(each) for each in (changes, search))
+    named = replace(like, label=label)
+    changes, search = named.in_full(changes), named.in_full(search)
     search = {key: space for key, space in inherited.items() if key not in changes} | search
-    return replace(like, label=label, **own, changes=before | changes, search=search)
+    return replace(named, **own, changes=before | changes, search=search)
 
 
 def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
