@@ -48,9 +48,6 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
     assert preset(changes={key: value}) == preset()
 
 
-CONTINUES = {"finetune.start": "continue"}
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -68,7 +65,7 @@ CONTINUES = {"finetune.start": "continue"}
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
-        ({**CONTINUES, "align.epochs": 1}, "set finetune.optimizer and align.optimizer alike"),
+        ({"align.epochs": 1, "finetune.start": "continue"}, "set finetune.optimizer and align.optimizer alike"),
         ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
         ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
@@ -80,7 +77,7 @@ CONTINUES = {"finetune.start": "continue"}
         ({"guidance_scale": 2.0}, "only a denoiser makes a sample to rank by, and is guided"),
         ({"decoder": "adaptive"}, "nothing would train the denoiser"),
         (
-            {**CONTINUES, "align.epochs": 1, "align.optimizer": "adamw"},
+            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue"},
             "finetune goes on with the learning rate of align, so it has no warm-up",
         ),
         ({"finetune.loss": "ce+mse"}, "finetune.loss has the squared error of a denoiser, and there is none"),

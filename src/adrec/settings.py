@@ -109,8 +109,8 @@ class Settings:
         if matches:
             raise ConfigError(f"the key {key!r} could be any of {', '.join(matches)}; write it in full.")
         same = [full for full in own if full.rpartition(".")[2] == key.rpartition(".")[2]]  # perhaps of another stage
-        near = did_you_mean(key, [*known, *(full.rpartition(".")[2] for full in own)])
-        near = f" (did you mean {same[-1]!r}?)" if same else near
+        others = [*known, *(full.rpartition(".")[2] for full in own)]
+        near = f" (did you mean {same[-1]!r}?)" if same else did_you_mean(key, others)
         raise ConfigError(f"there is no configuration key {key!r}{near}.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Entry:
         except ConfigError as error:
             raise ConfigError(f"{self.label}: {error}") from error
 
-    def in_full(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def by_full_keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``values`` by full keys of the model. Raises :class:`ConfigError` for a key that it does not have."""
         try:
             return {self.model_class.Config.full_key(key): value for key, value in values.items()}
@@ -172,11 +172,11 @@ def _entry(label: str, table: Any, path: Path, above: Mapping[str, Entry]) -> En
         raise ConfigError(f"{path}: {label} is to be like {other!r}, and no entry above it is called so{near}.")
     require("model" not in own, f"{path}: {label} has the model of {other!r}, which it is like; leave model out.")
     like = above[other]
-    before, inherited = like.in_full(like.changes), {} if table.get("search") == {} else like.in_full(like.search)
+    inherited = {} if table.get("search") == {} else like.by_full_keys(like.search)
     named = replace(like, label=label)
-    changes, search = named.in_full(changes), named.in_full(search)
+    changes, search = named.by_full_keys(changes), named.by_full_keys(search)
     search = {key: space for key, space in inherited.items() if key not in changes} | search
-    return replace(named, **own, changes=before | changes, search=search)
+    return replace(named, **own, changes=like.by_full_keys(like.changes) | changes, search=search)
 
 
 def _in_full(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

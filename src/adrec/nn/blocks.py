@@ -8,13 +8,24 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.nn.attention import Attention, Cache, initialize_bias
+from adrec.nn.attention import Attention, initialize_bias
 from adrec.nn.dropout import dropout, dropout_
 from adrec.nn.gelu import gelu
+from adrec.nn.layers import AttentionBlock
 from adrec.nn.layout import Layout
 
 
-class PreNormBlock(nn.Module):
+class _PreNorm(AttentionBlock):
+    """A block whose attention sees normalised rows."""
+
+    attention_norm: nn.LayerNorm
+
+    def _before(self, x: Tensor) -> Tensor:
+        normalized: Tensor = self.attention_norm(x)
+        return normalized
+
+
+class PreNormBlock(_PreNorm):
     """SASRec's block (Kang and McAuley 2018, section III-B): ``x + Dropout(g(LayerNorm(x)))`` for both of its layers.
 
     The feed-forward keeps the width: ``ReLU(x W1 + b1) W2 + b2`` (equation 5). The attention has a matrix at its
@@ -34,19 +45,7 @@ class PreNormBlock(nn.Module):
         """Draw Xavier-normal weights; layer norms start as the identity."""
         initialize_block(self, rng)
 
-    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
-        """Transform the rows ``x`` [rows, D]."""
-        return self._feed_forward(x, self.attention(self.attention_norm(x), layout, rng), rng)
-
-    def fill(self, x: Tensor, layout: Layout) -> Cache:
-        """Return the keys and values of the rows ``x`` [rows, D]."""
-        return self.attention.fill(self.attention_norm(x), layout)
-
-    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
-        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
-        return self._feed_forward(x, self.attention.step(self.attention_norm(x), layout, cache), None)
-
-    def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
+    def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = x + dropout_(attended, self.dropout, rng)
         # Dropped before the ReLU or behind it is the same; before, both can be done in place.
         inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
@@ -76,7 +75,7 @@ class DiffuRecBlock(nn.Module):
         return dropout(x + dropout_(self.contract(inner), self.dropout, rng), self.dropout, rng)
 
 
-class LiGRBlock(nn.Module):
+class LiGRBlock(_PreNorm):
     """LiGR's block (Borisyuk et al. 2025, arXiv 2502.03417): what a layer adds is gated by what came in.
 
     ``x + sigmoid(x Wg + bg) * Dropout(g(LayerNorm(x)))`` for the attention and for the feed-forward, which is eSASRec's
@@ -100,19 +99,7 @@ class LiGRBlock(nn.Module):
         for matrix in self.expand.weight.chunk(2):
             nn.init.xavier_normal_(matrix, generator=rng)
 
-    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
-        """Transform the rows ``x`` [rows, D]."""
-        return self._feed_forward(x, self.attention(self.attention_norm(x), layout, rng), rng)
-
-    def fill(self, x: Tensor, layout: Layout) -> Cache:
-        """Return the keys and values of the rows ``x`` [rows, D]."""
-        return self.attention.fill(self.attention_norm(x), layout)
-
-    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
-        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
-        return self._feed_forward(x, self.attention.step(self.attention_norm(x), layout, cache), None)
-
-    def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
+    def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = x + torch.sigmoid(self.attention_gate(x)) * dropout_(attended, self.dropout, rng)
         gate, value = self.expand(self.feed_forward_norm(x)).chunk(2, dim=-1)  # [rows, 4 D] each
         inner = dropout_(nn.functional.silu(gate) * value, self.dropout, rng)  # [rows, 4 D]

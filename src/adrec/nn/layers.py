@@ -6,7 +6,7 @@ Dropout is on exactly where a generator is passed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,20 +17,33 @@ from adrec.nn.gelu import gelu
 from adrec.nn.layout import Layout
 
 
-class CausalBlock(Protocol):
-    """What a block has to offer so that of its last token alone can be asked."""
+class AttentionBlock(nn.Module):
+    """Attention, then a feed-forward: of whole sequences, or of last tokens against a cache of their histories."""
 
-    def __call__(self, x: Tensor, layout: Layout) -> Tensor:
+    attention: Attention
+
+    def _before(self, x: Tensor) -> Tensor:
+        """Return what attention sees of the rows ``x`` [rows, D]."""
+        return x
+
+    def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
+        """Return the block's output of ``x`` [rows, D] and of what attention made of it."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
         """Transform the rows ``x`` [rows, D]."""
+        return self._behind(x, self.attention(self._before(x), layout, rng), rng)
 
     def fill(self, x: Tensor, layout: Layout) -> Cache:
         """Return the keys and values of the rows ``x`` [rows, D]."""
+        return self.attention.fill(self._before(x), layout)
 
     def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
         """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+        return self._behind(x, self.attention.step(self._before(x), layout, cache), None)
 
 
-def last_outputs(blocks: Iterable[CausalBlock], x: Tensor, layout: Layout) -> Tensor:
+def last_outputs(blocks: Iterable[AttentionBlock], x: Tensor, layout: Layout) -> Tensor:
     """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
 
     Of the other rows the last block computes the keys and values, and nothing else.
@@ -42,7 +55,7 @@ def last_outputs(blocks: Iterable[CausalBlock], x: Tensor, layout: Layout) -> Te
     return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
 
 
-class Block(nn.Module):
+class Block(AttentionBlock):
     """A post-norm transformer block: attention, then a feed-forward of 4 D with GELU (tanh)."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
@@ -63,19 +76,7 @@ class Block(nn.Module):
         self.attention_norm.reset_parameters()
         self.feed_forward_norm.reset_parameters()
 
-    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
-        """Transform the rows ``x`` [rows, D]."""
-        return self._feed_forward(x, self.attention(x, layout, rng), rng)
-
-    def fill(self, x: Tensor, layout: Layout) -> Cache:
-        """Return the keys and values of the rows ``x`` [rows, D]."""
-        return self.attention.fill(x, layout)
-
-    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
-        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
-        return self._feed_forward(x, self.attention.step(x, layout, cache), None)
-
-    def _feed_forward(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
+    def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = self.attention_norm(x + dropout_(attended, self.dropout, rng))
         inner = dropout_(gelu(self.expand(x)), self.dropout, rng)  # [rows, 4 D]
         return self.feed_forward_norm(x + dropout_(self.contract(inner), self.dropout, rng))

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from adrec.data.batch import PackedBatch
 from adrec.nn.blocks import LiGRBlock, PreNormBlock
 from adrec.nn.dropout import dropout
-from adrec.nn.layers import CausalBlock, last_outputs
+from adrec.nn.layers import AttentionBlock, last_outputs
 from adrec.nn.positions import EMBEDDING_STD, Positions
 from adrec.nn.sequence import Noise, SequenceNetwork
 from adrec.settings import TransformerConfig
@@ -64,5 +64,5 @@ class CausalTransformer(SequenceNetwork):
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Return each user's last output, [B, D]."""
-        blocks = cast("Iterable[CausalBlock]", self.blocks)
+        blocks = cast("Iterable[AttentionBlock]", self.blocks)
         return self.norm(last_outputs(blocks, self._inputs(batch), self.plan(batch, inference=True)))

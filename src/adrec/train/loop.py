@@ -128,7 +128,7 @@ class Trainer:
     def left(self) -> list[tuple[str, StageConfig, int]]:
         """Return the stages that have not ended, with how many epochs of each are done."""
         place, left = self.place, self.stages[self.place.stage :]
-        if left and place.epoch > 0 and (place.epoch >= left[0][1].epochs or self._stopped_early(left[0][1])):
+        if left and place.epoch > 0 and self._has_ended(left[0][1]):
             return [(name, stage, 0) for name, stage in left[1:]]
         return [(name, stage, 0 if number else place.epoch) for number, (name, stage) in enumerate(left)]
 
@@ -140,7 +140,7 @@ class Trainer:
             if self.place.epoch == 0:
                 self._begin(stage)
             self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps(self._current))
-            while self.place.epoch < stage.epochs and not self._stopped_early(stage) and not self._cut(stage):
+            while not self._has_ended(stage) and not self._cut(stage):
                 losses = self._epoch(stage)
                 self.place.epoch += 1
                 self.place.schedule_epoch += 1
@@ -255,6 +255,9 @@ class Trainer:
     def _cut(self, stage: StageConfig) -> bool:
         """Return whether time is up; a stage has an epoch at least, and all where there is nothing to choose by."""
         return stage.validates and self.place.epoch > 0 and self.stop()
+
+    def _has_ended(self, stage: StageConfig) -> bool:
+        return self.place.epoch >= stage.epochs or self._stopped_early(stage)
 
     def _stopped_early(self, stage: StageConfig) -> bool:
         return 0 < stage.patience <= self.place.stale
