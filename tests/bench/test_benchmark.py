@@ -23,6 +23,7 @@ from adrec.bench.ledger import Job, Ledger
 from adrec.bench.render import latex, markdown
 from adrec.bench.results import results
 from adrec.bench.schedule import make_plan, run_plan
+from adrec.bench.series import Series
 from adrec.bench.shared import first_stage_key
 from adrec.config import preset
 from adrec.data.dataset import Dataset, write_dataset
@@ -405,6 +406,14 @@ def test_an_entry_of_a_grid_is_like_another_but_for_what_it_says(tmp_path: Path)
             read_grid(path)
 
 
+def test_seeds_are_computed_apart_unless_they_wait_for_tuning(tmp_path: Path) -> None:
+    fixed = Series(tmp_path, Entry("popular", "popular"), (2025, 2026))
+    assert [part.seeds for part in fixed.apart()] == [(2025,), (2026,)]
+    searched = Series(tmp_path, Entry("a", "adrec", search={"model.dropout": [0.1, 0.2]}), (2025, 2026), trials=2)
+    assert list(searched.apart()) == [searched]
+    assert len(list(replace(searched, trials=0).apart())) == 2
+
+
 def test_keys_of_a_grid_need_no_quotes(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     search = "{ model.dropout = [0.1, 0.2], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }"
@@ -470,7 +479,7 @@ def test_processes_end_with_the_benchmark_that_is_killed(data: Path, tmp_path: P
         *("benchmark", "cyclic", "--grid", "grid.toml", "--out", "ledger", "--seeds", "2", "--processes", "2"),
         cwd=tmp_path,
     )
-    until(lambda: len(list((tmp_path / "ledger" / "work").glob("*/metrics.jsonl"))) > 0)
+    until(lambda: len(list((tmp_path / "ledger" / "work").glob("*/metrics.jsonl"))) == 2)  # both seeds at a time
     workers = descendants(process.pid)
     assert workers
     process.kill()

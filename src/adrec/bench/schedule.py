@@ -1,4 +1,4 @@
-"""The benchmark as a list of series, an entry on a data set each: tuned where that is asked for, then seed by seed."""
+"""The benchmark as a list of series, an entry on a data set each: tuned where that is asked for, then each seed."""
 
 from __future__ import annotations
 
@@ -112,16 +112,19 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
 
 
 def _in_processes(plan: Plan, deadline: float | None, console: Console, processes: int) -> bool:
-    complete = True
+    complete, said = True, set[str]()
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin_process, (threads,)) as pool:
-        waiting = [pool.submit(_compute_apart, plan, series, deadline) for series in plan.series]
+        parts = [part for series in plan.series for part in series.apart()]
+        waiting = [pool.submit(_compute_apart, plan, part, deadline) for part in parts]
         try:
             for each in as_completed(waiting):
                 lines, good = each.result()
                 complete &= good
                 for line in lines:
-                    console.print(line)
+                    if line not in said:  # that the budget is used up, above all
+                        console.print(line)
+                    said.add(line)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

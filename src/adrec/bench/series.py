@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ class Series:
     def tuned(self) -> bool:
         """Whether its settings are searched for."""
         return self.trials > 0 and bool(self.entry.search)
+
+    def apart(self) -> Iterator[Series]:
+        """Yield what can be computed in processes of its own: each seed, unless they wait for what tuning finds."""
+        if self.tuned:
+            yield self
+        else:
+            yield from (replace(self, seeds=(seed,)) for seed in self.seeds)
 
 
 def make_job(

@@ -45,7 +45,12 @@ def benchmark(
     seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
     trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
     budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 30m or 6h.")] = None,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="How many at a time.")] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, help="How many at a time, each with a seed or, where it is tuned, an entry."
+        ),
+    ] = 1,
     diagnose: Annotated[
         Path | None, typer.Option(help="A folder for a report of the embedding spaces: which collapsed.")
     ] = None,
