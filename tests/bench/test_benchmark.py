@@ -438,6 +438,8 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
         tuned = adrec(*command[:3], "search.toml", *command[4:], "--trials", str(trials), "--dry-run", cwd=tmp_path)
         assert tuned.returncode == 0
         assert ("--trials is 0, so nothing is tuned: the search of 'adrec' is left out." in tuned.stderr) == said
+    idle = adrec(*command, "--trials", "2", "--dry-run", cwd=tmp_path)
+    assert "--trials 2 tunes nothing: no entry has a search" in idle.stderr
     done = adrec(*command, "--processes", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Complete" in done.stderr and "ndcg@20" in done.stdout
@@ -453,6 +455,8 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
     page = (tmp_path / "few.md").read_text()
     assert few.returncode == 0 and page.startswith("# Ours\n\nWhat we found.\n\nWritten by"), few.stderr
     assert "| popular |" in page and "adrec |" not in page
+    own = adrec("benchmark", "cyclic", "--grid", "one.toml", "--out", "ledger", cwd=tmp_path)
+    assert "popular" in own.stdout and "adrec" not in own.stdout, "what is shown is what was asked for"
     table = pl.read_parquet(next((tmp_path / "ledger" / "jobs").glob("*/ranks.parquet")))
     assert table.columns == ["rank", "rank_unseen"]
     for arguments, sentence in (

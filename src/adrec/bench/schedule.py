@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -17,15 +17,12 @@ from rich.console import Console
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Ledger
-from adrec.bench.series import Series, make_job
+from adrec.bench.series import Series
 from adrec.bench.tuning import TuningError, check_optuna
 from adrec.bench.worker import UnfinishedError, Worker
-from adrec.data.dataset import open_dataset
-from adrec.data.split import make_split
 from adrec.errors import ConfigError
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED
-from adrec.train.cost import duration, estimate
 from adrec.train.report import Live
 
 
@@ -153,28 +150,3 @@ def _compute_apart(plan: Plan, series: Series, deadline: float | None) -> tuple[
     except (UnfinishedError, TuningError) as error:
         return [*lines, str(error)], False
     return lines, good
-
-
-def dry_run(plan: Plan) -> Iterator[dict[str, str]]:
-    """Yield each final job: its data set, entry, seed, whether it is finished, and the estimated time of the others."""
-    ledger = Ledger(plan.ledger)
-    for series in plan.series:
-        dataset = open_dataset(series.data)
-        split = make_split(dataset, None)
-        each = "moments"
-        model = series.entry.model_class(series.entry.config())
-        if isinstance(model, NetworkModel):
-            each = f"at most {duration(estimate(model.trainer(dataset, split, seed=series.seeds[0])).total)}"
-        trials = f", after {series.trials} trials" if series.tuned else ""
-        for seed in series.seeds:
-            job = make_job(series, dataset, split, seed)
-            done = not series.tuned and ledger.result(job) is not None
-            begun = ledger.work(job).exists()
-            state = "finished" if done else "begun" if begun else "waiting"
-            yield {
-                "data": dataset.info.name,
-                "entry": series.entry.label,
-                "seed": str(seed),
-                "state": state,
-                "time": "" if done else each + trials,
-            }

@@ -62,10 +62,11 @@ def benchmark(
 
     Exit code 1: a job has failed, or the budget has left some for the next time.
     """
+    from adrec.bench.forecast import forecast
     from adrec.bench.grid import check_labels, parse_models, read_grid
     from adrec.bench.ledger import Ledger
     from adrec.bench.results import results
-    from adrec.bench.schedule import dry_run, make_plan, run_plan
+    from adrec.bench.schedule import make_plan, run_plan
 
     console = console_for(quiet)
     if models is None and grid is None:
@@ -75,6 +76,8 @@ def benchmark(
     untuned = [entry.label for entry in entries if entry.search]
     if untuned and not trials:
         console.print(f"--trials is 0, so nothing is tuned: the search of {', '.join(map(repr, untuned))} is left out.")
+    if trials and not untuned:
+        console.print(f"--trials {trials} tunes nothing: no entry has a search; only a grid's can have one.")
     limit = seconds(budget) if budget else None
     if diagnose is not None:
         from adrec.cli.diagnosing import check_folder
@@ -87,8 +90,9 @@ def benchmark(
     )
     if plan_only:
         table = Table("data", "entry", "seed", "state", "time")
-        for row in dry_run(plan):
-            table.add_row(*row.values())
+        for series in plan.series:
+            for row in forecast(series, Ledger(out)):
+                table.add_row(*row.values())
         Console(highlight=False).print(table)
         return
     try:
@@ -97,8 +101,9 @@ def benchmark(
         console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command goes on.")
         raise
     ledger = Ledger.open(out)
-    if not quiet and any(each.job.trial is None and not each.error for each in ledger.finished()):
-        show(results(ledger), Console(highlight=False))
+    finals = [each.job for each in ledger.finished() if each.job.trial is None and not each.error]
+    if not quiet and any(entry.has(job) for entry in entries for job in finals):
+        show(results(ledger, entries=entries), Console(highlight=False))
     if diagnose is not None:
         from adrec.bench.spaces import diagnose_benchmark
 

@@ -147,8 +147,8 @@ class Trainer:
                 if stage.network_kind == DIFFUSION and self.place.epoch == stage.epochs:
                     self._generate()
                 row = self._judged(name, stage, losses, began)
+                self.on_epoch(row)  # first: an epoch that is shown is one that is kept
                 self.reporter.epoch(row)
-                self.on_epoch(row)
                 began = time.perf_counter(), time.process_time()
             self._end(name, stage)
         assert self.network is not None

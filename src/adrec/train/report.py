@@ -130,4 +130,4 @@ def _space(row: Mapping[str, object]) -> str:
     signs = row.get("embedding")
     if not isinstance(signs, Mapping) or not signs:
         return ""
-    return f"  rank {signs['effective_rank']:.0f}  noise {signs['noise_share']:.0%}"
+    return f"  embedding: rank {signs['effective_rank']:.0f}, noise {signs['noise_share']:.0%}"

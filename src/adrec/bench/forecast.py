@@ -1,0 +1,81 @@
+"""What a benchmark would still compute: each final job with its state and its time, without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from adrec.bench.ledger import Finished, Job, Ledger
+from adrec.bench.series import Series, make_job
+from adrec.bench.tuning import TuningError, tune
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.split import Split, make_split
+from adrec.models import NetworkModel
+from adrec.train.checkpoint import read_snapshot
+from adrec.train.cost import duration, estimate
+from adrec.words import counted
+
+
+class _MissingError(Exception):
+    """A trial that is still to be computed."""
+
+
+def forecast(series: Series, ledger: Ledger) -> Iterator[dict[str, str]]:
+    """Yield each final job of a series: its data set, entry, seed, state, and the estimated time of what is left."""
+    dataset = open_dataset(series.data)
+    split = make_split(dataset, None)
+    changes, missing = _tuned(series, dataset, split, ledger)
+    jobs = [make_job(series, dataset, split, seed, changes) for seed in series.seeds]
+    waiting = ""  # the time of a job that has not begun: the same for all seeds, and measured once
+    for job in jobs:
+        state, time = "finished", ""
+        if missing:
+            state, time = "begun" if missing < series.trials else "waiting", f", after {counted(missing, 'trial')}"
+        elif ledger.result(job) is None:
+            state = "begun" if ledger.work(job).exists() else "waiting"
+        if state == "begun" and not missing:
+            time = _time(series, dataset, split, job, ledger)
+        elif state != "finished":
+            waiting = waiting or _time(series, dataset, split, job)
+            time = waiting + time
+        yield {"data": job.data, "entry": job.label, "seed": str(job.seed), "state": state, "time": time}
+
+
+def _tuned(series: Series, dataset: Dataset, split: Split, ledger: Ledger) -> tuple[Mapping[str, Any], int]:
+    """Return the changes that the trials of the ledger have found, and how many trials it still lacks."""
+    if not series.tuned:
+        return {}, 0
+    known = 0
+
+    def look(job: Job, watch: Callable[[Mapping[str, Any]], None]) -> Finished:
+        nonlocal known
+        found = ledger.result(job)
+        if found is None:
+            raise _MissingError
+        known += 1
+        return found
+
+    first = series.seeds[0]
+    try:
+        found = tune(
+            series.entry,
+            series.trials,
+            first,
+            lambda changes, number: make_job(series, dataset, split, first, changes, number),
+            look,
+        )
+    except (_MissingError, TuningError):
+        return {}, series.trials - known
+    return found, 0
+
+
+def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Ledger | None = None) -> str:
+    """Return the time that a job takes at most, or what is left of one that was begun."""
+    model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
+    if not isinstance(model, NetworkModel):
+        return "moments"
+    trainer = model.trainer(dataset, split, seed=job.seed)
+    state = None if begun_in is None else begun_in.work(job) / "state.safetensors"
+    if state is not None and state.exists():
+        trainer.restore(read_snapshot(state))
+    return f"at most {duration(estimate(trainer).total)}"
