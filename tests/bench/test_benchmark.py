@@ -134,7 +134,7 @@ def test_a_gpu_takes_no_first_stage_from_a_cpu(data: Path, tmp_path: Path, monke
     asked: list[str] = []
 
     def noted(*arguments: Any) -> str | None:
-        asked.append(arguments[-1])
+        asked.append(arguments[4])
         return first_stage_key(*arguments)
 
     monkeypatch.setattr(work, "first_stage_key", noted)

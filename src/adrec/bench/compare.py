@@ -15,6 +15,7 @@ from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
 from adrec.bench.series import Series
 from adrec.bench.verdict import METRIC, Contender, Verdict, verdict
+from adrec.bench.work import job_device
 from adrec.bench.worker import UnfinishedError, Worker
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split, make_split
@@ -185,7 +186,7 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
     if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
         return entry
     try:
-        trainer = model.trainer(dataset, split, seed=seed)
+        trainer = model.trainer(dataset, split, seed=seed, device=job_device(model))
     except DataError:  # it will fail as a job that is told, beside those that can learn from so little
         return entry
     batch_size, num_sequences = config.batch_size, len(trainer.own_sequences)
@@ -195,7 +196,7 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
         entry = Entry(entry.label, entry.model, entry.preset, {**entry.changes, "batch_size": batch_size})
         model = entry.model_class(entry.config())
         assert isinstance(model, NetworkModel)
-        trainer = model.trainer(dataset, split, seed=seed)
+        trainer = model.trainer(dataset, split, seed=seed, device=job_device(model))
     trained = {name: stage.epochs for name, stage in config.all_stages.items() if stage.epochs}
     if len(trained) == 1:
         return entry

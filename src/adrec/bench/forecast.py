@@ -8,6 +8,8 @@ from typing import Any
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
 from adrec.bench.tuning import TuningError, tune
+from adrec.bench.work import job_device
+from adrec.bench.worker import found_of
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
 from adrec.models import NetworkModel
@@ -20,8 +22,11 @@ class _MissingError(Exception):
     """A trial that is still to be computed."""
 
 
-def forecast(series: Series, ledger: Ledger) -> Iterator[dict[str, str]]:
-    """Yield each final job of a series: its data set, entry, seed, state, and the estimated time of what is left."""
+def forecast(series: Series, ledger: Ledger, *, keep_embeddings: bool = False) -> Iterator[dict[str, str]]:
+    """Yield each final job of a series: its data set, entry, seed, state, and the estimated time of what is left.
+
+    With ``keep_embeddings`` a job whose embedding is not in the ledger is still to be computed.
+    """
     dataset = open_dataset(series.data)
     split = make_split(dataset, None)
     changes, missing = _tuned(series, dataset, split, ledger)
@@ -31,7 +36,7 @@ def forecast(series: Series, ledger: Ledger) -> Iterator[dict[str, str]]:
         state, time = "finished", ""
         if missing:
             state, time = "begun" if missing < series.trials else "waiting", f", after {counted(missing, 'trial')}"
-        elif ledger.result(job) is None:
+        elif found_of(ledger, job, series, keep_embeddings) is None:
             state = "begun" if ledger.work(job).exists() else "waiting"
         if state == "begun" and not missing:
             time = _time(series, dataset, split, job, ledger)
@@ -74,7 +79,7 @@ def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Le
     model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
     if not isinstance(model, NetworkModel):
         return "moments"
-    trainer = model.trainer(dataset, split, seed=job.seed)
+    trainer = model.trainer(dataset, split, seed=job.seed, device=job_device(model))
     state = None if begun_in is None else begun_in.work(job) / "state.safetensors"
     if state is not None and state.exists():
         trainer.restore(read_snapshot(state))

@@ -17,11 +17,13 @@ A grid file is TOML, an entry a table:
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
@@ -76,6 +78,16 @@ class Entry:
         """The class of the model."""
         return find_model(self.model, imports=True)
 
+    @property
+    def source(self) -> str:
+        """The digest of the code of the user's own model; empty for a model that comes with adrec."""
+        return _source_of(self.model_class)
+
+    def is_whole(self, key: str) -> bool:
+        """Whether a key's values are whole numbers."""
+        value = attrgetter(self._own.full_key(key))(self._own)
+        return isinstance(value, int) and not isinstance(value, bool)
+
     def config(self, more: Mapping[str, Any] | None = None) -> Settings:
         """Return the configuration, with ``more`` changes. Raises :class:`ConfigError` for one that does not fit."""
         try:
@@ -98,7 +110,7 @@ class Entry:
         """Whether ``job`` is one of this entry's: of its settings, but for those that its trials searched for."""
         by_trials = job.trial is not None or job.tuned
         possible = by_trials or job.label == self.label if self.search else not by_trials
-        if job.model != self.model or not possible:
+        if (job.model, job.source) != (self.model, self.source) or not possible:
             return False
         try:
             saved = _read_config(self.model_class, json.dumps(job.config))
@@ -107,6 +119,21 @@ class Entry:
             return replace(saved, preset=self.preset) == (self.config(found) if found else self._own)
         except ConfigError:  # of settings that are no more, or no longer allowed
             return False
+
+
+@cache
+def _source_of(model_class: type[Model]) -> str:
+    """Return the digest of the file that a user's own model is in: when it changes, its jobs are others.
+
+    Empty for the models that come with adrec, and where there is no file.
+    """
+    if model_class.__module__.partition(".")[0] == "adrec":
+        return ""
+    try:
+        code = Path(inspect.getfile(model_class)).read_bytes()
+    except (TypeError, OSError):
+        return ""
+    return hashlib.blake2b(code, digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=4096)  # each entry of a grid asks it of each job of a ledger
@@ -119,6 +146,7 @@ def values_of(space: Any, where: str) -> list[Any]:
     if isinstance(space, list) and space:
         return space
     if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= BOUNDS and space["low"] < space["high"]:
+        require(not space.get("log") or space["low"] > 0, f"{where} is by its logarithm, so low must be above 0.")
         return [space["low"], space["high"]]
     raise ConfigError(f"{where} must be a list of values, or {{low, high, log}} with low below high; it is {space!r}.")
 

@@ -10,7 +10,8 @@
 ``work/``, ``shared/``          runs that are not finished, and what jobs share; not kept
 ==============================  ================================================================================
 
-``KEY`` is the hash of all that decides the result, so a job that is there is never computed again.
+``KEY`` is the hash of all that decides the result, so a job that is there is not computed again, but for an embedding
+that is asked for later.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Job:
         config: its whole configuration.
         seed: of every random number.
         trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
-        source: the digest of a user's own model's code; empty for the models that come with adrec.
+        source: the digest of the code of a model that does not come with adrec; empty for those that do.
         tuned: whether trials chose its settings: it is another job than one of the same settings chosen by hand.
     """
 
@@ -248,6 +249,11 @@ class Ledger:
             write_frame(ranks, folder / "ranks.parquet")
         write_json(folder / "result.json", result)
         return Finished(job, result, folder)
+
+    def fail(self, job: Job, error: str) -> Finished:
+        """Note why a job failed, unless a good result is there (of a job that was computed again for its embedding)."""
+        failed = {"error": error}
+        return self.keep(job, failed) if self.result(job) is None else Finished(job, failed, self.folder(job))
 
     def keep_embedding(self, job: Job, embedding: Tensor, stage_1: Tensor | None) -> None:
         """Write a job's item embedding [V + 1, D], before its result."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,15 @@ import polars as pl
 
 from adrec.bench import cost
 from adrec.bench.grid import Entry
+from adrec.bench.groups import COLUMNS, METRICS, Group, grouped, selected, trials_of
 from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, RunError, did_you_mean
-from adrec.evaluate.metrics import Estimate, Float64s, metric_names, user_values
+from adrec.evaluate.metrics import Estimate, Float64s
 from adrec.evaluate.significance import Difference, holm, over_seeds, paired_differences
 
-METRICS = metric_names((5, 10, 20))
 PERMUTATIONS = 40_000  # so that the smallest p-value is small beside the number of pairs that it is adjusted for
 LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond
-COLUMNS = {"all": "rank", "unseen": "rank_unseen"}
 
 
 @dataclass(frozen=True)
@@ -94,25 +93,12 @@ class Results:
         return values
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The final jobs of an entry on a data set, and each user's values of each metric, a table a seed."""
-
-    jobs: list[Finished]
-    values: dict[str, list[Float64s]]
-
-    def mean(self, metric: str, kind: str = "all") -> Float64s:
-        """Return each user's mean over seeds, [users]."""
-        column = METRICS.index(metric)
-        found: Float64s = np.mean([table[:, column] for table in self.values[kind]], axis=0)
-        return found
-
-
 def results(
     ledger: Ledger,
     metric: str = "ndcg@20",
     reference: str | None = None,
     entries: Sequence[Entry] | None = None,
+    data: Collection[str] | None = None,
 ) -> Results:
     """Read a ledger.
 
@@ -121,6 +107,7 @@ def results(
         metric: what entries are sorted and compared by.
         reference: the entry that every other is compared with, beside the best; ADRec's best by default.
         entries: show what was computed of these alone, under their names; by default all that is there.
+        data: show these data sets alone; by default all that are there.
 
     Raises:
         ConfigError: for a metric or a reference that is not there.
@@ -128,19 +115,21 @@ def results(
     """
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}; write one such as ndcg@20.")
-    finished = ledger.finished() if entries is None else _selected(ledger.finished(), entries)
+    finished = [each for each in ledger.finished() if data is None or each.job.data in data]
+    if entries is not None:
+        finished = selected(finished, entries)
     finals = [each for each in finished if each.job.trial is None and not each.error]
     if not finals:
         which = "" if entries is None else "the grid in "
         raise RunError(f"no job of {which}{ledger.path} has finished yet.")
-    if reference is not None and reference not in {each.job.label for each in finals}:
-        labels = sorted({each.job.label for each in finals})
-        raise ConfigError(f"no entry is called {reference!r}{did_you_mean(reference, labels)}.")
-    rows = {
-        name: _rows(ledger, [each for each in finals if each.job.data == name], finished, metric, reference)
-        for name in ledger.datasets()
-        if any(each.job.data == name for each in finals)
+    users = {
+        name: ledger.test_users(name) for name in ledger.datasets() if any(each.job.data == name for each in finals)
     }
+    groups = {name: grouped([each for each in finals if each.job.data == name], users[name]) for name in users}
+    labels = sorted({label for found in groups.values() for label in found})
+    if reference is not None and reference not in labels:
+        raise ConfigError(f"no entry is called {reference!r}{did_you_mean(reference, labels)}.")
+    rows = {name: _rows(groups[name], users[name], finished, metric, reference) for name in users}
     return Results(
         metric=metric,
         data={name: about for name, about in ledger.datasets().items() if name in rows},
@@ -151,30 +140,23 @@ def results(
     )
 
 
-def _selected(finished: Sequence[Finished], entries: Sequence[Entry]) -> list[Finished]:
-    """Return the jobs of ``entries``, under their names."""
-    once = {entry.label: entry for entry in entries}  # several grids may have one
-    return [
-        replace(each, job=replace(each.job, label=label))
-        for label, entry in once.items()
-        for each in finished
-        if entry.has(each.job)
-    ]
-
-
 def _rows(
-    ledger: Ledger, finals: Sequence[Finished], finished: Sequence[Finished], metric: str, reference: str | None
+    groups: Mapping[str, Group],
+    users: pl.DataFrame,
+    finished: Sequence[Finished],
+    metric: str,
+    reference: str | None,
 ) -> list[Row]:
-    users = ledger.test_users(finals[0].job.data)
-    groups = _grouped(finals, users)
     order = sorted(groups, key=lambda label: -groups[label].mean(metric).mean())
     against = {}
     for kind in COLUMNS:
         means = {label: group.mean(metric, kind).mean() for label, group in groups.items()}
         ranked = sorted(groups, key=lambda label: -means[label])
         ours = reference or next((label for label in ranked if groups[label].jobs[0].job.model == "adrec"), None)
-        others = [ranked[0], *([ours] if ours in groups and ours != ranked[0] else [])]
-        against[kind] = _compared(groups, metric, others, kind)
+        others = [ranked[0], *([ours] if ours is not None and ours in groups and ours != ranked[0] else [])]
+        several = sum(group.jobs[0].job.model == "adrec" for group in groups.values()) > 1
+        found_here = set(others) if reference is None and several else {ranked[0]}
+        against[kind] = _compared(groups, metric, others, found_here, kind)
     return [
         _row(
             label,
@@ -185,39 +167,19 @@ def _rows(
                 kind: {other: found[label] for other, found in compared.items() if label in found}
                 for kind, compared in against.items()
             },
-            sum(
-                each.job.trial is not None and (each.job.data, each.job.label) == (finals[0].job.data, label)
-                for each in finished
-            ),
+            trials_of(groups[label].jobs[0].job, finished),
         )
         for label in order
     ]
 
 
-def _grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, _Group]:
-    """Gather the seeds of each entry; an entry that was computed with other settings too becomes several."""
-    groups: dict[str, _Group] = {}
-    labels: dict[tuple[str, str], str] = {}
-    owner = users["user"].to_numpy().astype(np.int64)
-    for each in finals:
-        settings = json.dumps(each.job.settings, sort_keys=True)
-        again = sum(label == each.job.label for label, _ in labels)
-        label = labels.setdefault(
-            (each.job.label, settings), each.job.label if again == 0 else f"{each.job.label} ({again + 1})"
-        )
-        group = groups.setdefault(label, _Group([], {kind: [] for kind in COLUMNS}))
-        ranks = each.ranks()
-        group.jobs.append(each)
-        for kind, column in COLUMNS.items():
-            places = ranks[column].to_numpy().astype(np.int64) - 1
-            group.values[kind].append(user_values(METRICS, places, owner))
-    return groups
-
-
 def _compared(
-    groups: Mapping[str, _Group], metric: str, others: Sequence[str], kind: str
+    groups: Mapping[str, Group], metric: str, others: Sequence[str], found_here: Collection[str], kind: str
 ) -> dict[str, dict[str, Difference]]:
-    """Compare every entry with each of ``others``; p-values hold together for the comparisons with one of them."""
+    """Compare every entry with each of ``others``; p-values hold together for the comparisons with one of them.
+
+    Those in ``found_here`` were found on these users: each of all pairs might have been the one that is compared.
+    """
     found, means = {}, {label: group.mean(metric, kind) for label, group in groups.items()}
     for other in others:
         differences = paired_differences(
@@ -225,8 +187,7 @@ def _compared(
             means[other],
             num_permutations=PERMUTATIONS,
         )
-        # The best was found on these users: so each of all pairs might have been the one that is compared.
-        pairs = len(groups) * (len(groups) - 1) // 2 if other == others[0] else None
+        pairs = len(groups) * (len(groups) - 1) // 2 if other in found_here else None
         adjusted = holm({label: each.p for label, each in differences.items()}, pairs)
         found[other] = {
             label: Difference(each.estimate, adjusted[label], each.num_users) for label, each in differences.items()
@@ -236,7 +197,7 @@ def _compared(
 
 def _row(
     label: str,
-    group: _Group,
+    group: Group,
     users: pl.DataFrame,
     metric: str,
     against: Mapping[str, Mapping[str, Difference]],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
@@ -20,7 +22,7 @@ from adrec.bench.ledger import Ledger
 from adrec.bench.series import Series
 from adrec.bench.tuning import TuningError, check_optuna
 from adrec.bench.worker import UnfinishedError, Worker
-from adrec.errors import ConfigError
+from adrec.errors import ConfigError, RunError
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED
 from adrec.train.report import Live
@@ -113,23 +115,31 @@ def _in_processes(plan: Plan, deadline: float | None, console: Console, processe
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin_process, (threads,)) as pool:
         parts = [part for series in plan.series for part in series.apart()]
-        waiting = [pool.submit(_compute_apart, plan, part, deadline) for part in parts]
+        waiting = {pool.submit(_compute_apart, plan, part, deadline) for part in parts}
         try:
-            for each in as_completed(waiting):
-                lines, good = each.result()
-                complete &= good
-                for line in lines:
-                    if line not in said:  # that the budget is used up, above all
+            while waiting:  # no longer than a moment at a time: Ctrl-C does not wake what waits for a lock
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for lines, good in (each.result() for each in done):
+                    complete &= good
+                    for line in (each for each in lines if each not in said):  # that time is up is said once
                         console.print(line)
-                    said.add(line)
+                        said.add(line)
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the benchmark was ended from outside, for want of memory perhaps; the same command goes "
+                "on, with fewer --processes where that is why."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():  # in the middle of jobs, which go on from their last epochs next time
+                process.terminate()
             raise
     return complete
 
 
 def _begin_process(threads: int) -> None:
-    """Set up a process of the pool: it ends with the one that asked for it, however that ends."""
+    """Set up a process of the pool: it ends with the one that asked for it, whom alone Ctrl-C is for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     Thread(target=_end_with_parent, daemon=True).start()
 

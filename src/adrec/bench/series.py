@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Job
-from adrec.contract import Model
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 
@@ -63,12 +60,6 @@ def make_job(
         config=series.entry.config(changes).to_dict(),
         seed=seed,
         trial=trial,
-        source=_digest(series.entry.model_class) if ":" in series.entry.model else "",
+        source=series.entry.source,
         tuned=series.tuned and trial is None,
     )
-
-
-def _digest(own: type[Model]) -> str:
-    """Return the digest of the file that a user's own model is in: when it changes, its jobs are others."""
-    code = Path(inspect.getfile(own)).read_bytes()
-    return hashlib.blake2b(code, digest_size=8).hexdigest()

@@ -18,11 +18,14 @@ from adrec.train.checkpoint import Place, Snapshot, read_snapshot, write_snapsho
 from adrec.train.loop import Trainer
 
 
-def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int, device: str = "cpu") -> str | None:
+def first_stage_key(
+    model: NetworkModel, fingerprint: str, split: str, seed: int, device: str = "cpu", source: str = ""
+) -> str | None:
     """Return the hash of all that makes a model's first stage; None where nothing can be taken over from it.
 
     A later stage that begins with the embedding of the one before depends on it by that alone, and by the place of the
-    random generators, which a GPU's and a CPU's cannot take from each other.
+    random generators, which a GPU's and a CPU's cannot take from each other. ``source`` is the digest of the code of a
+    user's own model.
     """
     config = model.training
     stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
@@ -38,6 +41,7 @@ def first_stage_key(model: NetworkModel, fingerprint: str, split: str, seed: int
         "training": [config.batch_size, config.max_tokens, config.precision],
         "stage": [name, asdict(stage)],
         **({} if device == "cpu" else {"device": device}),
+        **({"source": source} if source else {}),
     }
     return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
 

@@ -40,11 +40,10 @@ def diagnose_benchmark(
 
 def _space(jobs: Sequence[Finished], dataset: Dataset, entry: Entry) -> Space | None:
     """Return the embedding of an entry's first seed, with the accuracy of its model; None where it has none."""
-    finished = next((each for each in jobs if _is_of(each, dataset, entry)), None)
-    tensors = {} if finished is None else finished.embeddings()
-    if finished is None or not tensors:
+    finished = next((each for each in jobs if each.has_embeddings and _is_of(each, dataset, entry)), None)
+    if finished is None:
         return None
-    rows = {name: tensor.float().numpy()[1:] for name, tensor in tensors.items()}
+    rows = {name: tensor.float().numpy()[1:] for name, tensor in finished.embeddings().items()}
     accuracy = {f"{name} (test)": finished.result["test"]["all"][name] for name in SHOWN}
     split = make_split(dataset, None)
     return with_items(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job
-from adrec.errors import UserError
+from adrec.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     import optuna
@@ -54,11 +54,18 @@ def tune(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=5),
     )
     best: tuple[float, Mapping[str, Any]] | None = None
+    misfit = ""  # why proposed settings do not fit each other
     for number in range(num_trials):
         trial = study.ask()
-        changes = {} if number == 0 else {key: _suggest(trial, key, space) for key, space in entry.search.items()}
+        changes = {} if number == 0 else {key: _suggest(trial, key, entry) for key in entry.search}
         reported: set[int] = set()
-        finished = run(make_job(changes, number), lambda row, t=trial, r=reported: _watch(t, row, r))  # type: ignore[misc]
+        try:
+            job = make_job(changes, number)
+        except ConfigError as error:
+            misfit = f" (settings were proposed that do not fit: {error})"
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        finished = run(job, lambda row, t=trial, r=reported: _watch(t, row, r))  # type: ignore[misc]
         for row in finished.result.get("curve", []):  # of a trial that was there already: later ones are measured by it
             _report(trial, row, reported)
         value = finished.result.get("validation", {}).get(METRIC)
@@ -72,15 +79,18 @@ def tune(
         if best is None or value > best[0]:
             best = value, changes
     if best is None:
-        raise TuningError(f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger.")
+        raise TuningError(
+            f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger{misfit}."
+        )
     return best[1]
 
 
-def _suggest(trial: optuna.Trial, key: str, space: Any) -> Any:
+def _suggest(trial: optuna.Trial, key: str, entry: Entry) -> Any:
+    space = entry.search[key]
     if isinstance(space, list):
         return trial.suggest_categorical(key, space)
     low, high, log = space["low"], space["high"], bool(space.get("log", False))
-    if isinstance(low, int) and isinstance(high, int):
+    if entry.is_whole(key):
         return trial.suggest_int(key, low, high, log=log)
     return trial.suggest_float(key, low, high, log=log)
 

@@ -139,7 +139,7 @@ def _train(
     before = run.rows()
     for row in before:  # an interrupted job's: who watches has seen them in another process
         hooks.after_epoch(row)
-    key = first_stage_key(model, job.fingerprint, job.split, job.seed, trainer.device.type)
+    key = first_stage_key(model, job.fingerprint, job.split, job.seed, trainer.device.type, job.source)
     with FirstStages(ledger.path / "shared").lent(trainer, key, _total(before), hooks.wait) as taken:
         if taken:
             (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
@@ -174,11 +174,16 @@ def _cost(train: Mapping[str, float], shared: Mapping[str, float]) -> dict[str, 
     return {kind: {"train": train[kind], "shared": shared.get(kind, 0.0)} for kind in COSTS}
 
 
+def job_device(model: Model) -> torch.device:
+    """Return where a job's model is trained: networks on a GPU where there is one, all others on the CPU."""
+    return torch.device("cuda" if isinstance(model, NetworkModel) and torch.cuda.is_available() else "cpu")
+
+
 def _run(job: Job, model: Model, dataset: Dataset, split: Split, ledger: Ledger) -> Run:
     path = ledger.work(job)
     if (path / "run.json").exists():
         return Run.open(path, type(model))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = job_device(model).type
     info = RunInfo.of(dataset, split, out=path, seed=job.seed, model=job.model, device=device)
     return Run.create(path, model, info)
 

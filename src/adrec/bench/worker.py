@@ -9,7 +9,7 @@ from typing import Any
 
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
-from adrec.bench.tuning import PrunedError, tune
+from adrec.bench.tuning import PrunedError, TuningError, tune
 from adrec.bench.work import Hooks, do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
@@ -19,6 +19,9 @@ from adrec.train.report import Reporter
 from adrec.train.run import Run
 
 Watch = Callable[[Mapping[str, Any]], None]
+
+
+POLL = 1.0  # seconds between two looks at a trial that another process computes
 
 
 class UnfinishedError(Exception):
@@ -61,6 +64,11 @@ class Worker:
         split = make_split(dataset, None)
         self.ledger.add_dataset(dataset, split)
         changes: Mapping[str, Any] = {}
+        if series.tuned and len(split.validation.users) == 0:
+            raise TuningError(
+                f"{dataset.info.name}: {series.entry.label} cannot be tuned, as the split {split.name} has no "
+                "validation part; prepare the data with one that has, or give --trials 0."
+            )
         if series.tuned:
             changes = tune(
                 series.entry,
@@ -69,8 +77,15 @@ class Worker:
                 lambda changes, number: make_job(series, dataset, split, series.seeds[0], changes, number),
                 lambda job, watch: self._job(job, series, dataset, split, watch),
             )
-        jobs = [make_job(series, dataset, split, seed, changes) for seed in series.seeds]
-        return [self._job(job, series, dataset, split) for job in jobs]
+        finished, unfinished = [], None
+        for seed in series.seeds:
+            try:
+                finished.append(self._job(make_job(series, dataset, split, seed, changes), series, dataset, split))
+            except UnfinishedError as error:  # another seed's job may be free
+                unfinished = unfinished or error
+        if unfinished is not None:
+            raise unfinished
+        return finished
 
     def _job(
         self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch = lambda row: None
@@ -80,17 +95,18 @@ class Worker:
             return found
         if not (self.finishes and self.ledger.work(job).exists()):
             self._check_time()
-        with self.ledger.claimed(job.key) as ours:
-            if not ours:
+        while True:
+            with self.ledger.claimed(job.key) as ours:
+                if ours:
+                    found = self._found(job, series)  # another process may just have finished it
+                    return found or self._computed(job, series, dataset, split, watch)
+            if job.trial is None:
                 raise UnfinishedError(f"{job.words}: another process computes it.")
-            found = self._found(job, series)  # another process may just have finished it
-            return found or self._computed(job, series, dataset, split, watch)
+            self._check_time()  # a trial is waited for: the next one depends on it
+            time.sleep(POLL)
 
     def _found(self, job: Job, series: Series) -> Finished | None:
-        """Return what is there of a job; what lacks an embedding that is asked for is not."""
-        found = self.ledger.result(job)
-        asked = self.keep_embeddings and job.trial is None and issubclass(series.entry.model_class, NetworkModel)
-        return None if asked and found is not None and not found.has_embeddings else found
+        return found_of(self.ledger, job, series, self.keep_embeddings)
 
     def _computed(self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch) -> Finished:
         """Compute a job that is ours; what it raises is kept as its result, but for what leaves it for later."""
@@ -100,8 +116,8 @@ class Worker:
             if not self.finishes:
                 self._check_time()
 
-        model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
         try:
+            model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
             finished = do_job(
                 job,
                 model,
@@ -114,13 +130,13 @@ class Worker:
                 keep_embedding=self.keep_embeddings and job.trial is None,
             )
         except PrunedError:
-            run = Run.open(self.ledger.work(job), type(model))
+            run = Run.open(self.ledger.work(job), series.entry.model_class)
             finished = self.ledger.keep(job, {"pruned": True, **made_on(run), **spent(run)})
             self.ledger.forget_work(job)
         except UnfinishedError:
             raise
         except Exception as error:  # whatever a model raises: it is kept, and the rest goes on
-            finished = self.ledger.keep(job, {"error": f"{type(error).__name__}: {error}"})
+            finished = self.ledger.fail(job, f"{type(error).__name__}: {error}")
         took = sum(finished.result.get("seconds", {}).values())
         self.say(f"{job.words}: {_outcome(finished)}" + (f" ({duration(took)} of training)" if took else ""))
         return finished
@@ -131,6 +147,13 @@ class Worker:
     def _check_time(self) -> None:
         if self._late():
             raise UnfinishedError("the budget is used up; the same command goes on where it stopped.")
+
+
+def found_of(ledger: Ledger, job: Job, series: Series, keep_embeddings: bool) -> Finished | None:
+    """Return what is there of a job; what lacks an embedding that is asked for is not."""
+    found = ledger.result(job)
+    asked = keep_embeddings and job.trial is None and issubclass(series.entry.model_class, NetworkModel)
+    return None if asked and found is not None and not found.has_embeddings else found
 
 
 def _outcome(finished: Finished) -> str:

@@ -67,6 +67,7 @@ def benchmark(
     from adrec.bench.ledger import Ledger
     from adrec.bench.results import results
     from adrec.bench.schedule import make_plan, run_plan
+    from adrec.data.dataset import open_dataset
 
     console = console_for(quiet)
     if models is None and grid is None:
@@ -91,24 +92,25 @@ def benchmark(
     if plan_only:
         table = Table("data", "entry", "seed", "state", "time")
         for series in plan.series:
-            for row in forecast(series, Ledger(out)):
+            for row in forecast(series, Ledger(out), keep_embeddings=plan.diagnose):
                 table.add_row(*row.values())
-        Console(highlight=False).print(table)
+        _output().print(table)
         return
     try:
         complete = run_plan(plan, console, processes=processes)
     except KeyboardInterrupt:
         console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command goes on.")
         raise
-    ledger = Ledger.open(out)
+    ledger, names = Ledger.open(out), {open_dataset(path).info.name for path in data}
     finals = [each.job for each in ledger.finished() if each.job.trial is None and not each.error]
-    if not quiet and any(entry.has(job) for entry in entries for job in finals):
-        show(results(ledger, entries=entries), Console(highlight=False))
+    if not quiet and any(entry.has(job) for entry in entries for job in finals if job.data in names):
+        show(results(ledger, entries=entries, data=names), _output())
     if diagnose is not None:
         from adrec.bench.spaces import diagnose_benchmark
 
         diagnose_benchmark(ledger, data, entries, diagnose, console)
-    console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out} --out results.md")
+    shown = f" --grid {grid}" if grid and not models else ""
+    console.print(f"{'Complete' if complete else 'Not complete'}. Next: adrec results {out}{shown} --out results.md")
     if not complete:
         raise typer.Exit(1)
 
@@ -153,7 +155,12 @@ def list_results(
         else:
             raise ConfigError(f"--out {path} should end in .md, .tex, .json, .png or .svg.")
     if not out:
-        show(found, Console(highlight=False))
+        show(found, _output())
+
+
+def _output() -> Console:
+    """Return the console of results; brackets in a label are no markup."""
+    return Console(highlight=False, markup=False)
 
 
 def _markdown_of(preface: Path) -> str:
@@ -186,7 +193,7 @@ def show(found: object, output: Console) -> None:
                 table.add_row(*row)
             output.print(table)
     for words, why in found.failed.items():
-        output.print(f"failed: {words}: {why}", markup=False)
+        output.print(f"failed: {words}: {why}")
 
 
 def _bare_name(table: Path) -> str:
