@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adrec import recommend
 from adrec.baselines.popularity import Popularity
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
@@ -96,7 +97,27 @@ def test_ranks_equal_counting(
     for history, target, rank in zip(lists, held_out, found, strict=True):
         rivals = [i for i in range(1, NUM_ITEMS + 1) if i != target and not (filter_seen and i in history)]
         table = model.table[history[-1]]
+        if filter_seen and target in history:
+            assert rank == NUM_ITEMS, "left out with its history, it is never shown"
+            continue
         assert rank == sum(bool(table[i] >= table[target]) for i in rivals)
+
+
+def test_held_out_items_of_the_history_are_counted_where_they_are_left_out(device: torch.device) -> None:
+    lists, items = packed([[1, 2], [3], [4, 5]]), np.array([2, 3, 6])
+    assert ranking(scorer(device), lists, items).num_repeats == 0
+    found = ranking(scorer(device), lists, items, filter_seen=True)
+    assert found.num_repeats == 2 and found.ranks[:2].tolist() == [NUM_ITEMS] * 2
+
+
+def test_long_histories_are_scored_a_few_at_a_time(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention holds the square of a history's length for each."""
+    lists = packed([[1, 2, 3]] * 4 + [[4]] * 4)
+    before = top_k(scorer(device), lists, 2)
+    monkeypatch.setattr(recommend, "PAIRS", 2 * 4**2)
+    sizes = [len(chosen) for chosen, _ in recommend.scored_batches(scorer(device), lists)]
+    assert sizes == [2, 2, 2, 2]
+    assert all(np.array_equal(a, b) for a, b in zip(before, top_k(scorer(device), lists, 2), strict=True))
 
 
 def test_a_model_that_scores_everything_alike_ranks_last(device: torch.device) -> None:
@@ -196,6 +217,10 @@ class TestSimilar:
         table = Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, ["a"], 2)
         assert table["similar_item"].to_list() == ["e", "b"]
         assert table["score"][0] == pytest.approx(1)
+
+    def test_of_no_item_there_are_none(self, device: torch.device) -> None:
+        table = Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, [])
+        assert table.columns == ["item", "similar_item", "score", "rank"] and table.height == 0
 
     def test_unknown_item_is_named(self, device: torch.device) -> None:
         with pytest.raises(DataError, match="unknown items: 'q'"):

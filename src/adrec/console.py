@@ -101,10 +101,15 @@ def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
         if evaluation.num_new_items
         else ""
     )
+    repeats = (
+        f"{evaluation.num_repeats:,} held-out items are of their user's history: left out with it, they are missed.\n"
+        if evaluation.num_repeats
+        else ""
+    )
     return (
         f"{evaluation.part} part of {evaluation.split}, {evaluation.num_users:,} users{several}, "
         f"whole catalogue, {seen}.\n"
-        f"{new}"
+        f"{new}{repeats}"
         f"Taken together, the first {evaluation.cutoff} items of all users are {evaluation.coverage:.1%} of the "
         f"catalogue. A recommended "
         f"item has {evaluation.popularity['recommended']:.1f} training interactions on average, a held-out one "

@@ -144,6 +144,7 @@ class Histories:
 
 
 BATCH_SIZE = 512  # histories at a time
+PAIRS = 1 << 25  # of places that attend to each other, at most at a time: memory, where histories are long
 
 
 def scored_batches(
@@ -152,8 +153,11 @@ def scored_batches(
     """Yield (which histories [B], their scores) for batches of histories of similar length."""
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
+    first = 0
+    while first < len(order):
+        longest = int(lengths[order[min(first + batch_size, len(order)) - 1]]) + 1
+        chosen = order[first : first + min(batch_size, max(1, PAIRS // longest**2))]
+        first += len(chosen)
         batch = history_batch(histories.items, histories.starts[chosen], histories.ends[chosen], scorer.max_length)
         yield chosen, scorer(batch)
 

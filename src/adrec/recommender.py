@@ -151,7 +151,7 @@ class Recommender:
         unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
         width = min(k, len(embedding) - 2)
         tables = []
-        for first in range(0, len(numbers), BATCH_SIZE):
+        for first in range(0, max(1, len(numbers)), BATCH_SIZE):
             own = numbers[first : first + BATCH_SIZE]
             itself = Masked.of(np.arange(len(own)), own)
             best, cosines = best_items(InnerProducts(unit[own], unit), width, len(unit) - 1, itself)  # [b, width]

@@ -269,7 +269,7 @@ def count_above(
 
     Args:
         scores: of B histories.
-        targets: an item number each, int64 [B]; it must not be masked.
+        targets: an item number each, int64 [B]; the count of one that is masked says nothing.
         num_items: V.
         masked: what is left out of the ranking.
         first: 0 ranks the padding's row too.

@@ -118,7 +118,8 @@ def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:
     data = prepare(table, split="ratio:0.6,0,0.4")
     split = make_split(data, None)
     (tmp_path / "t.csv").write_text("user,item,rank\na,s,1\na,t,2\nb,s,1\nb,t,2\n")
-    found, _ = evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))
+    found, notes = evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))
+    assert any(note.startswith("2 held-out items beyond a user's first: one list serves all of them") for note in notes)
     assert found.filter_seen and found.metrics["hr@2"].mean == 1 and found.metrics["hr@1"].mean == 0.5
     (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,t,2\n")
     assert not evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))[0].filter_seen

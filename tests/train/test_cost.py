@@ -62,9 +62,9 @@ def test_of_a_run_that_goes_on_only_what_is_left_is_estimated(
     assert left[0] == {"pretrain": 1, "align": 1, "finetune": 6}
     assert left[1] == {"align": 1, "finetune": 6} and left[2] == {"finetune": 6}
     assert [each.get("finetune", 0) for each in left[3:]] == [5, 4, 3, 2, 1, 0] and left[-1] == {}
-    again.restore(snapshots[4])  # validated behind epochs 2 and 5
+    again.restore(snapshots[4])  # validated behind epochs 2 and 5, and behind 6, the last
     stage = estimate(again).stages["finetune"]
-    assert stage.total == pytest.approx(4 * stage.epoch + stage.validation)
+    assert stage.total == pytest.approx(4 * stage.epoch + 2 * stage.validation)
     assert "finetune 4 x" in (sentence := estimate(again).sentence()) and "at most" not in sentence
 
 

@@ -26,6 +26,7 @@ from adrec.train import loop
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
 from adrec.train.report import Silent
+from adrec.train.run import refit_config
 from adrec.train.step import learning_rate
 from conftest import equal, same
 
@@ -181,6 +182,37 @@ def test_early_stopping_keeps_the_best_weights(trainer: Maker, tiny: Make, datas
     # Nothing is learnt at such a rate: the first validation is the best, and two more end the stage.
     assert made.place.ended == [{"stage": "finetune", "epochs": 3, "chosen_epoch": 1}]
     assert [row["selected"] for row in rows] == [True, False, False]
+
+
+def test_the_last_epoch_is_validated_where_there_is_another_to_choose(
+    trainer: Maker, tiny: Make, dataset: Dataset
+) -> None:
+    stage = {"finetune__first_evaluation": 2, "finetune__evaluate_every": 3}
+    for epochs, validated in ((1, []), (2, [2]), (4, [2, 4]), (5, [2, 5])):
+        made = trainer(tiny((0, 0, epochs), **stage), dataset)
+        rows: list[Mapping[str, Any]] = []
+        made.on_epoch = rows.append
+        made.run()
+        assert [row["epoch"] for row in rows if "validation" in row] == validated
+    stopped = trainer(tiny((0, 0, 9), **stage), dataset)
+    rows = []
+    stopped.on_epoch = rows.append
+    stopped.stop = lambda: stopped.place.epoch == 4
+    stopped.run()
+    assert [row["epoch"] for row in rows if "validation" in row] == [2, 4], "as is the one with which time is up"
+
+
+def test_a_refit_gives_a_stage_that_is_continued_all_its_epochs(tiny: Make) -> None:
+    ended = [
+        {"stage": name, "epochs": epochs, "chosen_epoch": chosen}
+        for name, epochs, chosen in (("pretrain", 9, 5), ("align", 5, 2), ("finetune", 8, 4))
+    ]
+    refitted = refit_config(tiny((9, 5, 8), finetune__start="continue"), ended)
+    assert {name: stage.epochs for name, stage in refitted.all_stages.items() if stage.epochs} == {
+        "pretrain": 5,  # whose chosen embedding the next stage takes over
+        "align": 5,  # whose last weights, moments and place in the schedule the next stage goes on from
+        "finetune": 4,
+    }
 
 
 def test_the_selected_weights_are_those_of_the_chosen_epoch(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

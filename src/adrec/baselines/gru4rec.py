@@ -85,7 +85,8 @@ class GRU4RecNetwork(SequenceNetwork):
         x = self.item_embedding(batch.items[rows])  # [N, D], by time
         x = dropout(x, self.config.embedding_dropout, rng)
         for layer in self.layers:
-            states, _ = layer(PackedSequence(x, sizes_of_steps))
+            with torch.autocast(device.type, enabled=False):  # on a GPU it would be float16, too coarse for gradients
+                states, _ = layer(PackedSequence(x.float(), sizes_of_steps))
             x = dropout(states.data, self.config.dropout, rng)  # [N, D]
         back = torch.empty_like(rows)
         back[rows] = torch.arange(len(rows), device=device)

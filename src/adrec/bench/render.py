@@ -11,14 +11,14 @@ from adrec.train.cost import duration
 
 INTRODUCTION = """\
 Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
-x 100, with 95 % intervals over users (and over seeds, where there are several). The whole catalogue is ranked: with
-the items of the history, as in the papers (*seen items ranked too*), or without them, as a service would (*left out*);
-never compare across the two. Where there is a validation part, epochs were chosen on it, and the settings of entries
-with trials. A difference is a row's {metric} minus that of its column's entry, with the p-value of a paired
-permutation test over users (seeds are averaged), adjusted for the number of entries, and for the choice of the best
-(Holm); the intervals are of single comparisons. Training is given in core time, of all cores together, and users/s are
-those of one core: other work on the machine changes neither. On a GPU both are by the clock. Where several devices were
-used, the column *on* names them."""
+x 100, with 95 % intervals over users (and over seeds, where there are several; two or three show little of how seeds
+differ). The whole catalogue is ranked: with the items of the history, as in the papers (*seen items ranked too*), or
+without them, as a service would (*left out*); never compare across the two. Where there is a validation part, epochs
+were chosen on it, and the settings of entries with trials. A difference is a row's {metric} minus that of its
+column's entry, with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number
+of entries, and for the choice of the best (Holm); the intervals are of single comparisons. Training is given in core
+time, of all cores together, and users/s are those of one core: other work on the machine changes neither. On a GPU
+both are by the clock. Where several devices were used, the column *on* names them."""
 COST_FROM = 5  # of the columns of costs: before stands what is recommended
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 

@@ -38,6 +38,7 @@ class Evaluation:
         num_users: who are evaluated.
         num_new_items: held-out items that the model does not know, because they appear after its training; they rank
             behind all.
+        num_repeats: held-out items of the user's own history, where those are left out; they rank behind all too.
     """
 
     split: str
@@ -51,6 +52,7 @@ class Evaluation:
     ranks: pl.DataFrame
     num_users: int
     num_new_items: int = 0
+    num_repeats: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``adrec evaluate --json`` writes."""
@@ -60,6 +62,7 @@ class Evaluation:
             "users": self.num_users,
             "held_out": self.ranks.height,
             "held_out_new_items": self.num_new_items,
+            "held_out_repeats": self.num_repeats,
             "filter_seen": self.filter_seen,
             "metrics": {name: estimate.to_dict() for name, estimate in self.metrics.items()},
             f"coverage@{self.cutoff}": self.coverage,
@@ -140,6 +143,7 @@ def summary(
     names, targets = metric_names(cutoffs), held_out_targets(split, part)
     _, items = held_out(dataset, targets)
     trained, shown = training_popularity(dataset, split), ranked.top[ranked.top > 0]
+    known = shown[shown <= num_items]  # another library's table may name items that only appear later
     ranks = pl.DataFrame(
         {
             "user": dataset.users.decode(targets.users),
@@ -153,7 +157,7 @@ def summary(
         filter_seen=filter_seen,
         metrics=estimates(names, ranked.ranks, targets.users, seed=seed),
         batch_means=batch_means(names, ranked.ranks) if with_batch_means else None,
-        coverage=len(np.unique(shown)) / num_items,
+        coverage=len(np.unique(known)) / num_items,
         popularity={
             "recommended": float(trained[shown].mean()) if len(shown) else 0.0,
             "held_out": float(trained[items].mean()),
@@ -162,6 +166,7 @@ def summary(
         ranks=ranks,
         num_users=len(np.unique(targets.users)),
         num_new_items=int((items > num_items).sum()),
+        num_repeats=ranked.num_repeats,
     )
 
 

@@ -22,10 +22,12 @@ class Ranking:
     Attributes:
         ranks: how many other items score at least as high as the held-out one, int64 [m].
         top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
+        num_repeats: held-out items that rank behind all because they were left out with their history.
     """
 
     ranks: Int64s
     top: Int64s
+    num_repeats: int = 0
 
 
 def held_out(dataset: Dataset, targets: Targets) -> tuple[Histories, Int64s]:
@@ -46,13 +48,14 @@ def ranking(
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
 
-    An item that the model does not know, and one after a history of which it knows nothing, ranks behind all.
+    An item that the model does not know, one after a history of which it knows nothing, and one that is left out as it
+    is in its own history, rank behind all: no service would show them.
 
     Args:
         scorer: the model.
         histories: m histories.
         items: the held-out item number that followed each, [m].
-        filter_seen: leave the items of the history out of the ranking (the held-out item stays in it).
+        filter_seen: leave the items of the history out of the ranking.
         top: how many first items to return with the ranks.
         batch_size: histories scored at a time.
         on_batch: called with the number of histories done after each batch.
@@ -67,21 +70,19 @@ def ranking(
     known = histories.known(num_items)
     spoken = np.flatnonzero(known.ends > known.starts)
     spans = Histories(known.items, known.starts[spoken], known.ends[spoken])
+    repeats = 0
     for some, scores in scored_batches(scorer, spans, batch_size):
         chosen = spoken[some]
         is_known = items[chosen] <= num_items
         target = np.where(is_known, items[chosen], 1)
-        masked = _all_but(target, *seen(spans, some)) if filter_seen else NOTHING
+        rows, past = seen(spans, some) if filter_seen else (target[:0], target[:0])
+        masked = Masked.of(rows, past) if filter_seen else NOTHING
+        is_left_out = np.bincount(rows[past == target[rows]], minlength=len(target)) > 0
         begin = 0 if scorer.ranks_padding else 1
         targets = torch.from_numpy(target).to(scores.device, non_blocking=True)
         above, best = count_above(scores, targets, num_items, masked, first=begin, top=top)
-        ranks[chosen] = np.where(is_known, above.numpy(), num_items)
+        ranks[chosen] = np.where(is_known & ~is_left_out, above.numpy(), num_items)
+        repeats += int((is_known & is_left_out).sum())
         first[chosen] = best.numpy()
         on_batch(len(chosen))
-    return Ranking(ranks, first)
-
-
-def _all_but(target: Int64s, rows: Int64s, items: Int64s) -> Masked:
-    """Return the mask of the (row, item) pairs that are not a row's own target."""
-    others = items != target[rows]
-    return Masked.of(rows[others], items[others])
+    return Ranking(ranks, first, repeats)

@@ -112,6 +112,12 @@ def _notes(
     unknown = table["item"].filter(pl.Series(items == 0)).n_unique() if (items == 0).any() else 0
     if unknown:
         notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their places.")
+    several = len(owners) - len(np.unique(owners))
+    if several:
+        notes.append(
+            f"{counted(several, 'held-out item')} beyond a user's first: one list serves all of them, where a model of "
+            "adrec is asked anew after each; compare both on a leave-one-out split."
+        )
     if seen:
         notes.append(f"{seen / sizes.sum():.1%} of what {part} users are recommended is of their own history.")
     return tuple(notes)

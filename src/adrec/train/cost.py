@@ -88,7 +88,7 @@ def estimate(trainer: Trainer) -> Cost:
     for name, stage, done in left:
         network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
         step = _step_seconds(trainer, stage, sequences, network)
-        validations = _validations(stage, stage.epochs) - _validations(stage, done)
+        validations = _validations(stage, stage.epochs, last=True) - _validations(stage, done)
         validated = num_validated and validations and stage.validates
         validation = _validation_seconds(trainer, network) if validated else 0.0
         epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
@@ -96,9 +96,11 @@ def estimate(trainer: Trainer) -> Cost:
     return Cost(stages, num_validated > 0 and any(stage.patience and stage.validates for _, stage, _ in left))
 
 
-def _validations(stage: StageConfig, epochs: int) -> int:
-    """Return how many validations the first ``epochs`` of a stage have."""
-    return max(0, epochs - stage.first_evaluation + stage.evaluate_every) // stage.evaluate_every
+def _validations(stage: StageConfig, epochs: int, *, last: bool = False) -> int:
+    """Return how many validations the first ``epochs`` of a stage have; the ``last`` of a stage has one too."""
+    after = epochs - stage.first_evaluation
+    further = last and after > 0 and after % stage.evaluate_every > 0
+    return max(0, after + stage.evaluate_every) // stage.evaluate_every + further
 
 
 def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:

@@ -216,9 +216,11 @@ class Trainer:
         return losses
 
     def _is_due(self, stage: StageConfig) -> bool:
+        """Whether the epoch is one of those that are validated: the last one is, where there is another to choose."""
         after = self.place.epoch - stage.first_evaluation
-        due = stage.validates and after >= 0 and after % stage.evaluate_every == 0
-        return due and len(self.split.validation.users) > 0
+        if not stage.validates or after < 0 or len(self.split.validation.users) == 0:
+            return False
+        return after % stage.evaluate_every == 0 or self.place.epoch == stage.epochs or self.stop()
 
     def _generate(self) -> None:
         """Put what the network of the augmentation generates in front of what the model trains on."""
@@ -296,8 +298,7 @@ class Trainer:
                 f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
             )
         if stage.validates:
-            with self.kept.lent(self.network):
-                space.warn_of_collapse(self.network, name, self.reporter)
+            space.warn_of_collapse(self.kept.selected["item_embedding.weight"], self.network, name, self.reporter)
         self.place.stage, self.place.epoch = self.place.stage + 1, 0
         if stage.network_kind == DIFFUSION:
             self._forget()

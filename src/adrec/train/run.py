@@ -276,7 +276,15 @@ def read_weights(path: Path, model: Model, seed: int, device: torch.device | Non
 
 
 def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Settings:
-    """Return ``config`` with the number of epochs that each finished stage chose."""
+    """Return ``config`` with the number of epochs that each finished stage chose.
+
+    A stage that the next one continues has all that it had: what continues begins where it ended, not with its choice.
+    """
     if not isinstance(config, TrainingConfig):
         return config
-    return config.with_epochs({stage["stage"]: stage["chosen_epoch"] for stage in stages})
+    epochs = {}
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        own, then = (None if each is None else config.all_stages[each["stage"]] for each in (stage, following))
+        goes_on = own and then and then.begins_with == "continue" and then.network_kind == own.network_kind
+        epochs[stage["stage"]] = stage["epochs" if goes_on else "chosen_epoch"]
+    return config.with_epochs(epochs)
