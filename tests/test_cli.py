@@ -220,7 +220,7 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["train", "data"], ["--out"]),
         (["train", "data", "--out", "r", "--preset", "publishd"], ["did you mean 'published'?"]),
         (["train", "data", "--out", "r", "--set", "hiden_size=3"], ["did you mean 'hidden_size'?"]),
-        (["train", "data", "--out", "r", "--max-epochs", "0"], ["--max-epochs must be at least 1"]),
+        (["train", "data", "--out", "r", "--max-epochs", "0"], ["(--max-epochs) must be a whole number of at least 1"]),
         (["train", "data", "--out", "r", "--device", "abacus"], ["no device 'abacus'"]),
         (["train", "data", "--out", "r", "--seed", "-1"], ["the seed must be a whole number"]),
         (

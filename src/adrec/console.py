@@ -22,6 +22,7 @@ from rich.text import Text
 from adrec.data.dataset import DatasetInfo
 from adrec.data.recipes import Recipe
 from adrec.inspect import Facts
+from adrec.words import counted
 
 if TYPE_CHECKING:
     from adrec.contract import Model
@@ -47,8 +48,8 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_
         yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"
     if quarantine is not None and any(each["kind"] == "rejected" for each in info.left_out):
         yield f"rejected rows, all of them: {quarantine}"
-    people, things = f"{info.num_users:,} users", f"{info.num_items:,} items"
-    yield f"kept {info.num_interactions:,} interactions of {people} with {things}: {out}"
+    people, things = counted(info.num_users, "user"), counted(info.num_items, "item")
+    yield f"kept {counted(info.num_interactions, 'interaction')} of {people} with {things}: {out}"
     yield f"split: {info.split}"
     for note in info.notes:
         yield f"note: {note}"
@@ -107,7 +108,7 @@ def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
         else ""
     )
     return (
-        f"{evaluation.part} part of {evaluation.split}, {evaluation.num_users:,} users{several}, "
+        f"{evaluation.part} part of {evaluation.split}, {counted(evaluation.num_users, 'user')}{several}, "
         f"whole catalogue, {seen}.\n"
         f"{new}{repeats}"
         f"Taken together, the first {evaluation.cutoff} items of all users are {evaluation.coverage:.1%} of the "
@@ -230,7 +231,8 @@ def plan_tables(plan: Plan) -> Iterator[Table | Text]:
 
     data = plan.data
     yield Text(
-        f"{data['name']}: {data['users']:,} users, {data['items']:,} items; {data['tokens']:,} tokens an epoch in "
+        f"{data['name']}: {counted(data['users'], 'user')}, {counted(data['items'], 'item')}; "
+        f"{data['tokens']:,} tokens an epoch in "
         f"{data['steps']:,} steps; {plan.device}, {plan.threads} threads"
     )
     stages = Table("stage", title="time")

@@ -115,6 +115,14 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another place.")
 
 
+def check_side_output(path: Path | None, option: str) -> None:
+    """Raise :class:`UserError` where a file that ``option`` names is a part of a run or of a prepared data set."""
+    if path is None or not path.exists() or path.name.startswith("ranks-"):
+        return
+    if any((path.parent / own).is_file() for own in OWN_FILES):
+        raise UserError(f"{option} {path} would replace a part of {path.parent}; name another file.")
+
+
 def discard(path: Path) -> None:
     """Remove a file that is not up to date; what is no file, or a link to one, stays."""
     if path.is_file() and not path.is_symlink():

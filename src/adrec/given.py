@@ -25,11 +25,18 @@ def ids(values: Iterable[Any] | None) -> list[Any] | None:
     """
     if values is None:
         return None
+    if is_frame(values):
+        raise ConfigError("a list of ids is expected, and a table was given; give one of its columns.")
     kind = next((name for name in ("to_pylist", "tolist") if hasattr(values, name)), None)
     plain = getattr(values, kind)() if kind else values
     if isinstance(plain, str | bytes) or not isinstance(plain, Iterable):
         raise ConfigError(f"a list of ids is expected, such as [{plain!r}]; it was given {plain!r}.")
     return plain if isinstance(plain, list) else list(plain)
+
+
+def is_frame(values: Any) -> bool:
+    """Whether ``values`` are a table of any library, not a column or a list."""
+    return hasattr(values, "columns") and hasattr(values, "shape")
 
 
 def as_kind(kind: FrameKind, table: pl.DataFrame) -> Any:

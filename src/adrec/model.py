@@ -22,7 +22,7 @@ from adrec.data.split import make_split
 from adrec.errors import ConfigError, UserError
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.files import atomic_folder, check_folder, write_json
-from adrec.given import FrameKind, as_kind, frame_kind, ids
+from adrec.given import FrameKind, as_kind, frame_kind, ids, is_frame
 from adrec.making import find_device, make_model
 from adrec.models import NetworkModel, find_model
 from adrec.recommender import Recommendations, Recommender
@@ -195,6 +195,10 @@ class ADRec:
         if users is not None and histories is not None:
             raise ConfigError("recommend takes users or histories, not both; call it twice.")
         limits: dict[str, Any] = {"filter_seen": filter_seen, "items": ids(items), "exclude": ids(exclude)}
+        if is_frame(histories):
+            raise ConfigError(
+                "histories are lists of item ids, oldest first, and a table was given; group its items by person."
+            )
         if histories is not None:
             result = self.recommender().for_histories([ids(history) or [] for history in histories], k, **limits)
         else:

@@ -97,7 +97,7 @@ class Recommender:
         notes += self._new_items(histories)
         numbers, scores, popular = self._best(histories, k, filter_seen, candidates, on_batch)
         notes += silent(popular, ("user", "users"))
-        notes += few(numbers, ("user", "users"))
+        notes += few(numbers, k, ("user", "users"))
         table = self._table(numbers, scores, popular)
         users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
         return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
@@ -133,7 +133,7 @@ class Recommender:
         notes += self._new_items(spoken)
         best, scores, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
         notes += silent(popular, ("history", "histories"))
-        notes += few(best, ("history", "histories"))
+        notes += few(best, k, ("history", "histories"))
         return Recommendations(self._table(best, scores, popular).rename({"row": "history"}), tuple(notes))
 
     def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
@@ -186,7 +186,7 @@ class Recommender:
             allowed[numbers[numbers > 0]] = value
         allowed[0] = False
         if not allowed.any():
-            raise DataError("the lists of allowed and excluded items leave nothing to recommend.")
+            raise DataError(" ".join(["the lists of allowed and excluded items leave nothing to recommend.", *notes]))
         return allowed, notes
 
     def _new_items(self, histories: Histories) -> list[str]:
@@ -260,10 +260,9 @@ def silent(popular: NDArray[np.bool_], whom: tuple[str, str]) -> list[str]:
     return [f"no item of {people} is known: the most popular items are recommended (source 'popular')."]
 
 
-def few(numbers: Int64s, whom: tuple[str, str]) -> list[str]:
-    """Return a note on the rows [m, k] that could not be filled, if there are any."""
-    short = int((numbers[:, -1] == 0).sum())
-    k = numbers.shape[1]
+def few(numbers: Int64s, k: int, whom: tuple[str, str]) -> list[str]:
+    """Return a note on the rows of ``numbers`` that have fewer than ``k`` items, if there are any."""
+    short = len(numbers) if numbers.shape[1] < k else int((numbers[:, -1] == 0).sum())
     return [f"{counted(short, *whom)} cannot get {k} items: nothing else may be recommended."] if short else []
 
 

@@ -79,6 +79,10 @@ class Settings:
         does not fit.
         """
         presets = cls.presets
+        require(
+            changes is None or isinstance(changes, Mapping),
+            f"changes are given by key, such as {{'model.dropout': 0.2}}; they are {changes!r}.",
+        )
         if name not in presets:
             known = ", ".join(presets)
             raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; the model has {known}.")
@@ -218,7 +222,10 @@ class TrainingConfig(Settings):
 
     def with_max_epochs(self, limit: int) -> Self:
         """Return this configuration with at most ``limit`` epochs in every stage."""
-        require(limit >= 1, f"--max-epochs must be at least 1; it is {limit}.")
+        whole = isinstance(limit, int) and not isinstance(limit, bool)
+        require(
+            whole and limit >= 1, f"max_epochs (--max-epochs) must be a whole number of at least 1; it is {limit!r}."
+        )
         return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.all_stages.items()})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from adrec.errors import ConfigError
-from adrec.files import atomic_file
+from adrec.files import atomic_file, check_side_output
 
 WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
     ".csv": lambda table, path: table.write_csv(path),
@@ -18,14 +18,16 @@ WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
 }
 
 
-def check_output(out: Path | None) -> None:
-    """Raise :class:`ConfigError` where ``out`` has an ending that cannot be written, before any work is done."""
+def check_output(out: Path | None, option: str = "--out") -> None:
+    """Raise :class:`UserError` where ``out`` has an ending that cannot be written, or is a part of a run or of data."""
     if out is not None and out.suffix not in WRITERS:
-        raise ConfigError(f"--out {out} should end in one of {', '.join(WRITERS)}.")
+        raise ConfigError(f"{option} {out} should end in one of {', '.join(WRITERS)}.")
+    check_side_output(out, option)
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write ``table`` to ``out`` atomically."""
-    check_output(out)
+    if out.suffix not in WRITERS:
+        raise ConfigError(f"{out} should end in one of {', '.join(WRITERS)}.")
     with atomic_file(out) as temporary:
         WRITERS[out.suffix](table, temporary)

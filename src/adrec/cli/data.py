@@ -20,7 +20,7 @@ from adrec.data.prepare import quarantine_of
 from adrec.data.recipes import recipe_options, recipes
 from adrec.data.split import make_split
 from adrec.errors import ConfigError
-from adrec.files import check_apart, check_folder, write_json
+from adrec.files import check_apart, check_folder, check_side_output, write_json
 from adrec.settings import parse_changes
 from adrec.tables import check_output, write_table
 
@@ -159,14 +159,15 @@ def inspect(
 
     if picture is not None:
         pictures.check_picture(picture)
+    check_side_output(json_file, "--json")
+    check_side_output(picture, "--picture")
     dataset = open_dataset(data)
     facts = inspection.inspect(dataset, max_length)
     warnings = list(inspection.warnings(facts))
-    if not quiet:
-        output = Console(highlight=False, markup=False)
-        output.print(facts_table(facts))
-        for warning in warnings:
-            output.print(f"warning: {warning}", soft_wrap=True)
+    output = Console(highlight=False, markup=False)
+    output.print(facts_table(facts))
+    for warning in warnings:
+        output.print(f"warning: {warning}", soft_wrap=True)
     if json_file is not None:
         write_json(json_file, {**facts.to_dict(), "warnings": warnings})
     if picture is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adrec.cli.options import Data, OwnModel, Quiet, console_for, use_own_model
 from adrec.errors import ConfigError
-from adrec.files import write_json
+from adrec.files import check_side_output, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,8 @@ def diagnose(
     from adrec.diagnose.table import measures_table, summary_table
     from adrec.diagnose.verdict import STATES
 
-    console, output = console_for(quiet), Console(highlight=False, soft_wrap=True, quiet=quiet)
+    console, output = console_for(quiet), Console(highlight=False, soft_wrap=True)
+    check_side_output(json_file, "--json")
     use_own_model(own_model)
     if diffusion:
         if attributes or attribute or names or out or fail_on or tensor:
@@ -90,7 +91,7 @@ def diagnose(
         for note in each.measures.notes:
             console.print(f"note: {note}")
     few = len(found) <= MOST_BESIDE
-    Console(highlight=False, quiet=quiet).print(measures_table(found) if few else summary_table(found))
+    Console(highlight=False).print(measures_table(found) if few else summary_table(found))
     if json_file is not None:
         write_json(json_file, {each.space.name: each.to_dict() for each in found})
     if out is not None:

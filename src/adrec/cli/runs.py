@@ -27,7 +27,7 @@ from adrec.cli.options import (
 )
 from adrec.console import counter, difference_table, evaluation_notes, evaluation_table
 from adrec.errors import ConfigError
-from adrec.files import check_apart, write_json
+from adrec.files import check_apart, check_side_output, write_json
 from adrec.tables import check_output, write_table
 
 
@@ -58,7 +58,9 @@ def evaluate(
     from adrec import workflow
     from adrec.evaluate.comparison import compare
 
-    console, output = console_for(quiet), Console(highlight=False, quiet=quiet)
+    console, output = console_for(quiet), Console(highlight=False)
+    check_side_output(json_file, "--json")
+    check_output(ranks, "--ranks")
     use_threads(threads)
     use_own_model(own_model)
     if recommendations is not None:

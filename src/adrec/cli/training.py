@@ -26,7 +26,7 @@ from adrec.cli.options import (
 )
 from adrec.console import models_table, plan_tables
 from adrec.errors import ConfigError
-from adrec.files import write_json
+from adrec.files import check_side_output, write_json
 from adrec.settings import DEFAULT_SEED, parse_changes
 
 if TYPE_CHECKING:
@@ -119,12 +119,13 @@ def plan(
     from adrec import workflow
     from adrec.making import make_model
 
+    check_side_output(json_file, "--json")
     use_threads(threads)
     model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs, augment)
     made = workflow.plan(data, model, device=device)
     if json_file is not None:
         write_json(json_file, made.to_dict())
-    output = Console(highlight=False, soft_wrap=True, quiet=quiet)
+    output = Console(highlight=False, soft_wrap=True)
     for part in plan_tables(made):
         output.print(part)
 

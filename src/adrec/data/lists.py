@@ -43,7 +43,9 @@ def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, l
     user = table.ids(raw["user"]).alias("user")
     rows = pl.DataFrame([user, raw["item"].alias("item")])
     if "time" in raw:
-        times = Times(raw["time"].name).read(raw["time"], table.opened.name, table.at)
+        reader = Times(raw["time"].name)
+        times = reader.read(raw["time"], table.opened.name, table.at)
+        reader.end(table.opened.name)  # seconds beside milliseconds have no order
         rows = rows.with_columns(time=table.usable(times, raw["time"])).sort("time", maintain_order=True)
     items = pl.col("item").filter(pl.col("item").is_not_null() & (pl.col("item").cast(pl.String) != ""))
     people = user.unique(maintain_order=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from adrec.data.moments import ticks, two_moments
 from adrec.data.spans import Int64s
 from adrec.errors import ConfigError, DataError, did_you_mean
+from adrec.words import counted
 
 if TYPE_CHECKING:
     from adrec.data.dataset import Dataset
@@ -261,8 +263,10 @@ def _listed(text: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
     names = []
     for part, path in zip(("test", "validation"), paths, strict=False):
         users = read_ids(Path(path), "user", dataset.info.columns)
-        indices = np.unique(dataset.users.encode(users))
-        indices = indices[indices >= 0]
+        found = dataset.users.encode(users)
+        indices = np.unique(found[found >= 0])
+        if unknown := int((found < 0).sum()):
+            warnings.warn(f"{counted(unknown, 'user')} of {path} not in the data.", UserWarning, stacklevel=2)
         if len(indices) == 0:
             raise DataError(f"none of the users in {path} is in the data; give a list of their ids.")
         held_out[part] = indices

@@ -35,10 +35,12 @@ class Estimate:
 
 
 def metric_names(cutoffs: Sequence[int], kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
-    """Return names such as ``hr@5``; raises :class:`ConfigError` for a cut-off below 1."""
+    """Return names such as ``hr@5``; raises :class:`ConfigError` for what is no list of whole numbers from 1."""
+    if not isinstance(cutoffs, Sequence) or not cutoffs:
+        raise ConfigError(f"cut-offs are a list of whole numbers, such as [5, 10]; they are {cutoffs!r}.")
     for k in cutoffs:
-        if k < 1:
-            raise ConfigError(f"a metric's cut-off k must be at least 1; it is {k}.")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise ConfigError(f"a metric's cut-off k must be a whole number of at least 1; it is {k!r}.")
     return tuple(f"{kind}@{k}" for kind in kinds for k in cutoffs)
 
 

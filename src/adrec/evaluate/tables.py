@@ -43,7 +43,7 @@ def evaluate_table(
     unknown = np.flatnonzero(users < 0)
     if len(unknown):
         raise DataError(
-            f"{path.name} recommends to {counted(len(unknown), 'unknown user')} such as "
+            f"{path.name} recommends to {counted(table['user'].gather(unknown).n_unique(), 'unknown user')} such as "
             f"{table['user'][int(unknown[0])]!r}; give it for the users of {dataset.info.name}."
         )
     places = _places(table, users)

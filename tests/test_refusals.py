@@ -1,0 +1,111 @@
+"""What used to be taken without a word: outputs over a run's own files, tables for lists, mixed times, fractions."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from adrec import ADRec
+from adrec.errors import ConfigError
+from command import adrec, refused
+from conftest import cyclic_table
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a data set and a run of the most popular items."""
+    folder = tmp_path_factory.mktemp("refusals")
+    cyclic_table().write_csv(folder / "table.csv")
+    assert adrec("prepare", "table.csv", "--out", "data", cwd=folder).returncode == 0
+    assert adrec("train", "data", "--model", "popular", "--out", "run", cwd=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "run", "--json", "run/run.json"),
+        ("evaluate", "run", "--ranks", "data/part.parquet"),
+        ("inspect", "data", "--json", "data/dataset.json"),
+        ("plan", "data", "--json", "data/dataset.json"),
+        ("interactions", "data", "--part", "train", "--out", "data/part.parquet"),
+        ("recommend", "run", "--out", "data/part.parquet"),
+        ("diagnose", "run", "--json", "run/run.json"),
+    ],
+)
+def test_no_output_replaces_a_part_of_a_run_or_of_data(work: Path, command: tuple[str, ...]) -> None:
+    place = work / command[-1]
+    if place.name == "part.parquet":  # stands for whatever a prepared data set has in it
+        place.write_bytes(b"ours")
+    before = place.read_bytes()
+    said = refused(*command, cwd=work)
+    assert f"{command[-2]} {command[-1]} would replace a part of {place.parent.name}; name another file." in said
+    assert place.read_bytes() == before
+
+
+def test_results_are_shown_with_quiet_too(work: Path) -> None:
+    for command, shown in (
+        (("evaluate", "run"), "ndcg@20"),
+        (("inspect", "data"), "users"),
+        (("plan", "data"), "epoch"),
+    ):
+        done = adrec(*command, "--quiet", cwd=work)
+        assert done.returncode == 0 and shown in done.stdout and not done.stderr
+
+
+def test_the_option_that_is_wrong_is_named_before_anything_is_ranked(work: Path) -> None:
+    assert "--ranks x.txt should end in one of .csv" in refused("evaluate", "run", "--ranks", "x.txt", cwd=work)
+
+
+def test_histories_of_several_units_of_time_have_no_order(work: Path) -> None:
+    (work / "history.csv").write_text("user,item,time\np,item 1,1600000000\np,item 2,1500000000000\n")
+    assert "mix times of several units" in refused("recommend", "run", "--history", "history.csv", cwd=work)
+
+
+def test_of_a_refit_nothing_can_be_evaluated(work: Path) -> None:
+    assert adrec("refit", "run", "--out", "final", cwd=work).returncode == 0
+    (work / "few.csv").write_text("user,item,rank\nuser 1,item 1,1\n")
+    said = refused("evaluate", "final", "--recommendations", "few.csv", "--k", "1", cwd=work)
+    assert "nothing was held out (split none)" in said
+
+
+def test_unknown_users_are_counted_once(work: Path) -> None:
+    (work / "theirs.csv").write_text("user,item,rank\nz,item 1,1\nz,item 2,2\n")
+    said = refused("evaluate", "data", "--recommendations", "theirs.csv", "--k", "1", cwd=work)
+    assert "recommends to 1 unknown user such as 'z'" in said
+
+
+def test_users_of_a_split_who_are_not_there_are_told(work: Path) -> None:
+    (work / "test.csv").write_text("user\nuser 1\nuser 2\nusr 3\n")
+    done = adrec("prepare", "table.csv", "--split", "users:test.csv", "--out", "listed", cwd=work)
+    assert done.returncode == 0 and "note: 1 user of test.csv not in the data." in done.stderr
+
+
+def test_who_cannot_get_as_many_as_were_asked_for(work: Path) -> None:
+    done = adrec("recommend", "run", "--k", "100", "--no-filter-seen", "--out", "r.csv", cwd=work)
+    assert "60 users cannot get 100 items" in done.stderr
+    (work / "none.csv").write_text("item\nnothing\n")
+    said = refused("recommend", "run", "--allow", "none.csv", cwd=work)
+    assert "leave nothing to recommend. not in the catalogue: 1 allowed item, 'nothing'" in said
+
+
+def test_in_python() -> None:
+    for wrong in (1.5, True, 0):
+        with pytest.raises(ConfigError, match=r"max_epochs \(--max-epochs\) must be a whole number of at least 1"):
+            ADRec(max_epochs=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="changes are given by key"):
+        ADRec(changes=["hidden_size=64"])  # type: ignore[arg-type]
+    table = cyclic_table()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = ADRec(model="popular").fit(table)
+    with pytest.raises(ConfigError, match="histories are lists of item ids"):
+        model.recommend(histories=table)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a table was given; give one of its columns"):
+        model.recommend(users=pl.DataFrame({"user": ["user 1"]}))
+    for cutoffs in ([], 5, [1.5]):
+        with pytest.raises(ConfigError, match="cut-off"):
+            model.evaluate(cutoffs=cutoffs)  # type: ignore[arg-type]
