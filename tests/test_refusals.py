@@ -28,22 +28,25 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [
         ("evaluate", "run", "--json", "run/run.json"),
-        ("evaluate", "run", "--ranks", "data/part.parquet"),
+        ("evaluate", "run", "--ranks", "data/items.parquet"),
         ("inspect", "data", "--json", "data/dataset.json"),
         ("plan", "data", "--json", "data/dataset.json"),
-        ("interactions", "data", "--part", "train", "--out", "data/part.parquet"),
-        ("recommend", "run", "--out", "data/part.parquet"),
+        ("interactions", "data", "--part", "train", "--out", "data/items.parquet"),
+        ("recommend", "run", "--out", "data/items.parquet"),
         ("diagnose", "run", "--json", "run/run.json"),
     ],
 )
 def test_no_output_replaces_a_part_of_a_run_or_of_data(work: Path, command: tuple[str, ...]) -> None:
     place = work / command[-1]
-    if place.name == "part.parquet":  # stands for whatever a prepared data set has in it
-        place.write_bytes(b"ours")
     before = place.read_bytes()
     said = refused(*command, cwd=work)
     assert f"{command[-2]} {command[-1]} would replace a part of {place.parent.name}; name another file." in said
     assert place.read_bytes() == before
+
+
+def test_an_output_of_ones_own_may_stand_in_a_run_and_be_replaced(work: Path) -> None:
+    for _ in range(2):
+        assert adrec("evaluate", "run", "--json", "run/figures.json", cwd=work).returncode == 0
 
 
 def test_results_are_shown_with_quiet_too(work: Path) -> None:

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 from adrec.errors import RunError, UserError
 
 OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
+PARTS = frozenset({*OWN_FILES, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})  # of such a folder
+PART_SUFFIXES = frozenset({".npy", ".safetensors"})
 
 
 def _sync(path: Path) -> None:
@@ -117,7 +119,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 def check_side_output(path: Path | None, option: str) -> None:
     """Raise :class:`UserError` where a file that ``option`` names is a part of a run or of a prepared data set."""
-    if path is None or not path.exists() or path.name.startswith("ranks-"):
+    if path is None or not (path.name in PARTS or path.suffix in PART_SUFFIXES):
         return
     if any((path.parent / own).is_file() for own in OWN_FILES):
         raise UserError(f"{option} {path} would replace a part of {path.parent}; name another file.")

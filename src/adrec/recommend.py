@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from adrec.config import Sampler
-from adrec.contract import NO_DIFFUSION
+from adrec.contract import NO_DIFFUSION, NO_LIMIT
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
 from adrec.errors import ConfigError
@@ -153,10 +153,12 @@ def scored_batches(
     """Yield (which histories [B], their scores) for batches of histories of similar length."""
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
-    first = 0
+    first, attends = 0, scorer.max_length < NO_LIMIT  # what reads whole histories only counts
     while first < len(order):
-        longest = int(lengths[order[min(first + batch_size, len(order)) - 1]]) + 1
-        chosen = order[first : first + min(batch_size, max(1, PAIRS // longest**2))]
+        chosen = order[first : first + batch_size]
+        if attends:  # as many as fit: they come by length, and attention is as long as the longest
+            pairs = np.arange(1, len(chosen) + 1) * (lengths[chosen] + 1) ** 2
+            chosen = chosen[: max(1, np.count_nonzero(pairs <= PAIRS))]
         first += len(chosen)
         batch = history_batch(histories.items, histories.starts[chosen], histories.ends[chosen], scorer.max_length)
         yield chosen, scorer(batch)

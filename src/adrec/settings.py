@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from operator import index
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
 from adrec.augment.config import NO_AUGMENTATION, AugmentConfig
 from adrec.components import NetworkConfig, StageConfig, TransformerConfig, check_shares, check_steps
@@ -222,10 +223,12 @@ class TrainingConfig(Settings):
 
     def with_max_epochs(self, limit: int) -> Self:
         """Return this configuration with at most ``limit`` epochs in every stage."""
-        whole = isinstance(limit, int) and not isinstance(limit, bool)
+        whole = isinstance(limit, SupportsIndex) and not isinstance(limit, bool)
         require(
-            whole and limit >= 1, f"max_epochs (--max-epochs) must be a whole number of at least 1; it is {limit!r}."
+            whole and index(limit) >= 1,
+            f"max_epochs (--max-epochs) must be a whole number of at least 1; it is {limit!r}.",
         )
+        limit = index(limit)
         return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.all_stages.items()})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> Self:

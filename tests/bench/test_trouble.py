@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -82,6 +83,15 @@ def test_what_one_search_found_is_no_row_of_a_wider_one(data: Path, tmp_path: Pa
     assert [row.label for row in rows] == ["s"]
 
 
+def test_a_model_that_two_searches_chose_is_a_row_of_both(data: Path, tmp_path: Path) -> None:
+    narrow = searched(model__dropout=[0.1, 0.2])  # each takes its own settings, which validate as well as any
+    other = searched("other", finetune__learning_rate=[1e-3, 1e-12])
+    assert ran(data, tmp_path / "ledger", narrow, other, trials=2)
+    finals = [each.job for each in Ledger.open(tmp_path / "ledger").finished() if each.job.trial is None]
+    (rows,) = results(Ledger.open(tmp_path / "ledger"), entries=[narrow, other]).rows.values()
+    assert {row.label for row in rows} == {"s", "other"}, [job.label for job in finals]
+
+
 def test_proposed_settings_that_do_not_fit_are_passed_over(data: Path, tmp_path: Path) -> None:
     assert ran(data, tmp_path / "ledger", searched(model__hidden_size={"low": 16, "high": 32}), trials=6)
     trials = [each.job for each in Ledger.open(tmp_path / "ledger").finished() if each.job.trial is not None]
@@ -108,7 +118,7 @@ def test_a_range_is_of_whole_numbers_where_its_key_is(dataset: Dataset, tmp_path
 
 def test_without_a_validation_part_nothing_is_tuned(tmp_path: Path) -> None:
     write_dataset(prepare(cyclic_table(), split="ratio:0.8,0,0.2"), tmp_path / "data")
-    console = Console(record=True, quiet=False, width=400, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(record=True, quiet=False, width=400, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     assert not ran(
         tmp_path / "data",
         tmp_path / "ledger",

@@ -18,7 +18,7 @@ from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, leave_one_out, no_split
-from adrec.errors import DataError, RunError
+from adrec.errors import ConfigError, DataError, RunError
 from adrec.evaluate.protocol import evaluate
 from adrec.nn.padded import SASRecNetwork
 from adrec.recommend import NetworkScorer
@@ -213,6 +213,9 @@ def test_a_refit_gives_a_stage_that_is_continued_all_its_epochs(tiny: Make) -> N
         "align": 5,  # whose last weights, moments and place in the schedule the next stage goes on from
         "finetune": 4,
     }
+    imported = tiny((9, 5, 8))
+    with pytest.raises(ConfigError, match="every stage has 0 epochs"):  # of which no stage is known
+        refit_config(imported, ())
 
 
 def test_the_selected_weights_are_those_of_the_chosen_epoch(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

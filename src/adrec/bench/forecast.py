@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
 from adrec.bench.tuning import TuningError, tune
@@ -15,6 +17,7 @@ from adrec.data.split import Split, make_split
 from adrec.models import NetworkModel
 from adrec.train.checkpoint import read_snapshot
 from adrec.train.cost import duration, estimate
+from adrec.train.run import Run
 from adrec.words import counted
 
 
@@ -79,8 +82,11 @@ def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Le
     model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
     if not isinstance(model, NetworkModel):
         return "moments"
-    trainer = model.trainer(dataset, split, seed=job.seed, device=job_device(model))
-    state = None if begun_in is None else begun_in.work(job) / "state.safetensors"
-    if state is not None and state.exists():
-        trainer.restore(read_snapshot(state))
+    device = job_device(model)
+    trainer = model.trainer(dataset, split, seed=job.seed, device=device)
+    work = None if begun_in is None else begun_in.work(job)
+    if work is not None and (work / "state.safetensors").exists():
+        begun_on = torch.device(Run.open(work, type(model)).info.device)
+        if begun_on.type == device.type:  # else its generators' state is of no use here; the whole is estimated
+            trainer.restore(read_snapshot(work / "state.safetensors"))
     return f"at most {duration(estimate(trainer).total)}"

@@ -27,7 +27,7 @@ from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from adrec.bench.ledger import Job
 from adrec.contract import Model
@@ -84,9 +84,12 @@ class Entry:
         return _source_of(self.model_class)
 
     def is_whole(self, key: str) -> bool:
-        """Whether a key's values are whole numbers."""
-        value = attrgetter(self._own.full_key(key))(self._own)
-        return isinstance(value, int) and not isinstance(value, bool)
+        """Whether a key's values are whole numbers, as its type says."""
+        kind: Any = type(self._own)
+        for part in self._own.full_key(key).split("."):
+            kind = get_type_hints(kind)[part]
+        kinds = get_args(kind) or (kind,)
+        return int in kinds and float not in kinds
 
     def config(self, more: Mapping[str, Any] | None = None) -> Settings:
         """Return the configuration, with ``more`` changes. Raises :class:`ConfigError` for one that does not fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,18 +34,27 @@ class Group:
 def selected(finished: Sequence[Finished], entries: Sequence[Entry]) -> list[Finished]:
     """Return the jobs of ``entries``, under their names."""
     once = {entry.label: entry for entry in entries}  # several grids may have one
+    labelled = {(each.job.label, each.job.data, each.job.trial is None) for each in finished}
     return [
         replace(each, job=replace(each.job, label=label))
         for label, entry in once.items()
         for each in finished
-        if entry.has(each.job) and not _of_another(each.job, label, once)
+        if entry.has(each.job) and not _of_another(each.job, label, once, labelled)
     ]
 
 
-def _of_another(job: Job, label: str, entries: Mapping[str, Entry]) -> bool:
-    """Whether trials made ``job``, and the entry whose trials they were is shown too: its search is another's part."""
+def _of_another(
+    job: Job, label: str, entries: Mapping[str, Entry], labelled: Collection[tuple[str, str, bool]]
+) -> bool:
+    """Whether the trials of another entry that is shown made ``job``: its search may be a part of this one's.
+
+    A job has the name of the entry that came first. So where an entry of ``labelled`` (name, data, whether final) has
+    trials and no final of its own, its trials chose what others' had chosen before, and it is its job too.
+    """
     own = entries.get(job.label)
-    return (job.tuned or job.trial is not None) and job.label != label and own is not None and own.has(job)
+    if not (job.tuned or job.trial is not None) or job.label == label or own is None or not own.has(job):
+        return False
+    return (label, job.data, False) not in labelled or (label, job.data, True) in labelled
 
 
 def grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, Group]:

@@ -113,10 +113,11 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
 def _in_processes(plan: Plan, deadline: float | None, console: Console, processes: int) -> bool:
     complete, said = True, set[str]()
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
+    others = {process.pid for process in active_children()}
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin_process, (threads,)) as pool:
         parts = [part for series in plan.series for part in series.apart()]
-        waiting = {pool.submit(_compute_apart, plan, part, deadline) for part in parts}
         try:
+            waiting = {pool.submit(_compute_apart, plan, part, deadline) for part in parts}
             while waiting:  # no longer than a moment at a time: Ctrl-C does not wake what waits for a lock
                 done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 for lines, good in (each.result() for each in done):
@@ -132,7 +133,8 @@ def _in_processes(plan: Plan, deadline: float | None, console: Console, processe
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():  # in the middle of jobs, which go on from their last epochs next time
-                process.terminate()
+                if process.pid not in others:
+                    process.terminate()
             raise
     return complete
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from adrec.cli.options import Quiet, Threads, console_for, use_threads
 from adrec.errors import ConfigError
-from adrec.files import write_bytes, write_json
+from adrec.files import check_side_output, write_bytes, write_json
 from adrec.settings import DEFAULT_SEED
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -140,6 +140,8 @@ def list_results(
 
     if preface is not None and not any(path.suffix == ".md" for path in out or []):
         raise ConfigError("--preface is what a .md page begins with; name one with --out.")
+    for path in out or []:
+        check_side_output(path, "--out")
     entries = [entry for each in grid for entry in read_grid(each)] if grid else None
     words = [] if preface is None else [_markdown_of(preface)]
     found = results(Ledger.open(ledger), metric, reference, entries)

@@ -7,7 +7,7 @@ their mean: every user counts the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ class Estimate:
 
 def metric_names(cutoffs: Sequence[int], kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
     """Return names such as ``hr@5``; raises :class:`ConfigError` for what is no list of whole numbers from 1."""
-    if not isinstance(cutoffs, Sequence) or not cutoffs:
+    if not isinstance(cutoffs, Iterable) or not list(cutoffs):
         raise ConfigError(f"cut-offs are a list of whole numbers, such as [5, 10]; they are {cutoffs!r}.")
     for k in cutoffs:
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:

@@ -81,6 +81,7 @@ class Trainer:
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
         self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
         self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
+        self.stops: bool | None = None  # what it said: the epoch that is the last is validated
         self.networks = {**networks, **AUGMENTING} if config.augment.on else networks
         for stage in config.all_stages.values():  # what cannot be made fails here, not after stage 1
             make_network(self.networks[stage.network_kind], config.network_of(stage.network_kind), 1)
@@ -220,7 +221,7 @@ class Trainer:
         after = self.place.epoch - stage.first_evaluation
         if not stage.validates or after < 0 or len(self.split.validation.users) == 0:
             return False
-        return after % stage.evaluate_every == 0 or self.place.epoch == stage.epochs or self.stop()
+        return after % stage.evaluate_every == 0 or self.place.epoch == stage.epochs or bool(self.stops)
 
     def _generate(self) -> None:
         """Put what the network of the augmentation generates in front of what the model trains on."""
@@ -256,7 +257,9 @@ class Trainer:
 
     def _cut(self, stage: StageConfig) -> bool:
         """Return whether time is up; a stage has an epoch at least, and all where there is nothing to choose by."""
-        return stage.validates and self.place.epoch > 0 and self.stop()
+        if not stage.validates or self.place.epoch == 0:
+            return False
+        return self.stop() if self.stops is None else self.stops
 
     def _has_ended(self, stage: StageConfig) -> bool:
         return self.place.epoch >= stage.epochs or self._stopped_early(stage)
@@ -269,6 +272,7 @@ class Trainer:
     ) -> dict[str, Any]:
         """Validate where that is due, keep what is best so far, and return the epoch's row of metrics."""
         assert self.network is not None
+        self.stops = self.stop()
         self.place.rows += 1
         row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
         if self._is_due(stage):

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Setti
     if not isinstance(config, TrainingConfig):
         return config
     epochs = {}
-    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+    for stage, following in zip_longest(stages, stages[1:]):
         own, then = (None if each is None else config.all_stages[each["stage"]] for each in (stage, following))
         goes_on = own and then and then.begins_with == "continue" and then.network_kind == own.network_kind
         epochs[stage["stage"]] = stage["epochs" if goes_on else "chosen_epoch"]
