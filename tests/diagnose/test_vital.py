@@ -128,6 +128,6 @@ def test_as_a_command(tmp_path: Path) -> None:
     made = {each.name for each in (tmp_path / "report").iterdir()}
     assert made >= {"report.html", "diagnosis.json", "maps.png", "maps.svg", "spectrum.png"}
     failed = adrec("diagnose", "noise.npy", "--fail-on", "collapsed", "--quiet", cwd=tmp_path)
-    assert failed.returncode == 1 and failed.stdout == ""
+    assert failed.returncode == 1 and "Collapsed" in failed.stdout and not failed.stderr
     coloured = adrec("diagnose", "run", "--attributes", "t.csv", cwd=tmp_path)
     assert coloured.returncode == 2 and "goes together with" in coloured.stderr
