@@ -20,14 +20,18 @@ WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
 
 def check_output(out: Path | None, option: str = "--out") -> None:
     """Raise :class:`UserError` where ``out`` has an ending that cannot be written, or is a part of a run or of data."""
-    if out is not None and out.suffix not in WRITERS:
-        raise ConfigError(f"{option} {out} should end in one of {', '.join(WRITERS)}.")
-    check_side_output(out, option)
+    if out is not None:
+        _check_ending(out, f"{option} {out}")
+        check_side_output(out, option)
+
+
+def _check_ending(out: Path, named: str) -> None:
+    if out.suffix not in WRITERS:
+        raise ConfigError(f"{named} should end in one of {', '.join(WRITERS)}.")
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write ``table`` to ``out`` atomically."""
-    if out.suffix not in WRITERS:
-        raise ConfigError(f"{out} should end in one of {', '.join(WRITERS)}.")
+    _check_ending(out, str(out))
     with atomic_file(out) as temporary:
         WRITERS[out.suffix](table, temporary)

@@ -9,7 +9,7 @@ import torch
 
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
-from adrec.bench.tuning import TuningError, tune
+from adrec.bench.tuning import TuningError, tune_series
 from adrec.bench.work import job_device
 from adrec.bench.worker import found_of
 from adrec.data.dataset import Dataset, open_dataset
@@ -51,8 +51,6 @@ def forecast(series: Series, ledger: Ledger, *, keep_embeddings: bool = False) -
 
 def _tuned(series: Series, dataset: Dataset, split: Split, ledger: Ledger) -> tuple[Mapping[str, Any], int]:
     """Return the changes that the trials of the ledger have found, and how many trials it still lacks."""
-    if not series.tuned:
-        return {}, 0
     known = 0
 
     def look(job: Job, watch: Callable[[Mapping[str, Any]], None]) -> Finished:
@@ -63,18 +61,10 @@ def _tuned(series: Series, dataset: Dataset, split: Split, ledger: Ledger) -> tu
         known += 1
         return found
 
-    first = series.seeds[0]
     try:
-        found = tune(
-            series.entry,
-            series.trials,
-            first,
-            lambda changes, number: make_job(series, dataset, split, first, changes, number),
-            look,
-        )
+        return tune_series(series, dataset, split, look), 0
     except (_MissingError, TuningError):
         return {}, series.trials - known
-    return found, 0
 
 
 def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Ledger | None = None) -> str:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job
+from adrec.bench.series import Series, make_job
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
 from adrec.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def check_optuna() -> None:
 
 
 def tune(
-    entry: Entry, num_trials: int, seed: int, make_job: Callable[[Mapping[str, Any], int], Job], run: RunTrial
+    entry: Entry, num_trials: int, seed: int, job_of: Callable[[Mapping[str, Any], int], Job], run: RunTrial
 ) -> Mapping[str, Any]:
     """Return the changes of ``entry`` that validate best in ``num_trials`` trials, the first of them its own settings.
 
@@ -41,7 +44,7 @@ def tune(
         entry: what is tuned, with its search space.
         num_trials: trials; those that the ledger has already count, and are told to the sampler in the same order.
         seed: of the sampler.
-        make_job: the job of some changes and a trial's number.
+        job_of: the job of some changes and a trial's number.
         run: computes a job, or takes it from the ledger; raises :class:`PrunedError` through what it calls.
     """
     check_optuna()
@@ -60,7 +63,7 @@ def tune(
         changes = {} if number == 0 else {key: _suggest(trial, key, entry) for key in entry.search}
         reported: set[int] = set()
         try:
-            job = make_job(changes, number)
+            job = job_of(changes, number)
         except ConfigError as error:
             misfit = f" (settings were proposed that do not fit: {error})"
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -83,6 +86,20 @@ def tune(
             f"{entry.label}: no trial of {num_trials} has succeeded; see the errors in the ledger{misfit}."
         )
     return best[1]
+
+
+def tune_series(series: Series, dataset: Dataset, split: Split, run: RunTrial) -> Mapping[str, Any]:
+    """Return what :func:`tune` finds for a series, with its first seed; nothing where it is not tuned."""
+    if not series.tuned:
+        return {}
+    seed = series.seeds[0]
+    return tune(
+        series.entry,
+        series.trials,
+        seed,
+        lambda changes, number: make_job(series, dataset, split, seed, changes, number),
+        run,
+    )
 
 
 def _suggest(trial: optuna.Trial, key: str, entry: Entry) -> Any:

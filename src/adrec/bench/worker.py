@@ -9,7 +9,7 @@ from typing import Any
 
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
-from adrec.bench.tuning import PrunedError, TuningError, tune
+from adrec.bench.tuning import PrunedError, TuningError, tune_series
 from adrec.bench.work import Hooks, do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
@@ -63,20 +63,12 @@ class Worker:
         dataset.verify()
         split = make_split(dataset, None)
         self.ledger.add_dataset(dataset, split)
-        changes: Mapping[str, Any] = {}
         if series.tuned and len(split.validation.users) == 0:
             raise TuningError(
                 f"{dataset.info.name}: {series.entry.label} cannot be tuned, as the split {split.name} has no "
                 "validation part; prepare the data with one that has, or give --trials 0."
             )
-        if series.tuned:
-            changes = tune(
-                series.entry,
-                series.trials,
-                series.seeds[0],
-                lambda changes, number: make_job(series, dataset, split, series.seeds[0], changes, number),
-                lambda job, watch: self._job(job, series, dataset, split, watch),
-            )
+        changes = tune_series(series, dataset, split, lambda job, watch: self._job(job, series, dataset, split, watch))
         finished, unfinished = [], None
         for seed in series.seeds:
             try:
