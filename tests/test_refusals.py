@@ -1,4 +1,4 @@
-"""What used to be taken without a word: outputs over a run's own files, tables for lists, mixed times, fractions."""
+"""What used to be taken without a word: outputs over a run's own files, options without effect, mixed times."""
 
 from __future__ import annotations
 
@@ -112,3 +112,56 @@ def test_in_python() -> None:
     for cutoffs in ([], 5, [1.5]):
         with pytest.raises(ConfigError, match="cut-off"):
             model.evaluate(cutoffs=cutoffs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("recommend", "run", "--format", "csv", "--out", "r.jsonl"), "--format says how standard output is written"),
+        (("config", "fast", "--preset", "paper"), "the preset is named twice, fast and --preset paper; name it once."),
+        (("diagnose", "run", "--pictures", "svg"), "--pictures are of the report; give --out for it."),
+        (("diagnose", "run", "--tensor", "items"), "--tensor names a matrix of a safetensors file"),
+        (
+            ("prepare", "table.csv", "--out", "d", "--format", "jsonl", "--separator", ";"),
+            "separator says how delimited files are read; the format is jsonl.",
+        ),
+    ],
+)
+def test_options_that_would_mean_nothing(work: Path, command: tuple[str, ...], said: str) -> None:
+    assert said in refused(*command, cwd=work)
+
+
+def test_what_is_guessed_says_which_options_are_not_used(work: Path) -> None:
+    table = cyclic_table()
+    table.write_ndjson(work / "table.jsonl")
+    done = adrec("prepare", "table.jsonl", "--out", "lines", "--separator", ";", "--columns", "a,b,c", cwd=work)
+    assert "guessed: table.jsonl: JSON lines, by its content; separator and header are not used\n" in done.stderr
+    dated = table.with_columns(pl.from_epoch("timestamp"))
+    dated.write_csv(work / "dated.csv")
+    done = adrec("prepare", "dated.csv", "--out", "dated", "--time-unit", "ms", cwd=work)
+    assert "column 'timestamp': dates, not numbers; time_unit 'ms' is not used\n" in done.stderr
+
+
+def test_a_header_that_is_read_as_a_row_is_told(work: Path) -> None:
+    names = "--columns", "user_id,item_id,timestamp"
+    done = adrec("prepare", "table.csv", "--out", "named", *names, "--max-rejected", "1", cwd=work)
+    assert "table.csv line 1, column 'timestamp': the time cannot be read (a header? then leave out" in done.stderr
+
+
+def test_nobody_to_test_is_told_when_the_data_are_prepared(work: Path) -> None:
+    cyclic_table().group_by("user_id", maintain_order=True).head(2).write_csv(work / "short.csv")
+    done = adrec("prepare", "short.csv", "--out", "short", cwd=work)
+    assert done.returncode == 0
+    assert "note: no user has 3 interactions, as leave-one-out needs" in done.stderr
+
+
+def test_text_of_other_encodings_is_told_how_to_become_utf8(work: Path) -> None:
+    text = "user_id,item_id,timestamp,straße\n1,2,3,4\n"
+    (work / "wide.csv").write_bytes(text.encode("utf-16"))
+    assert "wide.csv is UTF-16 text; save it as UTF-8 (iconv -f UTF-16" in refused(
+        "prepare", "wide.csv", "--out", "wide", cwd=work
+    )
+    (work / "western.csv").write_bytes(text.encode("latin-1"))
+    assert "line 1 is not UTF-8 text; save the file as UTF-8" in refused(
+        "prepare", "western.csv", "--out", "western", cwd=work
+    )

@@ -25,11 +25,13 @@ from command import adrec, refused
 Row = tuple[str, str, int]
 
 # What a line of the dirty tables may be: fields as they are written, in quotes or not, and how the line ends.
-GOOD_IDS = ("7", "07", "ann", "b b", "ü🎬", "NULL", "-3", "x" * 2000)
+GOOD_IDS = ("7", "07", "ann", "b b", "ü🎬", "NULL", "-3", "x" * 2000, " ann", "7 ", "\tb b \t")
 plain_field = st.sampled_from([*GOOD_IDS, "", " ", "a\tb", 'in"side'])
-quoted_field = st.sampled_from(['"a,b"', '"say ""hi"""', '""', '"two\nlines"', '"7"', '"cr\r\nlf"'])
+quoted_field = st.sampled_from(['"a,b"', '" ann "', '"say ""hi"""', '""', '"two\nlines"', '"7"', '"cr\r\nlf"'])
 broken_field = st.sampled_from(['"open', '"a"b', '"x" '])
-time_field = st.sampled_from(["1", "-5", "2.0", "1e3", "", "soon", "nan", "inf", "1369353600", '"3"', "May", "0"])
+time_field = st.sampled_from(
+    ["1", "-5", "2.0", "1e3", "", "soon", "nan", "inf", "1369353600", '"3"', "May", "0", " 7", "8 "]
+)
 field = st.one_of(plain_field, plain_field, plain_field, quoted_field, broken_field)
 row = st.tuples(field, field, time_field).map(list)
 ragged = st.lists(field, min_size=0, max_size=5)
@@ -97,7 +99,7 @@ def oracle(content: bytes) -> tuple[list[Row], Counter[str], int]:
         if len(fields) != 3 or any("\udc80" <= character <= "\udcff" for each in fields for character in each):
             reasons["malformed row"] += 1
         else:
-            times.append(fields)
+            times.append([each.strip(" \t") for each in fields])
     for user, item, time in times:
         if user == "" or item == "" or time == "":
             reasons["missing value"] += 1

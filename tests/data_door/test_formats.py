@@ -36,6 +36,15 @@ def read(source: Any, **options: Any) -> Interactions:
     return read_interactions(source, Preparation().changed(options))
 
 
+def test_blanks_around_fields_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "by_hand.csv"
+    path.write_text("user_id, item_id, timestamp\nann, x , 1369353600\nbob,\ty, 1369353601\n")
+    assert rows(path) == ROWS
+    path.write_text("user_id, item_id, timestamp\nann, x, 1369353600\nbob, , 1369353601\n")
+    with pytest.raises(DataError, match=r"by_hand.csv line 3, column 'item_id': the value is missing"):
+        read(path)
+
+
 def as_bytes(write: Callable[[Path], Any], folder: Path) -> bytes:
     write(folder / "whole")
     return (folder / "whole").read_bytes()

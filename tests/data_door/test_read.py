@@ -129,8 +129,8 @@ def test_rating_is_read_where_it_is_named_or_needed() -> None:
         (["+1", "8"], ["+1", "8"]),
         (["1.0", "8"], ["1.0", "8"]),
         (["9223372036854775808", "8"], ["9223372036854775808", "8"]),
-        ([" a ", "ü 🎬"], [" a ", "ü 🎬"]),
-        ([" 1", "8"], [" 1", "8"]),
+        ([" a ", "ü 🎬"], ["a", "ü 🎬"]),
+        ([" 1", "8"], [1, 8]),
     ],
 )
 def test_ids_of_text_files_are_integers_only_where_all_are_printed_as_integers(

@@ -34,7 +34,9 @@ def diagnose(
         Literal["fading", "collapsed"] | None,
         typer.Option(help="Exit with 1 where the first embedding is so, or worse: for pipelines."),
     ] = None,
-    pictures: Annotated[str, typer.Option(help="Endings of the pictures, with commas: png,svg.")] = "png",
+    pictures: Annotated[
+        str | None, typer.Option(help="Endings of the pictures, with commas: png,svg; png by default.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the measures here as JSON.")] = None,
     tensor: Annotated[str | None, typer.Option(help="Which matrix of a safetensors file.")] = None,
     data: Data = None,
@@ -64,18 +66,22 @@ def diagnose(
     check_side_output(json_file, "--json")
     use_own_model(own_model)
     if diffusion:
-        if attributes or attribute or names or out or fail_on or tensor:
+        if attributes or attribute or names or out or fail_on or tensor or pictures:
             raise ConfigError("--diffusion goes with --against, --on, --samples, --json and --data alone.")
         _contribution(embedding, against or [], part or "validation", samples, seed, data, json_file, output)
         return
     check_scikit_learn()
-    kinds = [f".{kind.strip().lstrip('.')}" for kind in pictures.split(",")]
+    kinds = [f".{kind.strip().lstrip('.')}" for kind in (pictures or "png").split(",")]
     if out is not None:
         check_drawing()
         check_kinds(kinds)
         check_folder(out)
-    _check_options(attributes, attribute, names, out, part or samples)
     paths = [embedding, *(against or [])]
+    _check_options(attributes, attribute, names, out, part or samples)
+    if pictures is not None and out is None:
+        raise ConfigError("--pictures are of the report; give --out for it.")
+    if tensor is not None and not any(path.suffix == ".safetensors" for path in paths):
+        raise ConfigError("--tensor names a matrix of a safetensors file, and none is given; leave it out.")
     spaces = [
         open_space(path, name=name, data=data, tensor=tensor)
         for path, name in zip(paths, distinct_names(paths), strict=True)

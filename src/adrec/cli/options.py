@@ -13,7 +13,7 @@ from rich.console import Console
 
 from adrec.console import frame_table
 from adrec.errors import ConfigError
-from adrec.tables import write_table
+from adrec.tables import check_output, write_table
 
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
@@ -50,6 +50,13 @@ def console_for(quiet: bool = False) -> Console:
     if quiet:
         warnings.simplefilter("ignore")
     return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+
+
+def check_result(out: Path | None, output_format: str | None) -> None:
+    """Raise :class:`UserError` where a result could not go where it is asked for: before any work."""
+    check_output(out)
+    if out is not None and output_format is not None:
+        raise ConfigError(f"--format says how standard output is written, and --out {out} writes a file; give one.")
 
 
 def emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:

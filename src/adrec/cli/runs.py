@@ -19,6 +19,7 @@ from adrec.cli.options import (
     SamplerName,
     Steps,
     Threads,
+    check_result,
     console_for,
     cutoffs,
     emit,
@@ -142,7 +143,7 @@ def recommend(
     console = console_for(quiet)
     use_threads(threads)
     use_own_model(own_model)
-    check_output(out)
+    check_result(out, output_format)
     check_apart(out, [users, history, allow, block], "--out")
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
@@ -180,5 +181,5 @@ def similar(
 
     use_own_model(own_model)
 
-    check_output(out)
+    check_result(out, output_format)
     emit(workflow.similar(run, item, k, data=data), out, output_format, console_for(quiet))

@@ -144,7 +144,7 @@ def list_models() -> None:
 
 
 def config(
-    preset_name: Annotated[str, typer.Argument(metavar="PRESET")] = "default",
+    preset_name: Annotated[str | None, typer.Argument(metavar="PRESET", help="default, unless named.")] = None,
     model_name: ModelName = "adrec",
     preset_option: Annotated[str | None, typer.Option("--preset", help="The preset, as train takes it.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
@@ -153,7 +153,10 @@ def config(
     """Print a preset's full configuration as JSON: every key that --set takes."""
     from adrec.making import make_model
 
-    model = make_model(model_name, preset_option or preset_name, parse_changes(assignments or []), augment=augment)
+    if preset_name is not None and preset_option is not None:
+        raise ConfigError(f"the preset is named twice, {preset_name} and --preset {preset_option}; name it once.")
+    preset = preset_option or preset_name or "default"
+    model = make_model(model_name, preset, parse_changes(assignments or []), augment=augment)
     print(json.dumps(model.config.to_dict(), indent=2))
 
 

@@ -2,7 +2,7 @@
 
 The grammar is RFC 4180's: a field that begins with a double quote goes on to the next single one, over separators and
 line ends. A quote that is never closed, or closed in the middle of a field, makes its line malformed, and reading goes
-on with the next line. A line of nothing but separators and blanks is no row.
+on with the next line. A line of nothing but separators and blanks is no row, and blanks around a field are left out.
 
 Most chunks are regular: Polars reads them, after the fields of each line were counted (:mod:`adrec.data.fields`). The
 others are read by Python's ``csv``.
@@ -22,6 +22,7 @@ from adrec.errors import DataError
 
 USUAL_SEPARATORS = {".tsv": "\t", ".txt": "\t", ".inter": "\t", ".data": "\t", ".dat": "::"}
 SEPARATORS = ("::", ",", ";", "\t", "|")
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 NAMES = {"\t": "tabs", " ": "spaces"}
 
 
@@ -53,6 +54,8 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
 
 
 def _first_line(source: Source) -> str:
+    if source.head.startswith(UTF16):
+        raise DataError(f"{source.name} is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 does it).")
     line, end, _ = source.head.removeprefix(BOM).partition(b"\n")
     if b"\0" in line:
         raise DataError(f"{source.name} is not text but binary; give CSV, TSV, JSON lines or Parquet.")
@@ -61,7 +64,9 @@ def _first_line(source: Source) -> str:
     try:
         first = line.decode().rstrip("\r")
     except UnicodeDecodeError as error:
-        raise DataError(f"{source.name} line 1 is not UTF-8 text; save the file as UTF-8.") from error
+        raise DataError(
+            f"{source.name} line 1 is not UTF-8 text; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)."
+        ) from error
     if not first.strip():
         raise DataError(f"{source.name} line 1 is blank; the first line names the columns.")
     if "\r" in first:

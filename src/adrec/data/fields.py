@@ -15,6 +15,7 @@ from adrec.data.lines import Chunk, lines_at, shown
 from adrec.data.rows import Malformed, Piece
 
 QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
+BLANKS = " \t"  # around a field they are no part of it
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _is_utf8(content: bytes) -> bool:
 def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
     """Read lines that are known to be whole."""
     if len(dialect.columns) == 1:
-        texts = content.decode().replace("\r\n", "\n").split("\n")[:-1]
+        texts = [line.strip(BLANKS) for line in content.decode().replace("\r\n", "\n").split("\n")[:-1]]
         return pl.DataFrame({dialect.columns[0]: texts}, schema={dialect.columns[0]: pl.String})
     table = pl.read_csv(
         content,
@@ -113,7 +114,7 @@ def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]
         columns=sorted(set(wanted)),
     )
     table.columns = [dialect.columns[index] for index in sorted(set(wanted))]
-    return table.select([dialect.columns[index] for index in wanted])
+    return table.select(pl.col(dialect.columns[index]).str.strip_chars(BLANKS) for index in wanted)
 
 
 def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
@@ -203,7 +204,7 @@ class _Records:
         expected = len(self.dialect.columns)
         if len(fields) == expected:
             self.numbers.append(number)
-            self.rows.append([fields[index] for index in self.wanted])
+            self.rows.append([fields[index].strip(BLANKS) for index in self.wanted])
             self.lines.append(line)
         else:
             has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"

@@ -33,7 +33,9 @@ def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Op
     kind = options.format or _format(source)
     guesses = [*notes]
     if options.format is None and kind != "delimited":
-        guesses.append(f"{source.name}: {'Parquet' if kind == 'parquet' else 'JSON lines'}, by its content")
+        idle = options.of_delimited()
+        without = f"; {' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used" if idle else ""
+        guesses.append(f"{source.name}: {'Parquet' if kind == 'parquet' else 'JSON lines'}, by its content{without}")
     if kind == "parquet":
         opened = _open_parquet(source)
     elif kind == "delimited":

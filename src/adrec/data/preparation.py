@@ -72,7 +72,13 @@ class Preparation:
             f"max_rejected is a share of the rows, from 0 to 1; it is {self.max_rejected}.",
         )
         require(self.separator != "", "separator must not be empty; leave it out to have it found.")
+        idle = self.of_delimited() if self.format not in (None, "delimited") else ()
+        require(not idle, f"{' and '.join(idle)} says how delimited files are read; the format is {self.format}.")
         require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
+
+    def of_delimited(self) -> tuple[str, ...]:
+        """Return which options were given that say how delimited files are read, and mean nothing to others."""
+        return tuple(name for name in ("separator", "quoted", "header") if getattr(self, name) is not None)
 
     def changed(self, changes: Mapping[str, Any]) -> Preparation:
         """Return these options with ``changes``; :class:`ConfigError` for one that is unknown or does not fit."""

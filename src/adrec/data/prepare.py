@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +16,7 @@ from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import Ledger, to_dicts
-from adrec.data.split import known_untrained, resolved
+from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.errors import DataError
 from adrec.words import counted
@@ -108,20 +109,28 @@ def _build(
     )
     split, held_out = resolved(options.split, dataset)
     dataset = replace(dataset, info=replace(info, split=split), held_out=held_out)
-    notes = _notes(dataset, 0 if vocabulary is None else len(vocabulary.catalogue))
+    notes = (*_older(dataset, 0 if vocabulary is None else len(vocabulary.catalogue)), *_untested(dataset))
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 
 
-def _notes(dataset: Dataset, num_older: int) -> tuple[str, ...]:
-    """Return what is to be told of the first ``num_older`` items, which are of an older vocabulary."""
+def _older(dataset: Dataset, num_older: int) -> Iterator[str]:
+    """Tell of the first ``num_older`` items, which are of an older vocabulary."""
     untrained = known_untrained(dataset, num_older) if num_older else 0
-    if not untrained:
-        return ()
-    have, count = ("has", "counts") if untrained == 1 else ("have", "count")
-    return (
-        f"{counted(untrained, 'item')} of the older vocabulary {have} no interaction in the training part, and {count} "
-        "as known all the same",
-    )
+    if untrained:
+        have, count = ("has", "counts") if untrained == 1 else ("have", "count")
+        yield (
+            f"{counted(untrained, 'item')} of the older vocabulary {have} no interaction in the training part, and "
+            f"{count} as known all the same"
+        )
+
+
+def _untested(dataset: Dataset) -> Iterator[str]:
+    """Tell where leave-one-out has nobody; other splits are refused then."""
+    if dataset.info.split == "leave-one-out" and not (np.diff(dataset.offsets) >= FEWEST).any():
+        yield (
+            f"no user has {FEWEST} interactions, as leave-one-out needs: a model can be trained on all of them, and "
+            "nobody is left to choose by or to test"
+        )
 
 
 def quarantine_of(out: Path) -> Path:

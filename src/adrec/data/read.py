@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from adrec.data.convert import NUMBER, Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
-from adrec.data.report import MALFORMED, MISSING, Ledger, Rejected
+from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Ledger, Rejected
 from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
@@ -171,6 +171,8 @@ class _Reading:
             row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64)
         )
         rejected = [*_malformed(opened, piece), *_unusable(opened, piece, raw, converted)]
+        if self.options.header is not None:
+            rejected = [_as_header(row) for row in rejected]
         if rejected:
             table = table.drop_nulls()
         return table, sorted(rejected, key=lambda row: row.number)
@@ -220,6 +222,13 @@ def _meant(column: pl.Series) -> pl.Series:
 def _malformed(opened: Opened, piece: Piece) -> Iterator[Rejected]:
     for row in piece.malformed:
         yield Rejected(opened.at(row.number), opened.name, row.number, MALFORMED, row.what, None, None, row.text)
+
+
+def _as_header(row: Rejected) -> Rejected:
+    """Say of a first line without a time that it may be a header, where the columns were named without one."""
+    if (row.number, row.reason) != (1, BAD_TIME):
+        return row
+    return replace(row, what="the time cannot be read (a header? then leave out header=, or --columns)")
 
 
 def _unusable(

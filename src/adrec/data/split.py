@@ -51,6 +51,7 @@ class Targets:
     positions: Int64s
 
 
+FEWEST = 3  # interactions of a user whom leave-one-out evaluates: two are held out, and a history is needed
 NOBODY = Targets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
@@ -83,10 +84,10 @@ class Split:
 def leave_one_out(dataset: Dataset) -> Split:
     """The last interaction of each user tests, the one before validates, the others train.
 
-    Users with fewer than 3 interactions train with all they have and are not evaluated.
+    Users with fewer than :data:`FEWEST` interactions train with all they have and are not evaluated.
     """
     ends = np.array(dataset.offsets[1:])
-    users = np.flatnonzero(np.diff(dataset.offsets) >= 3)
+    users = np.flatnonzero(np.diff(dataset.offsets) >= FEWEST)
     train_ends = ends.copy()
     train_ends[users] -= 2
     validation, test = Targets(users, ends[users] - 2), Targets(users, ends[users] - 1)

@@ -153,7 +153,9 @@ class Times:
     def guesses(self) -> list[str]:
         """Return what was guessed of the times, sentence by sentence."""
         if self.written == "dates":
-            return [f"column {self.name!r}: dates without a zone are read as UTC"] if self.naive else []
+            said = [f"column {self.name!r}: dates without a zone are read as UTC"] if self.naive else []
+            idle = f"column {self.name!r}: dates, not numbers; time_unit {self.unit!r} is not used"
+            return said if self.unit is None else [*said, idle]
         if self.unit is not None or self.written is None:
             return []
         unit: TimeUnit = next(iter(self.seen), "none")
