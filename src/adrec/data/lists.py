@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 import polars as pl
 
 from adrec.data import convert
+from adrec.data.columns import find_column, refuse_shared, usual_column
 from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.preparation import Preparation
-from adrec.data.read import find_column, refuse_shared, usual_column
 from adrec.data.times import Times
 from adrec.errors import DataError, did_you_mean
 

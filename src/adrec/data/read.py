@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from adrec.data import convert
-from adrec.data.convert import NUMBER, Converted
+from adrec.data.columns import find_column, refuse_shared
+from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
@@ -20,24 +20,8 @@ from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Ledger, Rejected
 from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
-from adrec.errors import DataError, did_you_mean
+from adrec.errors import DataError
 from adrec.files import check_apart
-
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "user": (
-        *("user_id", "user", "userid", "uid", "user_id:token", "reviewerid", "reviewer_id", "customer_id"),
-        *("customerid", "visitorid", "visitor_id", "member_id", "session_id", "sessionid"),
-    ),
-    "item": (
-        *("item_id", "item", "itemid", "iid", "item_id:token", "movie_id", "movieid", "asin", "parent_asin"),
-        *("product_id", "productid", "book_id", "bookid", "track_id", "article_id", "business_id", "sku"),
-    ),
-    "time": (
-        *("timestamp", "time", "ts", "timestamp:float", "datetime", "date", "unixreviewtime", "event_time"),
-        *("created_at", "time_stamp", "unix_timestamp"),
-    ),
-    "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
-}
 
 
 @dataclass(frozen=True)
@@ -264,49 +248,3 @@ def _together(tables: Sequence[pl.DataFrame], texts: Mapping[str, pl.Categories]
             tables = [table.with_columns(as_texts) for table in tables]
     filled = [table for table in tables if table.height] or tables[:1]
     return pl.concat(filled, how="vertical_relaxed", rechunk=True)
-
-
-def find_column(
-    columns: Sequence[str], role: str, name: str | None, source: str, advice: str = "say which it is"
-) -> str:
-    """Return the column for ``role``: the one that is named, or the first by its usual names.
-
-    Raises :class:`DataError` that lists the columns and the likely one, and gives ``advice`` beside renaming it.
-    """
-    listed = ", ".join(repr(column) for column in columns)
-    if name is not None:
-        if name not in columns:
-            raise DataError(f"{source} has no column {name!r}{did_you_mean(name, columns)}; it has {listed}.")
-        return name
-    found = usual_column(columns, role)
-    if found is not None:
-        return found
-    if any(re.fullmatch(NUMBER, column) for column in columns):
-        raise DataError(
-            f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
-            "such as user_id, item_id, timestamp, or name them with --columns."
-        )
-    others = {usual_column(columns, other) for other in USUAL_NAMES}
-    free = [column for column in columns if column not in others]
-    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, free))), "")
-    raise DataError(
-        f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
-        f"{USUAL_NAMES[role][0]}, or {advice}."
-    )
-
-
-def usual_column(columns: Sequence[str], role: str) -> str | None:
-    """Return the first column that has one of the usual names for ``role``, or None.
-
-    Capitals do not matter, nor whether words are joined by spaces, hyphens or underscores.
-    """
-    plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(columns)}
-    return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
-
-
-def refuse_shared(columns: Mapping[str, str], source: str) -> None:
-    """Raise :class:`DataError` where a column would have two roles."""
-    for role, column in columns.items():
-        twin = next((other for other in columns if other != role and columns[other] == column), None)
-        if twin is not None:
-            raise DataError(f"{source}: column {column!r} cannot be both the {role} and the {twin}; name one of them.")

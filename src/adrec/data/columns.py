@@ -1,0 +1,71 @@
+"""Which column is whose: roles find their columns by the name that is given, or by their usual names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from adrec.data.convert import NUMBER
+from adrec.errors import DataError, did_you_mean
+
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "user": (
+        *("user_id", "user", "userid", "uid", "user_id:token", "reviewerid", "reviewer_id", "customer_id"),
+        *("customerid", "visitorid", "visitor_id", "member_id", "session_id", "sessionid"),
+    ),
+    "item": (
+        *("item_id", "item", "itemid", "iid", "item_id:token", "movie_id", "movieid", "asin", "parent_asin"),
+        *("product_id", "productid", "book_id", "bookid", "track_id", "article_id", "business_id", "sku"),
+    ),
+    "time": (
+        *("timestamp", "time", "ts", "timestamp:float", "datetime", "date", "unixreviewtime", "event_time"),
+        *("created_at", "time_stamp", "unix_timestamp"),
+    ),
+    "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
+}
+
+
+def find_column(
+    columns: Sequence[str], role: str, name: str | None, source: str, advice: str = "say which it is"
+) -> str:
+    """Return the column for ``role``: the one that is named, or the first by its usual names.
+
+    Raises :class:`DataError` that lists the columns and the likely one, and gives ``advice`` beside renaming it.
+    """
+    listed = ", ".join(repr(column) for column in columns)
+    if name is not None:
+        if name not in columns:
+            raise DataError(f"{source} has no column {name!r}{did_you_mean(name, columns)}; it has {listed}.")
+        return name
+    found = usual_column(columns, role)
+    if found is not None:
+        return found
+    if any(re.fullmatch(NUMBER, column) for column in columns):
+        raise DataError(
+            f"{source} seems to have no header: its first line is {listed}; put the names of the columns there, "
+            "such as user_id, item_id, timestamp, or name them with --columns."
+        )
+    others = {usual_column(columns, other) for other in USUAL_NAMES}
+    free = [column for column in columns if column not in others]
+    near = next((hint for usual in USUAL_NAMES[role] if (hint := did_you_mean(usual, free))), "")
+    raise DataError(
+        f"{source} has no {role} column that is known by name{near}; it has {listed}: rename one to "
+        f"{USUAL_NAMES[role][0]}, or {advice}."
+    )
+
+
+def usual_column(columns: Sequence[str], role: str) -> str | None:
+    """Return the first column that has one of the usual names for ``role``, or None.
+
+    Capitals do not matter, nor whether words are joined by spaces, hyphens or underscores.
+    """
+    plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(columns)}
+    return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
+
+
+def refuse_shared(columns: Mapping[str, str], source: str) -> None:
+    """Raise :class:`DataError` where a column would have two roles."""
+    for role, column in columns.items():
+        twin = next((other for other in columns if other != role and columns[other] == column), None)
+        if twin is not None:
+            raise DataError(f"{source}: column {column!r} cannot be both the {role} and the {twin}; name one of them.")
