@@ -16,6 +16,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.errors import ConfigError, DataError, RunError
+from adrec.evaluate.metrics import BEHIND
 from adrec.evaluate.protocol import evaluate, training_popularity
 from adrec.evaluate.ranking import ranking
 from adrec.recommend import Histories, top_k
@@ -98,7 +99,7 @@ def test_ranks_equal_counting(
         rivals = [i for i in range(1, NUM_ITEMS + 1) if i != target and not (filter_seen and i in history)]
         table = model.table[history[-1]]
         if filter_seen and target in history:
-            assert rank == NUM_ITEMS, "left out with its history, it is never shown"
+            assert rank == BEHIND, "left out with its history, it is never shown"
             continue
         assert rank == sum(bool(table[i] >= table[target]) for i in rivals)
 
@@ -107,7 +108,7 @@ def test_held_out_items_of_the_history_are_counted_where_they_are_left_out(devic
     lists, items = packed([[1, 2], [3], [4, 5]]), np.array([2, 3, 6])
     assert ranking(scorer(device), lists, items).num_repeats == 0
     found = ranking(scorer(device), lists, items, filter_seen=True)
-    assert found.num_repeats == 2 and found.ranks[:2].tolist() == [NUM_ITEMS] * 2
+    assert found.num_repeats == 2 and found.ranks[:2].tolist() == [BEHIND] * 2
 
 
 def test_long_histories_are_scored_a_few_at_a_time(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

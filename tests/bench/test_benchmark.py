@@ -23,10 +23,10 @@ from adrec.bench.ledger import Job, Ledger
 from adrec.bench.render import latex, markdown
 from adrec.bench.results import results
 from adrec.bench.schedule import make_plan, run_plan
-from adrec.bench.series import Series
+from adrec.bench.series import Series, make_job
 from adrec.bench.shared import first_stage_key
 from adrec.config import preset
-from adrec.data.dataset import Dataset, write_dataset
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.errors import ConfigError, DataError, RunError
@@ -283,6 +283,18 @@ def test_pages_hold_every_entry(data: Path, tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.to_dict()))["metric"] == "ndcg@20"
 
 
+def test_what_time_cut_short_is_marked(data: Path, tmp_path: Path) -> None:
+    ran(data, tmp_path / "ledger")
+    for job in Ledger.open(tmp_path / "ledger").finished():
+        if job.job.label == "adrec" and job.job.seed == 2026:
+            path = job.folder / "result.json"
+            result = json.loads(path.read_text())
+            result["stages"][-1]["cut"] = True
+            path.write_text(json.dumps(result))
+    page = markdown(results(Ledger.open(tmp_path / "ledger")))
+    assert page.count("| adrec | 2, 1 cut short |") == 2 and "| no noise | 2 |" in page
+
+
 def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
     ran(data, tmp_path / "ledger")
     on_cpu = results(Ledger.open(tmp_path / "ledger"))
@@ -455,6 +467,7 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
     page = (tmp_path / "few.md").read_text()
     assert few.returncode == 0 and page.startswith("# Ours\n\nWhat we found.\n\nWritten by"), few.stderr
     assert "| popular |" in page and "adrec |" not in page
+    assert "ifferences" not in page and "ifferences" not in few.stdout, "one entry differs from none"
     own = adrec("benchmark", "cyclic", "--grid", "one.toml", "--out", "ledger", cwd=tmp_path)
     assert "popular" in own.stdout and "adrec" not in own.stdout, "what is shown is what was asked for"
     table = pl.read_parquet(next((tmp_path / "ledger" / "jobs").glob("*/ranks.parquet")))
@@ -534,6 +547,21 @@ def test_a_pruned_trial_never_wins(data: Path, tmp_path: Path, monkeypatch: pyte
         assert pruned[0].result["core_seconds"]["train"] > 0
     (final,) = [each for each in finished if each.job.trial is None]
     assert final.job.config["finetune"]["learning_rate"] == 1e-3
+
+
+def test_a_first_trial_that_another_entry_gave_up_is_computed_to_its_end(data: Path, tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "ledger")
+    search = {"finetune.learning_rate": [1e-3, 1e-7]}
+    ours = Entry("ours", "adrec", "paper", changes=SMALL, search=search)
+    dataset = open_dataset(data)
+    split = leave_one_out(dataset)
+    ledger.add_dataset(dataset, split)
+    series = Series(data, Entry("theirs", "adrec", "paper", changes=SMALL), (2025,), 2)
+    ledger.keep(make_job(series, dataset, split, 2025, {}, 1), {"pruned": True, "curve": [], "seconds": {}})
+    assert ran(data, tmp_path / "ledger", entries=[ours], seeds=1, trials=1)
+    trial, final = sorted(ledger.finished(), key=lambda each: each.job.trial is None)
+    assert (trial.job.label, trial.result.get("pruned")) == ("ours", None) and trial.result["validation"]
+    assert final.job.label == "ours"
 
 
 def test_trials_that_all_fail_end_their_series_alone(data: Path, tmp_path: Path) -> None:

@@ -39,9 +39,10 @@ def test_unknown_metrics_are_refused(name: str) -> None:
         values(name, RANKS)
 
 
-def test_cutoffs_below_one_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at least 1; it is 0"):
-        metric_names([5, 0])
+def test_cutoffs_that_count_nothing_are_refused() -> None:
+    for k in (0, 1_000_001):
+        with pytest.raises(ConfigError, match=f"a whole number from 1 to 1,000,000; it is {k}"):
+            metric_names([5, k])
 
 
 def test_interval_equals_resampling_users_one_by_one() -> None:

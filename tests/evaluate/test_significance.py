@@ -81,3 +81,34 @@ def test_an_interval_over_seeds_is_wider_where_seeds_differ() -> None:
     single = over_seeds([users])
     spread = users.std() / np.sqrt(500)
     assert single.high - single.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
+@pytest.mark.parametrize("spread", [0.005, 0.02, 0.08])  # of seeds; users leave a spread of 0.013 open
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_an_interval_over_a_few_seeds_holds_as_often_as_it_says(num_seeds: int, spread: float) -> None:
+    """Of many experiments with known effects of users and seeds, at least 95 of 100 intervals cover the truth."""
+    rng, num_users, covered = np.random.default_rng(11), 60, 0
+    for _ in range(300):
+        of_users = rng.normal(0, 0.1, num_users)
+        of_seeds = rng.normal(0, spread, (num_seeds, 1))
+        values = 0.5 + of_users + of_seeds + rng.normal(0, 0.02, (num_seeds, num_users))
+        found = over_seeds(list(values), num_resamples=200)
+        covered += found.low <= 0.5 <= found.high
+    assert covered >= 279, covered  # 93 %: three standard errors below 97 %
+
+
+def test_two_seeds_that_are_far_apart_say_that_nothing_is_known() -> None:
+    users = np.full(400, 0.3)
+    users[::2] = 0.32
+    found = over_seeds([users, users + 0.2])
+    assert found.mean == pytest.approx(0.41)
+    assert (found.low, found.high) == (0.0, 1.0)  # 12.7 standard errors of 0.1 either way
+
+
+@pytest.mark.parametrize("num_users", [1, 7, 50, 1000])
+def test_users_who_are_all_alike_leave_the_seeds(num_users: int) -> None:
+    found = over_seeds([np.full(num_users, value) for value in (0.2, 0.3, 0.4)])
+    half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t of two degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), rel=1e-6)
+    same = over_seeds([np.full(num_users, 0.2)] * 2)
+    assert (same.low, same.high) == pytest.approx((0.2, 0.2))

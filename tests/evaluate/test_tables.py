@@ -123,3 +123,26 @@ def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:
     assert found.filter_seen and found.metrics["hr@2"].mean == 1 and found.metrics["hr@1"].mean == 0.5
     (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,t,2\n")
     assert not evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(1, 2))[0].filter_seen
+
+
+def test_who_is_missed_is_missed_in_a_small_catalogue_too(tmp_path: Path) -> None:
+    """A cut-off above the number of items reaches every item of the ranking, and none that is not in it."""
+    table = pl.DataFrame({"user": list("aaaabbbb"), "item": list("pqrspqrs"), "time": [*range(4), *range(4)]})
+    data = prepare(table)
+    split = make_split(data, None)
+    (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,q,2\na,r,3\na,s,4\nb,p,1\nb,q,2\nb,r,3\n")
+    found, _ = evaluate_table(tmp_path / "t.csv", data, split, cutoffs=(20,))
+    assert found.metrics["hr@20"].mean == 0.5, "s is held out of both, and recommended to one"
+    repeats = prepare(table.with_columns(item=pl.Series(list("pqsspqrs"))))
+    popular = Popularity()
+    popular.fit(repeats, make_split(repeats, None))
+    ours = evaluate(popular, repeats, make_split(repeats, None), cutoffs=(20,), filter_seen=True)
+    assert (ours.num_repeats, ours.metrics["hr@20"].mean) == (1, 0.5), "a's s is in its history"
+
+
+def test_a_rank_that_is_left_out_is_taken_all_the_same(tmp_path: Path) -> None:
+    table = pl.DataFrame({"user": list("aaaabbbb"), "item": list("pqrspqrs"), "time": [*range(4), *range(4)]})
+    data = prepare(table)
+    (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,s,3\nb,s,2\n")
+    found, _ = evaluate_table(tmp_path / "t.csv", data, make_split(data, None), cutoffs=(1, 2))
+    assert found.ranks["rank"].to_list() == [3, 2]

@@ -58,7 +58,7 @@ def compare(
                 "report is replaced."
             )
         for each in ledger.finished():
-            if _is_cut(each):
+            if each.is_cut:
                 ledger.forget(each.job)
     with Live(console) as live:
         field = Field(ledger.path, dataset.path, seed, console, live)
@@ -170,10 +170,6 @@ class Memory:
         write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes})
 
 
-def _is_cut(finished: Finished) -> bool:
-    return any(stage.get("cut") for stage in finished.result.get("stages", ()))
-
-
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
     """Return ``entry`` as the data set and the time allow.
 
@@ -218,6 +214,6 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
         is_network=issubclass(entry.model_class, NetworkModel),
-        cut=_is_cut(finished) or any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
+        cut=finished.is_cut or any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
         finished=finished,
     )

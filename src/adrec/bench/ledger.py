@@ -126,6 +126,11 @@ class Finished:
         return self.result.get("error")
 
     @property
+    def is_cut(self) -> bool:
+        """Whether time ended the training of a stage."""
+        return any(stage.get("cut") for stage in self.result.get("stages", ()))
+
+    @property
     def has_embeddings(self) -> bool:
         """Whether the item embedding was kept."""
         return (self.folder / EMBEDDING).exists()

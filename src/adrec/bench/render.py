@@ -11,16 +11,23 @@ from adrec.train.cost import duration
 
 INTRODUCTION = """\
 Written by `adrec results` from the ledger of the benchmark; do not edit. Metrics are means over test users and seeds,
-x 100, with 95 % intervals over users (and over seeds, where there are several; two or three show little of how seeds
+x 100, with 95 % intervals over users (and over seeds, where there are several: wide, where two or three of them
 differ). The whole catalogue is ranked: with the items of the history, as in the papers (*seen items ranked too*), or
 without them, as a service would (*left out*); never compare across the two. Where there is a validation part, epochs
 were chosen on it, and the settings of entries with trials. A difference is a row's {metric} minus that of its
 column's entry, with the p-value of a paired permutation test over users (seeds are averaged), adjusted for the number
-of entries, and for the choice of the best (Holm); the intervals are of single comparisons. Training is given in core
+of entries, and for the choice of the best (Holm); the intervals are of single comparisons. Both hold for the models
+that were trained: other seeds would move a difference too, by about as much as the seeds of an entry differ. Of seeds
+that were *cut short*, time ended the training before validation had stopped improving. Training is given in core
 time, of all cores together, and users/s are those of one core: other work on the machine changes neither. On a GPU
 both are by the clock. Where several devices were used, the column *on* names them."""
 COST_FROM = 5  # of the columns of costs: before stands what is recommended
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
+
+
+def seeds(row: Row) -> str:
+    """Return how many seeds an entry has, and of how many the training was cut short."""
+    return f"{row.seeds}, {row.cut} cut short" if row.cut else str(row.seeds)
 
 
 def percent(value: float) -> str:
@@ -66,16 +73,19 @@ def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def tables(rows: Sequence[Row], metric: str) -> dict[str, list[list[str]]]:
-    """Return a data set's tables by title, each its head and its rows."""
-    return {
+    """Return a data set's tables by title, each its head and its rows: those that say something of these entries."""
+    found = {
         "Seen items ranked too": accuracy(rows, "all", validated=metric),
         "Seen items left out": accuracy(rows, "unseen"),
         f"Differences in {metric}, seen items ranked too": differences(rows, "all"),
         f"Differences in {metric}, seen items left out": differences(rows, "unseen"),
         "What is recommended, and at what cost": costs(rows),
-        **({f"{metric} and users/s by denoising steps": steps(rows)} if any(row.by_steps for row in rows) else {}),
-        f"{metric} by history length, and by popularity of the held-out item (4: the most popular)": groups(rows),
+        f"{metric} and users/s by denoising steps": steps(rows),
+        f"{metric} by history length, and by popularity of the (first) held-out item (4: the most popular)": groups(
+            rows
+        ),
     }
+    return {title: table for title, table in found.items() if len(table[0]) > 1}
 
 
 def accuracy(
@@ -85,7 +95,7 @@ def accuracy(
     last = [] if validated is None else [f"validation {validated}"]
     table = [["entry", "seeds", "trials", *shown, *last]]
     for row in rows:
-        cells = [row.label, str(row.seeds), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
+        cells = [row.label, seeds(row), str(row.trials), *(interval(row.metrics[kind][name]) for name in shown)]
         known = "" if row.validation is None else percent(row.validation)
         table.append([*cells, known] if last else cells)
     return table

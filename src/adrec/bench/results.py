@@ -31,6 +31,7 @@ class Row:
         label: the entry's name.
         model: its model.
         seeds: how many.
+        cut: of how many of them time ended the training, before validation had stopped improving.
         trials: of tuning that its settings were chosen by.
         validation: the chosen metric on the validation part, mean over seeds; None where there is no such part.
         metrics: ``all`` (seen items are ranked too) and ``unseen``: each metric's mean over seeds and its interval.
@@ -50,6 +51,7 @@ class Row:
     label: str
     model: str
     seeds: int
+    cut: int
     trials: int
     validation: float | None
     metrics: Mapping[str, Mapping[str, Estimate]]
@@ -214,6 +216,7 @@ def _row(
         label=label,
         model=job.model,
         seeds=len(group.jobs),
+        cut=sum(each.is_cut for each in group.jobs),
         trials=trials,
         validation=_mean(each["validation"][metric] for each in found) if found[0]["validation"] else None,
         metrics=metrics,

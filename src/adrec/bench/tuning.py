@@ -16,6 +16,7 @@ from adrec.errors import ConfigError, UserError
 if TYPE_CHECKING:
     import optuna
 
+NEVER_PRUNED = 3  # of an entry's first trials: its own settings, and enough to tell what is usual
 METRIC = "ndcg@20"  # of validation: what tuning and early stopping select by
 
 RunTrial = Callable[[Job, Callable[[Mapping[str, Any]], None]], Finished]
@@ -54,7 +55,7 @@ def tune(
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(5, num_trials)),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=5),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=NEVER_PRUNED, n_warmup_steps=5),
     )
     best: tuple[float, Mapping[str, Any]] | None = None
     misfit = ""  # why proposed settings do not fit each other

@@ -9,7 +9,7 @@ from typing import Any
 
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
-from adrec.bench.tuning import PrunedError, TuningError, tune_series
+from adrec.bench.tuning import NEVER_PRUNED, PrunedError, TuningError, tune_series
 from adrec.bench.work import Hooks, do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
@@ -142,10 +142,17 @@ class Worker:
 
 
 def found_of(ledger: Ledger, job: Job, series: Series, keep_embeddings: bool) -> Finished | None:
-    """Return what is there of a job; what lacks an embedding that is asked for is not."""
+    """Return what is there of a job.
+
+    What lacks an embedding that is asked for is not; nor one of an entry's first trials, which are never pruned, that
+    another entry's search gave up.
+    """
     found = ledger.result(job)
+    if found is None:
+        return None
     asked = keep_embeddings and job.trial is None and issubclass(series.entry.model_class, NetworkModel)
-    return None if asked and found is not None and not found.has_embeddings else found
+    given_up = job.trial is not None and job.trial < NEVER_PRUNED and bool(found.result.get("pruned"))
+    return None if given_up or (asked and not found.has_embeddings) else found
 
 
 def _outcome(finished: Finished) -> str:

@@ -190,6 +190,8 @@ def show(found: object, output: Console) -> None:
             (f"{name}: what is recommended", [row[:COST_FROM] for row in cost]),
             (f"{name}: cost", [[row[0], *row[COST_FROM:]] for row in cost]),
         ):
+            if len(cells[0]) == 1:
+                continue  # one entry differs from none
             table = Table(*cells[0], title=title)
             for row in cells[1:]:
                 table.add_row(*row)

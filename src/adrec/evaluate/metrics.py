@@ -19,6 +19,12 @@ from adrec.errors import ConfigError, did_you_mean
 Float64s = NDArray[np.float64]
 
 KINDS = ("hr", "ndcg", "mrr")
+BEHIND = 1_000_000  # the largest cut-off, which what is not in a ranking at all does not reach in a small catalogue
+
+
+def behind(num_items: int) -> int:
+    """Return the rank of what is missed among so many items, whatever the cut-off: it is behind all."""
+    return max(num_items, BEHIND)
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ def metric_names(cutoffs: Sequence[int], kinds: Sequence[str] = KINDS) -> tuple[
     if not isinstance(cutoffs, Iterable) or not list(cutoffs):
         raise ConfigError(f"cut-offs are a list of whole numbers, such as [5, 10]; they are {cutoffs!r}.")
     for k in cutoffs:
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            raise ConfigError(f"a metric's cut-off k must be a whole number of at least 1; it is {k!r}.")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= BEHIND:
+            raise ConfigError(f"a metric's cut-off k must be a whole number from 1 to {BEHIND:,}; it is {k!r}.")
     return tuple(f"{kind}@{k}" for kind in kinds for k in cutoffs)
 
 

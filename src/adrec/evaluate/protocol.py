@@ -34,7 +34,7 @@ class Evaluation:
             cut-off.
         popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
         cutoff: that k.
-        ranks: a row a held-out item: ``user``, ``item``, ``rank`` (from 1).
+        ranks: a row a held-out item: ``user``, ``item``, ``rank`` (from 1; 1,000,001 or more where it is not ranked).
         num_users: who are evaluated.
         num_new_items: held-out items that the model does not know, because they appear after its training; they rank
             behind all.

@@ -11,6 +11,7 @@ import torch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Targets
+from adrec.evaluate.metrics import behind
 from adrec.recommend import BATCH_SIZE, Histories, Scorer, scored_batches, seen
 from adrec.scoring import NOTHING, Masked, count_above
 
@@ -20,7 +21,8 @@ class Ranking:
     """Where the held-out items stand.
 
     Attributes:
-        ranks: how many other items score at least as high as the held-out one, int64 [m].
+        ranks: how many other items score at least as high as the held-out one, int64 [m]; where it is behind all,
+            :func:`adrec.evaluate.metrics.behind`.
         top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
         num_repeats: held-out items that rank behind all because they were left out with their history.
     """
@@ -64,7 +66,7 @@ def ranking(
         RunError: where the model's scores are not numbers.
     """
     num_items = scorer.num_items
-    ranks = np.full(len(histories), num_items, dtype=np.int64)
+    ranks = np.full(len(histories), behind(num_items), dtype=np.int64)
     top = min(top, num_items)
     first = np.zeros((len(histories), top), dtype=np.int64)
     known = histories.known(num_items)
@@ -81,7 +83,7 @@ def ranking(
         begin = 0 if scorer.ranks_padding else 1
         targets = torch.from_numpy(target).to(scores.device, non_blocking=True)
         above, best = count_above(scores, targets, num_items, masked, first=begin, top=top)
-        ranks[chosen] = np.where(is_known & ~is_left_out, above.numpy(), num_items)
+        ranks[chosen] = np.where(is_known & ~is_left_out, above.numpy(), behind(num_items))
         repeats += int((is_known & is_left_out).sum())
         first[chosen] = best.numpy()
         on_batch(len(chosen))

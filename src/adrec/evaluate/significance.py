@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from adrec.errors import ConfigError
 from adrec.evaluate.metrics import Estimate, Float64s
@@ -144,22 +146,21 @@ def holm(p_values: Mapping[str, float], family: int | None = None) -> dict[str, 
 def over_seeds(values: Sequence[Float64s], *, seed: int = 0, num_resamples: int = 2000) -> Estimate:
     """Return a metric's mean over seeds and users with a 95 % interval that holds for other users and other seeds.
 
-    A bootstrap of two levels: each resample draws seeds, and users, whole. With one seed it is the bootstrap over
-    users alone, which says nothing of other seeds.
+    Two half-widths are added in quadrature: that of the bootstrap over users (of their means over seeds), and that of
+    Student's t over the seeds' means. It errs to the wide side: so two seeds that are far apart say that nothing is
+    known yet, and seeds that agree leave what users decide. With one seed it is the bootstrap over users alone, which
+    says nothing of other seeds.
 
     Args:
-        values: of each seed, each user's value, [users]; the same users in each.
+        values: of each seed, each user's value, in [0, 1], [users]; the same users in each.
         seed: of the bootstrap.
-        num_resamples: draws.
+        num_resamples: draws of users.
     """
-    table, rng = np.stack(values), np.random.default_rng(seed)  # [seeds, users]
-    num_seeds, num_users = table.shape
-    combined = np.zeros((num_resamples,), dtype=np.float64)
-    # A resample's mean is that of some users of the mean of some seeds; equal combinations of seeds go together.
-    chosen = np.sort(rng.integers(num_seeds, size=(num_resamples, num_seeds)), axis=1)
-    for seeds in np.unique(chosen, axis=0):
-        same = np.flatnonzero((chosen == seeds).all(1))
-        combined[same] = _resampled_means(table[seeds].mean(0), rng, len(same))
-    low, high = np.quantile(combined, [0.025, 0.975])
-    assert num_users > 0
-    return Estimate(float(table.mean()), float(low), float(high))
+    table = np.stack(values)  # [seeds, users]
+    mean, of_seeds = float(table.mean()), table.mean(1)
+    means = _resampled_means(table.mean(0), np.random.default_rng(seed), num_resamples)
+    low, high = np.quantile(means, [0.025, 0.975])
+    number = len(of_seeds)
+    of_others = float(stdtrit(number - 1, 0.975) * of_seeds.std(ddof=1)) / math.sqrt(number) if number > 1 else 0.0
+    below, above = math.hypot(low - mean, of_others), math.hypot(high - mean, of_others)
+    return Estimate(mean, max(0.0, mean - below), min(1.0, mean + above))

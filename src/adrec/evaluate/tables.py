@@ -13,6 +13,7 @@ from adrec.data.lists import read_recommendations
 from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split, Targets
 from adrec.errors import DataError
+from adrec.evaluate.metrics import behind
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, held_out_targets, summary
 from adrec.evaluate.ranking import Ranking
 from adrec.words import counted
@@ -58,7 +59,7 @@ def evaluate_table(
             f"recommend {k} or give a smaller --k."
         )
     wanted = dataset.items[targets.positions].astype(np.int64)
-    ranks = _ranks(users, items, places, targets.users, wanted, behind=split.num_items)
+    ranks = _ranks(users, items, places, targets.users, wanted, last=behind(split.num_items))
     top = items[(places < k) & np.isin(users, targets.users)]
     seen = _seen_rows(dataset, targets, users, items)
     evaluation = summary(
@@ -68,18 +69,22 @@ def evaluate_table(
 
 
 def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
-    """Return each row's place among its user's, from 0; rows alike have the last place that they share."""
-    value = pl.col("rank") if "rank" in table.columns else -pl.col("score")
-    ranked = table.with_columns(place=value.rank("max").over(pl.Series(users)))
+    """Return each row's place among its user's, from 0: its rank, or by its score; equal scores share the last place.
+
+    Where a rank is left out, nobody moves up: what stood there was recommended all the same.
+    """
+    if "rank" in table.columns:
+        return table["rank"].to_numpy().astype(np.int64) - 1
+    ranked = table.with_columns(place=(-pl.col("score")).rank("max").over(pl.Series(users)))
     return ranked["place"].to_numpy().astype(np.int64) - 1
 
 
-def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted: Int64s, behind: int) -> Int64s:
-    """Return the place of each wanted (owner, item) pair, ``behind`` where it is not in the table, [m]."""
+def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted: Int64s, last: int) -> Int64s:
+    """Return the place of each wanted (owner, item) pair, ``last`` where it is not in the table, [m]."""
     table = pl.DataFrame({"user": users, "item": items, "place": places})
     asked = pl.DataFrame({"user": owners, "item": wanted})
     found = asked.join(table, on=["user", "item"], how="left", maintain_order="left")
-    ranks: Int64s = found["place"].fill_null(behind).to_numpy()
+    ranks: Int64s = found["place"].fill_null(last).to_numpy()
     return ranks
 
 
