@@ -27,7 +27,8 @@ SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 def seeds(row: Row) -> str:
     """Return how many seeds an entry has, and of how many the training was cut short."""
-    return f"{row.seeds}, {row.cut} cut short" if row.cut else str(row.seeds)
+    of_all = "cut short" if row.cut == row.seeds else f"{row.cut} cut short"
+    return f"{row.seeds}, {of_all}" if row.cut else str(row.seeds)
 
 
 def percent(value: float) -> str:
