@@ -246,7 +246,7 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["train", "--resume", "data"], ["data is a prepared data set, not a run"]),
         (["evaluate", "folder"], ["folder is not a run folder"]),
         (["evaluate", "nowhere"], ["no run folder nowhere"]),
-        (["evaluate", "run", "--k", "0"], ["at least 1; it is 0"]),
+        (["evaluate", "run", "--k", "0"], ["from 1 to 1,000,000; it is 0"]),
         (["evaluate", "run", "--k", "five"], ["--k takes whole numbers"]),
         (["recommend", "run", "--k", "0"], ["k, the number of items, must be a whole number of at least 1"]),
         (["recommend", "run", "--out", "out.xlsx"], ["out.xlsx should end in one of .csv, .jsonl, .parquet"]),

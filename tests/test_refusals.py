@@ -121,10 +121,6 @@ def test_in_python() -> None:
         (("config", "fast", "--preset", "paper"), "the preset is named twice, fast and --preset paper; name it once."),
         (("diagnose", "run", "--pictures", "svg"), "--pictures are of the report; give --out for it."),
         (("diagnose", "run", "--tensor", "items"), "--tensor names a matrix of a safetensors file"),
-        (
-            ("prepare", "table.csv", "--out", "d", "--format", "jsonl", "--separator", ";"),
-            "separator says how delimited files are read; the format is jsonl.",
-        ),
     ],
 )
 def test_options_that_would_mean_nothing(work: Path, command: tuple[str, ...], said: str) -> None:
@@ -145,14 +141,20 @@ def test_what_is_guessed_says_which_options_are_not_used(work: Path) -> None:
 def test_a_header_that_is_read_as_a_row_is_told(work: Path) -> None:
     names = "--columns", "user_id,item_id,timestamp"
     done = adrec("prepare", "table.csv", "--out", "named", *names, "--max-rejected", "1", cwd=work)
-    assert "table.csv line 1, column 'timestamp': the time cannot be read (a header? then leave out" in done.stderr
+    assert "table.csv line 1, column 'timestamp': the time cannot be read (a header? where columns are" in done.stderr
+
+
+def test_a_first_row_whose_time_is_unreadable_is_no_header(work: Path) -> None:
+    (work / "dotted.csv").write_text("a,x,24/05/2013\na,y,25/05/2013\na,z,26/05/2013\n")
+    said = refused("prepare", "dotted.csv", "--out", "dotted", "--columns", "user_id,item_id,timestamp", cwd=work)
+    assert "--time-format says how" in said and "a header?" not in said
 
 
 def test_nobody_to_test_is_told_when_the_data_are_prepared(work: Path) -> None:
     cyclic_table().group_by("user_id", maintain_order=True).head(2).write_csv(work / "short.csv")
     done = adrec("prepare", "short.csv", "--out", "short", cwd=work)
     assert done.returncode == 0
-    assert "note: no user has 3 interactions, as leave-one-out needs" in done.stderr
+    assert "note: no user has 3 interactions or more, as leave-one-out needs" in done.stderr
 
 
 def test_text_of_other_encodings_is_told_how_to_become_utf8(work: Path) -> None:

@@ -27,7 +27,9 @@ Row = tuple[str, str, int]
 # What a line of the dirty tables may be: fields as they are written, in quotes or not, and how the line ends.
 GOOD_IDS = ("7", "07", "ann", "b b", "ü🎬", "NULL", "-3", "x" * 2000, " ann", "7 ", "\tb b \t")
 plain_field = st.sampled_from([*GOOD_IDS, "", " ", "a\tb", 'in"side'])
-quoted_field = st.sampled_from(['"a,b"', '" ann "', '"say ""hi"""', '""', '"two\nlines"', '"7"', '"cr\r\nlf"'])
+quoted_field = st.sampled_from(
+    ['"a,b"', ' "a,b"', '  "7"', '" ann "', '"say ""hi"""', '""', '"two\nlines"', '"7"', '"cr\r\nlf"']
+)
 broken_field = st.sampled_from(['"open', '"a"b', '"x" '])
 time_field = st.sampled_from(
     ["1", "-5", "2.0", "1e3", "", "soon", "nan", "inf", "1369353600", '"3"', "May", "0", " 7", "8 "]
@@ -52,9 +54,9 @@ def read_record(text: str, start: int) -> tuple[list[str], int] | None:
     """Read the record that begins at ``start``, a character at a time: its fields and its end, None if malformed."""
     fields, at = [], start
     while True:
-        value = ""
-        if text[at : at + 1] == '"':
-            at += 1
+        value, quote = "", len(text) - len(text[at:].lstrip(" "))
+        if text[quote : quote + 1] == '"':
+            at = quote + 1
             while True:
                 if at >= len(text):
                     return None

@@ -144,5 +144,6 @@ def test_a_rank_that_is_left_out_is_taken_all_the_same(tmp_path: Path) -> None:
     table = pl.DataFrame({"user": list("aaaabbbb"), "item": list("pqrspqrs"), "time": [*range(4), *range(4)]})
     data = prepare(table)
     (tmp_path / "t.csv").write_text("user,item,rank\na,p,1\na,s,3\nb,s,2\n")
-    found, _ = evaluate_table(tmp_path / "t.csv", data, make_split(data, None), cutoffs=(1, 2))
+    found, notes = evaluate_table(tmp_path / "t.csv", data, make_split(data, None), cutoffs=(1, 2))
     assert found.ranks["rank"].to_list() == [3, 2]
+    assert "2 test users with ranks left out: nothing moves up to them." in notes

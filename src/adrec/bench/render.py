@@ -198,7 +198,8 @@ def _latex_table(rows: Sequence[Row], kind: str, caption: str) -> list[str]:
     ]
     for row in rows:
         cells = [_latex_cell(row.metrics[kind][metric], best[metric]) for metric in SHOWN]
-        lines.append(" & ".join([_escaped(row.label), *cells]) + r" \\")
+        label = f"{row.label} (cut short)" if row.cut else row.label
+        lines.append(" & ".join([_escaped(label), *cells]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
 
 

@@ -66,12 +66,12 @@ def diagnose(
     check_side_output(json_file, "--json")
     use_own_model(own_model)
     if diffusion:
-        if attributes or attribute or names or out or fail_on or tensor or pictures:
+        if attributes or attribute or names or out or fail_on or tensor or pictures is not None:
             raise ConfigError("--diffusion goes with --against, --on, --samples, --json and --data alone.")
         _contribution(embedding, against or [], part or "validation", samples, seed, data, json_file, output)
         return
     check_scikit_learn()
-    kinds = [f".{kind.strip().lstrip('.')}" for kind in (pictures or "png").split(",")]
+    kinds = [f".{kind.strip().lstrip('.')}" for kind in ("png" if pictures is None else pictures).split(",")]
     if out is not None:
         check_drawing()
         check_kinds(kinds)

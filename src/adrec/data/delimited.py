@@ -38,7 +38,8 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
         quoted = len(separator) == 1 and source.ending != ".inter"
     if quoted and line.count('"') % 2:
         raise DataError(f"{source.name} line 1 has a quote that is not closed on it; name the columns on one line.")
-    first = next(csv.reader([line], delimiter=separator)) if quoted else line.split(separator)
+    spaced = separator != " "  # a space before a quote is no part of the field
+    first = next(csv.reader([line], delimiter=separator, skipinitialspace=spaced)) if quoted else line.split(separator)
     columns = _columns([name.strip() for name in first], options.header, source)
     dialect = Dialect(separator, quoted, columns, has_header=options.header is None)
     return Opened(
@@ -65,7 +66,7 @@ def _first_line(source: Source) -> str:
         first = line.decode().rstrip("\r")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source.name} line 1 is not UTF-8 text; save the file as UTF-8 (iconv -f LATIN1 -t UTF-8)."
+            f"{source.name} line 1 is not UTF-8 text; save the file as UTF-8 (of Latin-1: iconv -f LATIN1 -t UTF-8)."
         ) from error
     if not first.strip():
         raise DataError(f"{source.name} line 1 is blank; the first line names the columns.")

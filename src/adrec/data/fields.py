@@ -145,7 +145,9 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
         while start < len(lines):
             feed.at, feed.end = start, start + 1 if start + 1 < hopeless else len(lines)
             try:
-                for fields in csv.reader(feed, delimiter=dialect.separator, strict=True):
+                for fields in csv.reader(
+                    feed, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.separator != " "
+                ):
                     number, whole = chunk.first_line + start, b"".join(lines[start : feed.at])
                     start = feed.at
                     if not any(field.strip(" \t\r\n") for field in fields):

@@ -32,10 +32,11 @@ def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Op
     source = Source.open(path)
     kind = options.format or _format(source)
     guesses = [*notes]
-    if options.format is None and kind != "delimited":
-        idle = options.of_delimited()
+    idle = options.of_delimited() if kind != "delimited" else ()
+    if idle or (options.format is None and kind != "delimited"):
+        by = "by its content" if options.format is None else "as was asked for"
         without = f"; {' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used" if idle else ""
-        guesses.append(f"{source.name}: {'Parquet' if kind == 'parquet' else 'JSON lines'}, by its content{without}")
+        guesses.append(f"{source.name}: {'Parquet' if kind == 'parquet' else 'JSON lines'}, {by}{without}")
     if kind == "parquet":
         opened = _open_parquet(source)
     elif kind == "delimited":

@@ -72,8 +72,6 @@ class Preparation:
             f"max_rejected is a share of the rows, from 0 to 1; it is {self.max_rejected}.",
         )
         require(self.separator != "", "separator must not be empty; leave it out to have it found.")
-        idle = self.of_delimited() if self.format not in (None, "delimited") else ()
-        require(not idle, f"{' and '.join(idle)} says how delimited files are read; the format is {self.format}.")
         require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
 
     def of_delimited(self) -> tuple[str, ...]:

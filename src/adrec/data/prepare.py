@@ -128,8 +128,8 @@ def _untested(dataset: Dataset) -> Iterator[str]:
     """Tell where leave-one-out has nobody; other splits are refused then."""
     if dataset.info.split == "leave-one-out" and not (np.diff(dataset.offsets) >= FEWEST).any():
         yield (
-            f"no user has {FEWEST} interactions, as leave-one-out needs: a model can be trained on all of them, and "
-            "nobody is left to choose by or to test"
+            f"no user has {FEWEST} interactions or more, as leave-one-out needs: all interactions train, and nobody is "
+            "left to validate or to test on"
         )
 
 

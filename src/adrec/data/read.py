@@ -155,7 +155,7 @@ class _Reading:
             row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64)
         )
         rejected = [*_malformed(opened, piece), *_unusable(opened, piece, raw, converted)]
-        if self.options.header is not None:
+        if self.options.header is not None and opened.unit == "line":
             rejected = [_as_header(row) for row in rejected]
         if rejected:
             table = table.drop_nulls()
@@ -210,9 +210,9 @@ def _malformed(opened: Opened, piece: Piece) -> Iterator[Rejected]:
 
 def _as_header(row: Rejected) -> Rejected:
     """Say of a first line without a time that it may be a header, where the columns were named without one."""
-    if (row.number, row.reason) != (1, BAD_TIME):
+    if (row.number, row.reason) != (1, BAD_TIME) or any(character.isdigit() for character in str(row.value)):
         return row
-    return replace(row, what="the time cannot be read (a header? then leave out header=, or --columns)")
+    return replace(row, what="the time cannot be read (a header? where columns are named, line 1 is a row)")
 
 
 def _unusable(

@@ -52,7 +52,7 @@ def evaluate_table(
     if not np.isin(targets.users, users).any():
         raise DataError(f"{path.name} recommends nothing to any {part} user of {dataset.info.name}.")
     k = max(cutoffs)
-    longest = int(places.max()) + 1
+    longest = int(np.unique(users, return_counts=True)[1].max())
     if longest < min(k, split.num_items):
         raise DataError(
             f"{path.name} has at most {counted(longest, 'item')} for a user, so metrics at {k} cannot be measured; "
@@ -65,7 +65,7 @@ def evaluate_table(
     evaluation = summary(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
-    return evaluation, _notes(table, users, items, targets.users, part, min(k, split.num_items), seen)
+    return evaluation, _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen)
 
 
 def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
@@ -102,7 +102,14 @@ def _seen_rows(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s)
 
 
 def _notes(
-    table: pl.DataFrame, users: Int64s, items: Int64s, owners: Int64s, part: str, k: int, seen: int
+    table: pl.DataFrame,
+    users: Int64s,
+    items: Int64s,
+    places: Int64s,
+    owners: Int64s,
+    part: str,
+    k: int,
+    seen: int,
 ) -> tuple[str, ...]:
     notes = []
     served, sizes = np.unique(users[np.isin(users, owners)], return_counts=True)
@@ -111,6 +118,9 @@ def _notes(
         notes.append(f"{counted(missing, f'{part} user')} without a recommendation in the table: missed.")
     if short:
         notes.append(f"{counted(short, f'{part} user')} with fewer than {k} items: what is not there is missed.")
+    gaps = len(np.unique(users[(places >= np.bincount(users)[users]) & np.isin(users, owners)]))
+    if gaps:
+        notes.append(f"{counted(gaps, f'{part} user')} with ranks left out: nothing moves up to them.")
     tied = 0.0 if "rank" in table.columns else float(table.select("user", "score").is_duplicated().to_numpy().mean())
     if tied:
         notes.append(f"{tied:.1%} of the rows have the score of another item of their user: ties count against it.")
