@@ -10,10 +10,9 @@ others are read by Python's ``csv``.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 
-from adrec.data.fields import Dialect, read_chunk, read_quoted, refused
+from adrec.data.fields import Dialect, csv_records, read_chunk, read_quoted, refused
 from adrec.data.lines import BOM, LONGEST_LINE, Chunk, chunks
 from adrec.data.preparation import Preparation
 from adrec.data.rows import Opened, Piece
@@ -38,8 +37,7 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
         quoted = len(separator) == 1 and source.ending != ".inter"
     if quoted and line.count('"') % 2:
         raise DataError(f"{source.name} line 1 has a quote that is not closed on it; name the columns on one line.")
-    spaced = separator != " "  # a space before a quote is no part of the field
-    first = next(csv.reader([line], delimiter=separator, skipinitialspace=spaced)) if quoted else line.split(separator)
+    first = next(csv_records([line], separator)) if quoted else line.split(separator)
     columns = _columns([name.strip() for name in first], options.header, source)
     dialect = Dialect(separator, quoted, columns, has_header=options.header is None)
     return Opened(

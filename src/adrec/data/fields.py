@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -36,6 +36,11 @@ def read_chunk(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> tuple[Piece
     if piece is not None:
         return piece, None
     return read_quoted(chunk, dialect, wanted, final=False) if quoted else (_line_by_line(chunk, dialect, wanted), None)
+
+
+def csv_records(lines: Iterable[str], separator: str, *, strict: bool = False) -> Iterator[list[str]]:
+    """Yield the fields of each record of ``lines``; spaces before a quote are no part of its field."""
+    return csv.reader(lines, delimiter=separator, strict=strict, skipinitialspace=separator != " ")
 
 
 def refused(chunk: Chunk, dialect: Dialect, wanted: list[int], what: str) -> Piece:
@@ -145,9 +150,7 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
         while start < len(lines):
             feed.at, feed.end = start, start + 1 if start + 1 < hopeless else len(lines)
             try:
-                for fields in csv.reader(
-                    feed, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.separator != " "
-                ):
+                for fields in csv_records(feed, dialect.separator, strict=True):
                     number, whole = chunk.first_line + start, b"".join(lines[start : feed.at])
                     start = feed.at
                     if not any(field.strip(" \t\r\n") for field in fields):
