@@ -70,11 +70,17 @@ class PaddedConfig(TransformerConfig):
         repeat_bias: a learned number is added to the logits of the items of the history (the last L): below 0 where
             users do not come back to an item, above 0 where they do. Without it the network spends its capacity on
             telling an item that was just met from those that are like it.
+        feed_forward: the width of a block's feed-forward, in multiples of ``hidden_size``.
     """
 
     attend_padding: bool = True
     padding_class: bool = False
     repeat_bias: bool = False
+    feed_forward: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.feed_forward >= 1, f"model.feed_forward must be at least 1; it is {self.feed_forward}.")
 
 
 def check_shares(config: NetworkConfig, *names: str) -> None:
@@ -102,6 +108,7 @@ class StageConfig:
         optimizer: ``adam``, whose weight decay is an L2 term added to the gradient, or ``adamw``, where it is not.
         learning_rate: the optimizer's, at the start of the schedule.
         weight_decay: the optimizer's.
+        beta2: Adam's: how much of the mean of squared gradients is kept from step to step.
         warmup_epochs: the learning rate rises from 0 over so many epochs, step by step.
         schedule: ``cosine``, stepped once an epoch, or ``constant``.
         schedule_epochs: the length of the cosine schedule.
@@ -120,6 +127,7 @@ class StageConfig:
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
+    beta2: float = 0.999
     warmup_epochs: int = 0
     schedule: Literal["cosine", "constant"] = "cosine"
     schedule_epochs: int = 500
@@ -131,7 +139,8 @@ class StageConfig:
     initial_embedding: Literal["random", "cooccurrence"] = "random"
 
     def __post_init__(self) -> None:
-        require(0 <= self.averaging < 1, f"averaging of a stage must be in [0, 1); it is {self.averaging}.")
+        for name in ("averaging", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"{name} of a stage must be in [0, 1); it is {getattr(self, name)}.")
         for name in ("epochs", "patience", "weight_decay", "warmup_epochs"):
             require(
                 getattr(self, name) >= 0,

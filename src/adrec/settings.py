@@ -41,10 +41,13 @@ IN_FULL = "augment."  # keys that begin so have no short names: a model's own ke
 LATER: Mapping[str, Any] = MappingProxyType(
     {
         "averaging": 0.0,
+        "batch_tokens": 0,
+        "beta2": 0.999,
         "consistency": 0.0,
         "detached_targets": False,
         "drops_normalized": False,
         "embedding_std": 1.0,
+        "feed_forward": 4,
         "initial_embedding": "random",
         "negatives": 0,
         "optimizer": "adam",
@@ -144,6 +147,8 @@ class TrainingConfig(Settings):
 
     Attributes:
         batch_size: users of a training step.
+        batch_tokens: a step has fewer users where their tokens would be more than so many, by the mean of all users;
+            0 is no limit. Where histories are long, a network of few users' steps learns in less time.
         max_tokens: a batch of more is computed in parts, whose gradients add up to its own: less memory, same result
             but for rounding and the dropout drawn.
         precision: of training's matrix products; weights, moments and losses are float32 either way.
@@ -151,6 +156,7 @@ class TrainingConfig(Settings):
     """
 
     batch_size: int = 512
+    batch_tokens: int = 0
     max_tokens: int = 8192
     precision: Precision = "float32"
     augment: AugmentConfig = NO_AUGMENTATION
@@ -158,6 +164,7 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
+        require(self.batch_tokens >= 0, f"batch_tokens must not be negative; it is {self.batch_tokens}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
         together, before = 0, ""

@@ -293,6 +293,9 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"pretrain__warmup_epochs": 5},
         {"pretrain__initial_embedding": "cooccurrence"},
         {"batch_size": 20},
+        {"batch_tokens": 40},
+        {"feed_forward": 1},
+        {"finetune__beta2": 0.9},  # of a stage that goes on with the optimizer of the one before
     ],
     ids=str,
 )
@@ -311,6 +314,47 @@ def test_condition_dropout_changes_the_weights_of_a_guided_model(trainer: Maker,
         trainer(tiny((1, 1, 1), guidance_scale=2.0, condition_dropout=share), dataset).run() for share in (0.0, 0.9)
     )
     assert not same(first, second)
+
+
+def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
+    made = trainer(tiny((1, 0, 0), batch_tokens=40), dataset)
+    mean = made.num_tokens / 60
+    users = int(40 / mean)
+    assert 1 < users < 60
+    sizes: list[int] = []
+    step = made._step
+    made._step = lambda how, some: (sizes.append(len(some)), step(how, some))[1]  # type: ignore[method-assign]
+    made.run()
+    assert sizes[:-1] == [users] * (len(sizes) - 1)
+    assert len(sizes) == made.steps_per_epoch
+    assert sum(sizes) == 60
+    assert trainer(tiny((1, 0, 0), batch_tokens=1), dataset).users_per_step(made.own_sequences) == 1
+    assert trainer(tiny((1, 0, 0), batch_tokens=10**9), dataset).users_per_step(made.own_sequences) == min(
+        60, made.config.batch_size
+    )
+
+
+def test_adam_keeps_of_the_squared_gradients_what_its_stage_says(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
+    """The second step's means of squares, against the gradients themselves."""
+    made = trainer(tiny((1, 0, 0), pretrain__beta2=0.6, pretrain__weight_decay=0.0), dataset)
+    squares: list[torch.Tensor] = []
+    step = made._step
+
+    def watched(how: Any, users: Any) -> Any:
+        losses = step(how, users)
+        assert made.network is not None and made.optimizer is not None
+        weight = made.network.get_parameter("norm.weight")
+        assert weight.grad is not None
+        if len(squares) < 2:
+            squares.append(weight.grad.square().double())
+            if len(squares) == 2:
+                kept = made.optimizer.state[weight]["exp_avg_sq"].double()
+                torch.testing.assert_close(kept, 0.4 * (0.6 * squares[0] + squares[1]), rtol=1e-4, atol=0)
+        return losses
+
+    made._step = watched  # type: ignore[method-assign]
+    made.run()
+    assert len(squares) == 2
 
 
 def test_users_are_shuffled(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

@@ -67,7 +67,7 @@ class SASRecNetwork(PaddedNetwork):
 
     reads = frozenset(
         {
-            *("hidden_size", "num_blocks", "num_heads", "max_length"),
+            *("hidden_size", "num_blocks", "num_heads", "feed_forward", "max_length"),
             *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias"),
         }
     )
@@ -77,7 +77,8 @@ class SASRecNetwork(PaddedNetwork):
             config, num_items
         )  # causal also where ADRec's control is not: it must not learn leaked targets
         self.norm = nn.LayerNorm(config.hidden_size)
-        self.blocks = Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout)
+        size = config.hidden_size
+        self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout, config.feed_forward)
 
     def initialize(self, rng: Generator) -> None:
         """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""

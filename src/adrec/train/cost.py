@@ -112,7 +112,7 @@ def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
 
 def sample_batches(trainer: Trainer, sequences: Sequences, count: int) -> list[PackedBatch]:
     """Return so many training batches, of users drawn apart from the trainer's own generators."""
-    rng, size = np.random.default_rng(0), min(trainer.config.batch_size, len(sequences))
+    rng, size = np.random.default_rng(0), trainer.users_per_step(sequences)
     chosen = (rng.choice(len(sequences), size, replace=False) for _ in range(count))
     return [sequences.batch(users).to(trainer.device) for users in chosen]
 

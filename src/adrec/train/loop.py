@@ -38,7 +38,7 @@ from adrec.train.cooccurrence import begin_from_cooccurrences, few_enough
 from adrec.train.kept import Kept, copied
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
-from adrec.train.step import Step, learning_rate, new_optimizer, update_average
+from adrec.train.step import BETA1, Step, learning_rate, new_optimizer, update_average
 from adrec.words import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
@@ -119,7 +119,12 @@ class Trainer:
 
     def steps(self, sequences: Sequences) -> int:
         """Return the optimizer steps of one epoch on ``sequences``."""
-        return math.ceil(len(sequences) / self.config.batch_size)
+        return math.ceil(len(sequences) / self.users_per_step(sequences))
+
+    def users_per_step(self, sequences: Sequences) -> int:
+        """Return the users of one optimizer step on ``sequences``: ``batch_size``, or those of ``batch_tokens``."""
+        most, tokens = min(self.config.batch_size, len(sequences)), self.config.batch_tokens
+        return max(1, min(most, tokens * len(sequences) // sequences.num_tokens)) if tokens else most
 
     @property
     def _current(self) -> Sequences:
@@ -193,11 +198,12 @@ class Trainer:
         step, num_steps = Step.of(stage, self.config.precision), self.steps(self._current)
         totals: dict[str, Tensor] = {}
         users = torch.randperm(len(self._current), generator=self.order).numpy()
-        for done, first in enumerate(range(0, len(users), self.config.batch_size), start=1):
+        size = self.users_per_step(self._current)
+        for done, first in enumerate(range(0, len(users), size), start=1):
             rate = learning_rate(stage, self.place.schedule_epoch, done / num_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"], group["weight_decay"] = rate, stage.weight_decay
-            losses = self._step(step, users[first : first + self.config.batch_size])
+            for group in self.optimizer.param_groups:  # those of a stage that goes on with another's optimizer, too
+                group.update(lr=rate, weight_decay=stage.weight_decay, betas=(BETA1, stage.beta2))
+            losses = self._step(step, users[first : first + size])
             if self.kept.average:
                 update_average(self.kept.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
             for name, loss in losses.items():
@@ -296,7 +302,7 @@ class Trainer:
         kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
         self.reporter.tell(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
         steps = self.place.epoch * self.steps(self._current)
-        size = min(self.config.batch_size, len(self._current))
+        size = self.users_per_step(self._current)
         if self._stopped_early(stage) and steps < FEW_STEPS and size > 1:
             self.reporter.tell(
                 f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
