@@ -61,7 +61,7 @@ def trainer(dataset: Dataset, config: Config | None = None) -> Trainer:
 def batches(trainer: Trainer, count: int, seed: int = 0) -> list[PackedBatch]:
     """Return so many training batches of users drawn at random."""
     sequences = trainer.own_sequences
-    rng, size = np.random.default_rng(seed), min(trainer.config.batch_size, len(sequences))
+    rng, size = np.random.default_rng(seed), trainer.users_per_step(sequences)
     return [sequences.batch(rng.permutation(len(sequences))[:size]) for _ in range(count)]
 
 

@@ -66,10 +66,14 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
         ({"align.epochs": 1, "finetune.start": "continue"}, "set finetune.optimizer and align.optimizer alike"),
+        (
+            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue", "finetune.beta2": 0.98},
+            "set finetune.beta2 and align.beta2 alike",
+        ),
         ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
         ({"finetune.beta2": 1.0}, "beta2 of a stage must be in [0, 1); it is 1.0"),
-        ({"batch_tokens": -1}, "batch_tokens must not be negative; it is -1"),
-        ({"feed_forward": 0}, "model.feed_forward must be at least 1; it is 0"),
+        ({"tokens_per_step": -1}, "tokens_per_step must not be negative; it is -1"),
+        ({"feed_forward_ratio": 0}, "model.feed_forward_ratio must be at least 1; it is 0"),
         ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"pretrain.loss": "ce+mse"}, "a sasrec stage has no diffusion"),
@@ -80,7 +84,7 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"guidance_scale": 2.0}, "only a denoiser makes a sample to rank by, and is guided"),
         ({"decoder": "adaptive"}, "nothing would train the denoiser"),
         (
-            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue"},
+            {"align.epochs": 1, "align.optimizer": "adamw", "align.beta2": 0.98, "finetune.start": "continue"},
             "finetune goes on with the learning rate of align, so it has no warm-up",
         ),
         ({"finetune.loss": "ce+mse"}, "finetune.loss has the squared error of a denoiser, and there is none"),
@@ -103,6 +107,12 @@ def test_what_does_not_fit_is_named(changes: dict[str, object], sentence: str) -
 )
 def test_how_the_default_begins_its_embedding_is_no_error_where_a_stage_does_not(changes: dict[str, object]) -> None:
     assert preset(changes=changes).finetune.initial_embedding == "cooccurrence"
+
+
+def test_a_batch_size_that_is_set_is_the_users_of_a_step() -> None:
+    assert preset("fast").tokens_per_step > 0
+    assert preset("fast", {"batch_size": 512}).tokens_per_step == 0
+    assert preset("fast", {"batch_size": 512, "tokens_per_step": 2048}).tokens_per_step == 2048
 
 
 def test_unknown_preset_suggests_the_near_one() -> None:

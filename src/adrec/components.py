@@ -70,17 +70,21 @@ class PaddedConfig(TransformerConfig):
         repeat_bias: a learned number is added to the logits of the items of the history (the last L): below 0 where
             users do not come back to an item, above 0 where they do. Without it the network spends its capacity on
             telling an item that was just met from those that are like it.
-        feed_forward: the width of a block's feed-forward, in multiples of ``hidden_size``.
+        feed_forward_ratio: how many times as wide as ``hidden_size`` a block's feed-forward is (not that of a
+            token-wise denoiser).
     """
 
     attend_padding: bool = True
     padding_class: bool = False
     repeat_bias: bool = False
-    feed_forward: int = 4
+    feed_forward_ratio: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.feed_forward >= 1, f"model.feed_forward must be at least 1; it is {self.feed_forward}.")
+        require(
+            self.feed_forward_ratio >= 1,
+            f"model.feed_forward_ratio must be at least 1; it is {self.feed_forward_ratio}.",
+        )
 
 
 def check_shares(config: NetworkConfig, *names: str) -> None:
@@ -108,7 +112,7 @@ class StageConfig:
         optimizer: ``adam``, whose weight decay is an L2 term added to the gradient, or ``adamw``, where it is not.
         learning_rate: the optimizer's, at the start of the schedule.
         weight_decay: the optimizer's.
-        beta2: Adam's: how much of the mean of squared gradients is kept from step to step.
+        beta2: how much Adam keeps, from step to step, of its mean of squared gradients.
         warmup_epochs: the learning rate rises from 0 over so many epochs, step by step.
         schedule: ``cosine``, stepped once an epoch, or ``constant``.
         schedule_epochs: the length of the cosine schedule.

@@ -197,6 +197,7 @@ FINETUNE = StageConfig(
     optimizer="adamw",
     learning_rate=2e-3,
     weight_decay=0.3,
+    beta2=0.98,
     warmup_epochs=1,
     schedule="constant",
     averaging=0.998,
@@ -213,12 +214,12 @@ class Config(TrainingConfig):
 
     ``default``: what wins on validation over several data sets: one stage, an embedding that begins with
     co-occurrences, rotary positions, two passes that are to agree, and the auto-regressive condition alone, as no
-    denoiser proved to help it. ``fast``: a narrower one whose softmax is over part of the catalogue, for some 40 % of
+    denoiser proved to help it. ``fast``: a narrower one whose softmax is over part of the catalogue, for a fraction of
     the time. ``paper``: the three stages of the paper, as it describes them. ``published``: the same with all that the
     published code does beyond its paper.
 
     Attributes:
-        batch_size: users of a training step.
+        batch_size: users of a training step, at most.
         model: the networks.
         pretrain: stage 1.
         align: stage 2.

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Three quarters of the width, a softmax over part of the catalogue, half the consistency: fewer epochs do.
+# Three quarters of the width, a softmax over part of the catalogue, half the consistency: fewer epochs do. Half the
+# feed-forward and heads, no sink, and fewer users a step where histories are long: each saves time and costs nothing.
 _FAST: dict[str, Any] = {
+    "tokens_per_step": 1024,
     "model.hidden_size": 96,
+    "model.num_heads": 2,
+    "model.feed_forward_ratio": 2,
+    "model.attend_padding": False,
     "finetune.negatives": 1000,
     "finetune.consistency": 5.0,
     "finetune.averaging": 0.995,
-    "finetune.patience": 2,
+    "finetune.patience": 3,
 }
 
 _SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20))
@@ -42,6 +47,7 @@ _PAPER: dict[str, Any] = {
     "finetune.optimizer": "adam",
     "finetune.learning_rate": 1e-3,
     "finetune.weight_decay": 1e-5,
+    "finetune.beta2": 0.999,
     "finetune.warmup_epochs": 0,
     "finetune.schedule": "cosine",
     "finetune.averaging": 0.0,

@@ -41,13 +41,13 @@ IN_FULL = "augment."  # keys that begin so have no short names: a model's own ke
 LATER: Mapping[str, Any] = MappingProxyType(
     {
         "averaging": 0.0,
-        "batch_tokens": 0,
+        "tokens_per_step": 0,
         "beta2": 0.999,
         "consistency": 0.0,
         "detached_targets": False,
         "drops_normalized": False,
         "embedding_std": 1.0,
-        "feed_forward": 4,
+        "feed_forward_ratio": 4,
         "initial_embedding": "random",
         "negatives": 0,
         "optimizer": "adam",
@@ -146,9 +146,10 @@ class TrainingConfig(Settings):
     """The configuration of a model that the loop trains in stages.
 
     Attributes:
-        batch_size: users of a training step.
-        batch_tokens: a step has fewer users where their tokens would be more than so many, by the mean of all users;
-            0 is no limit. Where histories are long, a network of few users' steps learns in less time.
+        batch_size: users of a training step, at most.
+        tokens_per_step: a step has fewer users than ``batch_size`` where they would have more tokens than so many, by
+            the mean of all users, so that there are enough steps where histories are long; 0 is no limit, and who sets
+            ``batch_size`` alone sets that. An augmentation's own stages know none.
         max_tokens: a batch of more is computed in parts, whose gradients add up to its own: less memory, same result
             but for rounding and the dropout drawn.
         precision: of training's matrix products; weights, moments and losses are float32 either way.
@@ -156,7 +157,7 @@ class TrainingConfig(Settings):
     """
 
     batch_size: int = 512
-    batch_tokens: int = 0
+    tokens_per_step: int = 0
     max_tokens: int = 8192
     precision: Precision = "float32"
     augment: AugmentConfig = NO_AUGMENTATION
@@ -164,7 +165,7 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
-        require(self.batch_tokens >= 0, f"batch_tokens must not be negative; it is {self.batch_tokens}.")
+        require(self.tokens_per_step >= 0, f"tokens_per_step must not be negative; it is {self.tokens_per_step}.")
         some = any(stage.epochs for stage in self.stages.values())
         require(some, "every stage has 0 epochs: nothing would be trained.")
         together, before = 0, ""
@@ -174,6 +175,11 @@ class TrainingConfig(Settings):
                 require(
                     stage.optimizer == last.optimizer,
                     f"{name} goes on with the optimizer of {before}; set {name}.optimizer and {before}.optimizer "
+                    "alike.",
+                )
+                require(
+                    stage.beta2 == last.beta2,
+                    f"{name} goes on with the squared gradients of {before}; set {name}.beta2 and {before}.beta2 "
                     "alike.",
                 )
                 require(
@@ -191,9 +197,14 @@ class TrainingConfig(Settings):
 
     @classmethod
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
-        """As :meth:`Settings.make`; a change of how an embedding begins is an error where it would change nothing."""
+        """As :meth:`Settings.make`; a change of how an embedding begins is an error where it would change nothing.
+
+        A change of ``batch_size`` alone does away with the preset's ``tokens_per_step``.
+        """
         config = super().make(name, changes)
         given = {cls.full_key(key) for key in changes or {}}
+        if "batch_size" in given and "tokens_per_step" not in given:
+            config = replace(config, tokens_per_step=0)
         for stage, has in config.all_stages.items():
             if f"{stage}.initial_embedding" in given and has.initial_embedding != "random":
                 require(

@@ -156,6 +156,10 @@ def test_a_gpu_takes_no_first_stage_from_a_cpu(data: Path, tmp_path: Path, monke
         ({"max_length": 5}, False),
         ({"pretrain.epochs": 4}, False),
         ({"batch_size": 8}, False),
+        ({"tokens_per_step": 12}, False),
+        ({"pretrain.beta2": 0.9}, False),
+        ({"align.beta2": 0.9, "finetune.beta2": 0.9}, True),
+        ({"feed_forward_ratio": 2}, False),
         ({"causal": False}, True),
     ],
 )

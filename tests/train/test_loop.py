@@ -293,9 +293,9 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"pretrain__warmup_epochs": 5},
         {"pretrain__initial_embedding": "cooccurrence"},
         {"batch_size": 20},
-        {"batch_tokens": 40},
-        {"feed_forward": 1},
-        {"finetune__beta2": 0.9},  # of a stage that goes on with the optimizer of the one before
+        {"tokens_per_step": 40},
+        {"feed_forward_ratio": 1},
+        {"align__beta2": 0.9, "finetune__beta2": 0.9},
     ],
     ids=str,
 )
@@ -317,7 +317,7 @@ def test_condition_dropout_changes_the_weights_of_a_guided_model(trainer: Maker,
 
 
 def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
-    made = trainer(tiny((1, 0, 0), batch_tokens=40), dataset)
+    made = trainer(tiny((1, 0, 0), tokens_per_step=40), dataset)
     mean = made.num_tokens / 60
     users = int(40 / mean)
     assert 1 < users < 60
@@ -328,8 +328,8 @@ def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: M
     assert sizes[:-1] == [users] * (len(sizes) - 1)
     assert len(sizes) == made.steps_per_epoch
     assert sum(sizes) == 60
-    assert trainer(tiny((1, 0, 0), batch_tokens=1), dataset).users_per_step(made.own_sequences) == 1
-    assert trainer(tiny((1, 0, 0), batch_tokens=10**9), dataset).users_per_step(made.own_sequences) == min(
+    assert trainer(tiny((1, 0, 0), tokens_per_step=1), dataset).users_per_step(made.own_sequences) == 1
+    assert trainer(tiny((1, 0, 0), tokens_per_step=10**9), dataset).users_per_step(made.own_sequences) == min(
         60, made.config.batch_size
     )
 

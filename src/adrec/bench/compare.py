@@ -185,9 +185,8 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
         trainer = model.trainer(dataset, split, seed=seed, device=job_device(model))
     except DataError:  # it will fail as a job that is told, beside those that can learn from so little
         return entry
-    users, num_sequences = trainer.users_per_step(trainer.own_sequences), len(trainer.own_sequences)
-    batch_size = config.batch_size
-    while batch_size > FEWEST_USERS and num_sequences < STEPS * min(batch_size, users):
+    batch_size, num_sequences = config.batch_size, len(trainer.own_sequences)
+    while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
         batch_size //= 2
     if batch_size < config.batch_size:
         entry = Entry(entry.label, entry.model, entry.preset, {**entry.changes, "batch_size": batch_size})

@@ -38,7 +38,7 @@ def first_stage_key(
         "data": [fingerprint, split, seed],
         "network": f"{network.__module__}.{network.__qualname__}",
         "settings": {key: value for key, value in settings.items() if network.reads is None or key in network.reads},
-        "training": [config.batch_size, config.batch_tokens, config.max_tokens, config.precision],
+        "training": [config.batch_size, config.tokens_per_step, config.max_tokens, config.precision],
         "stage": [name, asdict(stage)],
         **({} if device == "cpu" else {"device": device}),
         **({"source": source} if source else {}),

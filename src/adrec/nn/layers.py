@@ -56,14 +56,14 @@ def last_outputs(blocks: Iterable[AttentionBlock], x: Tensor, layout: Layout) ->
 
 
 class Block(AttentionBlock):
-    """A post-norm transformer block: attention, then a feed-forward of ``feed_forward`` D with GELU (tanh)."""
+    """A post-norm transformer block: attention, then a feed-forward of ``feed_forward_ratio`` D with GELU (tanh)."""
 
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float, feed_forward: int = 4) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4) -> None:
         super().__init__()
         self.dropout = dropout
         self.attention = Attention(hidden_size, num_heads, dropout)
-        self.expand = nn.Linear(hidden_size, feed_forward * hidden_size)
-        self.contract = nn.Linear(feed_forward * hidden_size, hidden_size)
+        self.expand = nn.Linear(hidden_size, feed_forward_ratio * hidden_size)
+        self.contract = nn.Linear(feed_forward_ratio * hidden_size, hidden_size)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=1e-12)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=1e-12)
 
@@ -78,7 +78,7 @@ class Block(AttentionBlock):
 
     def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = self.attention_norm(x + dropout_(attended, self.dropout, rng))
-        inner = dropout_(gelu(self.expand(x)), self.dropout, rng)  # [rows, feed_forward D]
+        inner = dropout_(gelu(self.expand(x)), self.dropout, rng)  # [rows, feed_forward_ratio D]
         return self.feed_forward_norm(x + dropout_(self.contract(inner), self.dropout, rng))
 
 
@@ -86,9 +86,9 @@ class Blocks(nn.ModuleList):
     """A stack of blocks."""
 
     def __init__(
-        self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float, feed_forward: int = 4
+        self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4
     ) -> None:
-        super().__init__(Block(hidden_size, num_heads, dropout, feed_forward) for _ in range(num_blocks))
+        super().__init__(Block(hidden_size, num_heads, dropout, feed_forward_ratio) for _ in range(num_blocks))
 
     def __iter__(self) -> Iterator[Block]:
         return cast("Iterator[Block]", super().__iter__())

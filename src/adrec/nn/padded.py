@@ -67,7 +67,7 @@ class SASRecNetwork(PaddedNetwork):
 
     reads = frozenset(
         {
-            *("hidden_size", "num_blocks", "num_heads", "feed_forward", "max_length"),
+            *("hidden_size", "num_blocks", "num_heads", "feed_forward_ratio", "max_length"),
             *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias"),
         }
     )
@@ -78,7 +78,7 @@ class SASRecNetwork(PaddedNetwork):
         )  # causal also where ADRec's control is not: it must not learn leaked targets
         self.norm = nn.LayerNorm(config.hidden_size)
         size = config.hidden_size
-        self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout, config.feed_forward)
+        self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout, config.feed_forward_ratio)
 
     def initialize(self, rng: Generator) -> None:
         """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""

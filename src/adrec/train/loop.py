@@ -38,7 +38,7 @@ from adrec.train.cooccurrence import begin_from_cooccurrences, few_enough
 from adrec.train.kept import Kept, copied
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
-from adrec.train.step import BETA1, Step, learning_rate, new_optimizer, update_average
+from adrec.train.step import Step, learning_rate, new_optimizer, update_average
 from adrec.words import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
@@ -122,9 +122,11 @@ class Trainer:
         return math.ceil(len(sequences) / self.users_per_step(sequences))
 
     def users_per_step(self, sequences: Sequences) -> int:
-        """Return the users of one optimizer step on ``sequences``: ``batch_size``, or those of ``batch_tokens``."""
-        most, tokens = min(self.config.batch_size, len(sequences)), self.config.batch_tokens
-        return max(1, min(most, tokens * len(sequences) // sequences.num_tokens)) if tokens else most
+        """Return the users of one optimizer step on ``sequences``: the fewer of ``batch_size`` and a step's tokens."""
+        most, tokens = min(self.config.batch_size, len(sequences)), self.config.tokens_per_step
+        if not tokens or any(sequences is self.sequences.get(name) for name in self.config.augment.stages):
+            return most
+        return max(1, min(most, tokens * len(sequences) // sequences.num_tokens))
 
     @property
     def _current(self) -> Sequences:
@@ -201,8 +203,8 @@ class Trainer:
         size = self.users_per_step(self._current)
         for done, first in enumerate(range(0, len(users), size), start=1):
             rate = learning_rate(stage, self.place.schedule_epoch, done / num_steps)
-            for group in self.optimizer.param_groups:  # those of a stage that goes on with another's optimizer, too
-                group.update(lr=rate, weight_decay=stage.weight_decay, betas=(BETA1, stage.beta2))
+            for group in self.optimizer.param_groups:
+                group["lr"], group["weight_decay"] = rate, stage.weight_decay
             losses = self._step(step, users[first : first + size])
             if self.kept.average:
                 update_average(self.kept.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
