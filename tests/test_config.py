@@ -153,4 +153,12 @@ def test_what_was_saved_before_a_key_existed_is_what_it_was() -> None:
         for key in LATER:
             part.pop(key, None)
     values.pop("augment")
+    values.pop("tokens_per_step")
     assert Config.from_dict(values) == preset("paper")
+
+
+def test_a_default_that_was_saved_before_beta2_has_what_it_was_trained_with() -> None:
+    values = preset().to_dict()
+    for stage in ("pretrain", "align", "finetune"):
+        del values[stage]["beta2"]
+    assert Config.from_dict(values).finetune.beta2 == 0.999 != preset().finetune.beta2

@@ -22,6 +22,13 @@ PAGES = {
 }
 
 
+def test_the_jobs_of_the_ledger_have_the_keys_that_they_were_filed_under() -> None:
+    """A new key of a configuration that decides nothing in earlier jobs must not make them others."""
+    finished = list(Ledger.open(DOCS / "ledger").finished())
+    assert len(finished) > 400
+    assert [each.job.words for each in finished if each.job.key != each.folder.name] == []
+
+
 @pytest.mark.parametrize(
     "name", ["results", "ablation", *(pytest.param(name, marks=SLOW) for name in ("paper", "search"))]
 )

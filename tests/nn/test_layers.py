@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from adrec.config import ModelConfig
 from adrec.nn.blocks import DiffuRecBlock, initialize_block
 from adrec.nn.dropout import dropout
 from adrec.nn.gelu import gelu
 from adrec.nn.layout import layout
+from adrec.nn.networks import NETWORKS, make_network
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.9, 0.999999])
@@ -71,3 +73,11 @@ def test_diffurecs_block_drops_what_leaves_it_again(device: torch.device) -> Non
     inner = dropout(torch.nn.functional.gelu(block.expand(block.feed_forward_norm(y)), approximate="tanh"), p, rng)
     expected = dropout(y + dropout(block.contract(inner), p, rng), p, rng)
     torch.testing.assert_close(block(x, plan, torch.Generator(device).manual_seed(3)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_block_has_the_feed_forward_that_is_asked_for() -> None:
+    config = ModelConfig(hidden_size=8, num_heads=2, feed_forward_ratio=3, decoder="attention", ranks_by="sample")
+    for kind, parts in {"adrec": ("cam", "adm"), "sasrec": ("blocks",)}.items():
+        network = make_network(NETWORKS[kind], config, 5)
+        for block in (block for part in parts for block in network.get_submodule(part)):
+            assert (block.expand.weight.shape, block.contract.weight.shape) == ((24, 8), (8, 24))
