@@ -214,9 +214,9 @@ class Config(TrainingConfig):
 
     ``default``: what wins on validation over several data sets: one stage, an embedding that begins with
     co-occurrences, rotary positions, two passes that are to agree, and the auto-regressive condition alone, as no
-    denoiser proved to help it. ``fast``: a narrower one whose softmax is over part of the catalogue, for a fraction of
-    the time. ``paper``: the three stages of the paper, as it describes them. ``published``: the same with all that the
-    published code does beyond its paper.
+    denoiser proved to help it. ``fast``: a narrower one whose softmax is over part of the catalogue, for a fifth to
+    a third of the time. ``paper``: the three stages of the paper, as it describes them. ``published``: the same with
+    all that the published code does beyond its paper.
 
     Attributes:
         batch_size: users of a training step, at most.
