@@ -287,6 +287,15 @@ def test_what_the_shared_first_stage_depends_on(
     assert key != first_stage_key(ADRecModel(Config.make(changes={**base, "augment.method": "none"})), "f", "s", 1)
 
 
+def test_tokens_of_a_step_are_the_models_own(small: Config, dataset: Dataset) -> None:
+    """An augmentation's networks have batch_size users a step, the model's stages fewer; a plan counts those."""
+    made = trainer(replace(small, tokens_per_step=30), dataset)
+    own, augmenting = made.own_sequences, made.sequences[DIFFUSION]
+    assert made.users_per_step(augmenting) == min(small.batch_size, len(augmenting))
+    assert made.users_per_step(own) == 30 * len(own) // own.num_tokens < made.users_per_step(augmenting)
+    assert make_plan(made).data["steps"] == made.steps_per_epoch > trainer(small, dataset).steps_per_epoch
+
+
 def test_a_shared_first_stage_gives_the_same_bits(small: Config, dataset: Dataset, tmp_path: Path) -> None:
     shared, networks = FirstStages(tmp_path), []
     for _ in range(2):
