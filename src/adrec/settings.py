@@ -41,7 +41,6 @@ IN_FULL = "augment."  # keys that begin so have no short names: a model's own ke
 LATER: Mapping[str, Any] = MappingProxyType(
     {
         "averaging": 0.0,
-        "tokens_per_step": 0,
         "beta2": 0.999,
         "consistency": 0.0,
         "detached_targets": False,
@@ -55,6 +54,7 @@ LATER: Mapping[str, Any] = MappingProxyType(
         "ranks_by": "sample",
         "repeat_bias": False,
         "schedule": "cosine",
+        "tokens_per_step": 0,
         "unit_targets": False,
         "warmup_epochs": 0,
     }
@@ -172,16 +172,11 @@ class TrainingConfig(Settings):
         for name, stage in self.all_stages.items():
             last = self.all_stages.get(before)
             if stage.begins_with == "continue" and stage.epochs and last and last.network_kind == stage.network_kind:
-                require(
-                    stage.optimizer == last.optimizer,
-                    f"{name} goes on with the optimizer of {before}; set {name}.optimizer and {before}.optimizer "
-                    "alike.",
-                )
-                require(
-                    stage.beta2 == last.beta2,
-                    f"{name} goes on with the squared gradients of {before}; set {name}.beta2 and {before}.beta2 "
-                    "alike.",
-                )
+                for key in ("optimizer", "beta2"):
+                    require(
+                        getattr(stage, key) == getattr(last, key),
+                        f"{name} goes on with the optimizer of {before}; set {name}.{key} and {before}.{key} alike.",
+                    )
                 require(
                     stage.warmup_epochs == 0,
                     f"{name} goes on with the learning rate of {before}, so it has no warm-up; set "

@@ -22,7 +22,7 @@ from adrec.nn.dropout import dropout
 from adrec.nn.layers import Blocks, last_outputs
 from adrec.nn.layout import Layout
 from adrec.nn.losses import Objective, squared_error
-from adrec.nn.padded import PaddedNetwork, SASRecNetwork
+from adrec.nn.padded import PaddedNetwork, SASRecNetwork, blocks_of
 from adrec.nn.positions import Positions
 from adrec.nn.rotary import places, turns
 from adrec.nn.sequence import Noise, SequenceNetwork, last_tokens
@@ -82,7 +82,7 @@ class ADRecNetwork(PaddedNetwork):
         self.forward_process = ForwardProcess(self.schedule, config.geodesic)
         self.positions = Positions(config.max_length, size) if config.positions == "learned" else None
         self.history_norm = nn.LayerNorm(size, eps=1e-12)
-        self.cam = Blocks(config.num_blocks, size, config.num_heads, config.dropout, config.feed_forward_ratio)
+        self.cam = blocks_of(config)
         if config.decoder != "none":
             self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
             self.adm = _denoiser(config)
@@ -244,9 +244,7 @@ class ADRecNetwork(PaddedNetwork):
 
 def _denoiser(config: ModelConfig) -> Blocks | MLPDecoder | AdaptiveDecoder:
     if config.decoder == "attention":
-        return Blocks(
-            config.num_blocks, config.hidden_size, config.num_heads, config.dropout, config.feed_forward_ratio
-        )
+        return blocks_of(config)
     if config.decoder == "mlp":
         return MLPDecoder(config.hidden_size)
     return AdaptiveDecoder(config.hidden_size, config.num_blocks)

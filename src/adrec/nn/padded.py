@@ -62,6 +62,11 @@ class PaddedNetwork(RepeatBiased):
         return loss(query, some, targets, padding_class=True, repeats=repeats, offsets=classes.offsets)
 
 
+def blocks_of(config: PaddedConfig) -> Blocks:
+    """Return the stack of blocks that ``config`` asks for."""
+    return Blocks(config.num_blocks, config.hidden_size, config.num_heads, config.dropout, config.feed_forward_ratio)
+
+
 class SASRecNetwork(PaddedNetwork):
     """Stage 1: SASRec (Kang and McAuley 2018) without positions, trained with full cross-entropy."""
 
@@ -77,8 +82,7 @@ class SASRecNetwork(PaddedNetwork):
             config, num_items
         )  # causal also where ADRec's control is not: it must not learn leaked targets
         self.norm = nn.LayerNorm(config.hidden_size)
-        size = config.hidden_size
-        self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout, config.feed_forward_ratio)
+        self.blocks = blocks_of(config)
 
     def initialize(self, rng: Generator) -> None:
         """Draw every linear layer and the embedding from N(0, 0.1), biases 0."""

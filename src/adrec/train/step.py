@@ -17,8 +17,6 @@ from adrec.nn.losses import Objective, project_conflicts
 from adrec.nn.sequence import SequenceNetwork
 from adrec.settings import Precision, StageConfig
 
-BETA1 = 0.9  # Adam's, of the mean of gradients
-
 
 @dataclass(frozen=True)
 class Step:
@@ -125,8 +123,13 @@ def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.O
     The published one is Adam with L2 added to the gradient.
     """
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
-    rates: dict[str, Any] = {"lr": stage.learning_rate, "betas": (BETA1, stage.beta2)}
-    return kind(network.parameters(), **rates, weight_decay=stage.weight_decay, fused=True)
+    return kind(
+        network.parameters(),
+        lr=stage.learning_rate,
+        betas=(0.9, stage.beta2),
+        weight_decay=stage.weight_decay,
+        fused=True,
+    )
 
 
 def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
