@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from adrec.files import write_json
 from adrec.models import NetworkModel
 from adrec.settings import DEFAULT_SEED, TrainingConfig
 from adrec.train.cost import duration, estimate
+from adrec.train.loop import Trainer
 from adrec.train.report import Live
 
 CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
@@ -33,13 +34,16 @@ MARGIN = 0.75  # of the time left is planned for training: the rest is for testi
 LAST = 0.92  # of the budget and each share of it, at which training ends wherever it is: the rest is for testing
 STEPS = 10  # an epoch has at least, as long as a batch has ..
 FEWEST_USERS = 8
+FEW_EPOCHS = 6  # with time for fewer of the default's, the preset ``fast``, where there is one, learns more in it
 WORTH = 0.05  # of the budget: less than that, left by others, is no epoch more
 
 
 def compare(
     dataset: Dataset, folder: Path, *, budget: float, seed: int = DEFAULT_SEED, console: Console
 ) -> tuple[Verdict, list[Contender], list[str]]:
-    """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and who was not.
+    """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and notes.
+
+    The notes say who was not tested, and of whom a quicker preset was.
 
     Each has its share of the budget; whose share is used up goes on with what the others left of theirs. A contender
     whose time is up then is tested with the best that it has. The runs stay in the ledger below ``folder``. Raises
@@ -65,11 +69,14 @@ def compare(
         entries = _in_turn(field, memory, dataset, split)
     contenders, missing = [], []
     for name in CONTENDERS:
-        finished = field.finished.get(name)
+        label = entries[name].label if name in entries else name
+        finished = field.finished.get(label)
         if finished is None or finished.error:
-            missing.append(_why_not(name, finished, field, budget))
+            missing.append(_why_not(label, finished, field, budget))
         else:
             contenders.append(_contender(finished, split, entries[name]))
+            if entries[name].preset == "fast":
+                missing.append(_instead(name, budget))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
     return verdict(contenders), contenders, missing
@@ -89,15 +96,22 @@ def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> di
             continue
         if entry is None:
             entry = fitted(Entry(name, name), dataset, split, MARGIN * left, memory.seed)
-            memory.keep(entry)
+            memory.keep(name, entry)
         entries[name] = entry
         field.train(entry, left, finishes=False)
-    waiting = [name for name in entries if name not in field.finished]
+    waiting = [name for name, entry in entries.items() if entry.label not in field.finished]
     for place, name in enumerate(waiting):
         share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[place:])
         more = share * (ends - time.time())
         field.train(entries[name], more if more > WORTH * budget else 0.0, finishes=True)
     return entries
+
+
+def _instead(name: str, budget: float) -> str:
+    return (
+        f"{name} (fast) is {name}'s preset fast, as {duration(budget)} would be too few epochs for the default, which "
+        "ranks better with more time; give a larger --budget to compare that."
+    )
 
 
 def _why_not(name: str, finished: Finished | None, field: Field, budget: float) -> str:
@@ -155,19 +169,27 @@ class Memory:
     @property
     def kept(self) -> dict[str, Any]:
         """The changes of each contender's settings, by its name; empty where budget or seed were others."""
+        return self._plans("changes")
+
+    def _plans(self, kind: str) -> dict[str, Any]:
         plans = json.loads(self.path.read_bytes()) if self.path.exists() else {}
         same = (plans.get("budget"), plans.get("seed")) == (self.budget, self.seed)
-        return dict(plans["changes"]) if same else {}
+        return dict(plans.get(kind, {})) if same else {}
 
     def entry(self, name: str) -> Entry | None:
         """Return how a contender was planned; None where it was not."""
-        changes = self.kept.get(name)
-        return None if changes is None else Entry(name, name, changes=changes)
+        changes, preset = self.kept.get(name), self._plans("presets").get(name, "default")
+        return None if changes is None else Entry(_label(name, preset), name, preset, changes)
 
-    def keep(self, entry: Entry) -> None:
+    def keep(self, name: str, entry: Entry) -> None:
         """Note how a contender is planned."""
-        changes = {**self.kept, entry.label: dict(entry.changes)}
-        write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes})
+        changes = {**self.kept, name: dict(entry.changes)}
+        presets = {**self._plans("presets"), name: entry.preset}
+        write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes, "presets": presets})
+
+
+def _label(name: str, preset: str) -> str:
+    return name if preset == "default" else f"{name} ({preset})"
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
@@ -175,33 +197,58 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
 
     Where few users would make an epoch of a step or two, a batch has fewer: patience, counted in epochs, would end the
     training before anything is learnt. Of several stages each has as many epochs as ``seconds`` allow, by an estimate,
-    all where they do; one stage alone keeps its epochs, as validation or the end of the time ends it.
+    all where they do; one stage alone keeps its epochs, as validation or the end of the time ends it. Where the time
+    is for fewer than :data:`FEW_EPOCHS` of a default of one stage, the entry is of the model's preset ``fast``, if it
+    has one.
     """
-    config = entry.config()
-    model = entry.model_class(config)
-    if not isinstance(model, NetworkModel) or not isinstance(config, TrainingConfig):
+    asked, trainer = entry, _trainer(entry, dataset, split, seed)
+    if trainer is None:
         return entry
-    try:
-        trainer = model.trainer(dataset, split, seed=seed, device=job_device(model))
-    except DataError:  # it will fail as a job that is told, beside those that can learn from so little
-        return entry
-    batch_size, num_sequences = config.batch_size, len(trainer.own_sequences)
-    while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
-        batch_size //= 2
-    if batch_size < config.batch_size:
-        entry = Entry(entry.label, entry.model, entry.preset, {**entry.changes, "batch_size": batch_size})
-        model = entry.model_class(entry.config())
-        assert isinstance(model, NetworkModel)
-        trainer = model.trainer(dataset, split, seed=seed, device=job_device(model))
-    trained = {name: stage.epochs for name, stage in config.all_stages.items() if stage.epochs}
-    if len(trained) == 1:
+    smaller = _smaller_batches(trainer)
+    if smaller:
+        entry = replace(entry, changes={**entry.changes, **smaller})
+        trainer = _trainer(entry, dataset, split, seed)
+        assert trainer is not None
+    trained = {name: stage.epochs for name, stage in trainer.config.all_stages.items() if stage.epochs}
+    fast = entry.preset == "default" and "fast" in trainer.config.presets
+    if len(trained) == 1 and not fast:
         return entry
     cost = estimate(trainer)
+    if len(trained) == 1:
+        (stage,) = cost.stages.values()
+        if seconds >= FEW_EPOCHS * (stage.epoch + stage.validation):
+            return entry
+        return fitted(replace(asked, label=_label(asked.model, "fast"), preset="fast"), dataset, split, seconds, seed)
     share = seconds / max(cost.total, 1e-9)
     if share >= 1:
         return entry
     epochs = {f"{name}.epochs": max(1, int(planned * share)) for name, planned in trained.items()}
-    return Entry(entry.label, entry.model, entry.preset, {**entry.changes, **epochs})
+    return replace(entry, changes={**entry.changes, **epochs})
+
+
+def _trainer(entry: Entry, dataset: Dataset, split: Split, seed: int) -> Trainer | None:
+    """Return what would train an entry; None for a model that only counts.
+
+    None too where the data set has nothing to train it on: as a job it fails and is told, beside those that can learn
+    from so little.
+    """
+    model = entry.model_class(entry.config())
+    if not isinstance(model, NetworkModel) or not isinstance(model.config, TrainingConfig):
+        return None
+    try:
+        return model.trainer(dataset, split, seed=seed, device=job_device(model))
+    except DataError:
+        return None
+
+
+def _smaller_batches(trainer: Trainer) -> dict[str, int]:
+    """Return the change that gives an epoch :data:`STEPS` steps; none where it has them."""
+    num_sequences, batch_size = len(trainer.own_sequences), trainer.config.batch_size
+    if num_sequences >= STEPS * trainer.users_per_step(trainer.own_sequences):
+        return {}
+    while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
+        batch_size //= 2
+    return {"batch_size": batch_size} if batch_size < trainer.config.batch_size else {}
 
 
 def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
@@ -209,7 +256,7 @@ def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
     stages = finished.result["stages"]
     limits = {key.removesuffix(".epochs"): value for key, value in entry.changes.items() if key.endswith(".epochs")}
     return Contender(
-        model=finished.job.model,
+        model=entry.label,
         values=user_values([METRIC], ranks, split.test.users)[:, 0],
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
