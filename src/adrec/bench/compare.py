@@ -67,19 +67,19 @@ def compare(
     with Live(console) as live:
         field = Field(ledger.path, dataset.path, seed, console, live)
         entries = _in_turn(field, memory, dataset, split)
-    contenders, missing = [], []
+    contenders, notes = [], []
     for name in CONTENDERS:
         label = entries[name].label if name in entries else name
         finished = field.finished.get(label)
         if finished is None or finished.error:
-            missing.append(_why_not(label, finished, field, budget))
+            notes.append(_why_not(label, finished, field, budget))
         else:
             contenders.append(_contender(finished, split, entries[name]))
             if entries[name].preset == "fast":
-                missing.append(_instead(name, budget))
+                notes.append(_instead(name, budget))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
-    return verdict(contenders), contenders, missing
+    return verdict(contenders), contenders, notes
 
 
 def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
@@ -243,10 +243,8 @@ def _trainer(entry: Entry, dataset: Dataset, split: Split, seed: int) -> Trainer
 
 def _smaller_batches(trainer: Trainer) -> dict[str, int]:
     """Return the change that gives an epoch :data:`STEPS` steps; none where it has them."""
-    num_sequences, batch_size = len(trainer.own_sequences), trainer.config.batch_size
-    if num_sequences >= STEPS * trainer.users_per_step(trainer.own_sequences):
-        return {}
-    while batch_size > FEWEST_USERS and num_sequences < STEPS * batch_size:
+    users, batch_size = trainer.users_per_step(trainer.own_sequences), trainer.config.batch_size
+    while batch_size > FEWEST_USERS and len(trainer.own_sequences) < STEPS * min(batch_size, users):
         batch_size //= 2
     return {"batch_size": batch_size} if batch_size < trainer.config.batch_size else {}
 
