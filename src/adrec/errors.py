@@ -25,6 +25,14 @@ class RunError(UserError):
     """A run folder or a weights file that is missing, incomplete or altered."""
 
 
+def needs_extra(what: str, extra: str) -> UserError:
+    """Return the error that ``what`` needs packages of an extra that are not installed."""
+    return UserError(
+        f"{what} needs packages of the extra {extra!r}: run pip install '.[{extra}]' where adrec was cloned to "
+        "(make's set-up has them)."
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -196,9 +196,10 @@ class Recommender:
             return []
         lengths = histories.ends - histories.starts
         passed = int((histories.items[spans(histories.starts, lengths)] > self.scorer.num_items).sum())
+        also = f", and {counted(passed, 'interaction')} with them passed over" if passed else ""
         return [
             f"the model does not know {counted(new, 'item')} of the data yet (they came after its training): they "
-            f"are not recommended, and {counted(passed, 'interaction')} with them passed over."
+            f"are not recommended{also}."
         ]
 
     def _best(

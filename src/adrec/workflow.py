@@ -50,7 +50,8 @@ def _announce(console: Console, trainer: Trainer, path: Path) -> None:
         console.print(f"Goes on with epoch {done + 1} of {name}.")
     console.print(f"Estimate for {path}: {estimate(trainer).sentence()}")
     if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
-        console.print("No sequence is long enough to be split: nothing is validated, every epoch is trained.")
+        reason = trainer.split.nobody("validation")
+        console.print(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
 
 
 def _train(run: Run, dataset: Dataset, console: Console) -> Run:

@@ -54,6 +54,20 @@ def test_parts_by_name() -> None:
         split.targets("tset")
 
 
+def test_a_part_without_users_says_why(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("user\n1\n")
+    for lengths, asked, part, reason in (
+        ([1, 2], "leave-one-out", "validation", "no sequence has the 3 interactions that"),
+        ([3, 4], "none", "test", "nothing was held out"),
+        ([3, 4], f"users:{tmp_path}/test.csv", "validation", "lists no validation users with two interactions"),
+        ([5, 5], "ratio:0.8,0,0.2", "validation", "leaves validation no whole interaction of anybody"),
+        ([9], "time:5,5", "validation", "nobody for validation"),
+    ):
+        split = make_split(data(lengths, split=asked))
+        assert len(split.targets(part).users) == 0
+        assert reason in split.nobody(part)
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> pl.DataFrame:
     """Tables of few users, items and days, in any order."""

@@ -87,7 +87,7 @@ def test_columns_and_rows_that_are_alike() -> None:
 
 def test_missing_libraries_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maps, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'adrec\[diagnose\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[diagnose\]'"):
         draw_maps([space()])
 
 

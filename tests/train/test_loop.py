@@ -109,6 +109,23 @@ def test_resuming_from_any_epoch_gives_the_same_bits(
         assert resumed.place.ended == whole.place.ended or device.type != "cpu"
 
 
+def test_an_epoch_that_ends_training_is_kept_and_shown(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
+    told: list[str] = []
+
+    class Listener(Silent):
+        def epoch(self, row: Mapping[str, object]) -> None:
+            told.append(f"shown {row['epoch']}")
+
+    def enough(row: Mapping[str, Any]) -> None:
+        raise TimeoutError
+
+    cut = trainer(tiny(), dataset, reporter=Listener(), on_epoch=lambda row: told.append(f"kept {row['epoch']}"))
+    cut.after_epoch = enough
+    with pytest.raises(TimeoutError):
+        cut.run()
+    assert told == ["kept 1", "shown 1"]
+
+
 def test_evaluating_does_not_change_training(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     often = tiny(
         finetune__evaluate_every=1, pretrain__evaluate_every=1, pretrain__first_evaluation=1, align__patience=0

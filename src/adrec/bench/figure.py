@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrec.bench.results import Results, Row
-from adrec.errors import UserError
+from adrec.errors import needs_extra
 from adrec.files import atomic_file
 from adrec.pictures import check_picture
 from adrec.words import counted
@@ -28,7 +28,7 @@ def draw(results: Results, path: Path) -> None:
     """
     check_picture(path)
     if find_spec("textalloc") is None:
-        raise UserError("the figure's names are laid out by an extra; run pip install 'adrec[plots]'.")
+        raise needs_extra("laying out the figure's names", "plots")
     from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ from adrec.bench.ledger import Finished, Job
 from adrec.bench.series import Series, make_job
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.errors import ConfigError, UserError
+from adrec.errors import ConfigError, UserError, needs_extra
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +33,7 @@ class PrunedError(Exception):
 def check_optuna() -> None:
     """Raise :class:`UserError` where Optuna is not installed."""
     if find_spec("optuna") is None:
-        raise UserError("tuning comes with an extra; run pip install 'adrec[benchmark]', or give --trials 0.")
+        raise needs_extra("tuning (without it: --trials 0)", "benchmark")
 
 
 def tune(

@@ -117,12 +117,18 @@ def _first(found: Verdict) -> str:
         return f"Use {chosen.model}: nothing else was tested."
     unsure = [name for name, p in found.together.items() if p >= SURE and differences[name].estimate.mean >= 0]
     doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
+    counting = sum(not each.is_network for each in found.contenders)
     if chosen is not best:
+        simpler = (
+            f" Of the {counting} that only count, which cost next to nothing, it ranks best."
+            if counting > 1 and not chosen.is_network
+            else ""
+        )
         most = -100 * differences[best.model].estimate.low
         return (
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
             f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
-            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases).{doubt}"
+            f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases).{simpler}{doubt}"
         )
     return (
         f"Use {chosen.model}: of the {len(found.contenders)} that were tested it ranks best, with {METRIC} "

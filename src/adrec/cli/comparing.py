@@ -156,7 +156,9 @@ def list_results(
             draw(found, path)
         else:
             raise ConfigError(f"--out {path} should end in .md, .tex, .json, .png or .svg.")
-    if not out:
+    if out:
+        console_for(False).print(f"Wrote {', '.join(map(str, out))}.", markup=False)
+    else:
         show(found, _output())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.rows import FrameKind, Opened, whole_table
-from adrec.errors import DataError
+from adrec.errors import DataError, needs_extra
 
 
 def open_frame(source: Any) -> Opened:
@@ -68,9 +68,7 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
     try:
         return pl.from_pandas(column.to_frame(name))[name]
     except ImportError as error:
-        raise DataError(
-            f"the pandas table, column {name!r} needs pyarrow to be read; run pip install 'adrec[pandas]'."
-        ) from error
+        raise needs_extra(f"reading column {name!r} of the pandas table", "pandas") from error
     except Exception as error:  # pyarrow raises ten kinds
         raise DataError(
             f"the pandas table, column {name!r} has values of several types, or of one that is not read; make it "

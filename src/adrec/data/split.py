@@ -80,6 +80,19 @@ class Split:
             raise ConfigError(f"there is no held-out part {part!r}{did_you_mean(part, parts)}; name one of them.")
         return parts[part]
 
+    def nobody(self, part: str) -> str:
+        """Return why ``part`` holds nothing out, where that is so."""
+        kind = self.name.partition(":")[0]
+        if kind == "none":
+            return "nothing was held out (split none), as of a refit"
+        if kind == "users":
+            return f"the split {self.name!r} lists no {part} users with two interactions"
+        if kind == "ratio":
+            return f"the split {self.name!r} leaves {part} no whole interaction of anybody"
+        if kind in ("time", "temporal-leave-one-out"):
+            return f"the split {self.name!r} has nobody for {part} with an interaction then and a history before it"
+        return f"no sequence has the {FEWEST} interactions that the split {self.name!r} needs"
+
 
 def leave_one_out(dataset: Dataset) -> Split:
     """The last interaction of each user tests, the one before validates, the others train.

@@ -16,8 +16,10 @@ from adrec.evaluate.significance import SURE
 def measures_table(found: Sequence[Diagnosed]) -> Table:
     """Return every measure of each space, beside the yardsticks of the first."""
     published = any(value.published is not None for value in found[0].measures.values.values())
-    columns = [each.space.name for each in found] + (["published"] if published else []) + list(found[0].yardsticks)
-    table = Table(caption="± is the standard error of sampling; published is the variant of the authors' notebook")
+    columns = [each.space.name for each in found] + (["as published"] if published else []) + list(found[0].yardsticks)
+    table = Table(
+        caption="± is the standard error of sampling; as published: the authors' variant, where theirs is another"
+    )
     table.add_column("measure")
     for name in map(escape, columns):
         table.add_column(name, justify="right", style="dim" if name in found[0].yardsticks else None)

@@ -71,7 +71,8 @@ def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> Verdict:
     faded = left is not None and left < FADED
     state: State = "collapsed" if found else "fading" if faded else "alive"
     first = "; ".join(found.values()) or f"{spectrum}, {1 - noise:.0%} is structure"
-    sentences = [f"{state.capitalize()}: {first}.", _beyond(measures, yardsticks)]
+    looks = "Collapsed, or hardly trained yet" if list(found) == ["noise"] else state.capitalize()
+    sentences = [f"{looks}: {first}.", _beyond(measures, yardsticks)]
     if left is not None:
         sentences.append(f"Of the structure beyond noise that stage 1 had, {left:.0%} is there.")
     return Verdict(state, tuple(found) or (("faded",) if faded else ()), tuple(sentences))

@@ -122,10 +122,9 @@ def evaluate(
 def held_out_targets(split: Split, part: str) -> Targets:
     """Return what ``part`` holds out. Raises :class:`DataError` where that is nothing."""
     targets = split.targets(part)
-    if split.name == "none":
-        raise DataError("nothing was held out (split none), as of a refit: evaluate the run that it was made of.")
     if len(targets.users) == 0:
-        raise DataError(f"the split {split.name!r} has no {part} users: no sequence is long enough to be split.")
+        instead = "evaluate the run that it was made of" if split.name == "none" else "choose another part or split"
+        raise DataError(f"{split.nobody(part)}: {instead}.")
     return targets
 
 

@@ -78,6 +78,7 @@ class Trainer:
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
+        self.after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None  # its row is kept and shown by then
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
         self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
         self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
@@ -157,6 +158,7 @@ class Trainer:
                 row = self._judged(name, stage, losses, began)
                 self.on_epoch(row)  # first: an epoch that is shown is one that is kept
                 self.reporter.epoch(row)
+                self.after_epoch(row)
                 began = time.perf_counter(), time.process_time()
             self._end(name, stage)
         assert self.network is not None

@@ -161,7 +161,7 @@ class Run:
     ) -> Trainer:
         """Return a network model's trainer, which records each epoch here, at the place where the run was left.
 
-        ``after_epoch`` gets each row of metrics once it is recorded: what it raises loses nothing.
+        ``after_epoch`` gets each row of metrics once it is recorded and shown: what it raises loses nothing.
 
         Raises:
             DataError: where the data set has nothing to learn from.
@@ -170,7 +170,6 @@ class Run:
 
         def on_epoch(row: Mapping[str, Any]) -> None:
             self._record(trainer, row)
-            after_epoch(row)
 
         model = self.model_class(self.config)
         assert isinstance(model, NetworkModel)
@@ -182,7 +181,7 @@ class Run:
             reporter=reporter,
             on_epoch=on_epoch,
         )
-        trainer.on_embedding = self._keep_stage_1
+        trainer.after_epoch, trainer.on_embedding = after_epoch, self._keep_stage_1
         if (self.path / "state.safetensors").exists():
             trainer.restore(read_snapshot(self.path / "state.safetensors"))
         self._drop_rows_after(trainer.place.rows)
