@@ -112,6 +112,18 @@ def test_short_lists_and_seen_items_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_a_table_of_a_model_that_knew_what_is_held_out_is_told(dataset: Dataset, tmp_path: Path) -> None:
+    """Recommending from all interactions leaves out as seen the very items that are asked for."""
+    split = leave_one_out(dataset)
+    model = Popularity()
+    model.fit(dataset, make_split(dataset, "none"))
+    made = Recommender(model, dataset).for_users(k=5)
+    made.table.write_csv(tmp_path / "t.csv")
+    found, notes = evaluate_table(tmp_path / "t.csv", dataset, split, cutoffs=(5,))
+    assert found.metrics["hr@5"].mean == 0
+    assert notes[-1].startswith("no test user is recommended what was held out: make the table from")
+
+
 def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:
     """A later held-out item is none of the history that the list may leave out."""
     table = pl.DataFrame({"user": ["a"] * 5 + ["b"] * 5, "item": list("pqrstpqrst"), "time": [*range(5), *range(5)]})

@@ -65,7 +65,13 @@ def evaluate_table(
     evaluation = summary(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
-    return evaluation, _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen)
+    notes = _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen)
+    if (ranks == behind(split.num_items)).all():  # what recommends from all interactions leaves these out as seen
+        notes += (
+            f"no {part} user is recommended what was held out: make the table from each user's history before it, and "
+            "let whatever recommends know nothing later.",
+        )
+    return evaluation, notes
 
 
 def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
