@@ -110,5 +110,5 @@ def _prepared(table: Path, columns: Mapping[str, str], quarantine: Path) -> Data
     try:
         return prepare(table, quarantine=quarantine, **cast("PreparationOptions", columns))
     except DataError as error:
-        way = f"adrec prepare {table} --out FOLDER has every other option; then run adrec compare FOLDER."
-        raise DataError(f"{error} adrec compare takes --user, --item and --time too; {way}") from error
+        way = f"adrec prepare {table} --out FOLDER has more options; then run adrec compare FOLDER."
+        raise DataError(f"{error} Where that does not do, {way}") from error

@@ -133,9 +133,7 @@ class _Reading:
         if self.options.rating is not None or self.options.min_rating is not None:
             named["rating"] = self.options.rating
         columns = {
-            role: find_column(
-                opened.columns, role, name, opened.name, f"say which it is ({role}=, or --{role} of adrec prepare)"
-            )
+            role: find_column(opened.columns, role, name, opened.name, f"name it with --{role} (in Python {role}=)")
             for role, name in named.items()
         }
         refuse_shared(columns, opened.name)
