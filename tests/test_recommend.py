@@ -254,7 +254,7 @@ class TestEvaluate:
 
     def test_sequences_too_short_to_split_are_said(self) -> None:
         data = prepare(pl.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "time": [1, 2, 3]}))
-        with pytest.raises(DataError, match="no test users"):
+        with pytest.raises(DataError, match="no sequence has the 3 interactions"):
             popular = Popularity()
             popular.fit(data, leave_one_out(data))
             evaluate(popular, data, leave_one_out(data))
