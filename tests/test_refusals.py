@@ -10,7 +10,7 @@ import pytest
 
 from adrec import ADRec
 from adrec.errors import ConfigError
-from command import adrec, refused
+from command import TRAIN_FAST, adrec, refused
 from conftest import cyclic_table
 
 
@@ -85,6 +85,11 @@ def test_users_of_a_split_who_are_not_there_are_told(work: Path) -> None:
     (work / "test.csv").write_text("user\nuser 1\nuser 2\nusr 3\n")
     done = adrec("prepare", "table.csv", "--split", "users:test.csv", "--out", "listed", cwd=work)
     assert done.returncode == 0 and "note: 1 user of test.csv not in the data." in done.stderr
+    done = adrec("train", "listed", "--out", "listed-run", "--max-epochs", "1", *TRAIN_FAST, cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "Every epoch is trained and nothing is validated: the split 'users:test.csv(2 users" in told
+    assert "has no list of validation users" in told
 
 
 def test_who_cannot_get_as_many_as_were_asked_for(work: Path) -> None:

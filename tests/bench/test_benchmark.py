@@ -463,6 +463,7 @@ def test_as_commands(data: Path, tmp_path: Path) -> None:
         "results", "ledger", "--out", "r.md", "--out", "r.tex", "--out", "r.json", "--out", "r.png", cwd=tmp_path
     )
     assert shown.returncode == 0, shown.stderr
+    assert " ".join(shown.stderr.split()) == "Wrote r.md, r.tex, r.json, r.png."
     assert (tmp_path / "r.png").stat().st_size > 10_000
     assert "| adrec |" in (tmp_path / "r.md").read_text()
     (tmp_path / "one.toml").write_text("[popular]\n")

@@ -58,6 +58,18 @@ def test_what_is_not_surely_worse_and_simpler_is_enough() -> None:
     assert "only count" not in alone
 
 
+def test_who_counts_better_and_is_beaten_by_a_network_is_not_passed_over_in_words() -> None:
+    places = np.arange(2000)
+    drawn = [
+        contender("popular", ((places >= 1000) & (places < 1180)) * 1.0),  # hits others: by chance no worse than adrec
+        contender("itemknn", (places < 185) * 1.0),  # hits the same users as adrec but for some: surely worse
+        contender("adrec", (places < 200) * 1.0),
+    ]
+    found = verdict(drawn)
+    assert found.chosen.model == "popular" and found.chosen.mean < drawn[1].mean
+    assert found.sentences[0].startswith("popular is enough") and "only count" not in found.sentences[0]
+
+
 def test_of_those_that_count_the_best_is_enough() -> None:
     """All of them cost next to nothing: to take the first that is not surely beaten would gain nothing."""
     more, most = BASE.copy(), BASE.copy()

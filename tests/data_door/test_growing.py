@@ -135,5 +135,7 @@ def test_a_model_that_does_not_know_items_of_a_time_split(interactions: pl.DataF
     with pytest.warns(UserWarning, match="does not know 2 items"):
         recommended = model.recommend(users=["newcomer", "user 0"], k=12)
     assert not set(recommended["item"]) & {"new a", "new b"}
+    with pytest.warns(UserWarning, match=r"they are not recommended\.$"):  # and nothing of this history is passed over
+        model.recommend(histories=[["item 3"]], k=3)
     with pytest.raises(UserError, match="nothing held out"):
         model.refit().evaluate()

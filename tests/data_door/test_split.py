@@ -59,9 +59,10 @@ def test_a_part_without_users_says_why(tmp_path: Path) -> None:
     for lengths, asked, part, reason in (
         ([1, 2], "leave-one-out", "validation", "no sequence has the 3 interactions that"),
         ([3, 4], "none", "test", "nothing was held out"),
-        ([3, 4], f"users:{tmp_path}/test.csv", "validation", "lists no validation users with two interactions"),
-        ([5, 5], "ratio:0.8,0,0.2", "validation", "leaves validation no whole interaction of anybody"),
-        ([9], "time:5,5", "validation", "nobody for validation"),
+        ([3, 4], f"users:{tmp_path}/test.csv", "validation", "has no list of validation users"),
+        ([5, 5], "ratio:0.8,0,0.2", "validation", "validation's share in"),
+        ([9], "time:5,5", "validation", "nobody has an interaction in"),
+        ([9], "temporal-leave-one-out:5,5", "validation", "in the period of validation"),
     ):
         split = make_split(data(lengths, split=asked))
         assert len(split.targets(part).users) == 0

@@ -121,7 +121,7 @@ def test_a_table_of_a_model_that_knew_what_is_held_out_is_told(dataset: Dataset,
     made.table.write_csv(tmp_path / "t.csv")
     found, notes = evaluate_table(tmp_path / "t.csv", dataset, split, cutoffs=(5,))
     assert found.metrics["hr@5"].mean == 0
-    assert notes[-1].startswith("no test user is recommended what was held out: make the table from")
+    assert notes[-1].startswith("no test user is recommended what was held out: if the table was made")
 
 
 def test_a_list_serves_all_held_out_items_of_a_user(tmp_path: Path) -> None:

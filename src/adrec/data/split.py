@@ -84,13 +84,13 @@ class Split:
         """Return why ``part`` holds nothing out, where that is so."""
         kind = self.name.partition(":")[0]
         if kind == "none":
-            return "nothing was held out (split none), as of a refit"
+            return "nothing was held out (split none)"
         if kind == "users":
-            return f"the split {self.name!r} lists no {part} users with two interactions"
+            return f"the split {self.name!r} has no list of {part} users, or none in it has two interactions"
         if kind == "ratio":
-            return f"the split {self.name!r} leaves {part} no whole interaction of anybody"
+            return f"of nobody is {part}'s share in the split {self.name!r} a whole interaction"
         if kind in ("time", "temporal-leave-one-out"):
-            return f"the split {self.name!r} has nobody for {part} with an interaction then and a history before it"
+            return f"in the split {self.name!r} nobody has an interaction in the period of {part} and one before it"
         return f"no sequence has the {FEWEST} interactions that the split {self.name!r} needs"
 
 

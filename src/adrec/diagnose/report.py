@@ -188,8 +188,8 @@ def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
     return (
         '<p class="soft">A measure opens to what it is and who defined it. Yardsticks have the shape of the space: '
         f"<b>{verdict.GAUSSIAN}</b> is random noise of its variance, <b>{verdict.SHUFFLED}</b> its own columns, each "
-        f"in another order of items{stage_1}. ± is the standard error of sampling; “as published” is the variant of "
-        "the authors' notebook.</p>"
+        f"in another order of items{stage_1}. ± is the standard error of sampling; “as published” is the authors' "
+        "variant, where theirs is another.</p>"
     )
 
 

@@ -111,7 +111,7 @@ def estimates(
         num_resamples: draws.
     """
     if len(ranks) == 0:
-        raise ConfigError("there are no users to evaluate: every sequence is too short to be split.")
+        raise ConfigError("there are no users to evaluate: give the rank of one held-out item at least.")
     if users is not None and _several(users):
         return _clustered(names, user_values(names, ranks, users), np.random.default_rng(seed), num_resamples)
     beyond = max(int(name.partition("@")[2]) for name in names)  # ranks from here on count as nothing

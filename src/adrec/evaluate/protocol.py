@@ -99,7 +99,7 @@ def evaluate(
         on_batch: called with the number of users done after each batch.
 
     Raises:
-        DataError: where nobody is evaluated: every sequence is too short to be split.
+        DataError: where nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).
         ConfigError: for a cut-off below 1.
     """
     metric_names(cutoffs)
@@ -123,8 +123,10 @@ def held_out_targets(split: Split, part: str) -> Targets:
     """Return what ``part`` holds out. Raises :class:`DataError` where that is nothing."""
     targets = split.targets(part)
     if len(targets.users) == 0:
-        instead = "evaluate the run that it was made of" if split.name == "none" else "choose another part or split"
-        raise DataError(f"{split.nobody(part)}: {instead}.")
+        instead = "evaluate another part, or prepare the data with another split"
+        if split.name == "none":
+            instead = "of a refit, evaluate the run that it was made of; else prepare the data with another split"
+        raise DataError(f"{split.nobody(part)}; {instead}.")
     return targets
 
 

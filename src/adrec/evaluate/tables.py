@@ -66,10 +66,10 @@ def evaluate_table(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
     notes = _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen)
-    if (ranks == behind(split.num_items)).all():  # what recommends from all interactions leaves these out as seen
+    if (ranks == behind(split.num_items)).all() and (items > 0).any():
         notes += (
-            f"no {part} user is recommended what was held out: make the table from each user's history before it, and "
-            "let whatever recommends know nothing later.",
+            f"no {part} user is recommended what was held out: if the table was made from all interactions, these were "
+            "left out as seen; make it from what adrec interactions writes.",
         )
     return evaluation, notes
 
