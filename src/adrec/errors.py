@@ -25,9 +25,9 @@ class RunError(UserError):
     """A run folder or a weights file that is missing, incomplete or altered."""
 
 
-def needs_extra(what: str, extra: str) -> UserError:
-    """Return the error that ``what`` needs packages of an extra that are not installed."""
-    return UserError(
+def needs_extra(what: str, extra: str) -> str:
+    """Return the sentence that ``what`` needs packages of an extra that are not installed."""
+    return (
         f"{what} needs packages of the extra {extra!r}: run pip install '.[{extra}]' where adrec was cloned to "
         "(make's set-up has them)."
     )

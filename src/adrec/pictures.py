@@ -11,7 +11,7 @@ import numpy as np
 from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND
 from adrec.data.split import make_split
-from adrec.errors import ConfigError, needs_extra
+from adrec.errors import ConfigError, UserError, needs_extra
 from adrec.files import atomic_file
 from adrec.inspect import Facts
 
@@ -27,7 +27,7 @@ def check_picture(path: Path) -> None:
     if path.suffix not in ENDINGS:
         raise ConfigError(f"--picture {path} should end in one of {', '.join(ENDINGS)}.")
     if find_spec("matplotlib") is None:
-        raise needs_extra("drawing a picture", "plots")
+        raise UserError(needs_extra("drawing a picture", "plots"))
 
 
 def picture(dataset: Dataset, facts: Facts, path: Path) -> None:

@@ -169,22 +169,23 @@ class Memory:
     @property
     def kept(self) -> dict[str, Any]:
         """The changes of each contender's settings, by its name; empty where budget or seed were others."""
-        return self._plans("changes")
+        return dict(self._plan().get("changes", {}))
 
-    def _plans(self, kind: str) -> dict[str, Any]:
-        plans = json.loads(self.path.read_bytes()) if self.path.exists() else {}
-        same = (plans.get("budget"), plans.get("seed")) == (self.budget, self.seed)
-        return dict(plans.get(kind, {})) if same else {}
+    def _plan(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads(self.path.read_bytes()) if self.path.exists() else {}
+        return plan if (plan.get("budget"), plan.get("seed")) == (self.budget, self.seed) else {}
 
     def entry(self, name: str) -> Entry | None:
         """Return how a contender was planned; None where it was not."""
-        changes, preset = self.kept.get(name), self._plans("presets").get(name, "default")
+        plan = self._plan()
+        changes, preset = plan.get("changes", {}).get(name), plan.get("presets", {}).get(name, "default")
         return None if changes is None else Entry(_label(name, preset), name, preset, changes)
 
     def keep(self, name: str, entry: Entry) -> None:
         """Note how a contender is planned."""
-        changes = {**self.kept, name: dict(entry.changes)}
-        presets = {**self._plans("presets"), name: entry.preset}
+        plan = self._plan()
+        changes = {**plan.get("changes", {}), name: dict(entry.changes)}
+        presets = {**plan.get("presets", {}), name: entry.preset}
         write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes, "presets": presets})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrec.bench.results import Results, Row
-from adrec.errors import needs_extra
+from adrec.errors import UserError, needs_extra
 from adrec.files import atomic_file
 from adrec.pictures import check_picture
 from adrec.words import counted
@@ -28,7 +28,7 @@ def draw(results: Results, path: Path) -> None:
     """
     check_picture(path)
     if find_spec("textalloc") is None:
-        raise needs_extra("laying out the figure's names", "plots")
+        raise UserError(needs_extra("laying out the figure's names", "plots"))
     from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 

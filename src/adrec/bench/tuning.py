@@ -33,7 +33,7 @@ class PrunedError(Exception):
 def check_optuna() -> None:
     """Raise :class:`UserError` where Optuna is not installed."""
     if find_spec("optuna") is None:
-        raise needs_extra("tuning, which --trials 0 leaves out,", "benchmark")
+        raise UserError(needs_extra("tuning, which --trials 0 leaves out,", "benchmark"))
 
 
 def tune(

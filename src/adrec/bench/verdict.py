@@ -117,8 +117,8 @@ def _first(found: Verdict) -> str:
         return f"Use {chosen.model}: nothing else was tested."
     unsure = [name for name, p in found.together.items() if p >= SURE and differences[name].estimate.mean >= 0]
     doubt = f" That it beats {' and '.join(unsure)} is not sure on these {len(best.values):,} users." if unsure else ""
-    counting = [each.mean for each in found.contenders if not each.is_network]
     if chosen is not best:
+        counting = [each.mean for each in found.contenders if not each.is_network]
         simpler = (
             f" Of the {len(counting)} that only count, which cost next to nothing, it ranks best."
             if len(counting) > 1 and not chosen.is_network and chosen.mean == max(counting)

@@ -134,8 +134,8 @@ def _train(
         with Clock() as clock:
             model.fit(dataset, split, seed=job.seed)
         return {**_cost(asdict(clock), {}), "stages": []}
-    trainer = run.trainer(dataset, reporter, hooks.after_epoch)
-    trainer.stop = hooks.stop
+    trainer = run.trainer(dataset, reporter)
+    trainer.after_epoch, trainer.stop = hooks.after_epoch, hooks.stop
     before = run.rows()
     for row in before:  # an interrupted job's: who watches has seen them in another process
         hooks.after_epoch(row)

@@ -68,7 +68,7 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
     try:
         return pl.from_pandas(column.to_frame(name))[name]
     except ImportError as error:
-        raise DataError(str(needs_extra(f"reading column {name!r} of the pandas table", "pandas"))) from error
+        raise DataError(needs_extra(f"reading column {name!r} of the pandas table", "pandas")) from error
     except Exception as error:  # pyarrow raises ten kinds
         raise DataError(
             f"the pandas table, column {name!r} has values of several types, or of one that is not read; make it "

@@ -14,7 +14,7 @@ from adrec.diagnose.diagnosis import Space, yardstick_spaces
 from adrec.diagnose.spectrum import Float64s, Matrix, moments
 from adrec.diagnose.structure import check_scikit_learn, principal_coordinates
 from adrec.diagnose.verdict import GAUSSIAN
-from adrec.errors import needs_extra
+from adrec.errors import UserError, needs_extra
 
 Rows = NDArray[np.int64]
 
@@ -46,7 +46,7 @@ def check_drawing() -> None:
     """Raise :class:`UserError` where what draws or embeds is not installed, before any work is done."""
     check_scikit_learn()
     if find_spec("matplotlib") is None:
-        raise needs_extra("drawing a space", "diagnose")
+        raise UserError(needs_extra("drawing a space", "diagnose"))
 
 
 def draw_maps(spaces: Sequence[Space], *, seed: int = 0, most: int = ROWS) -> list[Map]:

@@ -10,7 +10,7 @@ from scipy.stats import differential_entropy, spearmanr
 
 from adrec.diagnose.pairs import unit
 from adrec.diagnose.spectrum import Float64s, Matrix, Moments
-from adrec.errors import needs_extra
+from adrec.errors import UserError, needs_extra
 
 CLUSTERS = 10
 FEWEST = 10  # rows of which a density is estimated
@@ -20,7 +20,7 @@ BINS = 10  # of the published notebook's histogram
 def check_scikit_learn() -> None:
     """Raise :class:`UserError` where scikit-learn is not installed."""
     if find_spec("sklearn") is None:
-        raise needs_extra("diagnosing", "diagnose")
+        raise UserError(needs_extra("diagnosing", "diagnose"))
 
 
 def silhouette(embedding: Matrix, seed: int, clusters: int = CLUSTERS) -> float | None:

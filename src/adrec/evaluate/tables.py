@@ -65,12 +65,8 @@ def evaluate_table(
     evaluation = summary(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
-    notes = _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen)
-    if (ranks == behind(split.num_items)).all() and (items > 0).any():
-        notes += (
-            f"no {part} user is recommended what was held out: if the table was made from all interactions, these were "
-            "left out as seen; make it from what adrec interactions writes.",
-        )
+    missed = bool((ranks == behind(split.num_items)).all())
+    notes = _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen, missed)
     return evaluation, notes
 
 
@@ -116,6 +112,7 @@ def _notes(
     part: str,
     k: int,
     seen: int,
+    missed: bool,
 ) -> tuple[str, ...]:
     notes = []
     served, sizes = np.unique(users[np.isin(users, owners)], return_counts=True)
@@ -141,4 +138,9 @@ def _notes(
         )
     if seen:
         notes.append(f"{seen / sizes.sum():.1%} of what {part} users are recommended is of their own history.")
+    if missed and (items > 0).any():
+        notes.append(
+            f"no {part} user is recommended what was held out: if the table was made from all interactions, these were "
+            "left out as seen; make it from what adrec interactions writes."
+        )
     return tuple(notes)

@@ -78,7 +78,7 @@ class Trainer:
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.device = device or torch.device("cpu")
         self.reporter, self.on_epoch = reporter or Silent(), on_epoch
-        self.after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None  # its row is kept and shown by then
+        self.after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None  # called last: raising loses nothing
         self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
         self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
         self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has

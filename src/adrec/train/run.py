@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import zip_longest
@@ -153,24 +153,13 @@ class Run:
         with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
             yield
 
-    def trainer(
-        self,
-        dataset: Dataset,
-        reporter: Reporter | None = None,
-        after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
-    ) -> Trainer:
+    def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
         """Return a network model's trainer, which records each epoch here, at the place where the run was left.
-
-        ``after_epoch`` gets each row of metrics once it is recorded and shown: what it raises loses nothing.
 
         Raises:
             DataError: where the data set has nothing to learn from.
             RunError: where the state is damaged.
         """
-
-        def on_epoch(row: Mapping[str, Any]) -> None:
-            self._record(trainer, row)
-
         model = self.model_class(self.config)
         assert isinstance(model, NetworkModel)
         trainer = model.trainer(
@@ -179,9 +168,9 @@ class Run:
             seed=self.info.seed,
             device=torch.device(self.info.device),
             reporter=reporter,
-            on_epoch=on_epoch,
+            on_epoch=lambda row: self._record(trainer, row),
         )
-        trainer.after_epoch, trainer.on_embedding = after_epoch, self._keep_stage_1
+        trainer.on_embedding = self._keep_stage_1
         if (self.path / "state.safetensors").exists():
             trainer.restore(read_snapshot(self.path / "state.safetensors"))
         self._drop_rows_after(trainer.place.rows)
