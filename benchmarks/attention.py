@@ -24,7 +24,7 @@ from torch._inductor.utils import fresh_cache
 from torch._logging._internal import set_logs
 
 from adrec.data.dataset import Dataset
-from adrec.nn.networks import ADRecNetwork
+from adrec.nn.adrec import ADRecNetwork
 from benchmarks.common import (
     Data,
     JsonFile,

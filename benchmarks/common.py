@@ -19,15 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adrec.config import Config, preset
+from adrec.cli.demo import MIN_ITEM, movielens
+from adrec.config.adrec import Config, preset
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.demo import MIN_ITEM, movielens
-from adrec.errors import UserError
-from adrec.train.info import environment
+from adrec.runs.info import environment
 from adrec.train.loop import Trainer
+from adrec.utils.errors import UserError
 
 Data = Annotated[Path | None, typer.Argument(help="A table or a prepared folder; the demo's ratings by default.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")]

@@ -20,11 +20,11 @@ import torch
 import typer
 from rich.console import Console
 
-from adrec.config import preset
+from adrec.config.adrec import preset
 from adrec.data.batch import training_batch
 from adrec.evaluate.ranking import ranking
-from adrec.nn.networks import ADRecNetwork, make_network
-from adrec.recommend import Histories, NetworkScorer
+from adrec.inference.scorer import Histories, NetworkScorer
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.train.step import Step, new_optimizer
 from benchmarks.common import Data, JsonFile, Threads, in_own_process, open_data, report, run, seconds
 

@@ -18,9 +18,9 @@ import typer
 from adrec.data.batch import history_batch
 from adrec.data.spans import Int64s
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.inference.scorer import BATCH_SIZE, Histories, NetworkScorer
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.noise import HistoryNoise
-from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
 from benchmarks.common import (
     Data,
     JsonFile,

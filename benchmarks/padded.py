@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
+from adrec.nn.adrec import ADRecNetwork, Draws
+from adrec.nn.blocks import Block, Blocks
 from adrec.nn.decoders import MLPDecoder
 from adrec.nn.diffusion import sample
-from adrec.nn.layers import Block, Blocks
-from adrec.nn.networks import ADRecNetwork, Draws
 
 
 @dataclass(frozen=True)

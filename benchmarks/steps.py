@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from adrec.errors import UserError
 from adrec.evaluate.protocol import evaluate
-from adrec.models import NetworkModel
-from adrec.nn.networks import ADRecNetwork
-from adrec.recommend import NetworkScorer
-from adrec.train.run import Run
+from adrec.inference.scorer import NetworkScorer
+from adrec.models.registry import NetworkModel
+from adrec.nn.adrec import ADRecNetwork
+from adrec.runs.folder import Run
+from adrec.utils.errors import UserError
 from benchmarks.common import JsonFile, Threads, report, run
 
 METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")

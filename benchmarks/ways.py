@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
-from adrec.nn.attention import Attend
-from adrec.nn.layout import NEVER, Bucket, Layout, layout
+from adrec.nn.kernels.attention import Attend
+from adrec.nn.kernels.layout import NEVER, Bucket, Layout, layout
 
 FURTHER = 8  # entries added to a head where the bias is one of them
 

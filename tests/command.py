@@ -21,7 +21,15 @@ TRAIN_FAST = [
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 WAIT = 900  # seconds
 # What takes longest to import. The threads that Polars and its allocator start are lost in a fork, which does without.
-PRELOADED = ["torch", "polars", "scipy.stats", "adrec.cli", "adrec.model", "adrec.models", "adrec.bench.results"]
+PRELOADED = [
+    "torch",
+    "polars",
+    "scipy.stats",
+    "adrec.cli",
+    "adrec.api.model",
+    "adrec.models.registry",
+    "adrec.bench.results",
+]
 
 
 def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:

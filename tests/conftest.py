@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from adrec.config import Config, ModelConfig, preset
+from adrec.config.adrec import Config, ModelConfig, preset
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 

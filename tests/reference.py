@@ -3,7 +3,7 @@
 Everything here works on left-padded batches, as the published code does: `history` and `target` are `[B, L]`
 item numbers and item 0 is the padding. There is no dropout and no packing; attention goes one user and one
 head at a time, sampling one step at a time. It follows the design's section 2 (the model). Where that text
-leaves something open, or differs, a comment says "fitted": the published vectors (`tests/data`) decided.
+leaves something open, or differs, a comment says "fitted": the published vectors (`tests/vectors`) decided.
 
 `weights` is a dict of tensors keyed by the published module names, `settings` the JSON object of the vectors.
 The dtype of the weights is the dtype of the result, so a test can also ask for float64.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from adrec._version import __version__
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
-from adrec.errors import UserError
+from adrec.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from adrec.model import ADRec
+    from adrec.api.model import ADRec
 
 __all__ = ["ADRec", "Dataset", "UserError", "__version__", "open_dataset", "prepare", "write_dataset"]
 
@@ -20,7 +20,7 @@ __all__ = ["ADRec", "Dataset", "UserError", "__version__", "open_dataset", "prep
 def __getattr__(name: str) -> Any:
     """Import PyTorch, which takes seconds, when the model is asked for and not before."""
     if name == "ADRec":
-        from adrec.model import ADRec  # noqa: PLC0415
+        from adrec.api.model import ADRec  # noqa: PLC0415
 
         return ADRec
     raise AttributeError(f"module 'adrec' has no attribute {name!r}")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrec.augment.config import SUNetConfig
 from adrec.augment.diffuasr import DiffuASRNetwork, Draws
 from adrec.augment.unet import SUNet, image_shape
+from adrec.config.augmentation import SUNetConfig
 from adrec.data.sequences import Sequences
+from adrec.nn.adrec import make_network
 from adrec.nn.losses import Objective
-from adrec.nn.networks import make_network
 from adrec.nn.noise import HistoryNoise
 from adrec.train.step import Step
 

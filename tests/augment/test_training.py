@@ -13,24 +13,24 @@ import polars as pl
 import pytest
 import torch
 
-from adrec.augment.config import DIFFUSION, PRETRAIN
 from adrec.augment.diffuasr import DiffuASRNetwork
 from adrec.bench.grid import read_grid
 from adrec.bench.ledger import Job
 from adrec.bench.shared import FirstStages, first_stage_key
-from adrec.config import Config, preset
+from adrec.config.adrec import Config, preset
+from adrec.config.augmentation import DIFFUSION, PRETRAIN
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, no_split
-from adrec.errors import ConfigError, DataError
-from adrec.making import make_model
-from adrec.models import ADRecModel, NetworkModel, find_model
-from adrec.nn.networks import ADRecNetwork
+from adrec.models.factory import make_model
+from adrec.models.registry import ADRecModel, NetworkModel, find_model
+from adrec.nn.adrec import ADRecNetwork
+from adrec.runs.folder import refit_config
 from adrec.train.checkpoint import Snapshot
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
 from adrec.train.plan import make_plan
-from adrec.train.run import refit_config
+from adrec.utils.errors import ConfigError, DataError
 from conftest import TINY, same
 
 M, V = 2, 12

@@ -25,15 +25,15 @@ from adrec.bench.results import results
 from adrec.bench.schedule import make_plan, run_plan
 from adrec.bench.series import Series, make_job
 from adrec.bench.shared import first_stage_key
-from adrec.config import preset
+from adrec.config.adrec import preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.errors import ConfigError, DataError, RunError
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.significance import paired_difference
-from adrec.models import ADRecModel
+from adrec.models.registry import ADRecModel
 from adrec.train.loop import Trainer
+from adrec.utils.errors import ConfigError, DataError, RunError
 from command import adrec, refused, start
 from conftest import TINY, cyclic_table
 
@@ -583,7 +583,7 @@ def test_whatever_a_model_raises_is_kept(data: Path, tmp_path: Path, monkeypatch
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr("adrec.baselines.popularity.Popularity.fit", broken)
+    monkeypatch.setattr("adrec.models.baselines.popularity.Popularity.fit", broken)
     assert not ran(data, tmp_path / "ledger", entries=entries()[:2], seeds=1)
     assert list(results(Ledger.open(tmp_path / "ledger")).failed.values()) == ["ValueError: no such thing"]
 

@@ -17,11 +17,11 @@ from adrec.bench.compare import Memory, compare, fitted
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.verdict import Contender, verdict
+from adrec.config.base import TrainingConfig
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.evaluate.significance import paired_difference
-from adrec.settings import TrainingConfig
 from command import adrec, refused
 from conftest import cyclic_table
 

@@ -23,7 +23,7 @@ from adrec.bench.worker import UnfinishedError, Worker
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, make_split
-from adrec.errors import ConfigError
+from adrec.utils.errors import ConfigError
 from command import adrec, start
 from conftest import TINY, cyclic_table
 
@@ -52,7 +52,7 @@ def final_of(entry: Entry, data: Dataset, seed: int = 2025) -> Job:
 
 
 def test_code_that_was_changed_is_another_model(data: Path, tmp_path: Path) -> None:
-    code = "from adrec.baselines.popularity import Popularity\n\n\nclass Mine(Popularity):\n    name = 'mine'\n"
+    code = "from adrec.models.baselines.popularity import Popularity\n\n\nclass Mine(Popularity):\n    name = 'mine'\n"
     command = ("benchmark", "cyclic", "--models", "own:Mine", "--out", "ledger")
     for more in ("", "# another day\n"):
         (tmp_path / "own.py").write_text(code + more)
@@ -179,7 +179,7 @@ def test_a_model_that_cannot_be_made_is_kept_as_failed(
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no licence")
 
-    monkeypatch.setattr("adrec.baselines.popularity.Popularity.__init__", broken)
+    monkeypatch.setattr("adrec.models.baselines.popularity.Popularity.__init__", broken)
     assert not ran(data, tmp_path / "ledger", Entry("popular", "popular"), Entry("markov", "markov"))
     finished = {each.job.label: each.error for each in Ledger.open(tmp_path / "ledger").finished()}
     assert finished == {"popular": "ValueError: no licence", "markov": None}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adrec.data.batch import history_batch, training_batch
-from adrec.nn.networks import ADRecNetwork, Draws
+from adrec.nn.adrec import ADRecNetwork, Draws
 from adrec.train.step import Step
 from benchmarks.padded import PaddedADRec, PaddedBatch
 from conftest import paper_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from adrec import ADRec
-from adrec.config import preset
+from adrec.config.adrec import preset
 from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
@@ -21,8 +21,8 @@ from adrec.diagnose.table import contribution_notes
 from adrec.evaluate.metrics import Estimate
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.significance import Difference
-from adrec.models import ADRecModel
-from adrec.nn.networks import ADRecNetwork
+from adrec.models.registry import ADRecModel
+from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
 from command import adrec, refused
 from conftest import TINY

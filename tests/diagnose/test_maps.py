@@ -11,7 +11,7 @@ from adrec.diagnose import maps
 from adrec.diagnose.density import CELLS, LEVELS, box, density, outlines
 from adrec.diagnose.diagnosis import Space
 from adrec.diagnose.maps import PCA, TSNE, draw_maps, pca, sample, tsne
-from adrec.errors import UserError
+from adrec.utils.errors import UserError
 from diagnose.spaces import space
 
 

@@ -22,7 +22,7 @@ from adrec.diagnose.pairs import alignment, hubness, pairs
 from adrec.diagnose.spectrum import effective_rank, entropy, isotropy, moments, parallel_analysis, participation_ratio
 from adrec.diagnose.structure import dependence, histogram_entropy, marginal_divergence
 from adrec.diagnose.verdict import verdict
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 from embeddings import Matrix, clusters, gaussian
 
 

@@ -14,7 +14,7 @@ from adrec.diagnose.curves import medians, norm_points, popularity_ticks, spectr
 from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose
 from adrec.diagnose.maps import Map, draw_maps
 from adrec.diagnose.pictures import write_pictures
-from adrec.errors import ConfigError, DataError
+from adrec.utils.errors import ConfigError, DataError
 from diagnose.spaces import known, space
 
 NAMES = ["maps", "spectrum", "norms", "cosines"]

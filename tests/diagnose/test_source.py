@@ -12,14 +12,14 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from adrec import ADRec, diagnose
-from adrec.config import preset
+from adrec.cli.workflow import train_dataset
+from adrec.config.adrec import preset
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.split import leave_one_out
 from adrec.diagnose.source import attribute_of, distinct_names, named, open_space
-from adrec.errors import ConfigError, DataError, RunError
-from adrec.models import ADRecModel, find_model
-from adrec.train.run import Run
-from adrec.workflow import train_dataset
+from adrec.models.registry import ADRecModel, find_model
+from adrec.runs.folder import Run
+from adrec.utils.errors import ConfigError, DataError, RunError
 from conftest import TINY
 
 ROWS = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from adrec.errors import ConfigError
 from adrec.evaluate.metrics import batch_means, estimates, means, metric_names, values
+from adrec.utils.errors import ConfigError
 
 RANKS = np.array([0, 1, 4, 5, 20])
 

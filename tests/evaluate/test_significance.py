@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from adrec.errors import ConfigError
 from adrec.evaluate.significance import holm, over_seeds, paired_difference
+from adrec.utils.errors import ConfigError
 
 
 def test_the_p_value_is_that_of_all_permutations() -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from adrec.baselines.popularity import Popularity
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, make_split
-from adrec.errors import DataError
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.tables import evaluate_table
-from adrec.recommender import Recommender
+from adrec.inference.recommender import Recommender
+from adrec.models.baselines.popularity import Popularity
+from adrec.utils.errors import DataError
 
 
 def test_our_own_table_gets_our_own_metrics(dataset: Dataset, tmp_path: Path) -> None:

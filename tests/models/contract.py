@@ -26,15 +26,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrec.contract import Model
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, make_split
-from adrec.errors import ConfigError, DataError
 from adrec.evaluate.protocol import evaluate
-from adrec.models import NetworkModel, find_model
-from adrec.train.run import read_weights, write_weights
+from adrec.models.base import Model
+from adrec.models.registry import NetworkModel, find_model
+from adrec.runs.folder import read_weights, write_weights
+from adrec.utils.errors import ConfigError, DataError
 from conftest import cyclic_table
 
 NUM_ITEMS = 40
@@ -81,7 +81,7 @@ def same(left: Tensor, right: Tensor) -> None:
 
 
 class ModelContract:
-    """What :mod:`adrec.contract` promises, for one model.
+    """What :mod:`adrec.models.base` promises, for one model.
 
     Attributes:
         model: its name.

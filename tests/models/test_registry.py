@@ -9,21 +9,22 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
-from adrec import ADRec, models
-from adrec.baselines.popularity import Popularity
+from adrec import ADRec
 from adrec.cli import app
-from adrec.errors import ConfigError
-from adrec.models import find_model, model_names, register
+from adrec.models import registry as models
+from adrec.models.baselines.popularity import Popularity
+from adrec.models.registry import find_model, model_names, register
 from adrec.train.checkpoint import read_snapshot
+from adrec.utils.errors import ConfigError
 from command import adrec, refused
 from conftest import cyclic_table
 
 OWN = """
 import torch
-from adrec.contract import Model
-from adrec.models import NetworkModel
-from adrec.scoring import InnerProducts
-from adrec.settings import OneStageConfig, Settings
+from adrec.models.base import Model
+from adrec.models.registry import NetworkModel
+from adrec.inference.scores import InnerProducts
+from adrec.config.base import OneStageConfig, Settings
 
 
 class Backwards(Model):
@@ -77,12 +78,12 @@ class NoNetworks(NetworkModel):
 a_value = 3
 """
 CLAUSES = {
-    "NoModel": "own:NoModel is no model: its class must derive from adrec.contract.Model (or NetworkModel).",
-    "a_value": "own:a_value is no model: its class must derive from adrec.contract.Model (or NetworkModel).",
+    "NoModel": "own:NoModel is no model: its class must derive from adrec.models.Model (or NetworkModel).",
+    "a_value": "own:a_value is no model: its class must derive from adrec.models.Model (or NetworkModel).",
     "NoState": "own:NoState breaks the contract of a model: it lacks the method 'state'.",
     "NoName": "own:NoName breaks the contract of a model: 'name' must be a text of the class.",
     "NoPaper": "own:NoPaper breaks the contract of a model: 'paper' must be a text of the class.",
-    "NoSettings": "own:NoSettings breaks the contract of a model: 'Config' must derive from adrec.settings.Settings.",
+    "NoSettings": "own:NoSettings breaks the contract of a model: 'Config' must derive from adrec.config.Settings.",
     "NoStages": "own:NoStages breaks the contract of a model: 'Config' of a NetworkModel must have stages.",
     "NoNetworks": "own:NoNetworks breaks the contract of a model: it names no 'networks'.",
     "Missing": "the model own:Missing cannot be imported: module 'own' has no attribute 'Missing'.",

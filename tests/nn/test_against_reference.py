@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from adrec.config import ModelConfig, ScheduleName
+from adrec.config.adrec import ModelConfig, ScheduleName
 from adrec.data.batch import PackedBatch, history_batch, training_batch
-from adrec.nn import layout
+from adrec.nn.adrec import ADRecNetwork, Draws
+from adrec.nn.base import SequenceNetwork
 from adrec.nn.diffusion import Schedule, betas
+from adrec.nn.kernels import layout
 from adrec.nn.losses import cross_entropy, squared_error
-from adrec.nn.networks import ADRecNetwork, Draws
 from adrec.nn.padded import SASRecNetwork
-from adrec.nn.published import from_published
-from adrec.nn.sequence import SequenceNetwork
+from adrec.published.weights import from_published
 from conftest import paper_model
 
 NUM_ITEMS, MAX_LENGTH, SIZE = 9, 6, 8

@@ -12,17 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrec.config import Config, preset
+from adrec.config.adrec import Config, preset
 from adrec.data.batch import PackedBatch
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.errors import ConfigError
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.classes import Classes, draw_classes
 from adrec.nn.losses import Objective
-from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.train import step as step_module
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
+from adrec.utils.errors import ConfigError
 from conftest import TINY, cyclic_table
 
 NUM_ITEMS = 40

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from adrec.data.batch import history_batch, training_batch
 from adrec.evaluate.ranking import ranking
-from adrec.nn.networks import NETWORKS, ADRecNetwork, make_network
+from adrec.inference.scorer import Histories, NetworkScorer, top_k
+from adrec.nn.adrec import NETWORKS, ADRecNetwork, make_network
+from adrec.nn.base import SequenceNetwork
 from adrec.nn.padded import SASRecNetwork
-from adrec.nn.sequence import SequenceNetwork
-from adrec.recommend import Histories, NetworkScorer, top_k
 from adrec.train.step import Step
 from conftest import paper_model
 
@@ -111,8 +111,8 @@ def test_predicting(changes: dict[str, Any]) -> None:
 def test_a_batch_is_waited_for_as_a_whole_however_many_blocks_it_takes(
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adrec.scoring.FEWEST_ITEMS", width)
-    monkeypatch.setattr("adrec.scoring.BLOCK", 1)
+    monkeypatch.setattr("adrec.inference.scores.FEWEST_ITEMS", width)
+    monkeypatch.setattr("adrec.inference.scores.BLOCK", 1)
     scorer, given = NetworkScorer(network()), Histories(*histories())
     with Watch() as watch:
         top_k(scorer, given, 5, candidates=np.arange(NUM_ITEMS + 1) > 3)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from adrec.config import ModelConfig
+from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch
-from adrec.errors import ConfigError
-from adrec.nn.attention import Attention
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import last_tokens
 from adrec.nn.denoising import LastTokenDenoiser
-from adrec.nn.layout import layout
-from adrec.nn.networks import ADRecNetwork
-from adrec.nn.rotary import places, rotate, turns
-from adrec.nn.sequence import last_tokens
+from adrec.nn.kernels.attention import Attention
+from adrec.nn.kernels.layout import layout
+from adrec.nn.kernels.rotary import places, rotate, turns
+from adrec.utils.errors import ConfigError
 
 LENGTHS = np.array([3, 7, 1, 5])
 SIZE, HEADS, MAX_LENGTH, NUM_ITEMS = 16, 2, 8, 9

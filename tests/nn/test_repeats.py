@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrec.baselines.sasrec import SASRecPlusConfig, SASRecPlusNetwork, SASRecPlusNetworkConfig
 from adrec.data.batch import PackedBatch, history_batch
-from adrec.nn import catalogue
+from adrec.inference.scorer import NetworkScorer
+from adrec.inference.scores import Biased, InnerProducts, best_items, count_above
+from adrec.models.baselines.sasrec import SASRecPlusConfig, SASRecPlusNetwork, SASRecPlusNetworkConfig
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.biased import REPEAT_SCALE
+from adrec.nn.kernels import catalogue
 from adrec.nn.losses import Objective, cross_entropy
-from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.nn.repeats import Repeats, met_by_histories
-from adrec.recommend import NetworkScorer
-from adrec.scoring import Biased, InnerProducts, best_items, count_above
 from conftest import paper_model
 
 V, D = 9, 6

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from adrec.config import Config
+from adrec.api.model import ADRec
+from adrec.config.adrec import Config
 from adrec.data.dataset import Dataset
-from adrec.errors import ConfigError
-from adrec.model import ADRec
+from adrec.inference.scorer import NetworkScorer, with_inference
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.diffusion import Schedule, sample
-from adrec.nn.networks import ADRecNetwork, make_network
 from adrec.nn.padded import SASRecNetwork
-from adrec.recommend import NetworkScorer, with_inference
+from adrec.utils.errors import ConfigError
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 32])

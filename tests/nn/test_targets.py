@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from adrec.config import ModelConfig
+from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch, training_batch
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.losses import squared_error
-from adrec.nn.networks import ADRecNetwork, make_network
 from conftest import paper_model
 
 NUM_ITEMS, LENGTH, SIZE, T = 12, 6, 8, 4

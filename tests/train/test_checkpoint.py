@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adrec.errors import RunError, UserError
 from adrec.train.checkpoint import Snapshot, read_snapshot, with_prefix, write_snapshot
+from adrec.utils.errors import RunError, UserError
 
 
 @pytest.fixture

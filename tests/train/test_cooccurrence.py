@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from adrec.config import preset
+from adrec.config.adrec import preset
 from adrec.data.sequences import Sequences
-from adrec.errors import ConfigError
 from adrec.train import cooccurrence
 from adrec.train.cooccurrence import (
     begin_from_cooccurrences,
@@ -22,6 +21,7 @@ from adrec.train.cooccurrence import (
     largest_eigenvectors,
     similarities,
 )
+from adrec.utils.errors import ConfigError
 
 
 def sequences_of(*lists: list[int]) -> Sequences:

@@ -13,21 +13,21 @@ import polars as pl
 import pytest
 import torch
 
-from adrec.config import Config, StageConfig, preset
+from adrec.config.adrec import Config, StageConfig, preset
 from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, leave_one_out, no_split
-from adrec.errors import ConfigError, DataError, RunError
 from adrec.evaluate.protocol import evaluate
+from adrec.inference.scorer import NetworkScorer
 from adrec.nn.padded import SASRecNetwork
-from adrec.recommend import NetworkScorer
+from adrec.runs.folder import refit_config
 from adrec.train import loop
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
 from adrec.train.report import Silent
-from adrec.train.run import refit_config
 from adrec.train.step import learning_rate
+from adrec.utils.errors import ConfigError, DataError, RunError
 from conftest import equal, same
 
 Make = Callable[..., Config]

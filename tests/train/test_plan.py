@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from adrec.config import Config
+from adrec.config.adrec import Config
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.train.loop import Trainer

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrec.config import ModelConfig
+from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, training_batch
-from adrec.nn.networks import ADRecNetwork, make_network
+from adrec.nn.adrec import ADRecNetwork, make_network
 from adrec.nn.padded import SASRecNetwork
 from adrec.train.step import Step
 from conftest import paper_model

@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.augment.config import DIFFUSION, PRETRAIN, SUNetConfig
 from adrec.augment.unet import SUNet
+from adrec.config.augmentation import DIFFUSION, PRETRAIN, SUNetConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.sequences import Sequences
+from adrec.inference.scores import InnerProducts, best_items
+from adrec.nn.base import Noise, SequenceNetwork
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.losses import Objective
 from adrec.nn.noise import HistoryNoise
 from adrec.nn.padded import SASRecNetwork
-from adrec.nn.sequence import Noise, SequenceNetwork
-from adrec.scoring import InnerProducts, best_items
 
 AT_ONCE = 256  # sequences whose prefixes are generated together
 

@@ -16,13 +16,13 @@ from adrec.bench.compare import compare
 from adrec.bench.ledger import Ledger
 from adrec.bench.report import page
 from adrec.bench.verdict import Verdict
-from adrec.console import preparation
+from adrec.cli.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare, quarantine_of
-from adrec.errors import ConfigError, DataError
-from adrec.files import atomic_folder, check_no_file, locked, write_bytes, write_json
-from adrec.train.run import Run
+from adrec.runs.folder import Run
+from adrec.utils.errors import ConfigError, DataError
+from adrec.utils.files import atomic_folder, check_no_file, locked, write_bytes, write_json
 
 
 def compare_models(

@@ -17,16 +17,16 @@ from adrec.bench.series import Series
 from adrec.bench.verdict import METRIC, Contender, Verdict, verdict
 from adrec.bench.work import job_device
 from adrec.bench.worker import UnfinishedError, Worker
+from adrec.config.base import DEFAULT_SEED, TrainingConfig
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split, make_split
-from adrec.errors import DataError, RunError
 from adrec.evaluate.metrics import user_values
-from adrec.files import write_json
-from adrec.models import NetworkModel
-from adrec.settings import DEFAULT_SEED, TrainingConfig
+from adrec.models.registry import NetworkModel
 from adrec.train.cost import duration, estimate
 from adrec.train.loop import Trainer
 from adrec.train.report import Live
+from adrec.utils.errors import DataError, RunError
+from adrec.utils.files import write_json
 
 CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget

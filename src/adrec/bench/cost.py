@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from adrec.bench.ledger import Finished
-from adrec.words import counted
+from adrec.utils.text import counted
 
 CPU = "CPU"  # one whose name was not noted
 

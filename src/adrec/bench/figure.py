@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrec.bench.results import Results, Row
-from adrec.errors import UserError, needs_extra
-from adrec.files import atomic_file
-from adrec.pictures import check_picture
-from adrec.words import counted
+from adrec.data.pictures import check_picture
+from adrec.utils.errors import UserError, needs_extra
+from adrec.utils.files import atomic_file
+from adrec.utils.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ LEAST = 0.01  # seconds: what takes less stands there
 def draw(results: Results, path: Path) -> None:
     """Draw each entry's metric, with its interval, over its cost of training into a .png or .svg file.
 
-    Raises :class:`adrec.errors.UserError` where matplotlib or textalloc is missing or the file has another ending.
+    Raises :class:`UserError` where matplotlib or textalloc is missing or the file has another ending.
     """
     check_picture(path)
     if find_spec("textalloc") is None:

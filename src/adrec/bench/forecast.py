@@ -14,11 +14,11 @@ from adrec.bench.work import job_device
 from adrec.bench.worker import found_of
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.models import NetworkModel
+from adrec.models.registry import NetworkModel
+from adrec.runs.folder import Run
 from adrec.train.checkpoint import read_snapshot
 from adrec.train.cost import duration, estimate
-from adrec.train.run import Run
-from adrec.words import counted
+from adrec.utils.text import counted
 
 
 class _MissingError(Exception):

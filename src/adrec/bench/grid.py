@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from adrec.bench.ledger import Job
-from adrec.contract import Model
-from adrec.errors import ConfigError, did_you_mean
-from adrec.models import find_model
-from adrec.settings import Settings
-from adrec.strict import require
+from adrec.config.base import Settings
+from adrec.config.parsing import require
+from adrec.models.base import Model
+from adrec.models.registry import find_model
+from adrec.utils.errors import ConfigError, did_you_mean
 
 BOUNDS = frozenset({"low", "high", "log"})
 KEYS: Mapping[str, type] = {"like": str, "model": str, "preset": str, "seeds": int, "set": dict, "search": dict}

@@ -30,14 +30,14 @@ import polars as pl
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from adrec.config.base import LATER
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.errors import DataError, RunError
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import held_out
-from adrec.files import atomic_file, write_bytes, write_json
-from adrec.settings import LATER
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.utils.errors import DataError, RunError
+from adrec.utils.files import atomic_file, write_bytes, write_json
 
 EMBEDDING = "embedding.safetensors"
 IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"

@@ -15,9 +15,9 @@ from adrec.bench.grid import Entry
 from adrec.bench.groups import COLUMNS, METRICS, Group, grouped, selected, trials_of
 from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
-from adrec.errors import ConfigError, RunError, did_you_mean
 from adrec.evaluate.metrics import Estimate, Float64s
 from adrec.evaluate.significance import Difference, holm, over_seeds, paired_differences
+from adrec.utils.errors import ConfigError, RunError, did_you_mean
 
 PERMUTATIONS = 40_000  # so that the smallest p-value is small beside the number of pairs that it is adjusted for
 LENGTHS = (5, 10, 20)  # upper ends of groups of history lengths; the last group is beyond

@@ -22,10 +22,10 @@ from adrec.bench.ledger import Ledger
 from adrec.bench.series import Series
 from adrec.bench.tuning import TuningError, check_optuna
 from adrec.bench.worker import UnfinishedError, Worker
-from adrec.errors import ConfigError, RunError
-from adrec.models import NetworkModel
-from adrec.settings import DEFAULT_SEED
+from adrec.config.base import DEFAULT_SEED
+from adrec.models.registry import NetworkModel
 from adrec.train.report import Live
+from adrec.utils.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)

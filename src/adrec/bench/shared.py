@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adrec.augment.diffuasr import NETWORKS as AUGMENTING
-from adrec.models import NetworkModel
+from adrec.models.registry import NetworkModel
 from adrec.train.checkpoint import Place, Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Trainer
 

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
+from adrec.config.base import DEFAULT_SEED
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import make_split
 from adrec.diagnose.diagnosis import Diagnosed, Space, diagnose
 from adrec.diagnose.report import write_report
 from adrec.diagnose.source import with_items
 from adrec.diagnose.table import summary_table
-from adrec.settings import DEFAULT_SEED
 
 SHOWN = ("hr@20", "ndcg@20")
 

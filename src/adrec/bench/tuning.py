@@ -11,7 +11,7 @@ from adrec.bench.ledger import Finished, Job
 from adrec.bench.series import Series, make_job
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.errors import ConfigError, UserError, needs_extra
+from adrec.utils.errors import ConfigError, UserError, needs_extra
 
 if TYPE_CHECKING:
     import optuna

@@ -15,18 +15,18 @@ import torch
 from adrec._version import __version__
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.shared import FirstStages, first_stage_key
-from adrec.conformity import check_fitted
-from adrec.contract import Model
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import Ranking, held_out, ranking
-from adrec.models import NetworkModel
-from adrec.train.info import RunInfo, environment
+from adrec.models.base import Model
+from adrec.models.checks import check_fitted
+from adrec.models.registry import NetworkModel
+from adrec.runs.folder import Run
+from adrec.runs.info import RunInfo, environment
 from adrec.train.report import Reporter
-from adrec.train.run import Run
 
 METRICS = metric_names((5, 10, 20))
 STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested

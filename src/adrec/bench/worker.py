@@ -13,10 +13,10 @@ from adrec.bench.tuning import NEVER_PRUNED, PrunedError, TuningError, tune_seri
 from adrec.bench.work import Hooks, do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.models import NetworkModel
+from adrec.models.registry import NetworkModel
+from adrec.runs.folder import Run
 from adrec.train.cost import duration
 from adrec.train.report import Reporter
-from adrec.train.run import Run
 
 Watch = Callable[[Mapping[str, Any]], None]
 

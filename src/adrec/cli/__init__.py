@@ -17,7 +17,7 @@ import typer
 
 from adrec._version import __version__
 from adrec.cli import comparing, data, diagnosing, runs, training
-from adrec.errors import UserError
+from adrec.utils.errors import UserError
 
 NO_MEMORY = (
     "the memory is used up; free some, or give less at once: fewer rows, or a smaller batch_size, max_length or "

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from adrec.cli.options import Quiet, Threads, console_for, use_threads
-from adrec.errors import ConfigError
-from adrec.files import check_side_output, write_bytes, write_json
-from adrec.settings import DEFAULT_SEED
+from adrec.config.base import DEFAULT_SEED
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import check_side_output, write_bytes, write_json
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 

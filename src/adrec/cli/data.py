@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from adrec import inspect as inspection
+from adrec.cli.console import facts_table, preparation, recipe_page, recipes_table
 from adrec.cli.options import Out, Quiet, console_for
-from adrec.console import facts_table, preparation, recipe_page, recipes_table
+from adrec.config.base import parse_changes
+from adrec.data import summary as inspection
 from adrec.data.dataset import open_dataset, write_dataset
 from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
@@ -19,10 +20,9 @@ from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.prepare import quarantine_of
 from adrec.data.recipes import recipe_options, recipes
 from adrec.data.split import make_split
-from adrec.errors import ConfigError
-from adrec.files import check_apart, check_folder, check_side_output, write_json
-from adrec.settings import parse_changes
-from adrec.tables import check_output, write_table
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import check_apart, check_folder, check_side_output, write_json
+from adrec.utils.tables import check_output, write_table
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
@@ -130,7 +130,7 @@ def import_published(
     quiet: Quiet = False,
 ) -> None:
     """Turn the published repository's data sets and weights into prepared data sets and runs."""
-    from adrec import importing
+    from adrec.published import importing
 
     console = console_for(quiet)
     importing.check_trusted(path, trust)
@@ -155,7 +155,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Tell what is in a prepared data set, and warn of what will hurt."""
-    from adrec import pictures
+    from adrec.data import pictures
 
     if picture is not None:
         pictures.check_picture(picture)

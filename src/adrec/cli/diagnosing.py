@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from adrec.cli.options import Data, OwnModel, Quiet, console_for, use_own_model
-from adrec.errors import ConfigError
-from adrec.files import check_side_output, write_json
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import check_side_output, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from adrec.console import frame_table
-from adrec.errors import ConfigError
-from adrec.tables import check_output, write_table
+from adrec.cli.console import frame_table
+from adrec.utils.errors import ConfigError
+from adrec.utils.tables import check_output, write_table
 
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
@@ -83,7 +83,7 @@ def cutoffs(text: str) -> list[int]:
 def use_own_model(name: str | None) -> None:
     """Import the user's own model, so that its runs can be opened."""
     if name is not None:
-        from adrec.models import find_model
+        from adrec.models.registry import find_model
 
         find_model(name, imports=True)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from adrec.cli.console import counter, difference_table, evaluation_notes, evaluation_table
 from adrec.cli.options import (
     Data,
     Device,
@@ -26,10 +27,9 @@ from adrec.cli.options import (
     use_own_model,
     use_threads,
 )
-from adrec.console import counter, difference_table, evaluation_notes, evaluation_table
-from adrec.errors import ConfigError
-from adrec.files import check_apart, check_side_output, write_json
-from adrec.tables import check_output, write_table
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import check_apart, check_side_output, write_json
+from adrec.utils.tables import check_output, write_table
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
-    from adrec import workflow
+    from adrec.cli import workflow
     from adrec.evaluate.comparison import compare
 
     console, output = console_for(quiet), Console(highlight=False)
@@ -138,7 +138,7 @@ def recommend(
     quiet: Quiet = False,
 ) -> None:
     """Recommend items to users of the data set, or to people never seen in training."""
-    from adrec import workflow
+    from adrec.cli import workflow
 
     console = console_for(quiet)
     use_threads(threads)
@@ -177,7 +177,7 @@ def similar(
     quiet: Quiet = False,
 ) -> None:
     """Find the items whose embeddings are nearest to an item's."""
-    from adrec import workflow
+    from adrec.cli import workflow
 
     use_own_model(own_model)
 

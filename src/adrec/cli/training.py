@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from adrec.cli.console import models_table, plan_tables
 from adrec.cli.options import (
     Augment,
     Data,
@@ -24,13 +25,12 @@ from adrec.cli.options import (
     use_own_model,
     use_threads,
 )
-from adrec.console import models_table, plan_tables
-from adrec.errors import ConfigError
-from adrec.files import check_side_output, write_json
-from adrec.settings import DEFAULT_SEED, parse_changes
+from adrec.config.base import DEFAULT_SEED, parse_changes
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import check_side_output, write_json
 
 if TYPE_CHECKING:
-    from adrec.contract import Model
+    from adrec.models.base import Model
 
 
 def train(
@@ -51,8 +51,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model; an interrupted run goes on with --resume and loses nothing."""
-    from adrec import workflow
-    from adrec.making import make_model
+    from adrec.cli import workflow
+    from adrec.models.factory import make_model
 
     console = console_for(quiet)
     if resume is not None:
@@ -89,7 +89,7 @@ def refit(
     quiet: Quiet = False,
 ) -> None:
     """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
-    from adrec import workflow
+    from adrec.cli import workflow
 
     use_own_model(own_model)
 
@@ -116,8 +116,8 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Tell memory, time and disk of a training run before it starts, from a few real steps."""
-    from adrec import workflow
-    from adrec.making import make_model
+    from adrec.cli import workflow
+    from adrec.models.factory import make_model
 
     check_side_output(json_file, "--json")
     use_threads(threads)
@@ -132,7 +132,7 @@ def plan(
 
 def list_models() -> None:
     """List the models that --model takes, with their papers."""
-    from adrec.models import find_model, model_names
+    from adrec.models.registry import find_model, model_names
 
     found: dict[str, type[Model] | ConfigError] = {}
     for name in model_names():
@@ -151,7 +151,7 @@ def config(
     augment: Augment = None,
 ) -> None:
     """Print a preset's full configuration as JSON: every key that --set takes."""
-    from adrec.making import make_model
+    from adrec.models.factory import make_model
 
     if preset_name is not None and preset_option is not None:
         raise ConfigError(f"the preset is named twice, {preset_name} and --preset {preset_option}; name it once.")
@@ -167,7 +167,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train on real MovieLens ratings and recommend films by title, in minutes."""
-    from adrec.demo import run_demo
+    from adrec.cli.demo import run_demo
 
     use_threads(threads)
     run_demo(out, seed=seed, console=Console(quiet=quiet, highlight=False, soft_wrap=True))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from adrec.data.convert import NUMBER
-from adrec.errors import DataError, did_you_mean
+from adrec.utils.errors import DataError, did_you_mean
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (

@@ -8,7 +8,7 @@ import polars as pl
 
 from adrec.data.report import BAD_ID, BAD_RATING, MISSING
 from adrec.data.vocab import INTEGER
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from adrec._version import __version__
 from adrec.data.vocab import Vocabulary
-from adrec.errors import DataError
-from adrec.files import atomic_folder, recover, write_json
+from adrec.utils.errors import DataError
+from adrec.utils.files import atomic_folder, recover, write_json
 
 FORMAT_VERSION = 2
 ARRAYS = ("items", "offsets", "times")
@@ -158,7 +158,7 @@ class Dataset:
 def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> None:
     """Write ``dataset`` as the folder ``path``, whole or not at all.
 
-    Raises :class:`adrec.errors.UserError` where something is there already and ``overwrite`` is false.
+    Raises :class:`UserError` where something is there already and ``overwrite`` is false.
     """
     with atomic_folder(Path(path), overwrite=overwrite) as folder:
         for name in ARRAYS:

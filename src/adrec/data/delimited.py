@@ -17,7 +17,7 @@ from adrec.data.lines import BOM, LONGEST_LINE, Chunk, chunks
 from adrec.data.preparation import Preparation
 from adrec.data.rows import Opened, Piece
 from adrec.data.source import Source
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 USUAL_SEPARATORS = {".tsv": "\t", ".txt": "\t", ".inter": "\t", ".data": "\t", ".dat": "::"}
 SEPARATORS = ("::", ",", ";", "\t", "|")

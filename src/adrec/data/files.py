@@ -17,8 +17,8 @@ from adrec.data.lines import BOM
 from adrec.data.preparation import Preparation
 from adrec.data.rows import Opened, Piece, whole_table
 from adrec.data.source import STDIN, Source
-from adrec.errors import DataError
-from adrec.files import sha256
+from adrec.utils.errors import DataError
+from adrec.utils.files import sha256
 
 PARQUET = b"PAR1"
 SPOOL_BYTES = 1 << 24

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.rows import FrameKind, Opened, whole_table
-from adrec.errors import DataError, needs_extra
+from adrec.utils.errors import DataError, needs_extra
 
 
 def open_frame(source: Any) -> Opened:

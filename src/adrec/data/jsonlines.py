@@ -18,7 +18,7 @@ import polars as pl
 from adrec.data.lines import BOM, Chunk, chunks, lines_at, shown
 from adrec.data.rows import Malformed, Opened, Piece
 from adrec.data.source import Source
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 Read = Callable[[str], Any]
 FIRST_LINES = 100  # whose keys are the columns

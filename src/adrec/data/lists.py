@@ -15,7 +15,7 @@ from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.preparation import Preparation
 from adrec.data.times import Times
-from adrec.errors import DataError, did_you_mean
+from adrec.utils.errors import DataError, did_you_mean
 
 Names: TypeAlias = Mapping[str, str]  # of the columns, by role
 NO_NAMES: Names = MappingProxyType({})

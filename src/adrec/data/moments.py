@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.errors import ConfigError, DataError
+from adrec.utils.errors import ConfigError, DataError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND: Mapping[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

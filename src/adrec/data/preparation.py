@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
-from adrec.strict import read_dataclass, require
+from adrec.config.parsing import read_dataclass, require
 
 FormatName = Literal["delimited", "parquet", "jsonl", "python-lines"]
 TimeUnit = Literal["s", "ms", "us", "ns", "none"]

@@ -18,8 +18,8 @@ from adrec.data.recipes import recipe_options
 from adrec.data.report import Ledger, to_dicts
 from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
-from adrec.errors import DataError
-from adrec.words import counted
+from adrec.utils.errors import DataError
+from adrec.utils.text import counted
 
 
 def prepare(

@@ -20,8 +20,8 @@ from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Ledger, Rejected
 from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
-from adrec.errors import DataError
-from adrec.files import check_apart
+from adrec.utils.errors import DataError
+from adrec.utils.files import check_apart
 
 
 @dataclass(frozen=True)

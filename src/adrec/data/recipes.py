@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from adrec.data.preparation import Preparation
-from adrec.errors import ConfigError, did_you_mean
+from adrec.utils.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)

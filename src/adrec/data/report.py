@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
-from adrec.errors import DataError
-from adrec.files import atomic_file, discard
-from adrec.words import counted
+from adrec.utils.errors import DataError
+from adrec.utils.files import atomic_file, discard
+from adrec.utils.text import counted
 
 Kind = Literal["rejected", "left out"]
 

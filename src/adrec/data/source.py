@@ -15,8 +15,8 @@ from typing import IO, BinaryIO, cast
 
 import zstandard
 
-from adrec.errors import DataError
-from adrec.words import counted
+from adrec.utils.errors import DataError
+from adrec.utils.text import counted
 
 STDIN = Path("-")
 COMPRESSION = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}

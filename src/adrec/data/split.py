@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from adrec.data.moments import ticks, two_moments
 from adrec.data.spans import Int64s
-from adrec.errors import ConfigError, DataError, did_you_mean
-from adrec.words import counted
+from adrec.utils.errors import ConfigError, DataError, did_you_mean
+from adrec.utils.text import counted
 
 if TYPE_CHECKING:
     from adrec.data.dataset import Dataset

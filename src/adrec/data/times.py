@@ -10,7 +10,7 @@ import polars as pl
 from adrec.data.convert import NUMBER, Converted, Problem, may_be_number, missing, plain_text, without
 from adrec.data.preparation import TimeUnit
 from adrec.data.report import BAD_TIME
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 # Numbers of seconds since 1970 from here on (1973) have a size that no other unit gives to the years 1973 to 5138.
 SMALLEST_TOLD = 1e8

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 INTEGER = r"^(0|-?[1-9][0-9]*)$"  # a text that an integer id is printed as: "007" is not one
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.errors import DataError
+from adrec.utils.errors import DataError
 
 # Okabe and Ito (2008), which the colour-blind can tell apart; black and a brown stand for the yellow, which white
 # paper swallows.

@@ -24,16 +24,16 @@ from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.diagnose.spectrum import Float64s
 from adrec.diagnose.structure import rank_correlation
-from adrec.errors import ConfigError
 from adrec.evaluate.metrics import user_values
 from adrec.evaluate.ranking import Ranking, held_out, ranking
 from adrec.evaluate.significance import Difference, holm, paired_difference
-from adrec.models import NetworkModel
-from adrec.nn.networks import ADRecNetwork
+from adrec.inference.scorer import Histories, NetworkScorer, scored_batches
+from adrec.inference.scores import Scores
+from adrec.models.registry import NetworkModel
+from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
-from adrec.recommend import Histories, NetworkScorer, scored_batches
-from adrec.scoring import Scores
-from adrec.train.run import Run
+from adrec.runs.folder import Run
+from adrec.utils.errors import ConfigError
 
 METRIC = "ndcg@20"
 TOP = 20

@@ -73,8 +73,8 @@ class Diagnosed:
 def diagnose(space: Space, *, seed: int = 0) -> Diagnosed:
     """Measure a space beside its yardsticks.
 
-    Raises :class:`adrec.errors.DataError` for an embedding that cannot be measured, and
-    :class:`adrec.errors.UserError` where scikit-learn is missing.
+    Raises :class:`DataError` for an embedding that cannot be measured, and
+    :class:`UserError` where scikit-learn is missing.
     """
     check_scikit_learn()
     own = measure(space.embedding, popularity=space.popularity, followers=space.followers, seed=seed)

@@ -14,7 +14,7 @@ from adrec.diagnose.diagnosis import Space, yardstick_spaces
 from adrec.diagnose.spectrum import Float64s, Matrix, moments
 from adrec.diagnose.structure import check_scikit_learn, principal_coordinates
 from adrec.diagnose.verdict import GAUSSIAN
-from adrec.errors import UserError, needs_extra
+from adrec.utils.errors import UserError, needs_extra
 
 Rows = NDArray[np.int64]
 

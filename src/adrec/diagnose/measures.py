@@ -28,8 +28,8 @@ from adrec.diagnose.spectrum import (
     parallel_analysis,
     participation_ratio,
 )
-from adrec.errors import DataError
-from adrec.words import counted
+from adrec.utils.errors import DataError
+from adrec.utils.text import counted
 
 SAMPLES = 3
 MOST_FOLLOWERS = 1_000_000  # pairs of items that follow each other; of more, so many are drawn

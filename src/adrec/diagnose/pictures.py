@@ -16,8 +16,8 @@ from adrec.diagnose.density import CELLS, Box, box, density
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
 from adrec.diagnose.spectrum import Float64s
-from adrec.errors import ConfigError
-from adrec.files import atomic_file, discard
+from adrec.utils.errors import ConfigError
+from adrec.utils.files import atomic_file, discard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

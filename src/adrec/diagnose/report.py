@@ -25,7 +25,7 @@ from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
 from adrec.diagnose.measure_table import measure_table
 from adrec.diagnose.payload import payload
 from adrec.diagnose.pictures import write_pictures
-from adrec.files import write_bytes, write_json
+from adrec.utils.files import write_bytes, write_json
 
 
 def page(

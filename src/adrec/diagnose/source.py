@@ -17,10 +17,10 @@ from adrec.data.split import Split, make_split
 from adrec.diagnose.diagnosis import Space
 from adrec.diagnose.measures import MOST_FOLLOWERS, check
 from adrec.diagnose.spectrum import Matrix
-from adrec.errors import ConfigError, DataError, did_you_mean
 from adrec.evaluate.protocol import training_popularity
-from adrec.train.run import Run
-from adrec.words import counted
+from adrec.runs.folder import Run
+from adrec.utils.errors import ConfigError, DataError, did_you_mean
+from adrec.utils.text import counted
 
 FILES = (".npy", ".safetensors")
 

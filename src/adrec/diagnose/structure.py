@@ -10,7 +10,7 @@ from scipy.stats import differential_entropy, spearmanr
 
 from adrec.diagnose.pairs import unit
 from adrec.diagnose.spectrum import Float64s, Matrix, Moments
-from adrec.errors import UserError, needs_extra
+from adrec.utils.errors import UserError, needs_extra
 
 CLUSTERS = 10
 FEWEST = 10  # rows of which a density is estimated

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adrec.errors import ConfigError
 from adrec.evaluate.metrics import user_values
 from adrec.evaluate.protocol import Evaluation
 from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.utils.errors import ConfigError
 
 
 def compare(ours: Evaluation, theirs: Evaluation) -> Mapping[str, Difference]:

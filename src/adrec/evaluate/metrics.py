@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adrec.data.spans import Int64s
-from adrec.errors import ConfigError, did_you_mean
+from adrec.utils.errors import ConfigError, did_you_mean
 
 Float64s = NDArray[np.float64]
 

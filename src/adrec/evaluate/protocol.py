@@ -12,10 +12,10 @@ import polars as pl
 from adrec.data.dataset import Dataset
 from adrec.data.spans import spans
 from adrec.data.split import Split, Targets
-from adrec.errors import DataError
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
 from adrec.evaluate.ranking import Ranking, held_out, ranking
-from adrec.recommend import Scorer
+from adrec.inference.scorer import Scorer
+from adrec.utils.errors import DataError
 
 DEFAULT_CUTOFFS = (5, 10, 20)
 

@@ -12,8 +12,8 @@ from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Targets
 from adrec.evaluate.metrics import behind
-from adrec.recommend import BATCH_SIZE, Histories, Scorer, scored_batches, seen
-from adrec.scoring import NOTHING, Masked, count_above
+from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, scored_batches, seen
+from adrec.inference.scores import NOTHING, Masked, count_above
 
 
 @dataclass(frozen=True)

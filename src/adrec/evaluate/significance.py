@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from adrec.errors import ConfigError
 from adrec.evaluate.metrics import Estimate, Float64s
+from adrec.utils.errors import ConfigError
 
 SURE = 0.05  # a p-value below is of a difference beyond chance
 AT_ONCE = 1 << 22  # signs or draws that exist at a time

@@ -12,11 +12,11 @@ from adrec.data.dataset import Dataset
 from adrec.data.lists import read_recommendations
 from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split, Targets
-from adrec.errors import DataError
 from adrec.evaluate.metrics import behind
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, held_out_targets, summary
 from adrec.evaluate.ranking import Ranking
-from adrec.words import counted
+from adrec.utils.errors import DataError
+from adrec.utils.text import counted
 
 
 def evaluate_table(

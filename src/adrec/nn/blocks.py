@@ -1,120 +1,120 @@
-"""Transformer blocks of other papers than ADRec's, on packed rows; they share its attention.
+"""Transformer blocks on packed rows; only attention (see ``layout``) knows where a row stands in its sequence.
 
 Dropout is on exactly where a generator is passed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import cast
+
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.nn.attention import Attention, initialize_bias
-from adrec.nn.dropout import dropout, dropout_
-from adrec.nn.gelu import gelu
-from adrec.nn.layers import AttentionBlock
-from adrec.nn.layout import Layout
+from adrec.nn.kernels.attention import Attention, Cache, initialize_bias
+from adrec.nn.kernels.dropout import dropout_
+from adrec.nn.kernels.gelu import gelu
+from adrec.nn.kernels.layout import Layout
 
 
-class _PreNorm(AttentionBlock):
-    """A block whose attention sees normalised rows."""
+class AttentionBlock(nn.Module):
+    """Attention, then a feed-forward: of whole sequences, or of last tokens against a cache of their histories."""
 
-    attention_norm: nn.LayerNorm
+    attention: Attention
 
     def _before(self, x: Tensor) -> Tensor:
-        normalized: Tensor = self.attention_norm(x)
-        return normalized
-
-
-class PreNormBlock(_PreNorm):
-    """SASRec's block (Kang and McAuley 2018, section III-B): ``x + Dropout(g(LayerNorm(x)))`` for both of its layers.
-
-    The feed-forward keeps the width: ``ReLU(x W1 + b1) W2 + b2`` (equation 5). The attention has a matrix at its
-    output, as transformers have, which the paper leaves out.
-    """
-
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.attention_norm = nn.LayerNorm(hidden_size)
-        self.attention = Attention(hidden_size, num_heads, dropout)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size)
-        self.expand = nn.Linear(hidden_size, hidden_size)
-        self.contract = nn.Linear(hidden_size, hidden_size)
-
-    def initialize(self, rng: Generator) -> None:
-        """Draw Xavier-normal weights; layer norms start as the identity."""
-        initialize_block(self, rng)
+        """Return what attention sees of the rows ``x`` [rows, D]."""
+        return x
 
     def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
-        x = x + dropout_(attended, self.dropout, rng)
-        # Dropped before the ReLU or behind it is the same; before, both can be done in place.
-        inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
-        return x + dropout_(self.contract(inner), self.dropout, rng)
+        """Return the block's output of ``x`` [rows, D] and of what attention made of it."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
+        """Transform the rows ``x`` [rows, D]."""
+        return self._behind(x, self.attention(self._before(x), layout, rng), rng)
+
+    def fill(self, x: Tensor, layout: Layout) -> Cache:
+        """Return the keys and values of the rows ``x`` [rows, D]."""
+        return self.attention.fill(self._before(x), layout)
+
+    def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
+        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+        return self._behind(x, self.attention.step(self._before(x), layout, cache), None)
 
 
-class DiffuRecBlock(nn.Module):
-    """DiffuRec's block (arXiv 2304.00686, as in its authors' code): pre-norm, a feed-forward of 4 D with GELU (tanh).
+def last_outputs(blocks: Iterable[AttentionBlock], x: Tensor, layout: Layout) -> Tensor:
+    """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
 
-    ``Dropout(y + Dropout(f(LayerNorm(y))))`` of ``y = x + Dropout(a(LayerNorm(x)))``: what leaves it is dropped again.
+    Of the other rows the last block computes the keys and values, and nothing else.
     """
+    *before, final = blocks
+    for block in before:
+        x = block(x, layout)
+    outputs = final.step(x[layout.last_rows[layout.users]], layout, final.fill(x, layout))  # [B, D], bucket by bucket
+    return torch.empty_like(outputs).index_copy_(0, layout.users, outputs)
 
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+
+class Block(AttentionBlock):
+    """A post-norm transformer block: attention, then a feed-forward of ``feed_forward_ratio`` D with GELU (tanh)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4) -> None:
         super().__init__()
         self.dropout = dropout
+        self.attention = Attention(hidden_size, num_heads, dropout)
+        self.expand = nn.Linear(hidden_size, feed_forward_ratio * hidden_size)
+        self.contract = nn.Linear(feed_forward_ratio * hidden_size, hidden_size)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=1e-12)
-        self.attention = Attention(hidden_size, num_heads, dropout)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=1e-12)
-        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
-        self.contract = nn.Linear(4 * hidden_size, hidden_size)
-
-    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """Transform the rows ``x`` [rows, D]; of all that attend to each other only ``rows`` [n] go on, where given."""
-        attended = dropout_(self.attention(self.attention_norm(x), layout, rng), self.dropout, rng)  # [rows, D]
-        x = x + attended if rows is None else x[rows] + attended[rows]
-        inner = dropout_(gelu(self.expand(self.feed_forward_norm(x))), self.dropout, rng)  # [rows, 4 D]
-        return dropout(x + dropout_(self.contract(inner), self.dropout, rng), self.dropout, rng)
-
-
-class LiGRBlock(_PreNorm):
-    """LiGR's block (Borisyuk et al. 2025, arXiv 2502.03417): what a layer adds is gated by what came in.
-
-    ``x + sigmoid(x Wg + bg) * Dropout(g(LayerNorm(x)))`` for the attention and for the feed-forward, which is eSASRec's
-    (arXiv 2508.06450): SwiGLU of 4 D without biases, ``(SiLU(x W1) * x W3) W2`` (Shazeer 2020).
-    """
-
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.attention_norm = nn.LayerNorm(hidden_size)
-        self.attention = Attention(hidden_size, num_heads, dropout)
-        self.attention_gate = nn.Linear(hidden_size, hidden_size)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size)
-        self.expand = nn.Linear(hidden_size, 8 * hidden_size, bias=False)  # W1 and W3
-        self.contract = nn.Linear(4 * hidden_size, hidden_size, bias=False)
-        self.feed_forward_gate = nn.Linear(hidden_size, hidden_size)
 
     def initialize(self, rng: Generator) -> None:
         """Draw Xavier-normal weights; layer norms start as the identity."""
-        initialize_block(self, rng)
-        for matrix in self.expand.weight.chunk(2):
-            nn.init.xavier_normal_(matrix, generator=rng)
+        self.attention.initialize(rng)
+        for linear in (self.expand, self.contract):
+            nn.init.xavier_normal_(linear.weight, generator=rng)
+            initialize_bias(linear, rng)
+        self.attention_norm.reset_parameters()
+        self.feed_forward_norm.reset_parameters()
 
     def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
-        x = x + torch.sigmoid(self.attention_gate(x)) * dropout_(attended, self.dropout, rng)
-        gate, value = self.expand(self.feed_forward_norm(x)).chunk(2, dim=-1)  # [rows, 4 D] each
-        inner = dropout_(nn.functional.silu(gate) * value, self.dropout, rng)  # [rows, 4 D]
-        fed = self.contract(inner)  # [rows, D]
-        return x + torch.sigmoid(self.feed_forward_gate(x)) * dropout_(fed, self.dropout, rng)
+        x = self.attention_norm(x + dropout_(attended, self.dropout, rng))
+        inner = dropout_(gelu(self.expand(x)), self.dropout, rng)  # [rows, feed_forward_ratio D]
+        return self.feed_forward_norm(x + dropout_(self.contract(inner), self.dropout, rng))
 
 
-def initialize_block(block: nn.Module, rng: Generator) -> None:
-    """Draw a block's own linear layers Xavier normal and its attention as attention is; norms start as the identity."""
-    for part in block.children():
-        if isinstance(part, Attention):
-            part.initialize(rng)
-        elif isinstance(part, nn.LayerNorm):
-            part.reset_parameters()
-        elif isinstance(part, nn.Linear):
-            nn.init.xavier_normal_(part.weight, generator=rng)
-            if part.bias is not None:
-                initialize_bias(part, rng)
+class Blocks(nn.ModuleList):
+    """A stack of blocks."""
+
+    def __init__(
+        self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4
+    ) -> None:
+        super().__init__(Block(hidden_size, num_heads, dropout, feed_forward_ratio) for _ in range(num_blocks))
+
+    def __iter__(self) -> Iterator[Block]:
+        return cast("Iterator[Block]", super().__iter__())
+
+    def initialize(self, rng: Generator) -> None:
+        """Draw the weights of every block."""
+        for block in self:
+            block.initialize(rng)
+
+    def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
+        """Transform the rows ``x`` [rows, D]."""
+        for block in self:
+            x = block(x, layout, rng)
+        return x
+
+    def fill(self, x: Tensor, layout: Layout) -> list[Cache]:
+        """Return each block's keys and values of the rows ``x`` [rows, D]."""
+        caches = []
+        for place, block in enumerate(self, start=1):
+            caches.append(block.fill(x, layout))
+            if place < len(self):  # of the last block nothing else is asked
+                x = block(x, layout)
+        return caches
+
+    def step(self, x: Tensor, layout: Layout, caches: list[Cache]) -> Tensor:
+        """Transform each user's last token ``x`` [B, D], users in the order of the buckets, against the caches."""
+        for block, cache in zip(self, caches, strict=True):
+            x = block.step(x, layout, cache)
+        return x

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from adrec.nn.attention import initialize_bias
+from adrec.nn.kernels.attention import initialize_bias
 
 
 class TimeEmbedding(nn.Module):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
-from adrec.nn.attention import Cache
+from adrec.nn.blocks import Blocks
 from adrec.nn.decoders import AdaptiveDecoder, MLPDecoder
-from adrec.nn.layers import Blocks
+from adrec.nn.kernels.attention import Cache
 
 if TYPE_CHECKING:
-    from adrec.nn.networks import ADRecNetwork
+    from adrec.nn.adrec import ADRecNetwork
 
 
 class LastTokenDenoiser:

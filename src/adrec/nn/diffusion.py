@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from adrec.config import Sampler, ScheduleName
-from adrec.errors import ConfigError
+from adrec.config.adrec import Sampler, ScheduleName
+from adrec.utils.errors import ConfigError
 
 Float64s = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
-from adrec.nn.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
 from adrec.nn.classes import Classes
+from adrec.nn.kernels.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
 from adrec.nn.repeats import Repeats
 
 

@@ -1,6 +1,6 @@
 """What ADRec and the SASRec that pre-trains its item embedding share, and that SASRec.
 
-Both obey the contract of :mod:`adrec.nn.sequence`.
+Both obey the contract of :mod:`adrec.nn.base`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.components import PaddedConfig
+from adrec.config.stage import PaddedConfig
 from adrec.data.batch import PackedBatch
+from adrec.nn.base import Noise, normal_linear_layers
 from adrec.nn.biased import RepeatBiased
-from adrec.nn.consistency import consistent_cross_entropy
-from adrec.nn.dropout import dropout
-from adrec.nn.layers import Blocks, last_outputs
-from adrec.nn.layout import Layout
+from adrec.nn.blocks import Blocks, last_outputs
+from adrec.nn.kernels.consistency import consistent_cross_entropy
+from adrec.nn.kernels.dropout import dropout
+from adrec.nn.kernels.layout import Layout
 from adrec.nn.losses import Objective, cross_entropy
 from adrec.nn.repeats import Repeats
-from adrec.nn.sequence import Noise, normal_linear_layers
 
 
 class PaddedNetwork(RepeatBiased):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s, spans
-from adrec.scoring import Pairs
+from adrec.inference.scores import Pairs
 
 
 @dataclass(frozen=True)

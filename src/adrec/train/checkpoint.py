@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adrec.errors import RunError
-from adrec.files import atomic_file
+from adrec.utils.errors import RunError
+from adrec.utils.files import atomic_file
 
 
 @dataclass(frozen=True)

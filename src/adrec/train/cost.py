@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from adrec.config.base import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.sequences import Sequences
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.nn.sequence import SequenceNetwork
-from adrec.recommend import BATCH_SIZE, Histories, NetworkScorer
-from adrec.settings import StageConfig
+from adrec.inference.scorer import BATCH_SIZE, Histories, NetworkScorer
+from adrec.nn.base import SequenceNetwork
 from adrec.train.loop import Trainer
 from adrec.train.step import Step, new_optimizer
 

@@ -18,28 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adrec.augment.config import DIFFUSION
 from adrec.augment.diffuasr import NETWORKS as AUGMENTING
 from adrec.augment.diffuasr import DiffuASRNetwork
+from adrec.config.augmentation import DIFFUSION
+from adrec.config.base import StageConfig, TrainingConfig, check_seed
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
-from adrec.errors import RunError
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.nn.networks import NETWORKS, make_network
-from adrec.nn.sequence import SequenceNetwork
-from adrec.recommend import NetworkScorer
-from adrec.settings import StageConfig, TrainingConfig, check_seed
-from adrec.train import space
+from adrec.inference.scorer import NetworkScorer
+from adrec.nn.adrec import NETWORKS, make_network
+from adrec.nn.base import SequenceNetwork
+from adrec.train import watch as space
 from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
 from adrec.train.cooccurrence import begin_from_cooccurrences, few_enough
-from adrec.train.kept import Kept, copied
+from adrec.train.ema import Kept, copied
 from adrec.train.report import Reporter, Silent
 from adrec.train.sequences import sequences_of_stages, training_histories
 from adrec.train.step import Step, learning_rate, new_optimizer, update_average
-from adrec.words import counted
+from adrec.utils.errors import RunError
+from adrec.utils.text import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
 VALIDATION_METRICS = metric_names((5, 10, 20))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from adrec.config.base import StageConfig
 from adrec.data.sequences import Sequences
-from adrec.nn.catalogue import chunk_of_tokens
-from adrec.nn.sequence import SequenceNetwork
-from adrec.settings import StageConfig
+from adrec.nn.base import SequenceNetwork
+from adrec.nn.kernels.catalogue import chunk_of_tokens
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
 from adrec.train.loop import Trainer
 from adrec.train.step import Step

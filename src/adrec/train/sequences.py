@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from adrec.config.base import StageConfig, TrainingConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.split import Split
-from adrec.errors import DataError
-from adrec.settings import StageConfig, TrainingConfig
+from adrec.utils.errors import DataError
 
 
 def training_histories(dataset: Dataset, split: Split, max_length: int) -> Sequences:

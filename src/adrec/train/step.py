@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from adrec.config.base import Precision, StageConfig
 from adrec.data.batch import PackedBatch
+from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
 from adrec.nn.losses import Objective, project_conflicts
-from adrec.nn.sequence import SequenceNetwork
-from adrec.settings import Precision, StageConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Step:
     """How gradients are computed.
 
     Attributes:
-        weights: of the losses, see :attr:`adrec.settings.StageConfig.loss_weights`.
+        weights: of the losses, see :attr:`adrec.config.base.StageConfig.loss_weights`.
         pcgrad: whether conflicting gradients are projected.
         embedding: how the item embedding is trained.
         precision: of the matrix products.

@@ -1,0 +1,46 @@
+"""What people give in Python, and what they get back: ids from any kind of list, tables of the kind they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import polars as pl
+
+from adrec.utils.errors import ConfigError
+
+FrameKind = Literal["polars", "pandas", "pyarrow"]
+
+
+def frame_kind(table: Any) -> FrameKind:
+    """Return the kind of frame that results are given in for ``table``: its own, polars for anything else."""
+    module = type(table).__module__.partition(".")[0]
+    return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
+
+
+def ids(values: Iterable[Any] | None) -> list[Any] | None:
+    """Return ids as a list of plain Python values; None stays None.
+
+    Raises :class:`ConfigError` for a lone text, number or date where a list is expected.
+    """
+    if values is None:
+        return None
+    if is_frame(values):
+        raise ConfigError("a list of ids is expected, and a table was given; give one of its columns.")
+    kind = next((name for name in ("to_pylist", "tolist") if hasattr(values, name)), None)
+    plain = getattr(values, kind)() if kind else values
+    if isinstance(plain, str | bytes) or not isinstance(plain, Iterable):
+        raise ConfigError(f"a list of ids is expected, such as [{plain!r}]; it was given {plain!r}.")
+    return plain if isinstance(plain, list) else list(plain)
+
+
+def is_frame(values: Any) -> bool:
+    """Whether ``values`` are a table of any library, not a column or a list."""
+    return hasattr(values, "columns") and hasattr(values, "shape")
+
+
+def as_kind(kind: FrameKind, table: pl.DataFrame) -> Any:
+    """Return a table as a frame of ``kind``."""
+    if kind == "pandas":
+        return table.to_pandas()
+    return table.to_arrow() if kind == "pyarrow" else table

@@ -1,0 +1,294 @@
+"""The Python interface: fit a table of interactions, recommend, save and load."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Unpack, cast
+
+from rich.console import Console
+
+from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame
+from adrec.config.adrec import Sampler
+from adrec.config.base import DEFAULT_SEED, Settings, check_seed
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.preparation import PreparationOptions
+from adrec.data.prepare import prepare
+from adrec.data.split import make_split
+from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
+from adrec.inference.recommender import Recommendations, Recommender
+from adrec.models.base import Model
+from adrec.models.checks import check_fitted
+from adrec.models.factory import find_device, make_model
+from adrec.models.registry import NetworkModel, find_model
+from adrec.runs.folder import Run, refit_config, write_weights
+from adrec.runs.info import RunInfo
+from adrec.train.report import Live
+from adrec.utils.errors import ConfigError, UserError
+from adrec.utils.files import atomic_folder, check_folder, write_json
+from adrec.utils.text import counted
+
+
+class ADRec:
+    """Sequential recommendation with auto-regression and token-level diffusion.
+
+    >>> model = ADRec().fit(interactions)                     # pandas, polars, pyarrow or a path
+    >>> model.recommend(users=["anna"], k=10)                 # user, item, score, rank, source
+    >>> model.recommend(histories=[["tt0111161", "tt0068646"]], k=10)
+    >>> model.save("model/"); model = ADRec.load("model/")
+
+    Args:
+        preset: the configuration to start from: ``default``, or another of the model's (ADRec has ``fast``,
+            ``paper`` and ``published``).
+        model: ``adrec``, or the name of a baseline (:func:`adrec.models.registry.model_names`), or ``module:Class``.
+        changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
+        max_epochs: at most so many epochs in each stage.
+        seed: of every random number; the same seed gives the same model on the same machine.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+        progress: show training on the terminal.
+
+    Raises:
+        ConfigError: for an unknown preset, key or device, or a value that does not fit.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        changes: Mapping[str, Any] | None = None,
+        *,
+        model: str = "adrec",
+        max_epochs: int | None = None,
+        seed: int = DEFAULT_SEED,
+        device: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.model = make_model(model, preset, changes, max_epochs)
+        self._model_name = model
+        self.seed, self.device, self.progress = check_seed(seed), find_device(device), progress
+        self._frame: FrameKind = "polars"
+        self._dataset: Dataset | None = None
+        self._info: RunInfo | None = None
+        self._trained: Model | None = None
+
+    @property
+    def config(self) -> Settings:
+        """The model's configuration."""
+        return self.model.config
+
+    def __repr__(self) -> str:
+        preset, seed, dataset = self.model.config.preset, self.seed, self._dataset
+        state = f"trained on {dataset.info.name!r}" if dataset else "not trained"
+        return f"<ADRec model={self._model_name!r} preset={preset!r} seed={seed}, {state}>"
+
+    def fit(
+        self,
+        interactions: Any,
+        *,
+        recipe: str | None = None,
+        **options: Unpack[PreparationOptions],
+    ) -> ADRec:
+        """Train on the training part of the split, by default all but the last two of each user.
+
+        :meth:`refit` then trains on all interactions, as for production.
+
+        Args:
+            interactions: a pandas, polars or pyarrow table, files, the folder of a prepared data set, or a
+                :class:`~adrec.data.dataset.Dataset`.
+            recipe: the name of a known data set, which says how its files are read.
+            **options: of preparing: ``user``, ``item``, ``time``, ``min_user``, ``split`` and the other fields of
+                :class:`~adrec.data.preparation.Preparation`; none with a data set that is prepared already.
+
+        Raises:
+            DataError: for a table that cannot be used; the sentence says where and what to do.
+            ConfigError: for an option that there is not, or that is one of :class:`ADRec`.
+        """
+        misplaced = [name for name in options if name in inspect.signature(ADRec).parameters]
+        if misplaced:
+            raise ConfigError(f"{misplaced[0]} is an option of ADRec, not of fit: ADRec({misplaced[0]}=..).fit(..).")
+        folder = isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists()
+        if isinstance(interactions, Dataset) or folder:
+            if options or recipe:
+                raise ConfigError("a prepared data set takes no options of preparing; give them where it is prepared.")
+            dataset = open_dataset(Path(interactions)) if folder else interactions
+        else:
+            dataset = prepare(interactions, recipe=recipe, **options)
+            self._warn_of_rejected(dataset)
+        self._frame = frame_kind(interactions)
+        self._train(self.model, dataset, dataset.info.split)
+        return self
+
+    def _warn_of_rejected(self, dataset: Dataset) -> None:
+        for each in dataset.info.left_out:
+            if each["kind"] == "rejected":
+                warnings.warn(
+                    f"{counted(each['rows'], 'row')} rejected, {each['reason']}: {each['examples'][0]}",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+    def refit(self) -> ADRec:
+        """Train again with the chosen numbers of epochs on all interactions, nothing held out: for production."""
+        dataset, _, info = self._fitted()
+        self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
+        return self
+
+    def _train(self, untrained: Model, dataset: Dataset, split_name: str) -> None:
+        model, split = type(untrained)(untrained.config), make_split(dataset, split_name)
+        stages: tuple[Mapping[str, Any], ...] = ()
+        if isinstance(model, NetworkModel):
+            with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
+                trainer = model.trainer(dataset, split, seed=self.seed, device=self.device, reporter=reporter)
+                model.adopt(trainer.run(), self.seed)
+            stages = tuple(trainer.place.ended)
+        else:
+            model.fit(dataset, split, seed=self.seed, device=self.device)
+        self._dataset, self._trained = dataset, model
+        self._info = RunInfo.of(
+            dataset,
+            split,
+            data="data",
+            data_beside="data",
+            seed=self.seed,
+            model=self._model_name,
+            frame=self._frame,
+            device=str(self.device),
+            finished=True,
+            stages=stages,
+        )
+        check_fitted(model, dataset, split)  # last: what was trained can be saved even so
+
+    def recommend(
+        self,
+        users: Iterable[Any] | None = None,
+        histories: Sequence[Iterable[Any]] | None = None,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Iterable[Any] | None = None,
+        exclude: Iterable[Any] | None = None,
+        on_unknown: Literal["error", "skip"] = "error",
+    ) -> Any:
+        """Recommend k items to each user of the data set, or for each history of people it has never met.
+
+        Args:
+            users: user ids; all users by default. Their whole history is used, held-out interactions included.
+            histories: instead of users: lists of item ids, oldest first.
+            k: items for each.
+            filter_seen: leave out the items of the history.
+            items: recommend only these.
+            exclude: never recommend these.
+            on_unknown: ``error`` or ``skip`` for users who are not in the data set.
+
+        Returns:
+            A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
+            ``item``, ``score``, ``rank`` (from 1) and ``source`` (``popular`` where no item of the history is known,
+            else ``model``). What was skipped is told by a warning.
+
+        Raises:
+            DataError: for unknown users, or where nothing may be recommended.
+            ConfigError: where both users and histories are given, or k is below 1.
+        """
+        if users is not None and histories is not None:
+            raise ConfigError("recommend takes users or histories, not both; call it twice.")
+        limits: dict[str, Any] = {"filter_seen": filter_seen, "items": ids(items), "exclude": ids(exclude)}
+        if is_frame(histories):
+            raise ConfigError(
+                "histories are lists of item ids, oldest first, and a table was given; group its items by person."
+            )
+        if histories is not None:
+            result = self.recommender().for_histories([ids(history) or [] for history in histories], k, **limits)
+        else:
+            result = self.recommender().for_users(ids(users), k, on_unknown=on_unknown, **limits)
+        return self._told(result)
+
+    def similar_items(self, items: Iterable[Any], k: int = 10) -> Any:
+        """Return the k items nearest to each of ``items`` by the cosine of their embeddings.
+
+        The table has ``item``, ``similar_item``, ``score`` and ``rank``. Raises :class:`DataError` for
+        an item that is not in the catalogue, and :class:`ConfigError` for a model without item vectors.
+        """
+        _, model, _ = self._fitted()
+        if model.item_vectors is None:
+            raise ConfigError(f"{model.name} has no item vectors, so it does not say which items are alike.")
+        return as_kind(self._frame, self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
+
+    def evaluate(
+        self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, filter_seen: bool = False
+    ) -> Evaluation:
+        """Return metrics with intervals on the held-out ``validation`` or ``test`` interactions.
+
+        Raises :class:`UserError` after :meth:`refit`, which holds nothing out.
+        """
+        dataset, model, info = self._fitted()
+        if info.split == "none":
+            raise UserError("this model was trained on all interactions, so there is nothing held out to evaluate on.")
+        if dataset.fingerprint != info.data_fingerprint:
+            raise UserError(
+                "this model was trained on older data than these, so they cannot evaluate it; fit a new one."
+            )
+        return evaluate(model, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, filter_seen=filter_seen)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
+        dataset, model, info = self._fitted()
+        check_folder(Path(path), overwrite=overwrite, overwriting="pass overwrite=True")
+        with atomic_folder(Path(path), overwrite=overwrite) as folder:
+            write_json(folder / "config.json", model.config.to_dict())
+            write_json(folder / "run.json", asdict(info))
+            write_weights(folder / "weights.safetensors", model)
+            write_dataset(dataset, folder / "data")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        model: type[Model] | str | None = None,
+        data: str | Path | None = None,
+        device: str = "auto",
+        num_inference_steps: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> ADRec:
+        """Load a saved model or a run folder.
+
+        Args:
+            path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
+            model: its class, or ``"module:Class"``, where it is your own: nothing that a file names is imported.
+            data: where its data set is now, if it was moved, or a newer one prepared into its vocabulary.
+            device: ``cpu``, ``cuda`` or ``auto``.
+            num_inference_steps: denoising steps, from 1 to T; those of its configuration by default.
+            sampler: ``ancestral`` or ``ddim``; that of its configuration by default.
+
+        Raises:
+            ConfigError: where it cannot take so many steps, or has no diffusion to take steps of.
+            RunError: where there is no finished run, or its files are damaged.
+            DataError: where the data set is gone or is another one.
+        """
+        run = Run.open(Path(path), find_model(model, imports=True) if isinstance(model, str) else model)
+        loaded = cls(seed=run.info.seed, device=device)
+        loaded._model_name = run.info.model
+        loaded._info, loaded._frame = run.info, cast("FrameKind", run.info.frame)
+        trained = run.model(loaded.device)
+        trained.with_inference(num_inference_steps, sampler)
+        loaded.model = loaded._trained = trained
+        loaded._dataset = run.dataset(Path(data) if data else None, newer=True)
+        return loaded
+
+    def recommender(self) -> Recommender:
+        """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
+        dataset, model, _ = self._fitted()
+        return Recommender(model, dataset)
+
+    def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
+        if self._dataset is None or self._trained is None or self._info is None:
+            raise UserError("this model is not trained yet; call fit(interactions) first, or ADRec.load(path).")
+        return self._dataset, self._trained, self._info
+
+    def _told(self, result: Recommendations) -> Any:
+        for note in result.notes:
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return as_kind(self._frame, result.table)

@@ -1,0 +1,272 @@
+"""What each verb of the command line does, from paths to paths."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from rich.console import Console
+
+from adrec.api.model import ADRec
+from adrec.config.adrec import Sampler
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.lists import read_histories, read_ids
+from adrec.data.split import make_split
+from adrec.evaluate.protocol import Evaluation, evaluate
+from adrec.evaluate.tables import evaluate_table
+from adrec.inference.recommender import Recommendations
+from adrec.models.base import Model
+from adrec.models.factory import find_device
+from adrec.models.registry import NetworkModel
+from adrec.runs.folder import Run, refit_config
+from adrec.runs.info import RunInfo
+from adrec.train.cost import estimate
+from adrec.train.loop import Trainer
+from adrec.train.plan import Plan, make_plan
+from adrec.train.report import Live
+from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.text import counted
+
+Frame = pl.DataFrame
+
+
+def _announce(console: Console, trainer: Trainer, path: Path) -> None:
+    """Say what is about to be computed and what it will cost."""
+    dataset = trainer.dataset
+    size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
+    epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
+    console.print(f"{dataset.info.name}: {size}; {epoch}. Split: {trainer.split.name}.")
+    left = trainer.left()
+    if not left:
+        console.print(f"Nothing of {path} is left to train: what it learnt is written.")
+        return
+    if trainer.place.rows:
+        name, _, done = left[0]
+        console.print(f"Goes on with epoch {done + 1} of {name}.")
+    console.print(f"Estimate for {path}: {estimate(trainer).sentence()}")
+    if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
+        reason = trainer.split.nobody("validation")
+        console.print(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
+
+
+def _train(run: Run, dataset: Dataset, console: Console) -> Run:
+    if not issubclass(run.model_class, NetworkModel):
+        with run.locked():
+            console.print(f"{dataset.info.name}: {run.info.model} learns without epochs.")
+            return run.fit(dataset)
+    live = Live(console)
+    try:
+        with run.locked():
+            trainer = run.trainer(dataset, live)
+            _announce(console, trainer, run.path)
+            with live:
+                return run.train(trainer)
+    except KeyboardInterrupt:
+        started = (run.path / "state.safetensors").exists()
+        kept = "everything up to the last epoch is kept" if started else "no epoch was finished"
+        console.print(f"\nInterrupted; {kept}. Go on with: adrec train --resume {run.path}")
+        raise
+
+
+def train_dataset(
+    data: Path,
+    out: Path,
+    model: Model,
+    split: str | None,
+    seed: int,
+    console: Console,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    refit_of: Path | None = None,
+    name: str | None = None,
+) -> Run:
+    """Train ``model`` as a run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
+
+    Raises :class:`UserError` before anything is written where the two do not go together.
+    """
+    dataset = open_dataset(data)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dataset.verify()
+    parts = make_split(dataset, split)
+    if isinstance(model, NetworkModel):
+        model.trainer(dataset, parts, seed=seed)
+    info = RunInfo.of(
+        dataset,
+        parts,
+        out=out,
+        seed=seed,
+        model=name or model.name,
+        device=str(find_device(device)),
+        refit_of=str(refit_of.resolve()) if refit_of else None,
+    )
+    run = Run.create(out, model, info)
+    try:
+        return _train(run, dataset, console)
+    except BaseException:
+        # Without epochs nothing is lost, and the same command can be given again.
+        if not isinstance(model, NetworkModel):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def plan(data: Path, model: Model, *, device: str) -> Plan:
+    """Return what training on the prepared data set ``data``, with its own split, will take.
+
+    Raises :class:`ConfigError` for a model without epochs.
+    """
+    if not isinstance(model, NetworkModel):
+        raise ConfigError(f"{model.name} learns without epochs, in moments; there is nothing to plan.")
+    dataset = open_dataset(data)
+    dataset.verify()
+    return make_plan(model.trainer(dataset, make_split(dataset, None), seed=0, device=find_device(device)))
+
+
+def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
+    """Train with the settings and chosen epochs of the run at ``path`` on all interactions."""
+    run = Run.open(path)
+    run.require_finished()
+    dataset = run.dataset(data, newer=True)
+    config = refit_config(run.config, run.info.stages)
+    place = data or dataset.path or Path(run.info.data)
+    seed = run.info.seed
+    model = run.model_class(config)
+    return train_dataset(
+        place,
+        out,
+        model,
+        "none",
+        seed,
+        console,
+        device=device,
+        threads=threads,
+        refit_of=path,
+        name=run.info.model,
+    )
+
+
+def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
+    """Go on with an interrupted run, with the threads it had (with others, results are equal but for rounding).
+
+    ``data`` is where its data set is now, if it was moved.
+    """
+    run = Run.open(path)
+    if run.info.finished:
+        raise RunError(f"the run {path} is finished already; there is nothing to resume.")
+    torch.set_num_threads(threads or run.info.threads)
+    find_device(run.info.device)
+    return _train(run, run.dataset(data), console)
+
+
+def evaluate_run(
+    path: Path,
+    part: str,
+    *,
+    cutoffs: Sequence[int],
+    filter_seen: bool,
+    with_batch_means: bool,
+    steps: int | None,
+    sampler: Sampler | None,
+    data: Path | None,
+    device: str,
+    on_batch: Callable[[int], None],
+) -> Evaluation:
+    """Evaluate a run."""
+    run = Run.open(path)
+    if run.info.split == "none":
+        raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
+    model = run.model(find_device(device))
+    model.with_inference(steps, sampler)
+    dataset = run.dataset(data)
+    return evaluate(
+        model,
+        dataset,
+        run.split(dataset),
+        part,
+        cutoffs=cutoffs,
+        filter_seen=filter_seen,
+        with_batch_means=with_batch_means,
+        on_batch=on_batch,
+    )
+
+
+def evaluate_recommendations(
+    place: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Evaluate another program's recommendations on a prepared data set, or on that of a run; return notes too.
+
+    ``data`` is where the run's data set is now, if it was moved.
+    """
+    if (place / "run.json").is_file():
+        run = Run.open(place)
+        dataset = run.dataset(data)
+        return evaluate_table(table, dataset, run.split(dataset), part, cutoffs=cutoffs)
+    if data is not None:
+        raise ConfigError(f"{place} is a data set, so --data means nothing here; leave it out, or name a run.")
+    dataset = open_dataset(place)
+    dataset.verify()
+    return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
+
+
+@dataclass(frozen=True)
+class Audience:
+    """To whom is recommended: users of the data set (a table, ids, or all), or histories (a table, or one)."""
+
+    users: Path | None = None
+    user: Sequence[str] | None = None
+    history: Path | None = None
+    given: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("users", "user", "history", "given") if getattr(self, name)]
+        if len(named) > 1:
+            raise ConfigError(f"--{named[0]} and --{named[1]} exclude each other; give one.")
+
+
+def recommend(
+    path: Path,
+    audience: Audience,
+    *,
+    k: int,
+    filter_seen: bool,
+    allow: Path | None,
+    block: Path | None,
+    on_unknown: Literal["error", "skip"],
+    steps: int | None,
+    sampler: Sampler | None,
+    data: Path | None,
+    device: str,
+    on_batch: Callable[[int], None],
+) -> Recommendations:
+    """Recommend with the run at ``path``."""
+    recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
+    names = recommender.dataset.info.columns
+    limits: dict[str, Any] = {
+        "filter_seen": filter_seen,
+        "items": read_ids(allow, "item", names) if allow else None,
+        "exclude": read_ids(block, "item", names) if block else None,
+        "on_batch": on_batch,
+    }
+    if audience.given:
+        return recommender.for_histories([audience.given], k, **limits)
+    if audience.history:
+        people, histories = read_histories(audience.history, names)
+        result = recommender.for_histories(histories, k, **limits)
+        owner = pl.Series("user", people).gather(result.table["history"])
+        return Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
+    users: Any = list(audience.user) if audience.user else None
+    if audience.users:
+        users = read_ids(audience.users, "user", names)
+    return recommender.for_users(users, k, on_unknown=on_unknown, **limits)
+
+
+def similar(path: Path, items: Sequence[str], k: int, *, data: Path | None) -> Frame:
+    """Return the items nearest to each of ``items``."""
+    table: Frame = ADRec.load(path, data=data).similar_items(list(items), k)
+    return table

@@ -1,0 +1,152 @@
+"""The configuration of an augmentation, which every model that is trained in stages has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+from adrec.config.parsing import require
+from adrec.config.stage import NetworkConfig, PaddedConfig, StageConfig, check_steps
+
+PRETRAIN, DIFFUSION = "augment.pretrain", "augment.diffusion"  # stages, and what they train
+
+
+@dataclass(frozen=True)
+class SUNetConfig(NetworkConfig):
+    """What the diffusion network is built from: the augmentation's settings and the model's width.
+
+    Attributes:
+        max_length: M + L - 1: a window holds the M items to generate and the L that guide, of which one is its target.
+        num_items: M.
+        num_train_timesteps: T.
+        num_inference_steps: S.
+        noise_schedule: the name of the schedule of ``beta``.
+        channels: of the U-Net's outermost level.
+        dropout: of its residual blocks.
+    """
+
+    num_items: int = 10
+    num_train_timesteps: int = 1000
+    num_inference_steps: int = 5
+    noise_schedule: Literal["linear", "cosine", "sqrt"] = "linear"
+    channels: int = 32
+    dropout: float = 0.1
+
+    @property
+    def shortest(self) -> int:
+        """M items to generate, and two that guide, as in the published code."""
+        return self.num_items + 2
+
+
+@dataclass(frozen=True)
+class PretrainConfig(StageConfig):
+    """The stage that learns the item embedding."""
+
+    @property
+    def network_kind(self) -> str:
+        """Stage 1's SASRec."""
+        return PRETRAIN
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(StageConfig):
+    """The stage that learns to generate. It ranks nothing, so the keys that choose when to validate have no effect."""
+
+    @property
+    def network_kind(self) -> str:
+        """The sequential U-Net."""
+        return DIFFUSION
+
+    @property
+    def begins_with(self) -> Literal["embedding"]:
+        """The pre-trained item embedding."""
+        return "embedding"
+
+    @property
+    def embedding_training(self) -> Literal["frozen"]:
+        """It stays as it is: noise is easiest to predict where all items have one embedding."""
+        return "frozen"
+
+    @property
+    def validates(self) -> bool:
+        """Never: the last weights are kept."""
+        return False
+
+
+ITEMS = PretrainConfig()
+PREFIXES = DiffusionConfig(epochs=200, schedule_epochs=200, weight_decay=0.0, patience=0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How the training sequences are augmented (DiffuASR; Liu et al. 2023, arXiv 2309.12858).
+
+    Attributes:
+        method: ``none``, or ``diffuasr``: generated items in front of each training sequence.
+        num_items: M, how many.
+        num_train_timesteps: T.
+        num_inference_steps: S, the steps of DDIM that generate them.
+        noise_schedule: the name of the schedule of ``beta``.
+        channels: of the U-Net's outermost level; its inner levels have twice as many.
+        dropout: of the U-Net.
+        pretrain: the stage that learns the item embedding.
+        diffusion: the stage that learns to generate.
+    """
+
+    method: Literal["none", "diffuasr"] = "none"
+    num_items: int = 10
+    num_train_timesteps: int = 1000
+    num_inference_steps: int = 5
+    noise_schedule: Literal["linear", "cosine", "sqrt"] = "linear"
+    channels: int = 32
+    dropout: float = 0.1
+    pretrain: PretrainConfig = ITEMS
+    diffusion: DiffusionConfig = PREFIXES
+
+    def __post_init__(self) -> None:
+        for name in ("num_items", "channels"):
+            require(getattr(self, name) >= 1, f"augment.{name} must be at least 1; it is {getattr(self, name)}.")
+        require(0 <= self.dropout < 1, f"augment.dropout must be in [0, 1); it is {self.dropout}.")
+        check_steps(self.num_train_timesteps, self.num_inference_steps, "augment")
+        for name, stage in self.stages.items():
+            require(stage.epochs >= 1, f"{name}.epochs must be at least 1: without that stage nothing is generated.")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is augmented."""
+        return self.method != "none"
+
+    @property
+    def stages(self) -> Mapping[str, StageConfig]:
+        """Its stages by name, which run before the model's own; none where nothing is augmented."""
+        return MappingProxyType({PRETRAIN: self.pretrain, DIFFUSION: self.diffusion} if self.on else {})
+
+    def with_epochs(self, epochs: Mapping[str, int]) -> AugmentConfig:
+        """Return this configuration with other numbers of epochs, by the name of the stage."""
+        if not self.on:
+            return self
+        pretrain = replace(self.pretrain, epochs=epochs.get(PRETRAIN, 0))
+        diffusion = replace(self.diffusion, epochs=epochs.get(DIFFUSION, 0))
+        return replace(self, pretrain=pretrain, diffusion=diffusion)
+
+    def network_of(self, kind: str, model: NetworkConfig) -> NetworkConfig:
+        """Return what its network of a ``kind`` is built from, with the width and the length of the ``model``'s."""
+        size, length = model.hidden_size, model.max_length
+        if kind == PRETRAIN:
+            return PaddedConfig(size, length, num_heads=math.gcd(size, 4))
+        return SUNetConfig(
+            size,
+            self.num_items + length - 1,
+            num_items=self.num_items,
+            num_train_timesteps=self.num_train_timesteps,
+            num_inference_steps=self.num_inference_steps,
+            noise_schedule=self.noise_schedule,
+            channels=self.channels,
+            dropout=self.dropout,
+        )
+
+
+NO_AUGMENTATION = AugmentConfig()

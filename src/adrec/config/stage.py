@@ -1,0 +1,205 @@
+"""What models' configurations are made of: a network's settings and a stage of training, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from adrec.config.parsing import require
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What every network of a sequence has.
+
+    Attributes:
+        hidden_size: D, the width of the item embedding.
+        max_length: L, the positions of a sequence that the model sees (the last L items).
+    """
+
+    hidden_size: int = 128
+    max_length: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "max_length"):
+            require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
+
+    @property
+    def shortest(self) -> int:
+        """How many interactions a sequence must have to train the network: one, and the next."""
+        return 2
+
+
+@dataclass(frozen=True)
+class TransformerConfig(NetworkConfig):
+    """What every transformer has.
+
+    Attributes:
+        num_blocks: transformer blocks.
+        num_heads: attention heads; must divide ``hidden_size``.
+        embedding_dropout: dropout of the embedded history.
+        dropout: dropout of attention weights, feed-forward and residual branches.
+    """
+
+    num_blocks: int = 2
+    num_heads: int = 4
+    embedding_dropout: float = 0.3
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_blocks", "num_heads"):
+            require(getattr(self, name) >= 1, f"model.{name} must be at least 1; it is {getattr(self, name)}.")
+        check_shares(self, "embedding_dropout", "dropout")
+        require(
+            self.hidden_size % self.num_heads == 0 and self.hidden_size % 2 == 0,
+            f"model.hidden_size must be even and a multiple of model.num_heads; {self.hidden_size} and "
+            f"{self.num_heads} are not.",
+        )
+
+
+@dataclass(frozen=True)
+class PaddedConfig(TransformerConfig):
+    """What a transformer has that pads as the published code does.
+
+    Attributes:
+        attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
+            sink token whose logit gets ``log p`` for p paddings.
+        padding_class: the padding row is a class of the softmax, and can be ranked.
+        repeat_bias: a learned number is added to the logits of the items of the history (the last L): below 0 where
+            users do not come back to an item, above 0 where they do. Without it the network spends its capacity on
+            telling an item that was just met from those that are like it.
+        feed_forward_ratio: how many times as wide as ``hidden_size`` a block's feed-forward is (not that of a
+            token-wise denoiser).
+    """
+
+    attend_padding: bool = True
+    padding_class: bool = False
+    repeat_bias: bool = False
+    feed_forward_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.feed_forward_ratio >= 1,
+            f"model.feed_forward_ratio must be at least 1; it is {self.feed_forward_ratio}.",
+        )
+
+
+def check_shares(config: NetworkConfig, *names: str) -> None:
+    """Raise :class:`ConfigError` where one of the named fields is not in [0, 1)."""
+    for name in names:
+        require(0 <= getattr(config, name) < 1, f"model.{name} must be in [0, 1); it is {getattr(config, name)}.")
+
+
+def check_steps(num_train_timesteps: int, num_inference_steps: int, part: str = "model") -> None:
+    """Raise :class:`ConfigError` where there is no timestep, or there are fewer than steps of inference."""
+    require(num_train_timesteps >= 1, f"{part}.num_train_timesteps must be at least 1; it is {num_train_timesteps}.")
+    require(
+        1 <= num_inference_steps <= num_train_timesteps,
+        f"{part}.num_inference_steps must lie between 1 and num_train_timesteps = {num_train_timesteps}; "
+        f"it is {num_inference_steps}.",
+    )
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training, as data.
+
+    Attributes:
+        epochs: at most so many; 0 leaves the stage out.
+        optimizer: ``adam``, whose weight decay is an L2 term added to the gradient, or ``adamw``, where it is not.
+        learning_rate: the optimizer's, at the start of the schedule.
+        weight_decay: the optimizer's.
+        beta2: how much Adam keeps, from step to step, of its mean of squared gradients.
+        warmup_epochs: the learning rate rises from 0 over so many epochs, step by step.
+        schedule: ``cosine``, stepped once an epoch, or ``constant``.
+        schedule_epochs: the length of the cosine schedule.
+        averaging: the decay, per step, of a moving average of the weights, which is what is validated and kept (less at
+            first: a share of 9 / (10 + steps) is new); 0 keeps the weights themselves.
+        first_evaluation: the first validation, after so many epochs of the stage.
+        evaluate_every: epochs between validations.
+        patience: stop after so many validations without improvement; 0 never stops early.
+        select_by: validation metrics; weights are kept when any of them improves.
+        initial_embedding: how the item embedding of new weights begins: ``random``, or by ``cooccurrence`` in the
+            training sequences (what an augmentation generates is in them), which saves the epochs that find out
+            which items are alike: :mod:`adrec.train.cooccurrence`.
+    """
+
+    epochs: int = 500
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    beta2: float = 0.999
+    warmup_epochs: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_epochs: int = 500
+    averaging: float = 0.0
+    first_evaluation: int = 6
+    evaluate_every: int = 5
+    patience: int = 4
+    select_by: tuple[str, ...] = ("ndcg@20",)
+    initial_embedding: Literal["random", "cooccurrence"] = "random"
+
+    def __post_init__(self) -> None:
+        for name in ("averaging", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"{name} of a stage must be in [0, 1); it is {getattr(self, name)}.")
+        for name in ("epochs", "patience", "weight_decay", "warmup_epochs"):
+            require(
+                getattr(self, name) >= 0,
+                f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
+            )
+        for name in ("schedule_epochs", "first_evaluation", "evaluate_every"):
+            require(
+                getattr(self, name) >= 1,
+                f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
+            )
+        require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
+        for metric in self.select_by:
+            kind, _, cutoff = metric.partition("@")
+            require(
+                kind in ("hr", "ndcg", "mrr") and cutoff.isdecimal() and int(cutoff) >= 1,
+                f"select_by names metrics such as 'ndcg@20'; it has {metric!r}.",
+            )
+        require(len(self.select_by) > 0, "select_by must name at least one metric.")
+
+    @property
+    def network_kind(self) -> str:
+        """Which of the model's networks is trained."""
+        return "network"
+
+    @property
+    def begins_with(self) -> Literal["scratch", "embedding", "continue"]:
+        """What the stage's weights start from: new ones; the item embedding of the stage before; all of its state."""
+        return "scratch"
+
+    @property
+    def embedding_training(self) -> Literal["train", "frozen", "decaying"]:
+        """How the item embedding is trained."""
+        return "train"
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is validated, where users are held out to validate; otherwise its last weights are kept."""
+        return True
+
+    @property
+    def agreement(self) -> float:
+        """How much two passes over a batch with other dropout are to agree; 0 is one pass."""
+        return 0.0
+
+    @property
+    def softmax_negatives(self) -> int:
+        """How many items a batch's softmax is over beside the batch's own; 0 is the whole catalogue."""
+        return 0
+
+    @property
+    def projects_conflicts(self) -> bool:
+        """Whether conflicting gradients of two losses are projected."""
+        return False
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The losses that are trained and their weights; none where the network has but one."""
+        return {}

@@ -1,0 +1,1 @@
+"""From histories to scores, and from scores to recommended items."""

@@ -1,0 +1,273 @@
+"""From users' own ids to recommended items' own ids: the one way in which everybody recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s, spans
+from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, top_k
+from adrec.inference.scores import InnerProducts, Masked, best_items
+from adrec.utils.errors import ConfigError, DataError
+from adrec.utils.text import counted
+
+Ids = Sequence[Any] | pl.Series
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Recommended items, best first.
+
+    Attributes:
+        table: one row an item: ``user`` (or ``history``, the position of the history that was given, from 0),
+            ``item``, ``score``, ``rank`` (from 1) and ``source``: ``model``, or ``popular`` where there was no
+            known history to go by.
+        notes: sentences on what was skipped.
+    """
+
+    table: pl.DataFrame
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def examples(values: Iterable[Any], most: int = 3) -> str:
+    """Return the first few values as text, with how many more there are."""
+    listed = list(values)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(repr(value) for value in listed[:most]) + more
+
+
+class Recommender:
+    """Recommends from a scorer and the data set whose ids and popularity it was trained with."""
+
+    def __init__(self, scorer: Scorer, dataset: Dataset) -> None:
+        self.scorer, self.dataset = scorer, dataset
+
+    def for_users(
+        self,
+        users: Ids | None = None,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Ids | None = None,
+        exclude: Ids | None = None,
+        on_unknown: Literal["error", "skip"] = "error",
+        on_batch: Callable[[int], None] = lambda users: None,
+    ) -> Recommendations:
+        """Recommend to users of the data set, from their whole history.
+
+        Args:
+            users: their ids; all users by default.
+            k: items for each; fewer where fewer may be recommended.
+            filter_seen: leave out what the user has interacted with.
+            items: recommend only these.
+            exclude: never recommend these.
+            on_unknown: ``error`` names users who are not in the data set; ``skip`` leaves them out and notes it.
+            on_batch: called with the number of users done after each batch.
+
+        Raises:
+            DataError: for an unknown user, or lists that leave nothing to recommend.
+            ConfigError: where k is below 1.
+        """
+        dataset = self.dataset
+        if on_unknown not in ("error", "skip"):
+            raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
+        candidates, notes = self._candidates(k, items, exclude)
+        if users is None:
+            wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
+        else:
+            wanted = dataset.users.encode(users)
+            unknown = missing(users, wanted)
+            if unknown and on_unknown == "error":
+                raise DataError(
+                    f"unknown users: {examples(unknown)}; recommend by history for people who are not in the data "
+                    "set, or skip them (on_unknown='skip', --on-unknown skip)."
+                )
+            if unknown:
+                notes.append(f"skipped {counted(len(unknown), 'unknown user')}: {examples(unknown)}.")
+            wanted = wanted[wanted >= 0]
+        offsets = np.asarray(dataset.offsets)
+        histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
+        notes += self._new_items(histories)
+        numbers, scores, popular = self._best(histories, k, filter_seen, candidates, on_batch)
+        notes += silent(popular, ("user", "users"))
+        notes += few(numbers, k, ("user", "users"))
+        table = self._table(numbers, scores, popular)
+        users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
+        return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
+
+    def for_histories(
+        self,
+        histories: Sequence[Ids],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        items: Ids | None = None,
+        exclude: Ids | None = None,
+        on_batch: Callable[[int], None] = lambda users: None,
+    ) -> Recommendations:
+        """Recommend to people the model has never met, from lists of item ids, oldest first.
+
+        Items that are not in the catalogue are skipped and noted. A history of which nothing is known gets the
+        most popular items, with ``source`` ``popular``. Other arguments and errors as in :meth:`for_users`.
+        """
+        candidates, notes = self._candidates(k, items, exclude)
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        flat = [item for history in histories for item in history]
+        numbers = self.dataset.catalogue.encode(flat) + 1
+        unknown = missing(flat, numbers - 1)
+        if unknown:
+            distinct = dict.fromkeys(unknown)
+            notes.append(f"skipped {counted(len(unknown), 'interaction')} with unknown items: {examples(distinct)}.")
+        known = numbers > 0
+        owner = np.repeat(np.arange(len(lengths)), lengths)[known]
+        kept = np.bincount(owner, minlength=len(lengths))
+        ends = np.cumsum(kept)
+        spoken = Histories(numbers[known], ends - kept, ends)
+        notes += self._new_items(spoken)
+        best, scores, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
+        notes += silent(popular, ("history", "histories"))
+        notes += few(best, k, ("history", "histories"))
+        return Recommendations(self._table(best, scores, popular).rename({"row": "history"}), tuple(notes))
+
+    def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
+        """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
+
+        The table has ``item``, ``similar_item``, ``score`` (the cosine) and ``rank`` (from 1). Raises
+        :class:`DataError` for an item that is not in the catalogue.
+        """
+        check_k(k)
+        catalogue = self.dataset.catalogue
+        numbers = catalogue.encode(items) + 1
+        unknown = missing(items, np.where(numbers < len(embedding), numbers - 1, -1))
+        if unknown:
+            raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue that the model knows.")
+        unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
+        width = min(k, len(embedding) - 2)
+        tables = []
+        for first in range(0, max(1, len(numbers)), BATCH_SIZE):
+            own = numbers[first : first + BATCH_SIZE]
+            itself = Masked.of(np.arange(len(own)), own)
+            best, cosines = best_items(InnerProducts(unit[own], unit), width, len(unit) - 1, itself)  # [b, width]
+            tables.append(
+                pl.DataFrame(
+                    {
+                        "item": catalogue.decode(np.repeat(own - 1, width)),
+                        "similar_item": catalogue.decode(best.flatten().numpy() - 1),
+                        "score": cosines.flatten().numpy(),
+                        "rank": np.tile(np.arange(1, width + 1), len(own)),
+                    }
+                )
+            )
+        return pl.concat(tables)
+
+    def _candidates(self, k: int, items: Ids | None, exclude: Ids | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
+        """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""
+        check_k(k)
+        notes: list[str] = []
+        if items is None and exclude is None:
+            return None, notes
+        num_items = self.scorer.num_items
+        allowed = np.full(num_items + 1, items is None)
+        for name, ids, value in (("allowed", items, True), ("excluded", exclude, False)):
+            if ids is None or len(ids) == 0:
+                continue
+            numbers = self.dataset.catalogue.encode(ids) + 1
+            numbers[numbers > num_items] = 0
+            unknown = missing(ids, numbers - 1)
+            if unknown:
+                notes.append(f"not in the catalogue: {counted(len(unknown), f'{name} item')}, {examples(unknown)}.")
+            allowed[numbers[numbers > 0]] = value
+        allowed[0] = False
+        if not allowed.any():
+            raise DataError(" ".join(["the lists of allowed and excluded items leave nothing to recommend.", *notes]))
+        return allowed, notes
+
+    def _new_items(self, histories: Histories) -> list[str]:
+        """Return a note on the items that the model does not know, because they are newer than it."""
+        new = self.dataset.num_items - self.scorer.num_items
+        if new <= 0:
+            return []
+        lengths = histories.ends - histories.starts
+        passed = int((histories.items[spans(histories.starts, lengths)] > self.scorer.num_items).sum())
+        also = f", and {counted(passed, 'interaction')} with them passed over" if passed else ""
+        return [
+            f"the model does not know {counted(new, 'item')} of the data yet (they came after its training): they "
+            f"are not recommended{also}."
+        ]
+
+    def _best(
+        self,
+        histories: Histories,
+        k: int,
+        filter_seen: bool,
+        candidates: NDArray[np.bool_] | None,
+        on_batch: Callable[[int], None],
+    ) -> tuple[Int64s, NDArray[np.float32], NDArray[np.bool_]]:
+        """Return item numbers and scores [m, k], and for whom nothing is known, so that they are the most popular."""
+        k = min(k, self.scorer.num_items)
+        known = histories.known(self.scorer.num_items)
+        spoken = np.flatnonzero(known.ends > known.starts)
+        numbers, scores = self._popular(len(histories), k, candidates)
+        if len(spoken):
+            some = Histories(known.items, known.starts[spoken], known.ends[spoken])
+            numbers[spoken], scores[spoken] = top_k(
+                self.scorer, some, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
+            )
+        return numbers, scores, known.ends == known.starts
+
+    def _popular(
+        self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None
+    ) -> tuple[Int64s, NDArray[np.float32]]:
+        """Return the most popular items, the same in each of ``num_rows`` rows, and their interactions as scores."""
+        counts = self.dataset.popularity[: self.scorer.num_items + 1].astype(np.float32)
+        counts[0] = -np.inf
+        if candidates is not None:
+            counts[~candidates] = -np.inf
+        order = np.argsort(-counts, kind="stable")[:k]
+        numbers = np.where(np.isfinite(counts[order]), order, 0)
+        return np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
+
+    def _table(self, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]) -> pl.DataFrame:
+        """Return the real recommendations, a row each; slots of [m, k] that were not filled are left out."""
+        rows, columns = np.nonzero(numbers)
+        return pl.DataFrame(
+            {
+                "row": rows,
+                "item": self.dataset.catalogue.decode(numbers[rows, columns] - 1),
+                "score": scores[rows, columns],
+                "rank": columns + 1,
+                "source": np.where(popular, "popular", "model")[rows],
+            }
+        )
+
+
+def missing(ids: Ids, indices: Int64s) -> list[Any]:
+    """Return the ids whose index is -1: those that are not in the vocabulary."""
+    return [ids[at] for at in np.flatnonzero(indices < 0).tolist()]
+
+
+def silent(popular: NDArray[np.bool_], whom: tuple[str, str]) -> list[str]:
+    """Return a note on those of whose history no item is known, if there are any."""
+    if not popular.any():
+        return []
+    people = counted(int(popular.sum()), *whom)
+    return [f"no item of {people} is known: the most popular items are recommended (source 'popular')."]
+
+
+def few(numbers: Int64s, k: int, whom: tuple[str, str]) -> list[str]:
+    """Return a note on the rows of ``numbers`` that have fewer than ``k`` items, if there are any."""
+    short = len(numbers) if numbers.shape[1] < k else int((numbers[:, -1] == 0).sum())
+    return [f"{counted(short, *whom)} cannot get {k} items: nothing else may be recommended."] if short else []
+
+
+def check_k(k: int) -> None:
+    """Raise :class:`ConfigError` where ``k`` is not a whole number of at least 1."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ConfigError(f"k, the number of items, must be a whole number of at least 1; it is {k!r}.")

@@ -1,0 +1,209 @@
+"""The inference engine: histories in, scores and the best items out. Every consumer of a model uses it.
+
+A :class:`Scorer` is all that evaluation and recommendation know of a model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adrec.config.adrec import Sampler
+from adrec.data.batch import PackedBatch, history_batch
+from adrec.data.spans import Int64s, spans
+from adrec.inference.scores import NOTHING, Masked, Scores, best_items
+from adrec.models.base import NO_DIFFUSION, NO_LIMIT
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import SequenceNetwork
+from adrec.nn.noise import HistoryNoise
+from adrec.utils.errors import ConfigError
+
+
+class Scorer(Protocol):
+    """Scores the catalogue for each history of a batch."""
+
+    @property
+    def num_items(self) -> int:
+        """V, the size of the catalogue."""
+
+    @property
+    def max_length(self) -> int:
+        """L, the number of last items of a history that the model sees."""
+
+    @property
+    def ranks_padding(self) -> bool:
+        """Whether the padding's row is ranked among the items, as in the published code; it is never recommended."""
+
+    def __call__(self, batch: PackedBatch) -> Scores:
+        """Return the scores of the batch's histories for every item number."""
+
+
+class NetworkScorer:
+    """Scores with a trained network; nothing it does changes the network or any global generator.
+
+    Args:
+        network: what was trained.
+        seed: of the noise at inference, which depends on the seed and the history alone.
+        num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
+    """
+
+    def __init__(self, network: SequenceNetwork, seed: int = 0, num_steps: int | None = None) -> None:
+        self.network, self.seed, self.num_steps = network, seed, num_steps
+        if isinstance(network, ADRecNetwork) and not network.keeps_history:
+            warn_of_whole_histories(num_steps or network.config.num_inference_steps)
+
+    @property
+    def num_items(self) -> int:
+        """V, the size of the catalogue."""
+        return self.network.num_items
+
+    @property
+    def max_length(self) -> int:
+        """L, the number of last items of a history that the model sees."""
+        return self.network.config.max_length
+
+    @property
+    def ranks_padding(self) -> bool:
+        """Whether the padding's row is a class of the softmax."""
+        return self.network.ranks_padding
+
+    @torch.no_grad()
+    def __call__(self, batch: PackedBatch) -> Scores:
+        """Return the scores of the batch's histories for every item number."""
+        network = self.network
+        device = network.item_embedding.weight.device
+        noise = None
+        if network.uses_noise:
+            noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
+        there = batch.to(device)
+        return network.scored(network.predict(there, noise, self.num_steps), there)
+
+
+def warn_of_whole_histories(steps: int) -> None:
+    """Warn of what several steps cost where a history's keys and values cannot be kept."""
+    if steps > 1:
+        warnings.warn(
+            "with bidirectional attention a history's keys and values change at every step, so they cannot be "
+            f"kept: each of {steps} denoising steps decodes whole histories.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+Network = TypeVar("Network", bound=SequenceNetwork)
+
+
+def with_inference(network: Network, num_steps: int | None = None, sampler: Sampler | None = None) -> Network:
+    """Return ``network`` with other settings of inference; None leaves one as it is.
+
+    Raises :class:`ConfigError` for steps that are not from 1 to T, and where there is no diffusion to take steps of.
+    """
+    changes: dict[str, Any] = {"num_inference_steps": num_steps, "sampler": sampler}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = {each.name for each in fields(network.config)}
+    if isinstance(network, ADRecNetwork) and changes and not network.uses_noise:
+        raise ConfigError(
+            "this model is ranked by its condition (model.ranks_by), so inference takes no denoising steps."
+        )
+    if any(name not in known for name in changes) or (changes and not network.uses_noise):
+        raise ConfigError(NO_DIFFUSION)
+    network.config = replace(network.config, **changes)
+    return network
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Histories as spans of a flat array of item numbers; each that is scored holds one item or more.
+
+    Attributes:
+        items: item numbers, 1..V.
+        starts: where each history begins, int64 [m].
+        ends: where it ends (exclusive), int64 [m].
+    """
+
+    items: NDArray[np.integer]
+    starts: Int64s
+    ends: Int64s
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def known(self, num_items: int) -> Histories:
+        """Return the histories without items above ``num_items``, which a model does not know; some may be empty."""
+        known = self.items <= num_items
+        if known.all():
+            return self
+        before = np.concatenate([[0], np.cumsum(known)])
+        return Histories(self.items[known], before[self.starts], before[self.ends])
+
+
+BATCH_SIZE = 512  # histories at a time
+PAIRS = 1 << 25  # of places that attend to each other, at most at a time: memory, where histories are long
+
+
+def scored_batches(
+    scorer: Scorer, histories: Histories, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Int64s, Scores]]:
+    """Yield (which histories [B], their scores) for batches of histories of similar length."""
+    lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
+    order = np.argsort(lengths, kind="stable")
+    first, attends = 0, scorer.max_length < NO_LIMIT  # what reads whole histories only counts
+    while first < len(order):
+        chosen = order[first : first + batch_size]
+        if attends:  # as many as fit: they come by length, and attention is as long as the longest
+            pairs = np.arange(1, len(chosen) + 1) * (lengths[chosen] + 1) ** 2
+            chosen = chosen[: max(1, np.count_nonzero(pairs <= PAIRS))]
+        first += len(chosen)
+        batch = history_batch(histories.items, histories.starts[chosen], histories.ends[chosen], scorer.max_length)
+        yield chosen, scorer(batch)
+
+
+def seen(histories: Histories, chosen: Int64s) -> tuple[Int64s, Int64s]:
+    """Return (row, item number) of every interaction of the ``chosen`` histories, the whole of each."""
+    starts, ends = histories.starts[chosen], histories.ends[chosen]
+    rows = np.repeat(np.arange(len(chosen)), ends - starts)
+    return rows, histories.items[spans(starts, ends - starts)].astype(np.int64)
+
+
+def top_k(
+    scorer: Scorer,
+    histories: Histories,
+    k: int,
+    *,
+    filter_seen: bool = True,
+    candidates: NDArray[np.bool_] | None = None,
+    batch_size: int = BATCH_SIZE,
+    on_batch: Callable[[int], None] = lambda users: None,
+) -> tuple[Int64s, NDArray[np.float32]]:
+    """Return the best items of each history, best first: item numbers and scores, [m, k] each (k at most V).
+
+    Where fewer than k items may be recommended the row ends with item 0 and score ``-inf``.
+
+    Args:
+        scorer: the model.
+        histories: m histories.
+        k: how many items.
+        filter_seen: leave out the items of the history.
+        candidates: which item numbers may be recommended, bool [V + 1]; all by default.
+        batch_size: histories scored at a time.
+        on_batch: called with the number of histories done after each batch.
+
+    Raises:
+        RunError: where the model's scores are not numbers.
+    """
+    k = min(k, scorer.num_items)
+    items = np.zeros((len(histories), k), dtype=np.int64)
+    values = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    excluded = None if candidates is None else torch.from_numpy(~candidates)
+    for chosen, scores in scored_batches(scorer, histories, batch_size):
+        masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
+        best, best_scores = best_items(scores, k, scorer.num_items, replace(masked, excluded=excluded))
+        items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
+        on_batch(len(chosen))
+    return items, values

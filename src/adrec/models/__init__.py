@@ -1,0 +1,1 @@
+"""Models: the contract, the registry, ADRec and its baselines."""

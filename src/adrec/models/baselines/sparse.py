@@ -1,0 +1,130 @@
+"""What the counting baselines share: sparse matrices from histories, as tensors and back, and scores made of them.
+
+The matrices are SciPy's and stay on the CPU, wherever a model was asked to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from adrec.data.batch import PackedBatch
+from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s, spans
+from adrec.data.sparse import Matrix, csr, places
+from adrec.data.split import Split
+from adrec.models.base import training_sequences
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SparseScores:
+    """Scores that stand out of a background, which is 0 where none is given.
+
+    Attributes:
+        matrix: what stands out, sparse [B, V + 1] by item number.
+        background: how much of it each history has, [B, 1], and a score of each item for anybody, [V + 1].
+    """
+
+    matrix: Matrix
+    background: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed: the CPU."""
+        return torch.device("cpu")
+
+    @cached_property
+    def _columns(self) -> Matrix:
+        return self.matrix.tocsc()  # a slice of columns is cheap here alone
+
+    def block(self, items: slice) -> Tensor:
+        """Return the scores of some item numbers, [B, n]."""
+        block = torch.from_numpy(self._columns[:, items].toarray(order="C"))
+        if self.background is not None:
+            weights, scores = self.background
+            block += weights * scores[items]
+        return block
+
+    def of(self, items: Tensor) -> Tensor:
+        """Return one score for each history, [B, 1]: the very number that stands in its block."""
+        rows = np.arange(self.num_users)
+        chosen = csr(np.ones(self.num_users), rows, items[:, 0].numpy(), self.matrix.shape)
+        own = torch.from_numpy(np.asarray(self.matrix.multiply(chosen).sum(axis=1), dtype=np.float32)[:, None])
+        if self.background is not None:
+            weights, scores = self.background
+            own += weights * scores[items]
+        return own
+
+
+def to_tensors(name: str, matrix: Matrix) -> dict[str, Tensor]:
+    """Return the parts of a sparse matrix as tensors that :func:`from_tensors` reads."""
+    return {
+        f"{name}.values": torch.from_numpy(matrix.data),
+        f"{name}.columns": torch.from_numpy(matrix.indices.astype(np.int32)),
+        f"{name}.ends": torch.from_numpy(matrix.indptr[1:].astype(np.int64)),
+    }
+
+
+def from_tensors(name: str, state: Mapping[str, Tensor], num_columns: int, num_rows: int | None = None) -> Matrix:
+    """Return the sparse matrix of :func:`to_tensors`. Raises KeyError or RuntimeError where it is not there whole."""
+    values, columns, ends = (state[f"{name}.{part}"].cpu().numpy() for part in ("values", "columns", "ends"))
+    if num_rows is not None and len(ends) != num_rows:
+        raise RuntimeError(f"{name} has {len(ends)} rows where {num_rows} are expected.")
+    try:
+        offsets = np.concatenate([[0], ends])
+        matrix = sparse.csr_array((values, columns, offsets), shape=(len(ends), num_columns))
+        matrix.check_format()
+    except ValueError as error:
+        raise RuntimeError(f"{name} is no sparse matrix of {num_columns} columns: {error}.") from error
+    return matrix
+
+
+def sequence_items(dataset: Dataset, split: Split) -> Matrix:
+    """Return which items each user's training part holds, 1 for each, sparse [U, V + 1]."""
+    items, offsets = training_sequences(dataset, split)
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    matrix = csr(np.ones(len(items)), rows, items, (len(offsets) - 1, split.num_items + 1))
+    matrix.data[:] = 1
+    return matrix
+
+
+def last_uses(batch: PackedBatch) -> tuple[Int64s, Int64s, Int64s]:
+    """Return each distinct item of each history: (row, item number, how many interactions ago it was last), [n] each.
+
+    They are in the order of row and item number; the last interaction was 0 ago.
+    """
+    items, lengths = batch.items.cpu().numpy(), batch.lengths
+    rows = np.repeat(np.arange(batch.num_users), lengths)
+    ages = np.repeat(lengths, lengths) - 1 - spans(np.zeros_like(lengths), lengths)
+    keys = rows * (int(items.max()) + 1) + items
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    last = len(keys) - 1 - from_end
+    return rows[last], items[last], ages[last]
+
+
+def history_matrix(batch: PackedBatch, num_items: int, decay: float = 1.0) -> Matrix:
+    """Return the items of each history, sparse [B, V + 1]: ``decay ** a`` for one that was last a interactions ago."""
+    rows, items, ages = last_uses(batch)
+    return csr(decay**ages, rows, items, (batch.num_users, num_items + 1))
+
+
+def strongest(matrix: Matrix, n: int) -> Matrix:
+    """Return a sparse matrix with the n largest entries of each row alone; of equal ones the first columns stay."""
+    rows, place = places(matrix)
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    kept = order[place < n]  # rows come in their order, so the k-th place of each stands where it stood
+    return csr(matrix.data[kept], rows[kept], matrix.indices[kept], matrix.shape)

@@ -1,0 +1,57 @@
+"""How a model is made of what a user says: a name, a preset, changes of it, and a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from adrec.config.base import TrainingConfig
+from adrec.models.base import Model
+from adrec.models.registry import find_model
+from adrec.utils.errors import ConfigError
+from adrec.utils.text import counted
+
+
+def make_model(
+    name: str = "adrec",
+    preset: str = "default",
+    changes: Mapping[str, Any] | None = None,
+    max_epochs: int | None = None,
+    augment: str | None = None,
+) -> Model:
+    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage.
+
+    ``augment`` is how its training sequences are augmented, the key ``augment.method``. Raises :class:`ConfigError` for
+    what does not fit.
+    """
+    model = find_model(name, imports=True)
+    if augment is not None:
+        if not issubclass(model.Config, TrainingConfig):
+            raise ConfigError(f"{name} learns without epochs, so --augment means nothing to it.")
+        changes = {**(changes or {}), "augment.method": augment}
+    config = model.Config.make(preset, changes)
+    if max_epochs is not None:
+        if not isinstance(config, TrainingConfig):
+            raise ConfigError(f"{name} learns without epochs, so --max-epochs means nothing to it.")
+        config = config.with_max_epochs(max_epochs)
+    return model(config)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of ``name``; ``auto`` is a GPU where there is one. Raises :class:`ConfigError` otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}; write auto, cpu, cuda or cuda:0.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but PyTorch finds no GPU here; write cpu.")
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(
+            f"device {name!r} was asked for, but PyTorch finds {counted(found, 'GPU')} here; write cuda, or cuda:0."
+        )
+    return device

@@ -1,0 +1,1 @@
+"""Fast versions of operations, each beside a plain reference that a test compares it with."""

@@ -1,0 +1,229 @@
+"""Where each row of a packed batch stands in attention: buckets of users of similar length, with the padding sink.
+
+A batch of B sequences is one flat tensor of rows: first the N real tokens, user after user, then, where padding is
+attended, B sink rows, one for each user. Attention alone lays rows out in slots: users of similar length form a bucket,
+padded to the longest of them, each with its sink in front.
+
+Why a sink: the published code left-pads to L and lets real tokens attend to the padding. A user's p paddings are
+alike, so (without dropout) attending to all of them equals attending to one whose logit gets ``+ log p``.
+In training, dropout draws one value for each user's sink where the published code draws p of them.
+
+Rows go to slots, and back, in one gather each: a slot behind a sequence's end repeats a row that nothing real attends
+to, so that its gradient is exactly 0 and the gradient of a gather is the opposite gather, never a scatter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NEVER = -1e9  # a finite logit that softmax turns into exactly 0, so that no row is all -inf
+MASKS = np.float32  # the precision of what is added to attention logits
+
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """b users of similar length, padded to l slots.
+
+    Attributes:
+        users: which users of the batch, int64 [b].
+        shape: (b, l).
+        last: the slot of each user's last token, int64 [b].
+        bias: what is added to the logits: [l, l] with causal attention, [b, 1, 1, l] without.
+        sink_bias: what is added to the others' logits of slot 0, [b, 1, 1]; None where ``bias`` has it, or no sink is.
+    """
+
+    users: Tensor
+    shape: tuple[int, int]
+    last: Tensor
+    bias: Tensor
+    sink_bias: Tensor | None
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """What is added to the logits of a step's token [b, 1, 1, l + 1], which stands behind its history's slots."""
+        behind = torch.arange(self.shape[1] + 1, device=self.last.device) >= self.last[:, None]  # [b, l + 1]
+        behind[:, -1] = False
+        bias = behind.to(self.bias.dtype).mul_(NEVER)[:, None, None]
+        if self.sink_bias is not None:
+            bias[..., 0] += self.sink_bias
+        return bias
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each row of a packed batch stands in attention with H heads of size d.
+
+    Slots are numbered bucket by bucket, in a bucket by (query, key or value,) user, head and slot.
+
+    Attributes:
+        buckets: the padded buckets.
+        heads: H.
+        spread: for the queries, keys and values in slots, their place among the rows' [rows, 3, H], int32.
+        collect: for each of [rows, 3, H] its slot, int32: the inverse of ``spread``.
+        spread_one: as ``spread``, for one of the three, rows as [rows, H].
+        collect_one: the inverse of ``spread_one``.
+        dummies: the slots of ``spread_one`` that hold no row of their own.
+        num_tokens: N, the real tokens; the rows after them are sinks.
+        last_rows: the flat row of each user's last token, [B].
+        row_users: the user of each row, [rows].
+        uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
+            published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
+            attention padding sees only padding, all alike, so there the weights do not matter.
+        rotation: by which cosines and sines queries and keys turn, [2, rows, d / 2] (:mod:`.rotary`); None
+            where positions are not rotary.
+    """
+
+    buckets: tuple[Bucket, ...]
+    heads: int
+    spread: Tensor
+    collect: Tensor
+    spread_one: Tensor
+    collect_one: Tensor
+    dummies: Tensor
+    num_tokens: int
+    last_rows: Tensor
+    row_users: Tensor
+    uniform_sink: bool
+    rotation: Tensor | None = None
+
+    def with_sinks(self, tokens: Tensor, sinks: Tensor) -> Tensor:
+        """Append a row for each user's sink, [..] or [B, ..], to the ``tokens``, [N, ..]."""
+        num_sinks = len(self.row_users) - self.num_tokens
+        return torch.cat([tokens, sinks.expand(num_sinks, *tokens.shape[1:])]) if num_sinks else tokens
+
+    @cached_property
+    def users(self) -> Tensor:
+        """The users in the order of the buckets, int64 [B]."""
+        return torch.cat([bucket.users for bucket in self.buckets])
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """Where in a :class:`Cache` the step's token of each user and head goes, users as in ``users``, int64 [B H]."""
+        places, first = [], 0
+        for b, length in (bucket.shape for bucket in self.buckets):
+            end = first + b * self.heads * (length + 1)
+            places.append(torch.arange(first + length, end, length + 1))
+            first = end
+        return torch.cat(places).to(self.last_rows.device, non_blocking=True)
+
+
+def layout(
+    lengths: Int64s,
+    max_length: int,
+    *,
+    heads: int,
+    sink: bool,
+    causal: bool,
+    device: torch.device,
+    one_sink: bool = False,
+) -> Layout:
+    """Plan the attention of sequences of ``lengths`` [B] (each 1..L tokens) in a model of L = ``max_length``.
+
+    ``one_sink`` lets all users share one sink's row: with causal attention and without dropout theirs are equal. Such a
+    layout has no gradient.
+    """
+    num_users, num_tokens, front = len(lengths), int(lengths.sum()), int(sink)
+    starts = np.cumsum(lengths) - lengths
+    row_users = np.repeat(np.arange(num_users), lengths)
+    sink_rows = num_tokens + (np.zeros(num_users, dtype=np.int64) if one_sink else np.arange(num_users))
+    if sink:
+        row_users = np.concatenate([row_users, np.arange(1 if one_sink else num_users)])
+
+    def put(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    places, buckets = _Places(len(row_users), heads), []
+    exponents = np.ceil(np.log2(np.maximum(lengths, 4)))  # buckets of up to 4, 8, 16, 32 ... tokens
+    for exponent in np.unique(exponents):
+        users = np.flatnonzero(exponents == exponent)
+        own = lengths[users]
+        position = np.arange(int(own.max()))
+        real = position < own[:, None]  # [b, l]
+        rows = np.where(real, starts[users, None] + position, starts[users, None])
+        if sink:
+            rows = np.concatenate([sink_rows[users, None], rows], axis=1)
+            real = np.concatenate([np.ones((len(users), 1), dtype=bool), real], axis=1)
+        places.add(rows.astype(np.int32), real)
+        bias, sink_bias = _biases(own, max_length, real, sink=sink, causal=causal)
+        shape = (len(users), rows.shape[1])
+        near = None if sink_bias is None else put(sink_bias)
+        buckets.append(Bucket(put(users), shape, put(own - 1 + front), put(bias), near))
+    return Layout(
+        buckets=tuple(buckets),
+        heads=heads,
+        spread=put(np.concatenate(places.spread)),
+        collect=put(places.collect(3)),
+        spread_one=put(np.concatenate(places.spread_one)),
+        collect_one=put(places.collect(1)),
+        dummies=put(np.concatenate(places.dummies)),
+        num_tokens=num_tokens,
+        last_rows=put(starts + lengths - 1),
+        row_users=put(row_users),
+        uniform_sink=sink and not causal,
+    )
+
+
+class _Places:
+    """Numbers rows and slots against each other, a bucket at a time."""
+
+    def __init__(self, num_rows: int, heads: int) -> None:
+        self.heads, self.used = heads, 0
+        self.head = np.arange(heads, dtype=np.int32)
+        # Of each row: the slots in buckets before its own, its user and slot in its bucket, its bucket's b and l.
+        self.before, self.user, self.slot, self.b, self.length = (np.empty(num_rows, dtype=np.int32) for _ in range(5))
+        self.spread: list[Int32s] = []
+        self.spread_one: list[Int32s] = []
+        self.dummies: list[Int64s] = []
+
+    def add(self, rows: Int32s, real: NDArray[np.bool_]) -> None:
+        """Add a bucket whose slots hold ``rows`` [b, l], some of them ``real``."""
+        b, length = rows.shape
+        head = self.head[:, None]  # [H, 1]
+        part = np.arange(3, dtype=np.int32)[:, None, None, None]  # [3, 1, 1, 1]
+        spaced = rows[:, None, :]  # [b, 1, l]
+        self.spread.append(((spaced * 3 + part) * self.heads + head).ravel())  # [3 b H l]
+        self.spread_one.append((spaced * self.heads + head).ravel())  # [b H l]
+        idle = np.broadcast_to(~real[:, None, :], (b, self.heads, length))
+        self.dummies.append(np.flatnonzero(idle) + self.used * self.heads)
+        user, slot = np.nonzero(real)
+        own = rows[real]
+        self.before[own], self.user[own], self.slot[own], self.b[own], self.length[own] = (
+            self.used,
+            user,
+            slot,
+            b,
+            length,
+        )
+        self.used += b * length
+
+    def collect(self, parts: int) -> Int32s:
+        """Return the slot of each of [rows, parts, H], where each bucket's slots are [parts, b, H, l]."""
+        first = (self.before * parts + self.user * self.length) * self.heads + self.slot  # [rows]
+        of_part = np.arange(parts, dtype=np.int32) * (self.b * self.length * self.heads)[:, None]  # [rows, parts]
+        of_head = self.head * self.length[:, None]  # [rows, H]
+        return ((first[:, None] + of_part)[:, :, None] + of_head[:, None, :]).ravel()
+
+
+def _biases(
+    lengths: Int64s, max_length: int, real: NDArray[np.bool_], *, sink: bool, causal: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Return a bucket's ``bias`` and ``sink_bias``: log p for the sink, never for what must not be seen."""
+    padding = max_length - lengths
+    near = np.where(padding > 0, np.log(np.maximum(padding, 1)), NEVER).astype(MASKS)[:, None, None]  # [b, 1, 1]
+    if causal:  # nothing real sees the slots behind its end
+        num_slots = real.shape[1]
+        return np.triu(np.full((num_slots, num_slots), NEVER, dtype=np.float32), k=1), near if sink else None
+    keys = np.where(real, 0.0, NEVER).astype(MASKS)[:, None, None, :]  # [b, 1, 1, l]
+    if sink:
+        keys[..., 0] = near
+    return keys, None

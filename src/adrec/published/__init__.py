@@ -1,0 +1,1 @@
+"""The published code: its data sets, its checkpoints and its weight names."""

@@ -1,0 +1,115 @@
+"""The published repository's files become prepared data sets and runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from safetensors.torch import load_file
+
+from adrec.config.adrec import Config, preset
+from adrec.config.base import DEFAULT_SEED
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.prepare import prepare
+from adrec.data.split import make_split
+from adrec.data.vocab import Vocabularies, Vocabulary
+from adrec.models.registry import ADRecModel
+from adrec.published.weights import from_published
+from adrec.runs.folder import Run
+from adrec.runs.info import RunInfo
+from adrec.utils.errors import ConfigError, DataError, RunError
+from adrec.utils.files import sha256
+
+
+def check_trusted(path: Path, trusted: bool) -> None:
+    """Raise :class:`UserError` where a pickle is not there, or was not said to be trusted."""
+    if not path.is_file():
+        raise DataError(f"{path} is no file; name a dataset.pkl or a .pth file of the published repository.")
+    if not trusted:
+        raise ConfigError(
+            f"{path} is a pickle, which can hold code of whoever made it; adrec reads it in a process that refuses "
+            "code, and asks all the same: pass --trust if you know where it is from."
+        )
+
+
+@contextmanager
+def _unpickled(kind: str, path: Path) -> Iterator[Path]:
+    """Yield a temporary file with what a process of its own has read from ``path``."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / kind
+        command = [sys.executable, "-m", "adrec.published.unpickle", kind, str(path), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+            raise DataError(f"{path} {said}.")
+        yield target
+
+
+def import_dataset(path: Path, name: str | None = None) -> Dataset:
+    """Return the prepared data set of a published ``dataset.pkl``: its own item numbers, leave-one-out as it has it.
+
+    Raises :class:`DataError` where the file is none.
+    """
+    with _unpickled("dataset", path) as parquet:
+        table = pl.read_parquet(parquet)
+    if table.height == 0 or table["item"].min() == 0:
+        raise DataError(f"{path} has no interactions, or an item 0, which is padding.")
+    numbers = range(1, int(table["item"].max()) + 1)  # type: ignore[arg-type]
+    known = Vocabularies(Vocabulary.from_column(table["user"]), Vocabulary.from_column(pl.Series(numbers)))
+    dataset = prepare(table, vocabulary=known, name=name or path.absolute().parent.name)
+    info = replace(dataset.info, sources=(str(path),), sha256=(sha256(path),), guesses=(), notes=())
+    return replace(dataset, info=info)
+
+
+def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]) -> Run:
+    """Write a run with published weights, on the data set imported from the ``dataset.pkl`` they were trained on.
+
+    What weights do not tell (timesteps, heads, lambda, length) is as in the preset ``published``, and ``changes``.
+
+    Raises:
+        DataError: where the file is none, or the data set numbers its items in another way.
+        RunError: where the weights do not fit the published network.
+    """
+    dataset = open_dataset(data)
+    with _unpickled("weights", path) as file:
+        published = load_file(file)
+    try:
+        weights = from_published(published)
+        num_items = len(weights["item_embedding.weight"]) - 1
+    except KeyError as error:
+        raise RunError(f"{path} has no weights of the published network: {error} is not of it.") from error
+    if not dataset.catalogue.ids.equals(pl.Series("id", range(1, num_items + 1), dtype=pl.Int64)):
+        raise DataError(
+            f"{path} numbers {num_items:,} items, and {data} does not have them as 1, 2, 3 ..; give the data set "
+            "imported from the dataset.pkl that it was trained on."
+        )
+    kind, config = _told_by(weights, published, changes)
+    model = ADRecModel(config)
+    try:
+        model.restore(weights, num_items, kind=kind, seed=DEFAULT_SEED)
+    except RuntimeError as error:
+        raise RunError(f"{path} does not fit the configuration; say what is different with --set.") from error
+    info = RunInfo.of(dataset, make_split(dataset, None), out=out, seed=DEFAULT_SEED, device="cpu")
+    return Run.create(out, model, info).finish(model, ())
+
+
+def _told_by(
+    weights: Mapping[str, Any], published: Mapping[str, Any], changes: Mapping[str, Any]
+) -> tuple[str, Config]:
+    """Return the kind of network, and the configuration as far as the weights tell it."""
+    kind = "sasrec" if any(name.startswith("blocks.") for name in weights) else "adrec"
+    blocks = {found[1] for name in weights if (found := re.match(r"(?:cam|blocks)\.(\d+)\.", name))}
+    told = {
+        "model.hidden_size": weights["item_embedding.weight"].shape[1],
+        "model.num_blocks": len(blocks),
+        "model.decoder": "mlp" if "diffu.net.decoder.0.weight" in published else "attention",
+    }
+    return kind, preset("published", {**told, **changes})

@@ -1,0 +1,279 @@
+"""The run folder: everything about one training run, on disk.
+
+========================  ================================================================================
+``config.json``           the full configuration
+``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
+``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
+``state.safetensors``     the whole state after the last epoch, while the run is not finished
+``weights.safetensors``   the selected weights, once it is
+``stage1.safetensors``    the item embedding that the first stage handed over, where there are several
+========================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adrec.config.base import Settings, TrainingConfig
+from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.split import SPLITS, Split, make_split
+from adrec.models.base import Model
+from adrec.models.checks import check_fitted
+from adrec.models.registry import ADRecModel, NetworkModel, find_model
+from adrec.runs.info import FORMAT_VERSION, RunInfo
+from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.train.loop import Trainer
+from adrec.train.report import Reporter
+from adrec.utils.errors import DataError, RunError
+from adrec.utils.files import atomic_folder, locked, recover, write_bytes, write_json
+
+STAGE_1 = "stage1.safetensors"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing; the folder is not a complete run.") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON; restore it from a copy or train again.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} does not hold a JSON object; restore it from a copy or train again.")
+    return value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been opened."""
+
+    path: Path
+    config: Settings
+    info: RunInfo
+    model_class: type[Model] = ADRecModel
+
+    @classmethod
+    def create(cls, path: Path, model: Model, info: RunInfo) -> Run:
+        """Make the folder of a new run. Raises :class:`UserError` where something is there already."""
+        if (path / "run.json").is_file():
+            raise RunError(
+                f"{path} holds a run already; choose another --out (an unfinished one goes on with "
+                f"adrec train --resume {path})."
+            )
+        with atomic_folder(path) as folder:
+            write_json(folder / "config.json", model.config.to_dict())
+            write_json(folder / "run.json", asdict(info))
+        return cls(path, model.config, info, type(model))
+
+    @classmethod
+    def open(cls, path: Path, model: type[Model] | None = None) -> Run:
+        """Open a run folder, finished or not; ``model`` is its class where it is the user's own code.
+
+        Raises:
+            RunError: where there is no run, or a newer version's, or a damaged one.
+        """
+        path = Path(path)
+        recover(path)
+        if path.is_file():
+            raise RunError(f"{path} is a file, not a run folder; name a folder that `adrec train` wrote.")
+        if not path.is_dir():
+            raise RunError(f"there is no run folder {path}; `adrec train DATA --out {path}` makes one.")
+        if not (path / "run.json").is_file():
+            hint = "a prepared data set, not a run" if (path / "dataset.json").is_file() else "not a run folder"
+            raise RunError(f"{path} is {hint} (it has no run.json); name a folder that `adrec train` wrote.")
+        values = _read_json(path / "run.json")
+        version = values.get("format_version")
+        if not isinstance(version, int) or str(values.get("split")).partition(":")[0] not in SPLITS:
+            raise RunError(
+                f"{path / 'run.json'} has no format_version or no split that is known; restore it from a copy."
+            )
+        if version > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
+        known = {item.name for item in fields(RunInfo)}
+        try:
+            info = RunInfo(**{key: value for key, value in values.items() if key in known})
+        except TypeError as error:
+            raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
+        model = model or find_model(info.model)
+        return cls(path, model.Config.from_dict(_read_json(path / "config.json")), info, model)
+
+    def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
+        """Open the data set that the run was trained on, at its recorded place or at ``data``.
+
+        Args:
+            data: where it is now.
+            newer: allow one that was prepared later into the same vocabulary.
+
+        Raises:
+            DataError: where it is gone or is another one.
+        """
+        recorded = [self.path / self.info.data_beside, Path(self.info.data)]
+        if data is None:
+            data = next((each for each in recorded if (each / "dataset.json").is_file()), recorded[1])
+        if not data.is_dir():
+            raise DataError(
+                f"the data set of {self.path} is not at {data}; name its place with --data (or adrec train "
+                f"DATA --resume {self.path})."
+            )
+        dataset = open_dataset(data)
+        dataset.verify()
+        same = dataset.fingerprint == self.info.data_fingerprint
+        if not same and not dataset.catalogue.starts_with(self.info.catalogue, self.info.num_items):
+            raise DataError(
+                f"{data} is not the data set that {self.path} was trained on (its fingerprint differs), nor one "
+                "prepared into its vocabulary (adrec prepare --vocabulary)."
+            )
+        if not same and not newer:
+            what = (
+                f"is split as {dataset.info.split}, and {self.path} was trained on {self.info.split}"
+                if dataset.info.split != self.info.split
+                else f"is newer than the data set that {self.path} was trained on"
+            )
+            raise DataError(
+                f"{data} {what}; a run can recommend from it and be refitted on it, but not be evaluated or resumed."
+            )
+        return dataset
+
+    def split(self, dataset: Dataset) -> Split:
+        """Return the run's split of ``dataset``."""
+        return make_split(dataset, self.info.split)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the run. Raises :class:`RunError` where one does."""
+        with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
+            yield
+
+    def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
+        """Return a network model's trainer, which records each epoch here, at the place where the run was left.
+
+        Raises:
+            DataError: where the data set has nothing to learn from.
+            RunError: where the state is damaged.
+        """
+        model = self.model_class(self.config)
+        assert isinstance(model, NetworkModel)
+        trainer = model.trainer(
+            dataset,
+            self.split(dataset),
+            seed=self.info.seed,
+            device=torch.device(self.info.device),
+            reporter=reporter,
+            on_epoch=lambda row: self._record(trainer, row),
+        )
+        trainer.on_embedding = self._keep_stage_1
+        if (self.path / "state.safetensors").exists():
+            trainer.restore(read_snapshot(self.path / "state.safetensors"))
+        self._drop_rows_after(trainer.place.rows)
+        return trainer
+
+    def _record(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        write_snapshot(self.path / "state.safetensors", trainer.snapshot())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the row of metrics of each epoch so far."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def _keep_stage_1(self, embedding: Tensor) -> None:
+        write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
+
+    def stage_1(self) -> Tensor | None:
+        """Return the item embedding that the first stage handed over, [V + 1, D]; None where none did."""
+        path = self.path / STAGE_1
+        return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
+
+    def _drop_rows_after(self, rows: int) -> None:
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if len(lines) > rows:
+            write_bytes(path, "".join(lines[:rows]).encode())
+
+    def train(self, trainer: Trainer) -> Run:
+        """Let :meth:`trainer`'s trainer do what is left, write the weights, and return the finished run."""
+        model = self.model_class(self.config)
+        assert isinstance(model, NetworkModel)
+        model.adopt(trainer.run(), self.info.seed)
+        check_fitted(model, trainer.dataset, trainer.split)
+        return self.finish(model, trainer.place.ended)
+
+    def fit(self, dataset: Dataset) -> Run:
+        """Fit a model that has no epochs, write what it learnt, and return the finished run."""
+        model = self.model_class(self.config)
+        split = self.split(dataset)
+        model.fit(dataset, split, seed=self.info.seed, device=torch.device(self.info.device))
+        check_fitted(model, dataset, split)
+        return self.finish(model, ())
+
+    def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
+        """Write what the model learnt and what each stage did, and return the finished run."""
+        write_weights(self.path / "weights.safetensors", model)
+        info = replace(self.info, finished=True, stages=tuple(stages))
+        write_json(self.path / "run.json", asdict(info))
+        (self.path / "state.safetensors").unlink(missing_ok=True)
+        return replace(self, info=info)
+
+    def require_finished(self) -> None:
+        """Raise :class:`RunError` where the run still has something to train."""
+        if not self.info.finished:
+            raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
+
+    def model(self, device: torch.device | None = None) -> Model:
+        """Return the trained model.
+
+        Raises:
+            RunError: where the run is not finished, or its weights are missing or damaged.
+        """
+        self.require_finished()
+        return read_weights(self.path / "weights.safetensors", self.model_class(self.config), self.info.seed, device)
+
+
+def write_weights(path: Path, model: Model) -> None:
+    """Write what a model learnt, with the size of its catalogue."""
+    values: dict[str, Any] = {"model": model.name, "num_items": model.num_items}
+    if isinstance(model, NetworkModel):
+        values["network"] = model.kind
+    write_snapshot(path, Snapshot(model.state(), values))
+
+
+def read_weights(path: Path, model: Model, seed: int, device: torch.device | None = None) -> Model:
+    """Return ``model`` with what :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
+    snapshot = read_snapshot(path)
+    try:
+        num_items = snapshot.values["num_items"]
+        if isinstance(model, NetworkModel):
+            model.restore(snapshot.tensors, num_items, device, kind=snapshot.values["network"], seed=seed)
+        else:
+            model.restore(snapshot.tensors, num_items, device)
+    except (RuntimeError, KeyError) as error:
+        raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
+    return model
+
+
+def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Settings:
+    """Return ``config`` with the number of epochs that each finished stage chose.
+
+    A stage that the next one continues has all that it had: what continues begins where it ended, not with its choice.
+    """
+    if not isinstance(config, TrainingConfig):
+        return config
+    epochs = {}
+    for stage, following in zip_longest(stages, stages[1:]):
+        own, then = (None if each is None else config.all_stages[each["stage"]] for each in (stage, following))
+        goes_on = own and then and then.begins_with == "continue" and then.network_kind == own.network_kind
+        epochs[stage["stage"]] = stage["epochs" if goes_on else "chosen_epoch"]
+    return config.with_epochs(epochs)

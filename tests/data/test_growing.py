@@ -1,0 +1,141 @@
+"""A vocabulary only grows: old ids keep their numbers, and a run made before goes on recommending."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adrec import ADRec
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.prepare import prepare
+from adrec.data.split import make_split
+from adrec.evaluate.metrics import BEHIND
+from adrec.utils.errors import DataError, UserError
+from command import TRAIN_FAST, adrec, refused
+from conftest import TINY
+
+rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 9)), min_size=2, max_size=30).filter(
+    lambda rows: len({item for _, item, _ in rows}) > 1
+)
+
+
+def frame(rows: list[tuple[int, int, int]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+
+
+def sequences(dataset: Dataset) -> dict[int, list[int]]:
+    return {
+        user: dataset.catalogue.decode(dataset.history(index).astype(int) - 1).to_list()
+        for index, user in enumerate(dataset.users.ids)
+        if len(dataset.history(index))
+    }
+
+
+@given(rows, rows)
+def test_old_ids_stay_and_new_ones_follow(old: list[tuple[int, int, int]], new: list[tuple[int, int, int]]) -> None:
+    before = prepare(frame(old))
+    after = prepare(frame(new), vocabulary=before)
+    for role in ("users", "catalogue"):
+        known, grown = getattr(before, role).ids.to_list(), getattr(after, role).ids.to_list()
+        fresh = getattr(prepare(frame(new)), role).ids.to_list()
+        assert grown == known + [each for each in fresh if each not in known]
+    assert sequences(after) == sequences(prepare(frame(new)))
+    assert after.catalogue.starts_with(before.catalogue.digest(), before.num_items)
+
+
+def test_old_items_that_do_not_train_are_told(tmp_path: Path) -> None:
+    before = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]))
+    new = [(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8), (2, 6, 9), (1, 3, 9)]  # 2 and 4 are gone, 3 is after the split
+    after = prepare(frame(new), vocabulary=before, split="time:3,5")
+    assert after.info.notes == (
+        "3 items of the older vocabulary have no interaction in the training part, and count as known all the same",
+    )
+    assert make_split(after).num_items == 5
+    assert prepare(frame(new), split="time:3,5").info.notes == ()
+    assert (
+        prepare(frame([(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8)]), vocabulary=after)
+        .info.notes[0]
+        .startswith("3 items")
+    )
+    whole = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]), vocabulary=before, split="none")
+    assert whole.info.notes == ()
+    write_dataset(before, tmp_path / "old")
+    frame(new).write_csv(tmp_path / "new.csv")
+    done = adrec("prepare", "new.csv", "--out", "new", "--vocabulary", "old", "--split", "time:3,5", cwd=tmp_path)
+    assert f"note: {after.info.notes[0]}\n" in done.stderr
+    assert list(open_dataset(tmp_path / "new").info.notes) == list(after.info.notes)
+
+
+def test_ids_of_another_type() -> None:
+    integers = prepare(frame([(1, 1, 1), (1, 2, 2)]))
+    texts = pl.DataFrame({"user": ["1", "x"], "item": ["1", "2"], "time": [1, 2]})
+    with pytest.raises(DataError, match="user ids were integers.*'x'"):
+        prepare(texts, vocabulary=integers)
+    assert prepare(frame([(7, 1, 1), (7, 3, 2)]), vocabulary=prepare(texts)).catalogue.ids.to_list() == ["1", "2", "3"]
+
+
+def with_new_items(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with a user who only knows new items, and one who has them between old ones."""
+    new = pl.DataFrame(
+        {
+            "user_id": ["newcomer"] * 3 + ["user 0"] * 2,
+            "item_id": ["new a", "new b", "new a", "new b", "item 3"],
+            "timestamp": [100, 101, 102, 100, 101],
+        }
+    )
+    return pl.concat([table, new])
+
+
+@pytest.mark.slow
+def test_a_run_made_before_recommends_from_newer_data(tmp_path: Path, interactions: pl.DataFrame) -> None:
+    interactions.write_csv(tmp_path / "old.csv")
+    with_new_items(interactions.filter(pl.col("user_id") != "user 1")).write_csv(tmp_path / "new.csv")
+    for arguments in (
+        ["prepare", "old.csv", "--out", "old"],
+        ["prepare", "new.csv", "--out", "new", "--vocabulary", "old"],
+        ["train", "old", "--out", "run", "--max-epochs", "1", *TRAIN_FAST],
+    ):
+        done = adrec(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    told = adrec("recommend", "run", "--data", "new", "--out", "r.csv", "--k", "5", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "does not know 2 items of the data yet" in told.stderr
+    assert "4 interactions with them" in told.stderr
+    table = pl.read_csv(tmp_path / "r.csv")
+    assert set(table.filter(pl.col("user") == "newcomer")["source"]) == {"popular"}
+    assert set(table.filter(pl.col("user") == "user 0")["source"]) == {"model"}
+    assert not set(table["item"]) & {"new a", "new b"}
+    assert "user 1" not in set(table["user"])  # no interaction is left
+    assert adrec("similar", "run", "--data", "new", "--item", "item 3", cwd=tmp_path).returncode == 0
+    assert "unknown items: 'new a'" in refused("similar", "run", "--data", "new", "--item", "new a", cwd=tmp_path)
+    assert "is newer than the data set" in refused("evaluate", "run", "--data", "new", cwd=tmp_path)
+    assert adrec("prepare", "old.csv", "--out", "timed", "--split", "time:0.9", cwd=tmp_path).returncode == 0
+    other_split = refused("evaluate", "run", "--data", "timed", cwd=tmp_path)
+    assert "timed is split as time:" in other_split
+    assert "was trained on leave-one-out" in other_split
+    refitted = adrec("refit", "run", "--data", "new", "--out", "final", cwd=tmp_path)
+    assert refitted.returncode == 0, refitted.stderr
+    final = adrec("recommend", "final", "--user", "newcomer", "--format", "csv", cwd=tmp_path)
+    assert final.returncode == 0, final.stderr
+    assert "model" in final.stdout
+    interactions.with_columns(timestamp=-pl.col("timestamp")).write_csv(tmp_path / "other.csv")
+    assert adrec("prepare", "other.csv", "--out", "other", cwd=tmp_path).returncode == 0
+    assert "nor one prepared into its vocabulary" in refused("recommend", "run", "--data", "other", cwd=tmp_path)
+
+
+def test_a_model_that_does_not_know_items_of_a_time_split(interactions: pl.DataFrame) -> None:
+    table = with_new_items(interactions)
+    model = ADRec(changes=TINY, max_epochs=1, seed=1).fit(table, split="time:50,90")
+    assert model.evaluate().num_new_items == 3
+    assert model.evaluate().ranks.filter(pl.col("item") == "new b")["rank"].to_list() == [BEHIND + 1] * 2
+    with pytest.warns(UserWarning, match="does not know 2 items"):
+        recommended = model.recommend(users=["newcomer", "user 0"], k=12)
+    assert not set(recommended["item"]) & {"new a", "new b"}
+    with pytest.warns(UserWarning, match=r"they are not recommended\.$"):  # and nothing of this history is passed over
+        model.recommend(histories=[["item 3"]], k=3)
+    with pytest.raises(UserError, match="nothing held out"):
+        model.refit().evaluate()
