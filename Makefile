@@ -28,13 +28,13 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 pages: .venv/.installed
-	$(BIN)/adrec results docs/ledger --grid published --grid tuned --reference adrec --preface docs/prefaces/results.md \
+	$(BIN)/adrec results benchmarks/ledger --grid published --grid tuned --reference adrec --preface docs/prefaces/results.md \
 		--out docs/results.md --out docs/results.svg
-	$(BIN)/adrec results docs/ledger --grid ablation --reference base \
+	$(BIN)/adrec results benchmarks/ledger --grid ablation --reference base \
 		--preface docs/prefaces/ablation.md --out docs/ablation.md
-	$(BIN)/adrec results docs/ledger --grid paper --reference "adrec (paper)" \
+	$(BIN)/adrec results benchmarks/ledger --grid paper --reference "adrec (paper)" \
 		--preface docs/prefaces/paper.md --out docs/paper.md
-	$(BIN)/adrec results docs/ledger --grid search --reference "no positions" \
+	$(BIN)/adrec results benchmarks/ledger --grid search --reference "no positions" \
 		--preface docs/prefaces/search.md --out docs/search.md
 
 clean:

@@ -23,8 +23,10 @@ from rich.console import Console
 from adrec.config.adrec import preset
 from adrec.data.batch import training_batch
 from adrec.evaluate.ranking import ranking
-from adrec.inference.scorer import Histories, NetworkScorer
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.inference.scorer import Histories
+from adrec.models.network import NetworkScorer
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import make_network
 from adrec.train.step import Step, new_optimizer
 from benchmarks.common import Data, JsonFile, Threads, in_own_process, open_data, report, run, seconds
 

@@ -18,8 +18,10 @@ import typer
 from adrec.data.batch import history_batch
 from adrec.data.spans import Int64s
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.inference.scorer import BATCH_SIZE, Histories, NetworkScorer
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.inference.scorer import BATCH_SIZE, Histories
+from adrec.models.network import NetworkScorer
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import make_network
 from adrec.nn.noise import HistoryNoise
 from benchmarks.common import (
     Data,

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
-from adrec.nn.adrec import ADRecNetwork, Draws
+from adrec.nn.ablation.decoders import MLPDecoder
+from adrec.nn.adrec import ADRecNetwork, TokenNoise
 from adrec.nn.blocks import Block, Blocks
-from adrec.nn.decoders import MLPDecoder
 from adrec.nn.diffusion import sample
 
 
@@ -88,10 +88,10 @@ class PaddedADRec:
 
     def decode(self, c: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return ``x0_hat`` [B, L, D] of the noisy ``x`` [B, L, D] at the timesteps ``t`` [B, L]."""
-        z = c + self.network.config.noise_weight * (x + self.network.time_embedding()[t])  # [B, L, D]
+        z = c + self.network.noise_weight * (x + self.network.time_embedding()[t])  # [B, L, D]
         return self.network.adm(z) if isinstance(self.network.adm, MLPDecoder) else self.blocks(self.network.adm, z)
 
-    def losses(self, batch: PaddedBatch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: PaddedBatch, draws: TokenNoise) -> tuple[Tensor, Tensor]:
         """Return cross-entropy and squared error of a training batch."""
         real, network = batch.real, self.network
         x0 = network.item_embedding(batch.target)  # [B, L, D]
@@ -104,7 +104,7 @@ class PaddedADRec:
         per_token = (x0_hat - x0).square().mean(-1) * real  # [B, L]
         return cross_entropy, (per_token.sum(1) / real.sum(1)).mean()
 
-    def gradients(self, batch: PaddedBatch, draws: Draws) -> None:
+    def gradients(self, batch: PaddedBatch, draws: TokenNoise) -> None:
         """Set each parameter's gradient to the mean of the two losses', each from a backward pass of its own."""
         losses, of_losses = self.losses(batch, draws), []
         for loss in losses:
@@ -128,4 +128,4 @@ class PaddedADRec:
             return self.decode(condition, torch.cat([known, x[:, None]], 1), times)[:, -1]
 
         schedule = network.schedule.respaced(num_steps or network.config.num_train_timesteps)
-        return sample(denoise, schedule, noise, network.config.geodesic)
+        return sample(denoise, schedule, noise)

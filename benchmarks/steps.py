@@ -15,8 +15,7 @@ import torch
 import typer
 
 from adrec.evaluate.protocol import evaluate
-from adrec.inference.scorer import NetworkScorer
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel, NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.runs.folder import Run
 from adrec.utils.errors import UserError

@@ -15,7 +15,8 @@ import torch
 
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import make_network
 from adrec.train.step import Step, new_optimizer
 from benchmarks.common import (
     Data,

@@ -13,11 +13,11 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from unittest.mock import patch
 
-TRAIN_FAST = [
-    *("--preset", "paper"),
-    *("--set", "hidden_size=16", "--set", "num_heads=2", "--set", "max_length=8", "--set", "num_train_timesteps=4"),
-    *("--set", "num_inference_steps=2", "--set", "batch_size=16", "--threads", "1"),
+SMALL = [
+    *("--set", "hidden_size=16", "--set", "num_heads=2", "--set", "max_length=8"),
+    *("--set", "batch_size=16", "--threads", "1"),
 ]
+TRAIN_FAST = [*SMALL, *("--preset", "paper", "--set", "num_train_timesteps=4", "--set", "num_inference_steps=2")]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 WAIT = 900  # seconds
 # What takes longest to import. The threads that Polars and its allocator start are lost in a fork, which does without.

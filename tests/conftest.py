@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,16 @@ import torch
 from hypothesis import settings
 
 from adrec.config.adrec import Config, ModelConfig, preset
+from adrec.config.diffusion import AblationConfig, DiffusionConfig
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
+from adrec.data.split import Split
+from adrec.models.adrec import ADRecModel
+from adrec.nn.ablation.network import AblationNetwork
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import make_network
+from adrec.train.callbacks import Callback
+from adrec.train.loop import Trainer
 
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("models.contract")  # its tests are imported, which pytest cannot know
@@ -25,6 +33,8 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+STAGES = ("pretrain", "align", "finetune")
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16}
 TINY: dict[str, Any] = {
     "hidden_size": 16,
     "num_heads": 2,
@@ -39,8 +49,48 @@ TINY: dict[str, Any] = {
 
 
 def paper_model(**changes: Any) -> ModelConfig:
-    """Return the paper's network with changes of its fields."""
-    return replace(preset("paper").model, **changes)
+    """Return the paper's network with changes of its fields, in whichever group they are."""
+    model = preset("paper").model
+    own, diffusion, ablation = (
+        {name: changes.pop(name) for name in list(changes) if name in group.__dataclass_fields__}
+        for group in (ModelConfig, DiffusionConfig, AblationConfig)
+    )
+    assert not changes, changes
+    assert model.diffusion is not None
+    own.setdefault("diffusion", replace(model.diffusion, **diffusion))
+    if AblationConfig(**ablation) != AblationConfig():
+        own["ablation"] = AblationConfig(**ablation)
+    return replace(model, **own)
+
+
+def paper_network(config: ModelConfig, num_items: int) -> ADRecNetwork:
+    """Return ADRec's network of a configuration."""
+    return make_network(AblationNetwork if config.ablation else ADRecNetwork, config, num_items)
+
+
+def stages(*epochs: int) -> dict[str, Any]:
+    """Return the changes that give the stages of ADRec so many epochs each; 0 leaves one out."""
+    found: dict[str, Any] = {}
+    for name, count in zip(STAGES, epochs, strict=True):
+        found |= {name: True, f"{name}.epochs": count} if count else {name: False}
+    if not epochs[0]:  # who starts from the stage before, where none is?
+        found |= {"align.start": "scratch", "align.embedding": "train"} if epochs[1] else {"finetune.start": "scratch"}
+    elif not epochs[1] and epochs[2]:
+        found["finetune.start"] = "embedding"
+    return found
+
+
+def tiny_changes(*epochs: int, **more: Any) -> dict[str, Any]:
+    """Return the changes of the paper's preset that make a tiny ADRec with so many epochs in its stages."""
+    absent = [name for name, count in zip(STAGES, epochs, strict=True) if not count]
+    wanted = {key: value for key, value in {**TINY, **more}.items() if value is not None}
+    return grouped({**stages(*epochs), **{k: v for k, v in wanted.items() if k.partition(".")[0] not in absent}})
+
+
+def grouped(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes of ADRec with the group of ablations, where they are of it."""
+    used = any(key.rpartition(".")[2] in AblationConfig.__dataclass_fields__ for key in changes)
+    return {**({"model.ablation": True} if used else {}), **changes}
 
 
 @pytest.fixture
@@ -48,10 +98,29 @@ def tiny() -> Callable[..., Config]:
     """Return a maker of small configurations; changes are given by key."""
 
     def make(epochs: tuple[int, int, int] = (3, 2, 3), **changes: Any) -> Config:
-        counts = dict(zip(("pretrain.epochs", "align.epochs", "finetune.epochs"), epochs, strict=True))
-        return preset("paper", {**TINY, **counts, **{key.replace("__", "."): value for key, value in changes.items()}})
+        given = {key.replace("__", "."): value for key, value in changes.items()}
+        return preset("paper", tiny_changes(*epochs, **given))
 
     return make
+
+
+class OnEpoch(Callback):
+    """Calls a function with the row of each epoch."""
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, row: Mapping[str, object]) -> None:
+        self.function(row)
+
+
+def adrec_trainer(
+    config: Config, dataset: Dataset, split: Split, on_epoch: Callable[[Any], object] | None = None, **options: Any
+) -> Trainer:
+    """Return the trainer of an ADRec; ``on_epoch`` is called with the row of each epoch."""
+    callbacks = [*options.pop("callbacks", ()), *([OnEpoch(on_epoch)] if on_epoch else [])]
+    networks = options.pop("networks", ADRecModel(config).networks)
+    return Trainer(config, dataset, split, networks=networks, callbacks=callbacks, **options)
 
 
 def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.DataFrame:

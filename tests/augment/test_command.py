@@ -75,8 +75,7 @@ def test_what_cannot_be_is_one_sentence(work: Path, tmp_path: Path) -> None:
 
 
 def test_config_and_plan_show_it(work: Path) -> None:
-    shown = json.loads(adrec("config", "--model", "sasrec+", "--augment", "diffuasr").stdout)
-    assert shown["augment"]["method"] == "diffuasr"
+    shown = json.loads(adrec("config", "--model", "sasrec+", "--augment", "diffuasr", "--json").stdout)
     assert shown["augment"]["diffusion"]["epochs"] > 0
     result = adrec("plan", work / "data", *FAST)
     assert result.returncode == 0, result.stderr
@@ -89,7 +88,7 @@ def test_a_grid_entry_is_benchmarked(work: Path, tmp_path: Path) -> None:
         "[augmented]",
         'model = "sasrec+"',
         "[augmented.set]",
-        '"augment.method" = "diffuasr"',
+        '"augment" = true',
         '"augment.num_items" = 2',
         '"augment.channels" = 8',
         '"augment.pretrain.epochs" = 1',

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrec.augment.diffuasr import DiffuASRNetwork, Draws
+from adrec.augment.diffuasr import DiffuASRNetwork, GenerationNoise
 from adrec.augment.unet import SUNet, image_shape
 from adrec.config.augmentation import SUNetConfig
 from adrec.data.sequences import Sequences
-from adrec.nn.adrec import make_network
+from adrec.nn.base import make_network
 from adrec.nn.losses import Objective
 from adrec.nn.noise import HistoryNoise
 from adrec.train.step import Step
@@ -55,7 +55,7 @@ def slow_guide(network: DiffuASRNetwork, items: list[int]) -> list[float]:
     return [sum(direction(network, item)[place] for item in items) for place in range(D)]
 
 
-def slow_loss(network: DiffuASRNetwork, lists: list[list[int]], draws: Draws) -> float:
+def slow_loss(network: DiffuASRNetwork, lists: list[list[int]], draws: GenerationNoise) -> float:
     """The mean squared error of the noise, one number at a time."""
     total = 0.0
     for user, items in enumerate(lists):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rich.console import Console
 from adrec.bench import tuning, work, worker
 from adrec.bench.figure import draw
 from adrec.bench.grid import Entry, parse_models, read_grid
-from adrec.bench.ledger import Job, Ledger
+from adrec.bench.ledger import PROTOCOL, Job, Ledger
 from adrec.bench.render import latex, markdown
 from adrec.bench.results import results
 from adrec.bench.schedule import make_plan, run_plan
@@ -31,11 +31,12 @@ from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.significance import paired_difference
-from adrec.models.registry import ADRecModel
-from adrec.train.loop import Trainer
+from adrec.models.adrec import ADRecModel
+from adrec.runs.fit import fit
+from adrec.train.callbacks import Callback
 from adrec.utils.errors import ConfigError, DataError, RunError
 from command import adrec, refused, start
-from conftest import TINY, cyclic_table
+from conftest import TINY, OnEpoch, adrec_trainer, cyclic_table, grouped
 
 QUIET = Console(quiet=True)
 SMALL: Mapping[str, Any] = {**TINY, "pretrain.epochs": 3, "align.epochs": 1, "finetune.epochs": 2}
@@ -74,7 +75,7 @@ def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path:
     model, split = ADRecModel(preset("paper", SMALL)), leave_one_out(dataset)
     values = []
     for seed in (2025, 2026):
-        model.fit(dataset, split, seed=seed)
+        fit(model, dataset, split, seed=seed)
         values.append(evaluate(model, dataset, split).metrics["ndcg@20"].mean)
     assert rows["adrec"].metrics["all"]["ndcg@20"].mean == pytest.approx(np.mean(values), abs=1e-9)
     unseen = evaluate(model, dataset, split, filter_seen=True).metrics["hr@5"].mean
@@ -124,7 +125,7 @@ def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: 
     assert jobs["adrec"].result["seconds"]["shared"] == 0 and jobs["no noise"].result["seconds"]["shared"] > 0
     for label, changes in (("adrec", SMALL), ("no noise", {**SMALL, "noise_weight": 0.0})):
         model = ADRecModel(preset("paper", changes))
-        model.fit(dataset, leave_one_out(dataset), seed=2025)
+        fit(model, dataset, leave_one_out(dataset), seed=2025)
         alone = evaluate(model, dataset, leave_one_out(dataset)).ranks["rank"].to_list()
         assert jobs[label].ranks()["rank"].to_list() == alone
 
@@ -167,34 +168,29 @@ def test_what_a_first_stage_depends_on(changes: Mapping[str, Any], same: bool, d
     """The key changes with what changes the stage's weights, and with nothing else."""
 
     def trained(model: ADRecModel) -> tuple[str | None, bytes]:
-        config = model.training.with_epochs({"pretrain": model.training.stages["pretrain"].epochs})
-        network = Trainer(config, dataset, leave_one_out(dataset), seed=1, networks=model.networks).run()
+        config = replace(model.training, align=None, finetune=None)  # type: ignore[call-arg]
+        network = adrec_trainer(config, dataset, leave_one_out(dataset), seed=1, networks=model.networks).run()
         return first_stage_key(model, "f", "s", 1), network.item_embedding.weight.detach().numpy().tobytes()
 
     key, weights = trained(ADRecModel(preset("paper", SMALL)))
-    other_key, other_weights = trained(ADRecModel(preset("paper", {**SMALL, **changes})))
+    other_key, other_weights = trained(ADRecModel(preset("paper", grouped({**SMALL, **changes}))))
     assert (key == other_key) is same
     assert (weights == other_weights) is same
 
 
 def test_an_interrupted_job_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(data, tmp_path / "whole", entries=entries()[1:2])
-    train = work.NetworkModel.trainer
+    train = work.fit
 
-    def interrupted(self: Any, *arguments: Any, **more: Any) -> Trainer:
-        made = train(self, *arguments, **more)
-        record = made.on_epoch
-
-        def on_epoch(row: Mapping[str, Any]) -> None:
-            record(row)
+    def interrupted(*arguments: Any, callbacks: Sequence[Callback], **more: Any) -> Any:
+        def interrupt(row: Mapping[str, Any]) -> None:
             if row["stage"] == "finetune":
                 raise KeyboardInterrupt
 
-        made.on_epoch = on_epoch
-        return made
+        return train(*arguments, callbacks=[*callbacks, OnEpoch(interrupt)], **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.NetworkModel, "trainer", interrupted)
+        patch.setattr(work, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ran(data, tmp_path / "ledger", entries=entries()[1:2])
     assert ran(data, tmp_path / "ledger", entries=entries()[1:2])
@@ -224,14 +220,15 @@ def test_a_grid_shows_what_was_computed_with_its_settings_under_its_names(data: 
         results(Ledger.open(tmp_path / "ledger"), reference="adrec", entries=chosen)
 
 
-def test_seeds_from_before_a_key_came_are_of_the_same_entry(data: Path, tmp_path: Path) -> None:
+def test_jobs_of_another_protocol_are_none_of_an_entry(data: Path, tmp_path: Path) -> None:
     ran(data, tmp_path / "ledger")
     first = next(each for each in Ledger.open(tmp_path / "ledger").finished() if each.job.model == "adrec")
-    values = json.loads((first.folder / "job.json").read_text())
-    del values["config"]["augment"], values["config"]["finetune"]["consistency"]  # as it was saved then
-    (first.folder / "job.json").write_text(json.dumps(values))
-    (rows,) = results(Ledger.open(tmp_path / "ledger")).rows.values()
-    assert {row.label: row.seeds for row in rows} == {"popular": 1, "adrec": 2, "no noise": 2}
+    assert first.job.protocol == PROTOCOL
+    other = replace(first.job, protocol=PROTOCOL + 1)
+    assert other.key != first.job.key
+    (first.folder / "job.json").write_text(json.dumps(asdict(other)))
+    (rows,) = results(Ledger.open(tmp_path / "ledger"), entries=entries()).rows.values()
+    assert {row.label: row.seeds for row in rows} == {"popular": 1, "adrec": 1, "no noise": 2}
 
 
 def test_tuning_takes_what_validates_best_and_the_test_part_is_not_seen(data: Path, tmp_path: Path) -> None:
@@ -444,7 +441,7 @@ def test_keys_of_a_grid_need_no_quotes(tmp_path: Path) -> None:
 
 def test_as_commands(data: Path, tmp_path: Path) -> None:
     sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in SMALL.items())
-    (tmp_path / "grid.toml").write_text(f"[popular]\n[adrec]\nset = {{ {sets} }}\n")
+    (tmp_path / "grid.toml").write_text(f'[popular]\n[adrec]\npreset = "paper"\nset = {{ {sets} }}\n')
     command = ("benchmark", "cyclic", "--grid", "grid.toml", "--out", "ledger")
     dry = adrec(*command, "--dry-run", cwd=tmp_path)
     assert dry.returncode == 0 and "waiting" in dry.stdout and not (tmp_path / "ledger" / "jobs").exists()
@@ -495,7 +492,8 @@ def test_processes_end_with_the_benchmark_that_is_killed(data: Path, tmp_path: P
     changes = {key: value for key, value in SMALL.items() if "epochs" not in key}
     sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in changes.items())
     (tmp_path / "grid.toml").write_text(
-        f'[adrec]\nset = {{ {sets}, "finetune.epochs" = 5000, "finetune.patience" = 0 }}\n'
+        f'[adrec]\npreset = "paper"\nset = {{ {sets}, "finetune.epochs" = 5000, "finetune.schedule" = "constant", '
+        '"finetune.patience" = 0 }\n'
     )
     process = start(
         *("benchmark", "cyclic", "--grid", "grid.toml", "--out", "ledger", "--seeds", "2", "--processes", "2"),
@@ -571,7 +569,11 @@ def test_a_first_trial_that_another_entry_gave_up_is_computed_to_its_end(data: P
 
 def test_trials_that_all_fail_end_their_series_alone(data: Path, tmp_path: Path) -> None:
     bad = Entry(
-        "bad", "adrec", changes={**SMALL, "pretrain.learning_rate": 1e30}, search={"align.learning_rate": [1e30, 1e29]}
+        "bad",
+        "adrec",
+        "paper",
+        changes={**SMALL, "pretrain.learning_rate": 1e30},
+        search={"align.learning_rate": [1e30, 1e29]},
     )
     assert not ran(data, tmp_path / "ledger", entries=[bad, *entries()], seeds=1, trials=2)
     finished = Ledger.open(tmp_path / "ledger").finished()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from adrec.bench.schedule import make_plan, run_plan
 from adrec.bench.series import Series
 from adrec.bench.worker import Worker
 from adrec.data.dataset import Dataset, write_dataset
+from adrec.train.callbacks import Callback
 from adrec.train.cost import Cost, estimate
 from adrec.train.loop import Trainer
-from adrec.train.report import Silent
-from conftest import TINY
+from conftest import tiny_changes
 
-SMALL: Mapping[str, Any] = {**TINY, "pretrain.epochs": 0, "align.epochs": 1, "finetune.epochs": 5}
+SMALL: Mapping[str, Any] = {**tiny_changes(0, 1, 5)}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def data(dataset: Dataset, tmp_path: Path) -> Path:
 
 def test_of_tuned_entries_the_trials_that_are_there_count(data: Path, tmp_path: Path) -> None:
     search = {"model.dropout": {"low": 0.0, "high": 0.3}}
-    changes = {**SMALL, "align.epochs": 0, "finetune.start": "scratch", "finetune.epochs": 1}
+    changes = tiny_changes(0, 0, 1)
     entry = Entry("adrec", "adrec", "paper", changes=changes, search=search)
     plan = make_plan(tmp_path / "ledger", [data], [entry], seeds=2, trials=3)
     ledger = Ledger(tmp_path / "ledger")
@@ -52,10 +52,10 @@ def test_of_tuned_entries_the_trials_that_are_there_count(data: Path, tmp_path: 
     assert [each.job.key for each in ledger.finished()] == before, "nothing is computed"
 
 
-class Interrupted(Silent):
+class Interrupted(Callback):
     """Ctrl-C where the third epoch of the last stage is shown."""
 
-    def epoch(self, row: Mapping[str, object]) -> None:
+    def on_epoch_end(self, row: Mapping[str, object]) -> None:
         if row["stage"] == "finetune" and row["epoch"] == 3:
             raise KeyboardInterrupt
 
@@ -64,15 +64,14 @@ def test_of_a_job_that_was_begun_what_is_left_is_estimated(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger.create(tmp_path / "ledger")
-    changes = {**SMALL, "align.start": "scratch"}
-    series = Series(data, Entry("adrec", "adrec", "paper", changes=changes), (2025, 2026, 2027))
+    series = Series(data, Entry("adrec", "adrec", "paper", changes=SMALL), (2025, 2026, 2027))
     with pytest.raises(KeyboardInterrupt):
-        Worker(ledger.path, None, lambda _: None, Interrupted()).compute(series)
+        Worker(ledger.path, None, lambda _: None, [Interrupted()]).compute(series)
     left: list[list[tuple[str, int]]] = []
 
-    def seen(trainer: Trainer) -> Cost:
-        left.append([(name, done) for name, _, done in trainer.left()])
-        return estimate(trainer)
+    def seen(trainers: Sequence[Trainer]) -> Cost:
+        left.append([(name, done) for trainer in trainers for name, _, done in trainer.left()])
+        return estimate(trainers)
 
     monkeypatch.setattr(forecasts, "estimate", seen)
     assert [row["state"] for row in forecast(series, ledger)] == ["begun", "waiting", "waiting"]

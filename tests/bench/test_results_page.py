@@ -12,7 +12,8 @@ from adrec.bench.render import markdown
 from adrec.bench.results import results
 
 SLOW = pytest.mark.slow
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS, LEDGER = ROOT / "docs", ROOT / "benchmarks" / "ledger"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
     "results": (("published", "tuned"), "adrec"),
@@ -24,7 +25,7 @@ PAGES = {
 
 def test_the_jobs_of_the_ledger_have_the_keys_that_they_were_filed_under() -> None:
     """A new key of a configuration that decides nothing in earlier jobs must not make them others."""
-    finished = list(Ledger.open(DOCS / "ledger").finished())
+    finished = list(Ledger.open(LEDGER).finished())
     assert len(finished) > 400
     assert [each.job.words for each in finished if each.job.key != each.folder.name] == []
 
@@ -36,5 +37,5 @@ def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
     grids, reference = PAGES[name]
     entries = [entry for grid in grids for entry in read_grid(Path(grid))]
     preface = (DOCS / "prefaces" / f"{name}.md").read_text(encoding="utf-8")
-    expected = markdown(results(Ledger.open(DOCS / "ledger"), reference=reference, entries=entries), preface)
+    expected = markdown(results(Ledger.open(LEDGER), reference=reference, entries=entries), preface)
     assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == expected, "make pages writes it"

@@ -25,9 +25,9 @@ from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out, make_split
 from adrec.utils.errors import ConfigError
 from command import adrec, start
-from conftest import TINY, cyclic_table
+from conftest import cyclic_table, tiny_changes
 
-SMALL: Mapping[str, Any] = {**TINY, "pretrain.epochs": 0, "align.epochs": 0, "finetune.start": "scratch"}
+SMALL: Mapping[str, Any] = tiny_changes(0, 0, 495)
 QUICK: Mapping[str, Any] = {**SMALL, "finetune.epochs": 1}
 
 

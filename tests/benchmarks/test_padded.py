@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from adrec.data.batch import history_batch, training_batch
-from adrec.nn.adrec import ADRecNetwork, Draws
+from adrec.nn.adrec import ADRecNetwork, TokenNoise
 from adrec.train.step import Step
 from benchmarks.padded import PaddedADRec, PaddedBatch
-from conftest import paper_model
+from conftest import paper_model, paper_network
 
 NUM_ITEMS, MAX_LENGTH = 30, 9
 
 
 @pytest.fixture(params=["attention", "mlp"])
 def network(request: pytest.FixtureRequest) -> ADRecNetwork:
-    config = paper_model(
-        hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5, padding_class=True
-    )
-    made = ADRecNetwork(replace(config, decoder=request.param), NUM_ITEMS)
+    sizes = {"hidden_size": 16, "max_length": MAX_LENGTH, "num_train_timesteps": 4, "noise_weight": 0.5}
+    made = paper_network(paper_model(**sizes, padding_class=True, decoder=request.param), NUM_ITEMS)
     made.initialize(torch.Generator().manual_seed(1))
     return made
 
@@ -35,7 +31,7 @@ def sequences() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_training(network: ADRecNetwork) -> None:
     batch = training_batch(*sequences(), MAX_LENGTH)
-    draws: Draws = network.draw(batch, torch.Generator().manual_seed(3))
+    draws: TokenNoise = network.draw(batch, torch.Generator().manual_seed(3))
     padded, yardstick = PaddedBatch.of(batch, MAX_LENGTH), PaddedADRec(network, dropout=False)
     step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=False, embedding="train")
     losses = step.gradients(network, batch, draws)

@@ -165,10 +165,14 @@ def test_refit_trains_on_everything(work: Path, tmp_path: Path) -> None:
     assert "nothing was held out" in refused("evaluate", tmp_path / "final")
 
 
-def test_config_prints_every_key() -> None:
-    value = json.loads(adrec("config", "published", "--set", "hidden_size=64").stdout)
+def test_config_prints_what_has_an_effect() -> None:
+    value = json.loads(adrec("config", "published", "--set", "hidden_size=64", "--json").stdout)
     assert value["model"]["hidden_size"] == 64
     assert value["align"]["embedding"] == "decaying"
+    shown = adrec("config").stdout
+    assert "model.hidden_size" in shown and "D, the width of the item embedding" in shown
+    assert "noise_schedule" not in shown
+    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align." in shown
 
 
 HEADER = "user,item,timestamp\n"
@@ -229,6 +233,8 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
                 "data",
                 "--out",
                 "r",
+                "--preset",
+                "paper",
                 "--set",
                 "noise_schedule=linear",
                 "--set",

@@ -1,15 +1,24 @@
-"""Configuration is strict, and says what to write instead."""
+"""Configuration is strict, says what to write instead, and refuses what would have no effect."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from adrec.config.adrec import Config, preset
-from adrec.config.base import LATER, parse_changes
+from adrec.config.base import parse_changes
+from adrec.config.describe import described, meanings
+from adrec.config.parsing import groups
 from adrec.config.presets import PRESETS
+from adrec.models.registry import find_model, model_names
 from adrec.utils.errors import ConfigError
+
+WHOLE: dict[str, Any] = {
+    **dict.fromkeys(("augment", "model.diffusion", "model.ablation", "pretrain", "align"), True),
+    "finetune.loss": "ce+mse",
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -21,31 +30,80 @@ def test_presets_survive_json(name: str) -> None:
 
 def test_published_is_what_the_design_lists() -> None:
     config = preset("published")
-    model = config.model
-    assert (model.hidden_size, model.num_train_timesteps, model.max_length, config.batch_size) == (
-        128,
-        32,
-        50,
-        512,
-    )
-    assert (model.noise_weight, model.noise_schedule, model.padding_class) == (0.001, "trunc_lin", True)
-    assert model.num_inference_steps == 32
-    assert config.align.embedding == "decaying"
-    assert config.align.epochs + config.finetune.epochs == config.finetune.schedule_epochs == 500
-    assert len(config.finetune.select_by) == 6
+    model, diffusion, align, finetune = config.model, config.model.diffusion, config.align, config.finetune
+    assert diffusion is not None and align is not None and finetune is not None
+    assert (model.hidden_size, diffusion.num_train_timesteps, model.max_length, config.batch_size) == (128, 32, 50, 512)
+    assert (diffusion.noise_weight, diffusion.noise_schedule, model.padding_class) == (0.001, "trunc_lin", True)
+    assert diffusion.num_inference_steps == 32
+    assert align.embedding == "decaying"
+    assert align.epochs + finetune.epochs == finetune.schedule_epochs == 500
+    assert len(finetune.select_by) == 6
+    assert not any(stage.filter_seen for stage in config.stages.values())
+
+
+def test_the_default_validates_as_recommend_ranks() -> None:
+    assert all(stage.filter_seen for stage in preset().stages.values())
 
 
 def test_short_and_full_keys() -> None:
     assert preset(changes={"hidden_size": 64}) == preset(changes={"model.hidden_size": 64})
-    assert preset(changes={"finetune.epochs": 3}).finetune.epochs == 3
+    assert preset("paper", {"noise_weight": 0.1}) == preset("paper", {"model.diffusion.noise_weight": 0.1})
+    finetune = preset(changes={"finetune.epochs": 3}).finetune
+    assert finetune is not None and finetune.epochs == 3
+
+
+def value_at(config: object, key: str) -> object:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
 
 
 @pytest.mark.parametrize("key", Config.keys())
-def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
-    value: object = preset().to_dict()
-    for part in key.split("."):
-        value = value[part]  # type: ignore[index]
-    assert preset(changes={key: value}) == preset()
+def test_every_key_can_be_set_to_its_own_value_where_it_has_an_effect(key: str) -> None:
+    whole = preset(changes=WHOLE)
+    changes = {**WHOLE, key: value_at(whole, key)}
+    if key in whole.idle_keys():
+        with pytest.raises(ConfigError, match=f"^{key} has no effect: "):
+            preset(changes=changes)
+    else:
+        assert preset(changes=changes) == whole
+
+
+@pytest.mark.parametrize("key", Config.keys())
+def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
+    absent = [name for name in preset().absent_groups() if key.startswith(f"{name}.")]
+    if absent:
+        with pytest.raises(
+            ConfigError, match=f"^{key} has no effect, as {absent[0]} is left out; set {absent[0]}=true"
+        ):
+            preset(changes={key: value_at(preset(changes=WHOLE), key)})
+
+
+@pytest.mark.parametrize("on", [True, {}])
+@pytest.mark.parametrize("off", [False, None, "none"])
+@pytest.mark.parametrize(
+    "name", [name for name in groups(Config) if name not in ("align", "finetune", "model.ablation")]
+)
+def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> None:
+    taken = preset(changes={name: on})
+    assert name not in taken.absent_groups() and name in preset().absent_groups()
+    assert preset(changes={name: off}) == preset()
+    outer, _, inner = name.rpartition(".")
+    values = taken.to_dict()
+    assert inner in (values[outer] if outer else values)
+
+
+def test_a_group_can_be_given_with_its_keys() -> None:
+    assert preset(changes={"pretrain": {"epochs": 3}}) == preset(changes={"pretrain": True, "pretrain.epochs": 3})
+    assert preset(changes={"pretrain.epochs": 3, "pretrain": True}) == preset(changes={"pretrain": {"epochs": 3}})
+
+
+def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
+    paper = preset("paper")
+    assert "embedding_std" not in paper.to_dict()["model"], "the item embedding is that of stage 1"
+    scratch = {"pretrain": False, "align.start": "scratch", "align.embedding": "train"}
+    assert preset("paper", scratch).model.embedding_std == 1.0
+    assert "schedule_epochs" not in preset().to_dict()["finetune"]
 
 
 @pytest.mark.parametrize(
@@ -58,16 +116,19 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"hidden_size": 1.5}, "model.hidden_size must be a whole number"),
         ({"dropout": True}, "model.dropout must be a number"),
         ({"dropout": float("nan")}, "model.dropout must be a number"),
-        ({"causal": 1}, "model.causal must be true or false"),
+        ({"repeat_bias": 1}, "model.repeat_bias must be true or false"),
         ({"hidden_size": 66}, "multiple of model.num_heads"),
-        ({"noise_schedule": "cosin"}, "did you mean 'cosine'?"),
-        ({"num_inference_steps": 33}, "between 1 and num_train_timesteps = 32"),
+        ({"model.diffusion": True, "noise_schedule": "cosin"}, "did you mean 'cosine'?"),
+        ({"model.diffusion": True, "num_inference_steps": 33}, "between 1 and num_train_timesteps = 32"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
-        ({"align.epochs": 1, "finetune.start": "continue"}, "set finetune.optimizer and align.optimizer alike"),
         (
-            {"align.epochs": 1, "align.optimizer": "adamw", "finetune.start": "continue", "finetune.beta2": 0.98},
+            {"pretrain": True, "align": True, "finetune.start": "continue", "finetune.warmup_epochs": 0},
+            "set finetune.optimizer and align.optimizer alike",
+        ),
+        (
+            {"pretrain": True, "align": True, "align.optimizer": "adamw", "finetune.start": "continue"},
             "set finetune.beta2 and align.beta2 alike",
         ),
         ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
@@ -76,37 +137,43 @@ def test_every_key_can_be_set_to_its_own_default(key: str) -> None:
         ({"feed_forward_ratio": 0}, "model.feed_forward_ratio must be at least 1; it is 0"),
         ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
-        ({"pretrain.loss": "ce+mse"}, "a sasrec stage has no diffusion"),
-        ({"finetune.pcgrad": True, "finetune.loss": "ce"}, "pcgrad needs two losses"),
+        ({"pretrain": True, "pretrain.loss": "mse"}, "no configuration key 'pretrain.loss'"),
+        ({"model.diffusion": True, "finetune.pcgrad": True}, "pcgrad needs two losses"),
         ({"finetune.consistency": -1.0}, "consistency of a stage must not be negative; it is -1.0"),
-        ({"finetune.consistency": 1.0, "finetune.loss": "mse"}, "consistency is between two passes' cross-entropies"),
-        ({"ranks_by": "sample"}, "only a denoiser makes a sample to rank by"),
-        ({"guidance_scale": 2.0}, "only a denoiser makes a sample to rank by, and is guided"),
-        ({"decoder": "adaptive"}, "nothing would train the denoiser"),
+        ({"finetune.loss": "mse"}, "consistency is between two passes' cross-entropies"),
+        ({"finetune.loss": "ce+mse"}, "finetune.loss has no effect: without model.diffusion the cross-entropy alone"),
+        ({"ranks_by": "sample"}, "model.ablation.ranks_by has no effect, as model.ablation is left out"),
+        ({"causal": False}, "model.ablation.causal has no effect, as model.ablation is left out"),
+        ({"noise_schedule": "cosine"}, "has no effect, as model.diffusion is left out; set model.diffusion=true too"),
+        ({"model.ablation": True}, "model.ablation changes model.diffusion, which is left out"),
         (
-            {"align.epochs": 1, "align.optimizer": "adamw", "align.beta2": 0.98, "finetune.start": "continue"},
-            "finetune goes on with the learning rate of align, so it has no warm-up",
+            {"model.diffusion": True, "model.ablation": True, "ranks_by": "condition"},
+            "nothing would train the denoiser",
         ),
-        ({"finetune.loss": "ce+mse"}, "finetune.loss has the squared error of a denoiser, and there is none"),
-        ({"pretrain.epochs": 0, "align.epochs": 0, "finetune.epochs": 0}, "nothing would be trained"),
+        (
+            {**WHOLE, "ranks_by": "condition", "sampler": "ddim"},
+            "model.diffusion.sampler has no effect: the condition ranks",
+        ),
+        ({**WHOLE, "condition_dropout": 0.5}, "condition_dropout has no effect: guidance is off"),
+        ({"finetune.schedule_epochs": 50}, "finetune.schedule_epochs has no effect: the learning rate is constant"),
+        (
+            {
+                **{"pretrain": True, "align": True, "align.optimizer": "adamw", "align.beta2": 0.98},
+                "finetune.start": "continue",
+            },
+            "finetune continues with the learning rate of align, so it has no warm-up",
+        ),
+        ({"finetune.start": "embedding"}, "finetune.start is 'embedding', and no stage is before it"),
+        ({"pretrain": True, "finetune.start": "continue"}, "finetune continues pretrain, which trains another network"),
+        ({"finetune": False}, "every stage is left out: nothing would be trained"),
+        ({"finetune.epochs": 0}, "epochs of a stage must be at least 1; it is 0"),
+        ({"pretrain": 5}, "pretrain is a group of keys: set it to true or false, or its keys, such as pretrain.epochs"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=".*") as caught:
         preset(changes=changes)
     assert sentence in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"pretrain.epochs": 5, "finetune.start": "embedding"},
-        {"pretrain.epochs": 5, "finetune.epochs": 0},
-        {"align.epochs": 5, "align.start": "scratch", "finetune.epochs": 0},
-    ],
-)
-def test_how_the_default_begins_its_embedding_is_no_error_where_a_stage_does_not(changes: dict[str, object]) -> None:
-    assert preset(changes=changes).finetune.initial_embedding == "cooccurrence"
 
 
 def test_a_batch_size_that_is_set_is_the_users_of_a_step() -> None:
@@ -138,27 +205,32 @@ def test_a_saved_configuration_with_an_unknown_key_is_refused() -> None:
         Config.from_dict(values)
 
 
+def test_a_group_that_a_saved_configuration_does_not_have_is_left_out() -> None:
+    values = preset("paper").to_dict()
+    del values["pretrain"]
+    values["align"]["start"] = "scratch"
+    assert list(Config.from_dict(values).stages) == ["align", "finetune"]
+
+
 def test_max_epochs_limits_every_stage() -> None:
     assert [stage.epochs for stage in preset("paper").with_max_epochs(3).stages.values()] == [3, 3, 3]
-    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [0, 0, 3]
-    assert preset("paper").with_max_epochs(7).align.epochs == 5
+    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [3]
+    assert [stage.epochs for stage in preset("paper").with_max_epochs(7).stages.values()] == [7, 5, 7]
     with pytest.raises(ConfigError, match="--max-epochs"):
         preset().with_max_epochs(0)
 
 
-def test_what_was_saved_before_a_key_existed_is_what_it_was() -> None:
-    """Every later key is left out of a saved configuration of the paper's: it must not become the default's."""
-    values = preset("paper").to_dict()
-    for part in (values["model"], *(values[stage] for stage in ("pretrain", "align", "finetune"))):
-        for key in LATER:
-            part.pop(key, None)
-    values.pop("augment")
-    values.pop("tokens_per_step")
-    assert Config.from_dict(values) == preset("paper")
+@pytest.mark.parametrize("name", model_names())
+def test_every_key_of_every_model_has_a_meaning_in_one_line(name: str) -> None:
+    config = find_model(name).Config()
+    for key, _, meaning in described(config):
+        assert 6 < len(meaning) < 110, (key, meaning)
 
 
-def test_a_default_that_was_saved_before_beta2_has_what_it_was_trained_with() -> None:
-    values = preset().to_dict()
-    for stage in ("pretrain", "align", "finetune"):
-        del values[stage]["beta2"]
-    assert Config.from_dict(values).finetune.beta2 == 0.999 != preset().finetune.beta2
+def test_what_is_described_is_what_has_an_effect() -> None:
+    shown = {key: value for key, value, _ in described(preset())}
+    assert "model.hidden_size" in shown and shown["finetune.filter_seen"] is True
+    assert not any(key.startswith(("model.diffusion", "pretrain", "align", "augment")) for key in shown)
+    assert "finetune.loss" not in shown and "finetune.schedule_epochs" not in shown
+    assert len(shown) < 45
+    assert meanings(Config)["align"] == "stage 2, with the item embedding frozen"

@@ -18,7 +18,7 @@ from adrec.data import lines as lines_module
 from adrec.data.preparation import Preparation
 from adrec.data.prepare import prepare
 from adrec.data.read import read_interactions
-from adrec.data.report import Ledger
+from adrec.data.report import RowAccount
 from adrec.utils.errors import DataError, UserError
 from command import adrec, refused
 
@@ -149,7 +149,7 @@ def test_every_row_is_kept_right_or_accounted_for(
     content = header + b"17,18,19" + end + end.join(lines) + (end if last_end else b"")
     folder = tmp_path_factory.mktemp("dirty")
     path = written(folder, content, how)
-    ledger = Ledger(max_rejected=1.0, quarantine=folder / "rejected.jsonl")
+    ledger = RowAccount(max_rejected=1.0, quarantine=folder / "rejected.jsonl")
     with pytest.MonkeyPatch.context() as patch, ledger:
         if block is not None:  # records over the ends of chunks
             patch.setattr(lines_module, "CHUNK_BYTES", block)

@@ -16,7 +16,7 @@ from adrec.data.split import make_split
 from adrec.evaluate.metrics import BEHIND
 from adrec.utils.errors import DataError, UserError
 from command import TRAIN_FAST, adrec, refused
-from conftest import TINY
+from conftest import SMALL
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), st.integers(0, 9)), min_size=2, max_size=30).filter(
     lambda rows: len({item for _, item, _ in rows}) > 1
@@ -129,7 +129,7 @@ def test_a_run_made_before_recommends_from_newer_data(tmp_path: Path, interactio
 
 def test_a_model_that_does_not_know_items_of_a_time_split(interactions: pl.DataFrame) -> None:
     table = with_new_items(interactions)
-    model = ADRec(changes=TINY, max_epochs=1, seed=1).fit(table, split="time:50,90")
+    model = ADRec(changes=SMALL, max_epochs=1, seed=1).fit(table, split="time:50,90")
     assert model.evaluate().num_new_items == 3
     assert model.evaluate().ranks.filter(pl.col("item") == "new b")["rank"].to_list() == [BEHIND + 1] * 2
     with pytest.warns(UserWarning, match="does not know 2 items"):

@@ -21,9 +21,11 @@ from adrec.diagnose.table import contribution_notes
 from adrec.evaluate.metrics import Estimate
 from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.significance import Difference
-from adrec.models.registry import ADRecModel
+from adrec.models.adrec import ADRecModel
+from adrec.nn.ablation.network import blinded
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
+from adrec.runs.fit import fit
 from command import adrec, refused
 from conftest import TINY
 
@@ -40,7 +42,7 @@ SMALL: Mapping[str, Any] = {
 @pytest.fixture(scope="module")
 def trained(module_dataset: Dataset) -> ADRecModel:
     model = ADRecModel(preset("paper", SMALL))
-    model.fit(module_dataset, leave_one_out(module_dataset), seed=3)
+    fit(model, module_dataset, leave_one_out(module_dataset), seed=3)
     return model
 
 
@@ -71,7 +73,6 @@ def test_steps_are_those_of_the_evaluation(trained: ADRecModel, module_dataset: 
     assert (gain.with_it, gain.without) == pytest.approx((expected[4], expected[1]))
     assert gain.difference.estimate.mean == pytest.approx(expected[4] - expected[1])
     assert set(gains) == {"4 steps over one", "seeing x_t and t", "mean of 3 samples over one"}
-    assert not network_of(trained).blind
 
 
 def test_a_blind_model_is_one_that_is_given_nothing(trained: ADRecModel, module_dataset: Dataset) -> None:
@@ -81,9 +82,9 @@ def test_a_blind_model_is_one_that_is_given_nothing(trained: ADRecModel, module_
     batch = history_batch(module_dataset.items, np.array(module_dataset.offsets[:3]), ends, network.config.max_length)
     noises = [HistoryNoise(batch, network.config.hidden_size, seed, torch.device("cpu")) for seed in (1, 2)]
     seeing = [network.predict(batch, noise, 1) for noise in noises]
-    network.blind = True
-    blind = [network.predict(batch, noise, 1) for noise in noises]
-    network.blind = False
+    with blinded(network):
+        blind = [network.predict(batch, noise, 1) for noise in noises]
+    assert torch.equal(network.predict(batch, noises[0], 1), seeing[0])
     assert not torch.equal(*seeing) and torch.equal(*blind)
     zero = network.predict(batch, lambda step: -network.time_embedding()[-1].expand(3, -1), 1)
     torch.testing.assert_close(blind[0], zero, msg="x_t that cancels the timestep is as good as none")
@@ -92,7 +93,7 @@ def test_a_blind_model_is_one_that_is_given_nothing(trained: ADRecModel, module_
 def test_without_noise_in_training_and_inference_nothing_is_gained(module_dataset: Dataset) -> None:
     model = ADRecModel(preset("paper", {**SMALL, "noise_weight": 0.0}))
     split = leave_one_out(module_dataset)
-    model.fit(module_dataset, split, seed=3)
+    fit(model, module_dataset, split, seed=3)
     found = contribution(network_of(model), module_dataset, split, samples=2)
     assert all(gain.difference.estimate.mean == 0 for gain in found.gains)
     assert found.spread == 0 and found.spread_and_rank is None and found.same_items == 1
@@ -137,9 +138,11 @@ def test_lists_take_from_samples_in_turn() -> None:
 
 @pytest.mark.slow
 def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Path) -> None:
-    denoising = {**SMALL, "model.decoder": "adaptive", "finetune.loss": "ce+mse"}
-    ADRec("default", denoising, seed=3).fit(module_dataset).save(tmp_path / "run")
-    ADRec("default", {**denoising, "noise_weight": 0.0}, seed=3).fit(module_dataset).save(tmp_path / "none")
+    denoising = {**SMALL, "model.ablation": True, "model.ablation.decoder": "adaptive", "align": False}
+    denoising = {key: value for key, value in denoising.items() if not key.startswith("align.")}
+    denoising["finetune.start"] = "embedding"
+    ADRec("paper", denoising, seed=3).fit(module_dataset).save(tmp_path / "run")
+    ADRec("paper", {**denoising, "noise_weight": 0.0}, seed=3).fit(module_dataset).save(tmp_path / "none")
     done = adrec(
         *("diagnose", "run", "--diffusion", "--against", "none", "--samples", "2", "--json", "c.json"), cwd=tmp_path
     )
@@ -149,6 +152,7 @@ def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Pa
     assert [gain["part"] for gain in gains][-1] == "over none"
     ADRec(model="popular").fit(module_dataset).save(tmp_path / "popular")
     assert "popular is of popular" in refused("diagnose", "popular", "--diffusion", cwd=tmp_path)
-    ADRec("default", SMALL, seed=3).fit(module_dataset).save(tmp_path / "without")
+    small = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "finetune.epochs": 1}
+    ADRec("default", small, seed=3).fit(module_dataset).save(tmp_path / "without")
     assert "without has no denoiser" in refused("diagnose", "without", "--diffusion", cwd=tmp_path)
     assert "goes with --against" in refused("diagnose", "run", "--diffusion", "--out", "x", cwd=tmp_path)

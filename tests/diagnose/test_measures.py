@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from adrec.diagnose import measures as catalogue
 from adrec.diagnose import pairs as pairs_module
-from adrec.diagnose.bounds import COMMON, RANK, STRUCTURE
 from adrec.diagnose.diagnosis import Space, diagnose
 from adrec.diagnose.measures import DEFINITIONS, Measures, measure
 from adrec.diagnose.pairs import alignment, hubness, pairs
-from adrec.diagnose.spectrum import effective_rank, entropy, isotropy, moments, parallel_analysis, participation_ratio
 from adrec.diagnose.structure import dependence, histogram_entropy, marginal_divergence
 from adrec.diagnose.verdict import verdict
+from adrec.nn.spectrum import effective_rank, entropy, isotropy, moments, parallel_analysis, participation_ratio
+from adrec.train.bounds import COMMON, RANK, STRUCTURE
 from adrec.utils.errors import DataError
 from embeddings import Matrix, clusters, gaussian
 
@@ -145,7 +145,7 @@ def test_a_mapped_matrix_is_never_copied_whole(tmp_path: Path) -> None:
 
     whole = measure(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adrec.diagnose.spectrum.BLOCK", 8 * 8 * 100)
+        patch.setattr("adrec.nn.spectrum.BLOCK", 8 * 8 * 100)
         patch.setattr("adrec.diagnose.pairs.AT_ONCE", 100)
         original = catalogue._Samples.mean
         patch.setattr(catalogue._Samples, "mean", lambda self, of, size: original(self, of, min(size, 200)))

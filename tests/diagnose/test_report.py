@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from adrec.diagnose import bounds, verdict
+from adrec.diagnose import verdict
 from adrec.diagnose.attributes import Attribute
 from adrec.diagnose.charts import ticks
 from adrec.diagnose.diagnosis import Space, diagnose
@@ -17,6 +17,7 @@ from adrec.diagnose.maps import PCA, TSNE, draw_maps
 from adrec.diagnose.measure_table import number, shown
 from adrec.diagnose.measures import DEFINITIONS, Value
 from adrec.diagnose.report import page
+from adrec.train import bounds
 from diagnose.spaces import known, space
 
 VOID = {"meta", "input", "br", "line", "rect", "path", "polyline"}

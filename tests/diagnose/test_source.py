@@ -17,10 +17,12 @@ from adrec.config.adrec import preset
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.split import leave_one_out
 from adrec.diagnose.source import attribute_of, distinct_names, named, open_space
-from adrec.models.registry import ADRecModel, find_model
+from adrec.models.adrec import ADRecModel
+from adrec.models.registry import find_model
+from adrec.runs.fit import fit
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, DataError, RunError
-from conftest import TINY
+from conftest import TINY, tiny_changes
 
 ROWS = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)
 
@@ -98,9 +100,9 @@ def test_a_run_has_its_stage_1_beside_it(dataset: Dataset, tmp_path: Path) -> No
     assert not np.array_equal(space.stage_1, space.embedding)
     whole = diagnose.diagnose(space)
     assert set(whole.yardsticks) == {"gaussian", "shuffled", "stage 1"}
-    only = {**small, "align.epochs": 0, "finetune.epochs": 0}
+    only = tiny_changes(2, 0, 0)
     first = ADRecModel(preset("paper", only))
-    first.fit(dataset, leave_one_out(dataset), seed=model.seed)
+    fit(first, dataset, leave_one_out(dataset), seed=model.seed)
     np.testing.assert_array_equal(space.stage_1, first.item_vectors[1:])
 
 

@@ -19,8 +19,8 @@ from adrec.evaluate.ranking import ranking
 from adrec.inference import scorer as recommend
 from adrec.inference.recommender import Recommender
 from adrec.inference.scorer import Histories, top_k
-from adrec.inference.scores import Table
 from adrec.models.baselines.popularity import Popularity
+from adrec.nn.scores import Table
 from adrec.utils.errors import ConfigError, DataError, RunError
 
 NUM_ITEMS = 6

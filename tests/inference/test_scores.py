@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrec.inference.scores import InnerProducts, Masked, Scores, Table, best_items, count_above, item_blocks
+from adrec.inference.scores import Masked, best_items, count_above, item_blocks
+from adrec.nn.scores import InnerProducts, Scores, Table
 from adrec.utils.errors import RunError
 
 NUM_ITEMS = 37

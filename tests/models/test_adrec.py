@@ -11,7 +11,7 @@ from models.contract import ModelContract
 class TestDefault(ModelContract):
     model = "adrec"
     changes: ClassVar = {
-        **{"hidden_size": 16, "num_heads": 2, "max_length": 8, "num_train_timesteps": 4, "batch_size": 16},
+        **{"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16},
         "finetune.epochs": 2,
     }
     learning: ClassVar = {"finetune.epochs": 30, "finetune.learning_rate": 0.01, "finetune.averaging": 0.5}

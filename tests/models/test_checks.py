@@ -17,12 +17,13 @@ from adrec.config.base import Settings
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split, make_split
-from adrec.inference.scores import InnerProducts, Scores, Table
 from adrec.models import registry as models
 from adrec.models.base import Model
 from adrec.models.baselines.sasrec import SASRecPlus
 from adrec.models.checks import check_fitted
 from adrec.models.registry import find_model, model_names, register
+from adrec.nn.scores import InnerProducts, Scores, Table
+from adrec.runs.fit import fit
 from adrec.utils.errors import ConfigError
 from command import adrec, refused
 from conftest import cyclic_table
@@ -109,11 +110,11 @@ class Gradients(Good):
 
 class OneBlock(Good):
     def __call__(self, batch: PackedBatch) -> Scores:
-        class Kept(Table):
+        class KeptWeights(Table):
             def block(self, items: slice) -> Tensor:
                 return self.scores[:, items]
 
-        return Kept(self.counts.repeat(batch.num_users, 1))
+        return KeptWeights(self.counts.repeat(batch.num_users, 1))
 
 
 class NoStateAtAll(Good):
@@ -144,8 +145,8 @@ class AtRandom(Good):
 class AnotherOf(Good):
     def __call__(self, batch: PackedBatch) -> Scores:
         class Other(Table):
-            def of(self, items: Tensor) -> Tensor:
-                return super().of(items) + 1
+            def of(self, rows: Tensor, items: Tensor) -> Tensor:
+                return super().of(rows, items) + 1
 
         return Other(self.counts.repeat(batch.num_users, 1))
 
@@ -180,7 +181,7 @@ CLAUSES = {
     SharedState: "the tensors of 'state' must not share memory; give a clone.",
     OfTheBatch: "a history's scores must not depend on the batch that it is in, and be the same each time.",
     AtRandom: "a history's scores must not depend on the batch that it is in, and be the same each time.",
-    AnotherOf: "'of' its scores must give, [B, 1], what stands in 'block' for the same items.",
+    AnotherOf: "'of' its scores must give, [n], what stands in 'block' for the same pairs.",
     ArrayState: "'state' must give tensors by name; 'counts' is a ndarray "
     "(torch.from_numpy makes a tensor of an array).",
     Forgets: "'restore' with what 'state' gave, on a new object, must give the same scores.",
@@ -238,13 +239,12 @@ def test_networks_of_the_users_own_are_tried_too() -> None:
     split, changes = make_split(cyclic()), {"train.epochs": 1, "model.hidden_size": 8}
     for model, passes in ((Own, True), (OfItsWeightsAndMore, False)):
         own = model(model.Config.make("default", changes))
-        own.fit(cyclic(), split, seed=1)
         if passes:
-            check_fitted(own, cyclic(), split)
+            fit(own, cyclic(), split, seed=1)
             assert isinstance(own.network, nn.Module)
         else:
             with pytest.raises(ConfigError, match="be the same each time"):
-                check_fitted(own, cyclic(), split)
+                fit(own, cyclic(), split, seed=1)
 
 
 @pytest.mark.parametrize("name", ["popular", "markov", "itemknn", "vsknn", "ease", "recent"])
@@ -253,13 +253,13 @@ def test_the_models_of_adrec_would_pass(name: str) -> None:
     found = find_model(name)
     outside = type(found.__name__, (found,), {"__module__": "elsewhere"})
     model, split = outside(found.Config.make()), make_split(cyclic())
-    model.fit(cyclic(), split)
+    fit(model, cyclic(), split)
     check_fitted(model, cyclic(), split)
 
 
 BROKEN = """
 import torch
-from adrec.inference.scores import Table
+from adrec.nn.scores import Table
 from adrec.models.base import Model
 from adrec.config.base import Settings
 

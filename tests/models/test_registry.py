@@ -22,8 +22,8 @@ from conftest import cyclic_table
 OWN = """
 import torch
 from adrec.models.base import Model
-from adrec.models.registry import NetworkModel
-from adrec.inference.scores import InnerProducts
+from adrec.models.network import NetworkModel
+from adrec.nn.scores import InnerProducts
 from adrec.config.base import OneStageConfig, Settings
 
 

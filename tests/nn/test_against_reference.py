@@ -13,14 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from adrec.config.adrec import ModelConfig, ScheduleName
+from adrec.config.adrec import ModelConfig
+from adrec.config.diffusion import AblationConfig, ScheduleName
 from adrec.data.batch import PackedBatch, history_batch, training_batch
-from adrec.nn.adrec import ADRecNetwork, Draws
+from adrec.nn.ablation.network import AblationNetwork
+from adrec.nn.adrec import ADRecNetwork, TokenNoise
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.diffusion import Schedule, betas
 from adrec.nn.kernels import layout
-from adrec.nn.losses import cross_entropy, squared_error
-from adrec.nn.padded import SASRecNetwork
+from adrec.nn.kernels.cross_entropy import cross_entropy
+from adrec.nn.losses import squared_error
+from adrec.nn.pretraining import PretrainingNetwork
 from adrec.published.weights import from_published
 from conftest import paper_model
 
@@ -37,18 +40,23 @@ class Case:
     seed: int
 
     @property
+    def ablation(self) -> AblationConfig:
+        return self.config.ablation or AblationConfig()
+
+    @property
     def reference_settings(self) -> dict[str, Any]:
-        config = self.config
+        diffusion, ablation = self.config.diffusion, self.ablation
+        assert diffusion is not None
         return {
-            "diffusion_steps": config.num_train_timesteps,
-            "noise_schedule": config.noise_schedule,
-            "lambda_uncertainty": config.noise_weight,
-            "cfg_scale": config.guidance_scale,
-            "geodesic": config.geodesic,
-            "independent": config.noise_level == "token",
-            "is_causal": config.causal,
+            "diffusion_steps": diffusion.num_train_timesteps,
+            "noise_schedule": diffusion.noise_schedule,
+            "lambda_uncertainty": diffusion.noise_weight,
+            "cfg_scale": ablation.guidance_scale,
+            "geodesic": ablation.geodesic,
+            "independent": ablation.noise_level == "token",
+            "is_causal": ablation.causal,
             "rescale_timesteps": True,
-            "dif_decoder": {"attention": "att", "mlp": "mlp"}[config.decoder],
+            "dif_decoder": {"attention": "att", "mlp": "mlp"}[ablation.decoder],
             "item_num": NUM_ITEMS,
             "hidden_size": SIZE,
             "max_len": MAX_LENGTH,
@@ -57,11 +65,12 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, min_items: int = 2) -> Case:
+    steps = draw(st.integers(1, 4))
     config = paper_model(
         hidden_size=SIZE,
         max_length=MAX_LENGTH,
-        num_train_timesteps=draw(st.integers(1, 4)),
-        num_inference_steps=1,
+        num_train_timesteps=steps,
+        num_inference_steps=steps,
         noise_schedule=draw(st.sampled_from(["trunc_lin", "cosine", "sqrt", "trunc_cos"])),
         noise_weight=draw(st.sampled_from([0.0, 0.001, 0.5, 2.0])),
         noise_level=draw(st.sampled_from(["token", "sequence"])),
@@ -71,7 +80,6 @@ def cases(draw: st.DrawFn, min_items: int = 2) -> Case:
         geodesic=draw(st.booleans()),
         padding_class=True,
     )
-    config = replace(config, num_inference_steps=config.num_train_timesteps)
     sequence = st.lists(st.integers(1, NUM_ITEMS), min_size=min_items, max_size=MAX_LENGTH + 3)
     return Case(config, draw(st.lists(sequence, min_size=1, max_size=5)), draw(st.integers(0, 2**31)))
 
@@ -123,12 +131,12 @@ def precise_masks() -> Iterator[None]:
 
 
 def network(
-    case: Case, kind: type[ADRecNetwork] | type[SASRecNetwork], device: torch.device
-) -> ADRecNetwork | SASRecNetwork:
+    case: Case, kind: type[ADRecNetwork] | type[PretrainingNetwork], device: torch.device
+) -> ADRecNetwork | PretrainingNetwork:
     rng = torch.Generator().manual_seed(case.seed)
     torch.set_default_dtype(torch.float64)
     try:
-        made = kind(case.config, NUM_ITEMS)
+        made = (AblationNetwork if kind is ADRecNetwork and case.config.ablation else kind)(case.config, NUM_ITEMS)
     finally:
         torch.set_default_dtype(torch.float32)
     made.initialize(rng)
@@ -162,7 +170,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual.cpu(), expected.cpu(), atol=1e-7, rtol=1e-5)
 
 
-def training_draws(case: Case, model: ADRecNetwork, batch: PackedBatch) -> Draws:
+def training_draws(case: Case, model: ADRecNetwork, batch: PackedBatch) -> TokenNoise:
     device = batch.items.device
     drawn = model.draw(batch, torch.Generator(device).manual_seed(case.seed))
     return replace(drawn, eps=noise(case, len(batch.items), SIZE).to(device))
@@ -182,7 +190,7 @@ def test_training(device: torch.device, case: Case) -> None:
 
     weights = {name: value.requires_grad_() for name, value in published_names(model).items()}
     target = padded(batch.targets, batch)
-    t = padded(draws.t, batch) if case.config.noise_level == "token" else draws.t.cpu()
+    t = padded(draws.t, batch) if case.ablation.noise_level == "token" else draws.t.cpu()
     cam_output, expected = reference.train_forward(
         weights,
         padded(batch.items, batch),
@@ -190,7 +198,7 @@ def test_training(device: torch.device, case: Case) -> None:
         padded(draws.eps, batch),
         t,
         case.reference_settings,
-        None if draws.condition_kept is None else draws.condition_kept.cpu(),
+        None if (kept := getattr(draws, "condition_kept", None)) is None else kept.cpu(),
     )
     real = target > 0
     plan = model.plan(batch)
@@ -230,7 +238,7 @@ def test_inference(device: torch.device, case: Case) -> None:
 
 @given(cases())
 def test_stage_1(device: torch.device, case: Case) -> None:
-    model = network(case, SASRecNetwork, device)
+    model = network(case, PretrainingNetwork, device)
     items, starts, ends = flat(case)
     batch = training_batch(items, starts, ends, MAX_LENGTH).to(device)
     loss = cross_entropy(model(batch), model.item_embedding.weight, batch.targets, padding_class=True)

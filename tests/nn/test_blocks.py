@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from adrec.config.adrec import ModelConfig
+from adrec.config.diffusion import DiffusionConfig
+from adrec.models.adrec import ADRecModel
 from adrec.models.baselines.blocks import DiffuRecBlock, initialize_block
-from adrec.nn.adrec import NETWORKS, make_network
+from adrec.nn.base import make_network
 from adrec.nn.kernels.dropout import dropout
 from adrec.nn.kernels.gelu import gelu
 from adrec.nn.kernels.layout import layout
@@ -76,8 +78,8 @@ def test_diffurecs_block_drops_what_leaves_it_again(device: torch.device) -> Non
 
 
 def test_every_block_has_the_feed_forward_that_is_asked_for() -> None:
-    config = ModelConfig(hidden_size=8, num_heads=2, feed_forward_ratio=3, decoder="attention", ranks_by="sample")
+    config = ModelConfig(hidden_size=8, num_heads=2, feed_forward_ratio=3, diffusion=DiffusionConfig())
     for kind, parts in {"adrec": ("cam", "adm"), "sasrec": ("blocks",)}.items():
-        network = make_network(NETWORKS[kind], config, 5)
+        network = make_network(ADRecModel.networks[kind], config, 5)
         for block in (block for part in parts for block in network.get_submodule(part)):
             assert (block.expand.weight.shape, block.contract.weight.shape) == ((24, 8), (8, 24))

@@ -16,17 +16,16 @@ from adrec.config.adrec import Config, preset
 from adrec.data.batch import PackedBatch
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.classes import Classes, draw_classes
 from adrec.nn.losses import Objective
 from adrec.train import step as step_module
-from adrec.train.loop import Trainer
 from adrec.train.step import Step
 from adrec.utils.errors import ConfigError
-from conftest import TINY, cyclic_table
+from conftest import SMALL, OnEpoch, adrec_trainer, cyclic_table, paper_network
 
 NUM_ITEMS = 40
-SETTINGS = {**TINY, "model.repeat_bias": True, "model.dropout": 0.0, "model.embedding_dropout": 0.0}
+SETTINGS = {**SMALL, "model.repeat_bias": True, "model.dropout": 0.0, "model.embedding_dropout": 0.0}
 
 
 def packed(lists: list[list[int]]) -> PackedBatch:
@@ -41,7 +40,7 @@ BATCH = packed([[3, 1, 3, 7, 2], [5, 6], [9, 10, 11]])
 
 def network(device: torch.device, padding_class: bool = False) -> ADRecNetwork:
     config = preset("default", {**SETTINGS, "model.padding_class": padding_class})
-    made = make_network(ADRecNetwork, config.model, NUM_ITEMS)
+    made = paper_network(config.model, NUM_ITEMS)
     made.initialize(torch.Generator().manual_seed(1))
     made.item_embedding.weight.data *= 30  # scores that differ
     assert made.repeat_preference is not None
@@ -67,7 +66,7 @@ def test_all_of_the_batch_and_so_many_others(lists: list[list[int]], count: int,
     offsets = dict(zip(found, classes.offsets.tolist(), strict=True))
     for item, offset in offsets.items():
         assert offset == pytest.approx(0 if item in own else math.log(others / min(count, others)))
-    assert classes.items[classes.places(batch.targets)].tolist() == batch.targets.tolist()
+    assert classes.items[classes.indices(batch.targets)].tolist() == batch.targets.tolist()
 
 
 def test_the_drawn_stand_for_the_rest() -> None:
@@ -159,9 +158,11 @@ def test_it_trains_and_is_the_same_again(device: torch.device, monkeypatch: pyte
         return drawn[-1]
 
     monkeypatch.setattr(step_module, "draw_classes", watched)
-    trainers = [Trainer(config, dataset, split, seed=3, device=device) for _ in range(2)]
+    trainers = [adrec_trainer(config, dataset, split, seed=3, device=device) for _ in range(2)]
     rows: list[float] = []
-    trainers[0].on_epoch = lambda row: rows.append(row["validation"]["hr@5"]) if "validation" in row else None
+    trainers[0].callbacks.append(
+        OnEpoch(lambda row: rows.append(row["validation"]["hr@5"]) if "validation" in row else None)
+    )
     weights = [each.run().state_dict() for each in trainers]
     assert max(len(each.items) for each in drawn) < 40 and min(float(each.offsets.max()) for each in drawn) > 1
     assert max(rows) > 0.8
@@ -174,7 +175,7 @@ def test_negatives_change_what_is_trained(device: torch.device) -> None:
     found = []
     for negatives in (0, 4):
         dry = {"embedding_dropout": 0.0, "model.dropout": 0.0, "finetune.negatives": negatives, "finetune.epochs": 1}
-        trained = Trainer(small(**dry), dataset, leave_one_out(dataset), seed=3, device=device).run()
+        trained = adrec_trainer(small(**dry), dataset, leave_one_out(dataset), seed=3, device=device).run()
         found.append(trained.item_embedding.weight.detach())
     assert not torch.allclose(*found, atol=1e-4)
 

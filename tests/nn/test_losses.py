@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adrec.nn.losses import cross_entropy, project_conflicts
+from adrec.nn.kernels.cross_entropy import cross_entropy
+from adrec.nn.losses import project_conflicts
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["usual", "beyond what float32 can hold"])

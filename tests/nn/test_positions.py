@@ -10,22 +10,26 @@ import pytest
 import torch
 
 from adrec.config.adrec import ModelConfig
+from adrec.config.diffusion import AblationConfig, DiffusionConfig
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import last_tokens
-from adrec.nn.denoising import LastTokenDenoiser
 from adrec.nn.kernels.attention import Attention
 from adrec.nn.kernels.layout import layout
-from adrec.nn.kernels.rotary import places, rotate, turns
+from adrec.nn.kernels.rotary import rotate, rotations, row_positions
 from adrec.utils.errors import ConfigError
+from conftest import paper_network
 
 LENGTHS = np.array([3, 7, 1, 5])
 SIZE, HEADS, MAX_LENGTH, NUM_ITEMS = 16, 2, 8, 9
 
 
-def made(device: torch.device, **changes: Any) -> ADRecNetwork:
-    config = ModelConfig(hidden_size=SIZE, num_heads=HEADS, max_length=MAX_LENGTH, **changes)
-    network = ADRecNetwork(config, NUM_ITEMS)
+def made(device: torch.device, *, causal: bool = True, diffusion: bool = False, **changes: Any) -> ADRecNetwork:
+    groups: dict[str, Any] = {"diffusion": DiffusionConfig()} if diffusion or not causal else {}
+    if not causal:
+        groups["ablation"] = AblationConfig(causal=False, ranks_by="sample" if diffusion else "condition")
+    config = ModelConfig(hidden_size=SIZE, num_heads=HEADS, max_length=MAX_LENGTH, **groups, **changes)
+    network = paper_network(config, NUM_ITEMS)
     rng = torch.Generator().manual_seed(3)
     network.initialize(rng)
     for parameter in network.parameters():
@@ -72,7 +76,7 @@ def test_rotary_attention_turns_each_pair_of_a_head_as_a_complex_number(
         mixed[row] = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), values[keys])
     expected = attention.output(torch.from_numpy(mixed.reshape(num_rows, SIZE)))
     plan = layout(LENGTHS, MAX_LENGTH, heads=HEADS, sink=sink, causal=causal, device=device)
-    plan = replace(plan, rotation=turns(places(plan), head_size))
+    plan = replace(plan, rotation=rotations(row_positions(plan), head_size))
     got = attention.to(device)(x.to(device), plan, None).cpu()
     tokens = slice(int(LENGTHS.sum()))
     torch.testing.assert_close(got[tokens], expected[tokens].detach(), atol=1e-6, rtol=1e-6)
@@ -84,7 +88,7 @@ def test_only_distances_count() -> None:
     at, head_size = torch.arange(6), SIZE // HEADS
     logits = []
     for shift in (0, 1000):
-        q, k, v = rotate(qkv, turns(at + shift, head_size), HEADS).chunk(3, dim=1)
+        q, k, v = rotate(qkv, rotations(at + shift, head_size), HEADS).chunk(3, dim=1)
         logits.append(q @ k.T)
         assert torch.equal(v, qkv[:, 2 * SIZE :])
     torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=1e-3)
@@ -98,7 +102,7 @@ def test_the_network_turns_its_queries_and_keys_where_it_is_to(inference: bool, 
     networks["none"].load_state_dict(networks["rotary"].state_dict())
     plan = networks["rotary"].plan(batch, inference=inference)
     assert plan.rotation is not None
-    torch.testing.assert_close(plan.rotation, turns(places(plan), SIZE // HEADS))
+    torch.testing.assert_close(plan.rotation, rotations(row_positions(plan), SIZE // HEADS))
     assert networks["none"].plan(batch, inference=inference).rotation is None
     with_them, without = (networks[name].predict(batch) for name in ("rotary", "none"))
     assert not torch.allclose(with_them, without, atol=1e-4)
@@ -107,7 +111,7 @@ def test_the_network_turns_its_queries_and_keys_where_it_is_to(inference: bool, 
 def test_the_gradient_of_a_turn_is_the_turn_back() -> None:
     rng = torch.Generator().manual_seed(1)
     qkv = torch.randn(5, 3 * SIZE, generator=rng, dtype=torch.float64, requires_grad=True)
-    rotation = turns(torch.arange(5), SIZE // HEADS)
+    rotation = rotations(torch.arange(5), SIZE // HEADS)
     assert torch.autograd.gradcheck(lambda x: rotate(x, rotation, HEADS), (qkv,))
 
 
@@ -128,7 +132,7 @@ def test_places_count_from_a_sequences_first_token_and_its_sink_is_before_it() -
             device=torch.device("cpu"),
             one_sink=one_sink,
         )
-        assert places(plan).tolist() == [1, 2, 1, 2, 3, *sinks]
+        assert row_positions(plan).tolist() == [1, 2, 1, 2, 3, *sinks]
 
 
 @pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
@@ -137,15 +141,16 @@ def test_places_count_from_a_sequences_first_token_and_its_sink_is_before_it() -
 def test_the_last_token_is_decoded_as_with_its_whole_history(
     positions: str, causal: bool, device: torch.device
 ) -> None:
-    network = made(device, positions=positions, causal=causal, decoder="attention", ranks_by="sample")
+    network = made(device, positions=positions, causal=causal, diffusion=True)
     batch = batch_of(device)
-    denoise = LastTokenDenoiser(network, batch)
+    denoise = network.denoiser(batch)
     x = torch.randn(len(LENGTHS), SIZE, generator=torch.Generator().manual_seed(2)).to(device)
     plan = network.plan(batch)
     x_t, t = network.clean_targets(batch.targets), torch.zeros_like(batch.targets)
     last = batch.cu_seqlens[1:] - 1
     x_t[last], t[last] = x, 3
-    whole = network.decode(network.condition(batch, plan), x_t, t, t.new_zeros(()), plan)
+    z = network.condition(batch, plan) + network.noisy_input(x_t, t, plan)
+    whole = network.adm(z, plan)[: plan.num_tokens]
     torch.testing.assert_close(
         denoise(x[denoise.users], 3), last_tokens(whole, batch)[denoise.users], atol=1e-5, rtol=1e-5
     )

@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec.data.batch import PackedBatch, history_batch
-from adrec.inference.scorer import NetworkScorer
-from adrec.inference.scores import Biased, InnerProducts, best_items, count_above
-from adrec.models.baselines.sasrec import SASRecPlusConfig, SASRecPlusNetwork, SASRecPlusNetworkConfig
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.inference.scores import best_items, count_above
+from adrec.models.baselines.sasrec import SASRecPlusNetwork, SASRecPlusNetworkConfig
+from adrec.models.network import NetworkScorer
+from adrec.nn.base import make_network
 from adrec.nn.biased import REPEAT_SCALE
 from adrec.nn.kernels import catalogue
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.kernels.cross_entropy import cross_entropy
+from adrec.nn.losses import Objective
 from adrec.nn.repeats import Repeats, met_by_histories
-from conftest import paper_model
+from adrec.nn.scores import Biased, InnerProducts
+from conftest import paper_model, paper_network
 
 V, D = 9, 6
 sequences = st.lists(st.lists(st.integers(1, V), min_size=1, max_size=7), min_size=1, max_size=5)
@@ -107,8 +109,10 @@ def test_biased_scores_equal_a_matrix(lists: list[list[int]], bias: float) -> No
     torch.testing.assert_close(scores.block(slice(0, V + 1)), matrix)
     torch.testing.assert_close(scores.block(slice(3, 7)), matrix[:, 3:7])
     numbers = torch.randint(1, V + 1, (len(lists), 1), generator=rng)
-    torch.testing.assert_close(scores.of(numbers), matrix.gather(1, numbers))
-    assert (scores.of(numbers) <= scores.block(slice(0, V + 1)).gather(1, numbers)).all()
+    found = scores.of(torch.arange(len(lists)), numbers[:, 0])
+    torch.testing.assert_close(found.float(), matrix.gather(1, numbers)[:, 0])
+    apart = (found[:, None] - scores.block(slice(0, V + 1)).gather(1, numbers)).abs()
+    assert (apart <= scores.rounding()).all()
     above = ((matrix[:, 1:] >= matrix.gather(1, numbers)).sum(1) - 1).tolist()
     assert count_above(scores, numbers[:, 0], V)[0].tolist() == above
     best = best_items(scores, 3, V)[0]
@@ -117,7 +121,7 @@ def test_biased_scores_equal_a_matrix(lists: list[list[int]], bias: float) -> No
 
 def test_a_network_ranks_with_its_learned_number() -> None:
     config = paper_model(hidden_size=8, num_heads=2, max_length=4, num_train_timesteps=4, repeat_bias=True)
-    network = make_network(ADRecNetwork, replace(config, num_inference_steps=1), V)
+    network = paper_network(config, V)
     network.initialize(torch.Generator().manual_seed(1))
     batch = packed([[1, 2, 3], [4, 4]])
     before = NetworkScorer(network)(batch).block(slice(0, V + 1))
@@ -153,9 +157,3 @@ def test_sasrec_plus_can_have_the_number_too() -> None:
     where = torch.zeros(2, V + 1)
     where[0, [1, 2, 3]] = where[1, [4, 1]] = -0.2 * REPEAT_SCALE
     torch.testing.assert_close(raised, where, atol=1e-5, rtol=1e-4)
-
-
-def test_a_configuration_from_before_there_was_the_number_has_none() -> None:
-    values = SASRecPlusConfig().to_dict()
-    del values["model"]["repeat_bias"]
-    assert SASRecPlusConfig.from_dict(values) == SASRecPlusConfig()

@@ -12,11 +12,13 @@ import torch
 from adrec.api.model import ADRec
 from adrec.config.adrec import Config
 from adrec.data.dataset import Dataset
-from adrec.inference.scorer import NetworkScorer, with_inference
-from adrec.nn.adrec import ADRecNetwork, make_network
+from adrec.models.adrec import ADRecModel
+from adrec.models.network import NetworkScorer
+from adrec.nn.base import make_network
 from adrec.nn.diffusion import Schedule, sample
-from adrec.nn.padded import SASRecNetwork
+from adrec.nn.pretraining import PretrainingNetwork
 from adrec.utils.errors import ConfigError
+from conftest import paper_network
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 32])
@@ -35,7 +37,7 @@ def test_ddim_follows_the_straight_way_from_its_noise_to_x0(num_steps: int, devi
         assert step == num_steps, "only the start is random"
         return start
 
-    torch.testing.assert_close(sample(denoise, schedule, noise, geodesic=False, sampler="ddim"), x0)
+    torch.testing.assert_close(sample(denoise, schedule, noise, sampler="ddim"), x0)
     last = schedule.alpha_bars[-1]
     eps = (start - np.sqrt(last) * x0) / np.sqrt(1 - last)
     for x, alpha_bar in zip(seen, schedule.alpha_bars[::-1], strict=True):
@@ -51,7 +53,7 @@ def test_ancestral_steps_have_the_posterior_mean_and_the_forward_variance(device
         return x0
 
     noise = {4: 0.3, 3: -1.0, 2: 0.5, 1: 2.0}
-    result = sample(denoise, schedule, lambda i: torch.full_like(x0, noise[i]), geodesic=False)
+    result = sample(denoise, schedule, lambda i: torch.full_like(x0, noise[i]))
     assert [t for t, _ in seen] == [3, 2, 1, 0]
     alpha_bars = np.cumprod(1 - schedule.betas)
     x = noise[4]
@@ -84,19 +86,22 @@ def test_one_step_is_the_first_prediction_of_either_sampler(
 
 
 def test_stage_1_alone_takes_no_steps(tiny: Callable[..., Config]) -> None:
-    network = make_network(SASRecNetwork, tiny().model, 5)
-    assert with_inference(network) is network
+    network = make_network(PretrainingNetwork, tiny().model, 5)
+    model = ADRecModel(tiny())
+    model.adopt(network, 1)
+    model.with_inference(None, None)
+    assert model.network is network
     with pytest.raises(ConfigError, match="no diffusion"):
-        with_inference(network, 2)
+        model.with_inference(2, None)
 
 
 def test_bidirectional_attention_says_that_it_cannot_keep_its_history(tiny: Callable[..., Config]) -> None:
-    network = make_network(ADRecNetwork, tiny(causal=False).model, 5)
+    network = paper_network(tiny(causal=False).model, 5)
     with pytest.warns(UserWarning, match="each of 4 denoising steps decodes whole histories"):
         NetworkScorer(network)
     for quiet in (
-        make_network(ADRecNetwork, tiny(causal=False, num_inference_steps=1).model, 5),
-        make_network(ADRecNetwork, tiny(causal=False, decoder="mlp").model, 5),
-        make_network(ADRecNetwork, tiny().model, 5),
+        paper_network(tiny(causal=False, num_inference_steps=1).model, 5),
+        paper_network(tiny(causal=False, decoder="mlp").model, 5),
+        paper_network(tiny().model, 5),
     ):
         NetworkScorer(quiet)

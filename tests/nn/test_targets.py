@@ -8,10 +8,9 @@ import torch
 
 from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch, training_batch
-from adrec.nn.adrec import ADRecNetwork, make_network
-from adrec.nn.denoising import LastTokenDenoiser
+from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.losses import squared_error
-from conftest import paper_model
+from conftest import paper_model, paper_network
 
 NUM_ITEMS, LENGTH, SIZE, T = 12, 6, 8, 4
 ITEMS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 8, 7])
@@ -25,7 +24,7 @@ def config(decoder: str, **changes: object) -> ModelConfig:
 
 
 def network(of: ModelConfig) -> ADRecNetwork:
-    made = make_network(ADRecNetwork, of, NUM_ITEMS)
+    made = paper_network(of, NUM_ITEMS)
     made.initialize(torch.Generator().manual_seed(0))
     return made.double()
 
@@ -49,7 +48,7 @@ def test_noise_on_the_last_token_alone_is_what_inference_denoises(decoder: str, 
     assert histories.items.tolist() == trained.items.tolist()
     with torch.no_grad():
         outputs = model(trained, draws)
-        denoise = LastTokenDenoiser(model, histories)
+        denoise = model.denoiser(histories)
         for place, user in enumerate(denoise.users.tolist()):
             expected = denoise(x_t[denoise.users], int(draws.t[user]))[place]
             torch.testing.assert_close(outputs.x0_hat[last[user]], expected)

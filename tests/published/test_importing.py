@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from adrec.config.diffusion import AblationConfig
 from adrec.data.dataset import open_dataset
 from adrec.data.split import make_split
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.runs.folder import Run
 from command import adrec, refused
 
@@ -96,7 +97,7 @@ def test_weights_become_a_run(tmp_path: Path, prefix: str, changes: dict[str, An
     assert network is not None
     assert torch.equal(network.item_embedding.weight, state["item_embedding.weight"])
     assert run.config.model.num_inference_steps == 32
-    assert run.config.model.decoder == ("mlp" if "mlp" in prefix else "attention")
+    assert run.config.model.ablation == (AblationConfig(decoder="mlp") if "mlp" in prefix else None)
     evaluated = adrec("evaluate", "run", "--json", "e.json", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((tmp_path / "e.json").read_text())["users"] == 6

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, history_batch
-from adrec.nn.adrec import ADRecNetwork, Draws
-from adrec.nn.losses import cross_entropy, project_conflicts, squared_error
-from adrec.nn.padded import SASRecNetwork
+from adrec.nn.adrec import ADRecNetwork, TokenNoise
+from adrec.nn.kernels.cross_entropy import cross_entropy
+from adrec.nn.losses import project_conflicts, squared_error
+from adrec.nn.pretraining import PretrainingNetwork
 from adrec.published.weights import from_published
 from adrec.train.step import Step
-from conftest import paper_model
+from conftest import paper_model, paper_network
 
 DATA = Path(__file__).parents[1] / "vectors"
 ATOL = 1e-5
@@ -66,16 +67,16 @@ def packed(vectors: Vectors, device: torch.device) -> tuple[PackedBatch, torch.T
 
 
 def network(settings: dict[str, Any], weights: Vectors, device: torch.device) -> ADRecNetwork:
-    model = ADRecNetwork(model_config(settings), settings["item_num"])
+    model = paper_network(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(weights))
     return model.to(device)
 
 
-def draws(settings: dict[str, Any], values: Vectors, real: torch.Tensor, device: torch.device) -> Draws:
+def draws(settings: dict[str, Any], values: Vectors, real: torch.Tensor, device: torch.device) -> TokenNoise:
     t = values["t"]
     if settings.get("independent", True):
         t = t.view(real.shape)[real]
-    return Draws(t.to(device), values["noise"][real].to(device))
+    return TokenNoise(t.to(device), values["noise"][real].to(device))
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = ATOL) -> None:
@@ -192,7 +193,7 @@ def test_adam_steps_with_a_decaying_then_free_embedding(device: torch.device) ->
 
 def test_stage_1(device: torch.device) -> None:
     values, settings = part(TRAINING_VECTORS, "stage1/"), TRAINING["stage1"]
-    model = SASRecNetwork(model_config(settings), settings["item_num"])
+    model = PretrainingNetwork(model_config(settings), settings["item_num"])
     model.load_state_dict(from_published(part(values, "weights/")))
     model.to(device)
     batch, real = packed(TRAINING_VECTORS, device)

@@ -15,9 +15,9 @@ from adrec.config.adrec import preset
 from adrec.data.sequences import Sequences
 from adrec.train import cooccurrence
 from adrec.train.cooccurrence import (
-    begin_from_cooccurrences,
     cooccurrence_vectors,
     few_enough,
+    initialize_from_cooccurrences,
     largest_eigenvectors,
     similarities,
 )
@@ -111,20 +111,20 @@ def test_an_embedding_keeps_its_length_and_what_nothing_is_known_of() -> None:
         torch.manual_seed(0)
         nn.init.normal_(embedding.weight, std=0.02)
     before = embedding.weight.detach().clone()
-    begin_from_cooccurrences(embedding, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
+    initialize_from_cooccurrences(embedding, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
     kept = [0, 4, 6, 7]
     assert torch.equal(embedding.weight[kept], before[kept])
     lengths = embedding.weight[[1, 2, 3, 5]].norm(dim=1)
     torch.testing.assert_close(lengths, before[1:7].norm(dim=1).mean().expand(4))
     again = nn.Embedding.from_pretrained(before.clone(), freeze=False)
-    begin_from_cooccurrences(again, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
+    initialize_from_cooccurrences(again, sequences_of([1, 2, 3], [2, 3, 5]), 6, np.random.default_rng(1))
     assert torch.equal(again.weight, embedding.weight)
 
 
 def test_only_new_weights_can_begin_so() -> None:
-    with pytest.raises(ConfigError, match=r"^finetune\.initial_embedding is for a stage that starts from scratch"):
+    with pytest.raises(ConfigError, match=r"^finetune\.initial_embedding has no effect: the item embedding is that of"):
         preset("paper", {"finetune.initial_embedding": "cooccurrence"})
-    with pytest.raises(ConfigError, match=r"pretrain has 0 epochs; set pretrain\.epochs too"):
+    with pytest.raises(ConfigError, match=r"as pretrain is left out; set pretrain=true too"):
         preset(changes={"pretrain.initial_embedding": "cooccurrence"})
     config = preset("paper", {"pretrain.initial_embedding": "cooccurrence"})
     assert json.loads(json.dumps(config.to_dict()))["pretrain"]["initial_embedding"] == "cooccurrence"

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from adrec.config.adrec import preset
+from adrec.config.adrec import Config
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.diagnose.measures import measure
-from adrec.nn.adrec import NETWORKS
-from adrec.train.health import collapse, vital_signs
+from adrec.train.callbacks import Callback
+from adrec.train.health import collapse, embedding_health
 from adrec.train.loop import Trainer
-from adrec.train.report import Silent
 from command import adrec
-from conftest import TINY, cyclic_table
+from conftest import TINY, adrec_trainer, cyclic_table
 from embeddings import clusters, gaussian
 
 
-class Listener(Silent):
+class Listener(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
+    def on_message(self, sentence: str, *, warning: bool = False) -> None:
+        if warning:
+            self.warnings.append(sentence)
 
 
 @pytest.mark.parametrize("embedding", [clusters(500, 16), gaussian(500, 16), clusters(500, 16) + 30])
 def test_the_signs_are_the_measures(embedding: np.ndarray) -> None:
-    signs, whole = vital_signs(embedding), measure(embedding)
+    signs, whole = embedding_health(embedding), measure(embedding)
     for name in ("effective_rank", "variance", "mean_cosine", "norm"):
         assert signs[name] == pytest.approx(whole[name], rel=1e-6, abs=1e-9)
     share = whole["noise_share"]
@@ -43,42 +43,44 @@ def test_the_signs_are_the_measures(embedding: np.ndarray) -> None:
 
 
 def test_collapses_by_name() -> None:
-    assert collapse(vital_signs(clusters(500, 16)), 16, 500) is None
-    assert "random noise" in str(collapse(vital_signs(gaussian(500, 16)), 16, 500))
-    assert "same way" in str(collapse(vital_signs(clusters(500, 16) + 40), 16, 500))
+    assert collapse(embedding_health(clusters(500, 16)), 16, 500) is None
+    assert "random noise" in str(collapse(embedding_health(gaussian(500, 16)), 16, 500))
+    assert "same way" in str(collapse(embedding_health(clusters(500, 16) + 40), 16, 500))
     flat = (gaussian(500, 1) @ gaussian(1, 40, 3)).astype(np.float32)
-    assert "of 40 dimensions" in str(collapse(vital_signs(flat), 40, 500))
-    assert "random noise" in str(collapse(vital_signs(gaussian(12, 128)), 128, 12)), "twelve items have no more"
-    assert collapse(vital_signs(np.zeros((5, 3), dtype=np.float32)), 3, 5) == "every item's embedding is 0"
+    assert "of 40 dimensions" in str(collapse(embedding_health(flat), 40, 500))
+    assert "random noise" in str(collapse(embedding_health(gaussian(12, 128)), 128, 12)), "twelve items have no more"
+    assert collapse(embedding_health(np.zeros((5, 3), dtype=np.float32)), 3, 5) == "every item's embedding is 0"
 
 
 def test_noise_with_rows_of_many_lengths_is_noise_and_axes_do_not_matter() -> None:
     tailed = gaussian(1500, 32) * np.random.default_rng(3).lognormal(sigma=1.0, size=(1500, 1))
-    assert vital_signs(tailed.astype(np.float32))["noise_share"] > 0.97
+    assert embedding_health(tailed.astype(np.float32))["noise_share"] > 0.97
     rotation, _ = np.linalg.qr(gaussian(32, 32, 5))
-    before, after = (vital_signs(each)["noise_share"] for each in (clusters(500, 32), clusters(500, 32) @ rotation))
+    before, after = (
+        embedding_health(each)["noise_share"] for each in (clusters(500, 32), clusters(500, 32) @ rotation)
+    )
     assert before == pytest.approx(after, abs=1e-4) and before < 0.5
 
 
-def trained(dataset: Dataset, changes: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str], Trainer]:
+def trained(dataset: Dataset, config: Config) -> tuple[list[dict[str, Any]], list[str], Trainer]:
     rows: list[dict[str, Any]] = []
     listener = Listener()
-    trainer = Trainer(
-        preset("paper", {**TINY, **changes}),
+    trainer = adrec_trainer(
+        config,
         dataset,
         leave_one_out(dataset),
         seed=1,
-        networks=NETWORKS,
-        reporter=listener,
+        callbacks=[listener],
         on_epoch=lambda row: rows.append(dict(row)),
     )
     trainer.run()
     return rows, listener.warnings, trainer
 
 
-def test_every_validation_has_them_and_a_stage_that_ends_collapsed_is_told(dataset: Dataset) -> None:
-    end_to_end = {"pretrain.epochs": 0, "align.epochs": 0, "finetune.start": "scratch", "finetune.loss": "mse"}
-    rows, warnings, _ = trained(dataset, {**end_to_end, "finetune.epochs": 3})
+def test_every_validation_has_them_and_a_stage_that_ends_collapsed_is_told(
+    dataset: Dataset, tiny: Callable[..., Config]
+) -> None:
+    rows, warnings, _ = trained(dataset, tiny((0, 0, 3), finetune__loss="mse"))
     validated = [row for row in rows if "validation" in row]
     assert validated and all("effective_rank" in row["embedding"] for row in validated)
     assert all("embedding" not in row for row in rows if "validation" not in row)
@@ -87,19 +89,23 @@ def test_every_validation_has_them_and_a_stage_that_ends_collapsed_is_told(datas
     assert warnings[-1].startswith("after finetune the embedding space looks collapsed, or hardly trained yet: ")
 
 
-def test_the_turn_is_told_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_turn_is_told_once(dataset: Dataset, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = embedding_health
     seen = iter([clusters(60, 8), gaussian(60, 8), gaussian(60, 8), clusters(60, 8)] + [clusters(60, 8)] * 99)
-    monkeypatch.setattr("adrec.train.watch.vital_signs", lambda rows: vital_signs(next(seen)))
-    changes = {"pretrain.epochs": 4, "pretrain.first_evaluation": 1, "pretrain.evaluate_every": 1}
-    _, warnings, _ = trained(dataset, {**changes, "align.epochs": 0, "finetune.epochs": 0, "pretrain.patience": 0})
+    monkeypatch.setattr("adrec.train.health.embedding_health", lambda rows: measured(next(seen)))
+    changes = {"first_evaluation": 1, "evaluate_every": 1, "patience": 0}
+    config = tiny((4, 0, 0), **{f"pretrain__{key}": value for key, value in changes.items()})
+    _, warnings, _ = trained(dataset, config)
     assert [text.split(":")[0] for text in warnings] == ["The embedding space is collapsing"]
 
 
-def test_measuring_changes_no_weight(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 1}
-    with_signs = trained(dataset, changes)[2].kept.selected
-    monkeypatch.setattr("adrec.train.watch.vital_signs", lambda rows: {})
-    without = trained(dataset, changes)[2].kept.selected
+def test_measuring_changes_no_weight(
+    dataset: Dataset, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny((2, 1, 1))
+    with_signs = trained(dataset, config)[2].weights.selected
+    monkeypatch.setattr("adrec.train.health.embedding_health", lambda rows: {})
+    without = trained(dataset, config)[2].weights.selected
     assert all(bool((with_signs[name] == value).all()) for name, value in without.items())
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from command import TRAIN_FAST, adrec, start
+from command import SMALL, TRAIN_FAST, adrec, start
 from conftest import cyclic_table
 
 EPOCHS = ["--max-epochs", "12", *TRAIN_FAST]
-DEFAULT = ["--preset", "default", "--set", "finetune.patience=0"]  # behind TRAIN_FAST: the last preset counts
+DEFAULT = ["--max-epochs", "12", *SMALL, "--set", "finetune.patience=0"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cyclic_table(num_users=400).write_csv(folder / "table.csv")
     assert adrec("prepare", "table.csv", "--out", "data", cwd=folder).returncode == 0
     assert adrec("train", "data", "--out", "whole", *EPOCHS, cwd=folder).returncode == 0
-    assert adrec("train", "data", "--out", "default", *EPOCHS, *DEFAULT, cwd=folder).returncode == 0
+    assert adrec("train", "data", "--out", "default", *DEFAULT, cwd=folder).returncode == 0
     return folder
 
 
@@ -47,16 +47,16 @@ def wait_for_rows(run: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("how", "moments", "undisturbed", "options"),
     [
-        pytest.param(signal.SIGKILL, [2, 9, 14], "whole", [], id="killed three times"),
+        pytest.param(signal.SIGKILL, [2, 9, 14], "whole", EPOCHS, id="killed three times"),
         pytest.param(signal.SIGKILL, [2, 7], "default", DEFAULT, id="the default killed twice"),
-        pytest.param(signal.SIGINT, [4], "whole", [], id="interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, [4], "whole", EPOCHS, id="interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_runs_end_with_the_same_weights(
     work: Path, tmp_path: Path, how: signal.Signals, moments: list[int], undisturbed: str, options: list[str]
 ) -> None:
     run = tmp_path / "run"
-    arguments: list[str | Path] = ["train", work / "data", "--out", run, *EPOCHS, *options]
+    arguments: list[str | Path] = ["train", work / "data", "--out", run, *options]
     for moment in moments:
         process = start(*arguments)
         wait_for_rows(run, moment)
@@ -72,7 +72,7 @@ def test_resumed_runs_end_with_the_same_weights(
         arguments = ["train", "--resume", run]
     result = adrec(*arguments)
     assert result.returncode == 0, result.stderr
-    assert "Goes on with epoch" in result.stderr or "is left to train" in result.stderr
+    assert "Resumes at epoch" in result.stderr or "is left to train" in result.stderr
     assert (run / "weights.safetensors").read_bytes() == (work / undisturbed / "weights.safetensors").read_bytes()
     assert rows(run) == rows(work / undisturbed)
     assert not list(run.glob(".*.tmp"))

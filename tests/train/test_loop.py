@@ -19,16 +19,16 @@ from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, leave_one_out, no_split
 from adrec.evaluate.protocol import evaluate
-from adrec.inference.scorer import NetworkScorer
-from adrec.nn.padded import SASRecNetwork
-from adrec.runs.folder import refit_config
+from adrec.models.network import NetworkScorer
+from adrec.nn.pretraining import PretrainingNetwork
+from adrec.runs.refit import refit_config
 from adrec.train import loop
+from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
-from adrec.train.report import Silent
 from adrec.train.step import learning_rate
 from adrec.utils.errors import ConfigError, DataError, RunError
-from conftest import equal, same
+from conftest import OnEpoch, adrec_trainer, equal, same
 
 Make = Callable[..., Config]
 Maker = Callable[..., Trainer]
@@ -40,7 +40,7 @@ def trainer(device: torch.device) -> Maker:
 
     def make(config: Config, dataset: Dataset, split: Split | None = None, **options: Any) -> Trainer:
         split = split or leave_one_out(dataset)
-        return Trainer(config, dataset, split, seed=options.pop("seed", 1), device=device, **options)
+        return adrec_trainer(config, dataset, split, seed=options.pop("seed", 1), device=device, **options)
 
     return make
 
@@ -75,6 +75,7 @@ def test_global_generators_are_neither_read_nor_moved(trainer: Maker, tiny: Make
 NEW = {
     "decoder": "adaptive",
     "ranks_by": "condition",
+    "num_inference_steps": None,
     "unit_targets": True,
     "repeat_bias": True,
     "finetune__averaging": 0.9,
@@ -105,25 +106,20 @@ def test_resuming_from_any_epoch_gives_the_same_bits(
         resumed.rng.manual_seed(99)
         resumed.restore(snapshot)
         assert same(resumed.run(), expected)
-        assert [stage["stage"] for stage in resumed.place.ended] == ["pretrain", "align", "finetune"]
-        assert resumed.place.ended == whole.place.ended or device.type != "cpu"
+        assert [stage["stage"] for stage in resumed.progress.ended] == ["pretrain", "align", "finetune"]
+        assert resumed.progress.ended == whole.progress.ended or device.type != "cpu"
 
 
 def test_an_epoch_that_ends_training_is_kept_and_shown(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     told: list[str] = []
 
-    class Listener(Silent):
-        def epoch(self, row: Mapping[str, object]) -> None:
-            told.append(f"shown {row['epoch']}")
-
     def enough(row: Mapping[str, Any]) -> None:
         raise TimeoutError
 
-    cut = trainer(tiny(), dataset, reporter=Listener(), on_epoch=lambda row: told.append(f"kept {row['epoch']}"))
-    cut.after_epoch = enough
+    functions = (lambda row: told.append(f"kept {row['epoch']}"), lambda row: told.append("shown"), enough)
     with pytest.raises(TimeoutError):
-        cut.run()
-    assert told == ["kept 1", "shown 1"]
+        trainer(tiny(), dataset, callbacks=[OnEpoch(each) for each in functions]).run()
+    assert told == ["kept 1", "shown"]
 
 
 def test_evaluating_does_not_change_training(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
@@ -135,7 +131,9 @@ def test_evaluating_does_not_change_training(trainer: Maker, tiny: Make, dataset
     for name, each in (("validated", split), ("not", no_split(dataset))):
         unselected = trainer(often, dataset, replace(split, validation=each.validation, test=each.test))
         unselected._select = lambda *_: False  # type: ignore[method-assign] - selection chooses what comes after
-        unselected.on_epoch = lambda _, t=unselected, n=name: last[n].append(t.network.item_embedding.weight.clone())
+        unselected.callbacks.append(
+            OnEpoch(lambda _, t=unselected, n=name: last[n].append(t.network.item_embedding.weight.clone()))
+        )
         unselected.run()
     assert all(equal(a, b) for a, b in zip(last["validated"], last["not"], strict=True))
 
@@ -144,13 +142,13 @@ def test_evaluating_does_not_change_training(trainer: Maker, tiny: Make, dataset
 def test_the_embedding_in_the_align_stage(trainer: Maker, tiny: Make, dataset: Dataset, mode: str) -> None:
     weights = []
     made = trainer(tiny((2, 3, 0), align__embedding=mode), dataset)
-    made.on_epoch = lambda _: weights.append(made.network.item_embedding.weight.detach().clone())  # type: ignore[union-attr]
+    made.callbacks.append(OnEpoch(lambda _: weights.append(made.network.item_embedding.weight.detach().clone())))  # type: ignore[union-attr]
     made.run()
     pretrained, aligned = weights[1], weights[-1]
     if mode == "frozen":
         assert torch.equal(aligned, pretrained)
     elif mode == "decaying":
-        steps = 3 * made.steps_per_epoch
+        steps = 3 * made.steps(made.last_sequences)
         shrunk = pretrained.abs() - aligned.abs()
         large = pretrained.abs() > 0.01 * steps
         # Adam turns the tiny decay into steps of the learning rate, 0.001 each.
@@ -171,14 +169,14 @@ def test_align_starts_from_the_selected_embedding_and_finetune_goes_on(
         assert made.optimizer is not None
         state = (
             made.optimizer.state[next(made.network.cam.parameters())]
-            if not isinstance(made.network, SASRecNetwork)
+            if not isinstance(made.network, PretrainingNetwork)
             else {"step": torch.tensor(0)}
         )
-        seen.append((made.place.schedule_epoch, float(state["step"])))
+        seen.append((made.progress.schedule_epoch, float(state["step"])))
 
-    made.on_epoch = look
+    made.callbacks.append(OnEpoch(look))
     made.run()
-    steps = made.steps_per_epoch
+    steps = made.steps(made.last_sequences)
     assert [epoch for epoch, _ in seen] == [1, 2, 1, 2, 3, 4]
     assert [step for _, step in seen] == [0, 0, steps, 2 * steps, 3 * steps, 4 * steps]
 
@@ -186,19 +184,29 @@ def test_align_starts_from_the_selected_embedding_and_finetune_goes_on(
 def test_a_stage_of_no_epochs_is_left_out(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     made = trainer(tiny((0, 0, 2)), dataset)
     made.run()
-    assert [stage["stage"] for stage in made.place.ended] == ["finetune"]
-    assert isinstance(trainer(tiny((2, 0, 0)), dataset).run(), SASRecNetwork)
+    assert [stage["stage"] for stage in made.progress.ended] == ["finetune"]
+    assert isinstance(trainer(tiny((2, 0, 0)), dataset).run(), PretrainingNetwork)
 
 
 def test_early_stopping_keeps_the_best_weights(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     config = tiny((0, 0, 40), finetune__patience=2, finetune__evaluate_every=1, finetune__learning_rate=1e-12)
     made = trainer(config, dataset)
     rows: list[Mapping[str, Any]] = []
-    made.on_epoch = rows.append
+    made.callbacks.append(OnEpoch(rows.append))
     made.run()
     # Nothing is learnt at such a rate: the first validation is the best, and two more end the stage.
-    assert made.place.ended == [{"stage": "finetune", "epochs": 3, "chosen_epoch": 1}]
+    assert made.progress.ended == [{"stage": "finetune", "epochs": 3, "chosen_epoch": 1}]
     assert [row["selected"] for row in rows] == [True, False, False]
+
+
+class Stop(Callback):
+    """Stops a training after its fourth epoch."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def should_stop(self) -> bool:
+        return self.trainer.progress.epoch == 4
 
 
 def test_the_last_epoch_is_validated_where_there_is_another_to_choose(
@@ -208,13 +216,13 @@ def test_the_last_epoch_is_validated_where_there_is_another_to_choose(
     for epochs, validated in ((1, []), (2, [2]), (4, [2, 4]), (5, [2, 5])):
         made = trainer(tiny((0, 0, epochs), **stage), dataset)
         rows: list[Mapping[str, Any]] = []
-        made.on_epoch = rows.append
+        made.callbacks.append(OnEpoch(rows.append))
         made.run()
         assert [row["epoch"] for row in rows if "validation" in row] == validated
     stopped = trainer(tiny((0, 0, 9), **stage), dataset)
     rows = []
-    stopped.on_epoch = rows.append
-    stopped.stop = lambda: stopped.place.epoch == 4
+    stopped.callbacks.append(OnEpoch(rows.append))
+    stopped.callbacks.append(Stop(stopped))
     stopped.run()
     assert [row["epoch"] for row in rows if "validation" in row] == [2, 4], "as is the one with which time is up"
 
@@ -225,22 +233,21 @@ def test_a_refit_gives_a_stage_that_is_continued_all_its_epochs(tiny: Make) -> N
         for name, epochs, chosen in (("pretrain", 9, 5), ("align", 5, 2), ("finetune", 8, 4))
     ]
     refitted = refit_config(tiny((9, 5, 8), finetune__start="continue"), ended)
-    assert {name: stage.epochs for name, stage in refitted.all_stages.items() if stage.epochs} == {
+    assert {name: stage.epochs for name, stage in refitted.stages.items()} == {
         "pretrain": 5,  # whose chosen embedding the next stage takes over
         "align": 5,  # whose last weights, moments and place in the schedule the next stage goes on from
         "finetune": 4,
     }
-    imported = tiny((9, 5, 8))
-    with pytest.raises(ConfigError, match="every stage has 0 epochs"):  # of which no stage is known
-        refit_config(imported, ())
+    with pytest.raises(ConfigError, match="no numbers of epochs were chosen"):  # of weights that were imported
+        refit_config(tiny((9, 5, 8)), ())
 
 
 def test_the_selected_weights_are_those_of_the_chosen_epoch(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     made = trainer(tiny((0, 0, 12), finetune__evaluate_every=1, finetune__learning_rate=0.05), dataset)
     weights: list[torch.Tensor] = []
-    made.on_epoch = lambda _: weights.append(made.network.item_embedding.weight.detach().clone())  # type: ignore[union-attr]
+    made.callbacks.append(OnEpoch(lambda _: weights.append(made.network.item_embedding.weight.detach().clone())))  # type: ignore[union-attr]
     final = made.run().item_embedding.weight
-    chosen = made.place.ended[0]["chosen_epoch"]
+    chosen = made.progress.ended[0]["chosen_epoch"]
     assert chosen < len(weights), "the best epoch must not be the last for this test to show anything"
     assert torch.equal(final, weights[chosen - 1])
     assert not torch.equal(final, weights[-1])
@@ -275,7 +282,7 @@ def test_nothing_held_out_leaks_into_training_or_selection(
 def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     whole = trainer(tiny(), dataset, no_split(dataset))
     lengths = np.diff(dataset.offsets)
-    assert whole.num_tokens == np.minimum(lengths - 1, 8).sum()
+    assert whole.last_sequences.num_tokens == np.minimum(lengths - 1, 8).sum()
     other = trainer(tiny(), with_other_items(dataset, 1), no_split(dataset))
     assert not same(whole.run(), other.run())
 
@@ -300,7 +307,7 @@ def test_training_without_a_split_uses_every_interaction(trainer: Maker, tiny: M
         {"padding_class": True},
         {"guidance_scale": 2.0},
         {"repeat_bias": True},
-        {"ranks_by": "condition"},
+        {"ranks_by": "condition", "num_inference_steps": None},
         {"decoder": "adaptive"},
         {"unit_targets": True},
         {"drops_normalized": True},
@@ -335,7 +342,7 @@ def test_condition_dropout_changes_the_weights_of_a_guided_model(trainer: Maker,
 
 def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     made = trainer(tiny((1, 0, 0), tokens_per_step=40), dataset)
-    mean = made.num_tokens / 60
+    mean = made.last_sequences.num_tokens / 60
     users = int(40 / mean)
     assert 1 < users < 60
     sizes: list[int] = []
@@ -343,10 +350,10 @@ def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: M
     made._step = lambda how, some: (sizes.append(len(some)), step(how, some))[1]  # type: ignore[method-assign]
     made.run()
     assert sizes[:-1] == [users] * (len(sizes) - 1)
-    assert len(sizes) == made.steps_per_epoch
+    assert len(sizes) == made.steps(made.last_sequences)
     assert sum(sizes) == 60
-    assert trainer(tiny((1, 0, 0), tokens_per_step=1), dataset).users_per_step(made.own_sequences) == 1
-    assert trainer(tiny((1, 0, 0), tokens_per_step=10**9), dataset).users_per_step(made.own_sequences) == min(
+    assert trainer(tiny((1, 0, 0), tokens_per_step=1), dataset).users_per_step(made.last_sequences) == 1
+    assert trainer(tiny((1, 0, 0), tokens_per_step=10**9), dataset).users_per_step(made.last_sequences) == min(
         60, made.config.batch_size
     )
 
@@ -381,7 +388,7 @@ def test_users_are_shuffled(trainer: Maker, tiny: Make, dataset: Dataset) -> Non
     step = made._step
     made._step = lambda how, users: (seen.append(tuple(users)), step(how, users))[1]  # type: ignore[method-assign]
     made.run()
-    first, second = seen[: made.steps_per_epoch], seen[made.steps_per_epoch :]
+    first, second = seen[: made.steps(made.last_sequences)], seen[made.steps(made.last_sequences) :]
     assert first != second
     assert sorted(sum(first, ())) == sorted(sum(second, ())) == list(range(60))
 
@@ -404,7 +411,7 @@ def test_any_selecting_metric_keeps_the_weights(trainer: Maker, tiny: Make, data
     assert made._select(stage, {"hr@5": 0.5, "ndcg@5": 0.5})
     assert made._select(stage, {"hr@5": 0.4, "ndcg@5": 0.6})
     assert not made._select(stage, {"hr@5": 0.5, "ndcg@5": 0.6})
-    assert made.place.best == {"hr@5": 0.5, "ndcg@5": 0.6}
+    assert made.progress.best == {"hr@5": 0.5, "ndcg@5": 0.6}
 
 
 def test_it_learns_what_follows_what(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
@@ -416,7 +423,7 @@ def test_it_learns_what_follows_what(trainer: Maker, tiny: Make, dataset: Datase
 def test_users_too_short_to_split_still_train(trainer: Maker, tiny: Make) -> None:
     table = pl.DataFrame({"user": [1, 1, 2, 2], "item": ["a", "b", "a", "b"], "time": [1, 2, 1, 2]})
     made = trainer(tiny((1, 1, 1)), prepare(table))
-    assert made.num_tokens == 2
+    assert made.last_sequences.num_tokens == 2
     made.run()
 
 
@@ -433,13 +440,13 @@ def test_divergence_is_said(trainer: Maker, tiny: Make, dataset: Dataset) -> Non
 
 
 def test_cosine_schedule() -> None:
-    stage = StageConfig(network="adrec", epochs=10, start="scratch", learning_rate=2.0, schedule_epochs=10)
+    stage = StageConfig(epochs=10, learning_rate=2.0, schedule_epochs=10)
     rates = [learning_rate(stage, epoch) for epoch in (0, 5, 10, 20)]
     np.testing.assert_allclose(rates, [2.0, 1.0, 0.0, 0.0], atol=1e-12)
 
 
 def test_warm_up_rises_step_by_step_under_any_schedule() -> None:
-    stage = StageConfig(network="adrec", epochs=10, start="scratch", learning_rate=2.0, warmup_epochs=2)
+    stage = StageConfig(epochs=10, learning_rate=2.0, warmup_epochs=2)
     constant = replace(stage, schedule="constant")
     rates = [
         learning_rate(constant, epoch, share) for epoch, share in ((0, 0.25), (0, 1.0), (1, 0.5), (1, 1.0), (9, 1))
@@ -462,14 +469,14 @@ def test_the_average_of_the_weights_is_what_is_kept(trainer: Maker, tiny: Make, 
         return losses
 
     before: dict[str, torch.Tensor] = {}
-    begin = plain._begin
+    start = plain._start
 
-    def beginning(stage: Any) -> None:
-        begin(stage)
+    def starting(name: str, stage: Any) -> None:
+        start(name, stage)
         assert plain.network is not None
         before.update({name: value.double().clone() for name, value in plain.network.state_dict().items()})
 
-    plain._step, plain._begin = watched, beginning  # type: ignore[method-assign]
+    plain._step, plain._start = watched, starting  # type: ignore[method-assign]
     plain.run()
     average = before
     for count, weights in enumerate(seen, start=1):
@@ -484,12 +491,12 @@ def test_what_is_validated_is_the_average_too(trainer: Maker, tiny: Make, datase
     changes = {"finetune__start": "scratch", "finetune__first_evaluation": 1, "finetune__evaluate_every": 1}
     made, plain = (trainer(tiny((0, 0, 3), **changes | more), dataset) for more in ({"finetune__averaging": 0.9}, {}))
     rows: list[dict[str, Any]] = []
-    made.on_epoch = rows.append
+    made.callbacks.append(OnEpoch(rows.append))
     made.run()
     kept = [row for row in rows if row["selected"]][-1]
-    assert made._validate() == kept["validation"]  # of the network with the weights that are kept
+    assert made._validate(made.stages[0][1]) == kept["validation"]  # of the network with the weights that are kept
     unaveraged: list[dict[str, Any]] = []
-    plain.on_epoch = unaveraged.append
+    plain.callbacks.append(OnEpoch(unaveraged.append))
     plain.run()
     assert [row["loss"] for row in rows] == [row["loss"] for row in unaveraged]
     assert [row["validation"] for row in rows] != [row["validation"] for row in unaveraged]
@@ -504,17 +511,18 @@ def test_the_presets_learn_what_follows_what(name: str, trainer: Maker, dataset:
     assert result.metrics["hr@1"].mean > 0.8
 
 
-class Told(Silent):
+class Told(Callback):
     """Keeps how stages began and why they ended."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
 
-    def tell(self, sentence: str) -> None:
-        self.sentences.append(sentence.strip())
+    def on_message(self, sentence: str, *, warning: bool = False) -> None:
+        if not warning:
+            self.sentences.append(sentence.strip())
 
 
-def test_an_embedding_begins_with_the_training_part_and_nothing_held_out(
+def test_an_embedding_start_the_training_part_and_nothing_held_out(
     trainer: Maker, tiny: Make, dataset: Dataset
 ) -> None:
     """Other held-out items give the very same beginning; other training items do not."""
@@ -522,15 +530,17 @@ def test_an_embedding_begins_with_the_training_part_and_nothing_held_out(
     split = leave_one_out(dataset)
 
     def beginning(items: Any, told: Told | None = None) -> torch.Tensor:
-        made = trainer(tiny((0, 0, 1), **changes), replace(dataset, items=items), split, reporter=told)
-        made._begin(made.stages[0][1])
+        made = trainer(
+            tiny((0, 0, 1), **changes), replace(dataset, items=items), split, callbacks=[told] if told else []
+        )
+        made._start(*made.stages[0])
         assert made.network is not None
         return made.network.item_embedding.weight.detach().clone()
 
     told, items = Told(), np.array(dataset.items)
     first = beginning(items, told)
     number = int((split.train_ends - np.asarray(dataset.offsets[:-1])).sum())
-    assert told.sentences == [f"finetune  begins with the items' co-occurrences in {number} interactions."]
+    assert told.sentences == [f"finetune  starts from the items' co-occurrences in {number} interactions."]
     held_out = items.copy()
     held_out[split.validation.positions] = held_out[split.test.positions] = 1
     assert torch.equal(beginning(held_out), first)
@@ -542,8 +552,8 @@ def test_an_embedding_begins_with_the_training_part_and_nothing_held_out(
 def test_the_time_of_a_beginning_is_that_of_the_first_epoch(
     trainer: Maker, tiny: Make, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = loop.begin_from_cooccurrences
-    monkeypatch.setattr(loop, "begin_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given)))
+    begin = loop.initialize_from_cooccurrences
+    monkeypatch.setattr(loop, "initialize_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given)))
     rows: list[Mapping[str, Any]] = []
     changes = {"finetune__start": "scratch", "finetune__initial_embedding": "cooccurrence"}
     trainer(tiny((0, 0, 2), **changes), dataset, on_epoch=rows.append).run()
@@ -554,9 +564,11 @@ def test_patience_that_ends_a_stage_within_few_steps_is_told(trainer: Maker, tin
     """With one batch an epoch, patience in epochs may end what has hardly begun: it looks like a model that is bad."""
     changes = {"batch_size": 512, "finetune.patience": 1, "finetune.evaluate_every": 1, "finetune.first_evaluation": 1}
     told = Told()
-    trainer(tiny(**changes, **{"finetune.epochs": 50, "finetune.learning_rate": 1e-12}), dataset, reporter=told).run()
+    trainer(
+        tiny(**changes, **{"finetune.epochs": 50, "finetune.learning_rate": 1e-12}), dataset, callbacks=[told]
+    ).run()
     assert told.sentences[-2].startswith("finetune  ended after 2 epochs (validation stopped improving)")
     assert told.sentences[-1] == "That is only 2 steps: set a batch_size below 60 for more."
     told = Told()
-    trainer(tiny(batch_size=512), dataset, reporter=told).run()
+    trainer(tiny(batch_size=512), dataset, callbacks=[told]).run()
     assert not any("only" in each for each in told.sentences), "all its epochs are what was asked for"

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from adrec.config.adrec import ModelConfig
 from adrec.data.batch import PackedBatch, training_batch
-from adrec.nn.adrec import ADRecNetwork, make_network
-from adrec.nn.padded import SASRecNetwork
+from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.base import make_network
+from adrec.nn.pretraining import PretrainingNetwork
 from adrec.train.step import Step
-from conftest import paper_model
+from conftest import paper_model, paper_network
 
 NUM_ITEMS, MAX_LENGTH = 40, 12
-CONFIG = paper_model(hidden_size=16, max_length=MAX_LENGTH, num_train_timesteps=4, noise_weight=0.5)
+SIZES = {"hidden_size": 16, "max_length": MAX_LENGTH, "num_train_timesteps": 4, "noise_weight": 0.5}
+CONFIG = paper_model(**SIZES)
 STEP = Step({"ce": 1.0, "mse": 0.7}, pcgrad=False, embedding="train")
 
 
@@ -40,7 +42,8 @@ def computed(
     dropout: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the losses and the gradients of fresh weights, the same for every call with the same ``config``."""
-    model = make_network(ADRecNetwork if "mse" in step.weights else SASRecNetwork, config, NUM_ITEMS)
+    own = "mse" in step.weights
+    model = paper_network(config, NUM_ITEMS) if own else make_network(PretrainingNetwork, config, NUM_ITEMS)
     model.initialize(torch.Generator().manual_seed(3))
     model, batch = model.to(device), batch.to(device)
     draws = model.draw(batch, torch.Generator(device).manual_seed(4)) if isinstance(model, ADRecNetwork) else None
@@ -71,7 +74,7 @@ def computed(
 def test_the_parts_of_a_batch_add_up_to_it(
     changes: dict[str, Any], how: dict[str, Any], max_tokens: int, device: torch.device
 ) -> None:
-    config, step, batch = replace(CONFIG, **changes), replace(STEP, **how), random_batch(30, seed=1)
+    config, step, batch = paper_model(**SIZES, **changes), replace(STEP, **how), random_batch(30, seed=1)
     losses, gradients = computed(step, config, batch, device)
     in_parts, gradients_of_parts = computed(step, config, batch, device, max_tokens)
     assert losses.keys() == in_parts.keys()
@@ -138,8 +141,8 @@ def test_half_precision_is_near(weights: dict[str, float], device: torch.device)
 
 
 def test_cross_entropy_alone_needs_no_draws(device: torch.device) -> None:
-    model = make_network(SASRecNetwork, CONFIG, NUM_ITEMS)
-    assert isinstance(model, SASRecNetwork)
+    model = make_network(PretrainingNetwork, CONFIG, NUM_ITEMS)
+    assert isinstance(model, PretrainingNetwork)
     model.initialize(torch.Generator().manual_seed(3))
     batch = random_batch(3, seed=1).to(device)
     assert set(replace(STEP, weights={"ce": 1.0}).gradients(model.to(device), batch)) == {"ce"}

@@ -6,15 +6,15 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 from rich.console import Console
 
 from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame
-from adrec.config.adrec import Sampler
 from adrec.config.base import DEFAULT_SEED, Settings, check_seed
+from adrec.config.diffusion import Sampler
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
@@ -22,12 +22,14 @@ from adrec.data.split import make_split
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.models.base import Model
-from adrec.models.checks import check_fitted
 from adrec.models.factory import find_device, make_model
-from adrec.models.registry import NetworkModel, find_model
-from adrec.runs.folder import Run, refit_config, write_weights
+from adrec.models.registry import find_model
+from adrec.runs.fit import fit
+from adrec.runs.folder import Run, open_or_create
 from adrec.runs.info import RunInfo
-from adrec.train.report import Live
+from adrec.runs.refit import refit_config
+from adrec.runs.weights import write_weights
+from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, UserError
 from adrec.utils.files import atomic_folder, check_folder, write_json
 from adrec.utils.text import counted
@@ -47,7 +49,7 @@ class ADRec:
         model: ``adrec``, or the name of a baseline (:func:`adrec.models.registry.model_names`), or ``module:Class``.
         changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
         max_epochs: at most so many epochs in each stage.
-        seed: of every random number; the same seed gives the same model on the same machine.
+        seed: the random seed; the same seed gives the same model on the same machine.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
         progress: show training on the terminal.
 
@@ -89,6 +91,7 @@ class ADRec:
         interactions: Any,
         *,
         recipe: str | None = None,
+        run: str | Path | None = None,
         **options: Unpack[PreparationOptions],
     ) -> ADRec:
         """Train on the training part of the split, by default all but the last two of each user.
@@ -99,12 +102,15 @@ class ADRec:
             interactions: a pandas, polars or pyarrow table, files, the folder of a prepared data set, or a
                 :class:`~adrec.data.dataset.Dataset`.
             recipe: the name of a known data set, which says how its files are read.
+            run: a folder in which each epoch is recorded. Where it holds an unfinished run of the same data, settings
+                and seed, training is resumed; finished, it is what :meth:`load` and every ``adrec`` command read.
             **options: of preparing: ``user``, ``item``, ``time``, ``min_user``, ``split`` and the other fields of
                 :class:`~adrec.data.preparation.Preparation`; none with a data set that is prepared already.
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
             ConfigError: for an option that there is not, or that is one of :class:`ADRec`.
+            RunError: where ``run`` holds a finished run, or one of other data, settings or seed.
         """
         misplaced = [name for name in options if name in inspect.signature(ADRec).parameters]
         if misplaced:
@@ -118,7 +124,7 @@ class ADRec:
             dataset = prepare(interactions, recipe=recipe, **options)
             self._warn_of_rejected(dataset)
         self._frame = frame_kind(interactions)
-        self._train(self.model, dataset, dataset.info.split)
+        self._train(self.model, dataset, dataset.info.split, None if run is None else Path(run))
         return self
 
     def _warn_of_rejected(self, dataset: Dataset) -> None:
@@ -136,30 +142,25 @@ class ADRec:
         self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
         return self
 
-    def _train(self, untrained: Model, dataset: Dataset, split_name: str) -> None:
+    def _train(self, untrained: Model, dataset: Dataset, split_name: str, path: Path | None = None) -> None:
         model, split = type(untrained)(untrained.config), make_split(dataset, split_name)
-        stages: tuple[Mapping[str, Any], ...] = ()
-        if isinstance(model, NetworkModel):
-            with Live(Console(stderr=True)) if self.progress else contextlib.nullcontext() as reporter:
-                trainer = model.trainer(dataset, split, seed=self.seed, device=self.device, reporter=reporter)
-                model.adopt(trainer.run(), self.seed)
-            stages = tuple(trainer.place.ended)
-        else:
-            model.fit(dataset, split, seed=self.seed, device=self.device)
-        self._dataset, self._trained = dataset, model
-        self._info = RunInfo.of(
+        info = RunInfo.of(
             dataset,
             split,
-            data="data",
-            data_beside="data",
+            out=path,
             seed=self.seed,
             model=self._model_name,
             frame=self._frame,
             device=str(self.device),
-            finished=True,
-            stages=stages,
         )
-        check_fitted(model, dataset, split)  # last: what was trained can be saved even so
+        with contextlib.ExitStack() as stack:
+            run = None if path is None else stack.enter_context(open_or_create(path, model, info, dataset))
+            live = [stack.enter_context(Live(Console(stderr=True)))] if self.progress else []
+            stages = fit(model, dataset, split, run, seed=self.seed, device=self.device, callbacks=live)
+            if run is not None:
+                run.finish(model, stages)
+        self._dataset, self._trained = dataset, model
+        self._info = replace(info, data="data", data_beside="data", finished=True, stages=stages)
 
     def recommend(
         self,

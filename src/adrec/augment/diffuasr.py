@@ -19,30 +19,28 @@ a classifier, the paper's other strategy, is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from adrec.augment.unet import SUNet
-from adrec.config.augmentation import DIFFUSION, PRETRAIN, SUNetConfig
+from adrec.config.augmentation import SUNetConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.sequences import Sequences
-from adrec.inference.scores import InnerProducts, best_items
+from adrec.inference.scores import best_items
 from adrec.nn.base import Noise, SequenceNetwork
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample, unit
 from adrec.nn.losses import Objective
 from adrec.nn.noise import HistoryNoise
-from adrec.nn.padded import SASRecNetwork
+from adrec.nn.scores import InnerProducts
 
 AT_ONCE = 256  # sequences whose prefixes are generated together
 
 
 @dataclass(frozen=True)
-class Draws:
+class GenerationNoise:
     """The random numbers of one training step.
 
     Attributes:
@@ -53,9 +51,9 @@ class Draws:
     t: Tensor
     eps: Tensor
 
-    def select(self, users: Tensor, tokens: Tensor) -> Draws:
+    def select(self, users: Tensor, tokens: Tensor) -> GenerationNoise:
         """Return the draws of some ``users`` [b] of the batch."""
-        return Draws(self.t[users], self.eps[users])
+        return GenerationNoise(self.t[users], self.eps[users])
 
 
 class DiffuASRNetwork(SequenceNetwork):
@@ -70,7 +68,7 @@ class DiffuASRNetwork(SequenceNetwork):
     def __init__(self, config: SUNetConfig, num_items: int) -> None:
         super().__init__(config, num_items)
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
-        self.forward_process = ForwardProcess(self.schedule, geodesic=False)
+        self.forward_process = ForwardProcess(self.schedule)
         self.unet = SUNet(
             config.num_items, config.hidden_size, config.num_train_timesteps, config.channels, config.dropout
         )
@@ -80,11 +78,11 @@ class DiffuASRNetwork(SequenceNetwork):
         nn.init.normal_(self.item_embedding.weight, generator=rng)
         self.unet.initialize(rng)
 
-    def draw(self, batch: PackedBatch, rng: Generator) -> Draws:
+    def draw(self, batch: PackedBatch, rng: Generator) -> GenerationNoise:
         """Draw a timestep for each sequence, and the noise of its first items."""
         shape, device = (batch.num_users, self.config.num_items, self.config.hidden_size), batch.items.device
         t = torch.randint(self.config.num_train_timesteps, shape[:1], generator=rng, device=device)
-        return Draws(t, torch.randn(shape, generator=rng, device=device))
+        return GenerationNoise(t, torch.randn(shape, generator=rng, device=device))
 
     def directions(self, items: Tensor) -> Tensor:
         """Return the x0 of item numbers: the direction of the embedding with a mean square of 1, [.., D]."""
@@ -97,7 +95,7 @@ class DiffuASRNetwork(SequenceNetwork):
         return sums.index_add_(0, users, self.directions(items))
 
     def forward(
-        self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self, batch: PackedBatch, draws: GenerationNoise | None = None, rng: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Predict the noise of each sequence's first M items: return it and the true one, [B, M, D] each."""
         assert draws is not None, "DiffuASR needs noise and timesteps"
@@ -114,7 +112,7 @@ class DiffuASRNetwork(SequenceNetwork):
         return signal * self.unet(x_t, draws.t, guide, rng) + noise * x_t, draws.eps
 
     def losses(
-        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
+        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: GenerationNoise, objective: Objective
     ) -> dict[str, Tensor]:
         """Return the squared error of the noise (DDPM eq. 14), the mean over M, D and sequences."""
         predicted, eps = outputs
@@ -140,7 +138,7 @@ class DiffuASRNetwork(SequenceNetwork):
             return x0 * (longest / x0.norm(dim=-1, keepdim=True)).clamp(max=1)
 
         chain = self.schedule.respaced(num_steps or self.config.num_inference_steps)
-        return sample(denoise, chain, lambda step: noise(step).reshape(shape), False, "ddim")
+        return sample(denoise, chain, lambda step: noise(step).reshape(shape), sampler="ddim")
 
     def rounded(self, vectors: Tensor) -> Tensor:
         """Return the item number of the highest cosine with each vector, [.., D] -> int64 [..], on the CPU."""
@@ -160,6 +158,3 @@ class DiffuASRNetwork(SequenceNetwork):
             noise = HistoryNoise(batch, size, seed, device)
             found[users] = self.rounded(self.predict(batch.to(device), noise))
         return found
-
-
-NETWORKS: Mapping[str, type[SequenceNetwork]] = MappingProxyType({PRETRAIN: SASRecNetwork, DIFFUSION: DiffuASRNetwork})

@@ -14,8 +14,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate, normalize, scaled_dot_product_attention, silu
 
-from adrec.nn.decoders import TimeEmbedding
 from adrec.nn.kernels.dropout import dropout
+from adrec.nn.time import TimeEmbedding
 
 LEVELS = (1, 2, 2)  # channels of each level, in those of the outermost
 GROUPS, OF_CHANNELS = 8, 4  # normalised together; a channel alone would lose what timestep and guide add to it

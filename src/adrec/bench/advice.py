@@ -15,7 +15,7 @@ from rich.console import Console
 from adrec.bench.compare import compare
 from adrec.bench.ledger import Ledger
 from adrec.bench.report import page
-from adrec.bench.verdict import Verdict
+from adrec.bench.verdict import ModelChoice
 from adrec.cli.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
@@ -33,7 +33,7 @@ def compare_models(
     seed: int,
     console: Console,
     columns: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Verdict, list[str]]:
+) -> tuple[ModelChoice, list[str]]:
     """Compare models on a table or a prepared data set; leave a report and the chosen run in ``out``.
 
     Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.

@@ -14,17 +14,18 @@ from rich.console import Console
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Ledger
 from adrec.bench.series import Series
-from adrec.bench.verdict import METRIC, Contender, Verdict, verdict
+from adrec.bench.verdict import METRIC, Contender, ModelChoice, verdict
 from adrec.bench.work import job_device
 from adrec.bench.worker import UnfinishedError, Worker
 from adrec.config.base import DEFAULT_SEED, TrainingConfig
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split, make_split
 from adrec.evaluate.metrics import user_values
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
+from adrec.runs.fit import make_trainers
 from adrec.train.cost import duration, estimate
 from adrec.train.loop import Trainer
-from adrec.train.report import Live
+from adrec.train.progress import Live
 from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import write_json
 
@@ -40,7 +41,7 @@ WORTH = 0.05  # of the budget: less than that, left by others, is no epoch more
 
 def compare(
     dataset: Dataset, folder: Path, *, budget: float, seed: int = DEFAULT_SEED, console: Console
-) -> tuple[Verdict, list[Contender], list[str]]:
+) -> tuple[ModelChoice, list[Contender], list[str]]:
     """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and notes.
 
     The notes say who was not tested, and of whom a quicker preset was.
@@ -65,14 +66,14 @@ def compare(
             if each.is_cut:
                 ledger.forget(each.job)
     with Live(console) as live:
-        field = Field(ledger.path, dataset.path, seed, console, live)
-        entries = _in_turn(field, memory, dataset, split)
+        contest = Contest(ledger.path, dataset.path, seed, console, live)
+        entries = _in_turn(contest, memory, dataset, split)
     contenders, notes = [], []
     for name in CONTENDERS:
         label = entries[name].label if name in entries else name
-        finished = field.finished.get(label)
+        finished = contest.finished.get(label)
         if finished is None or finished.error:
-            notes.append(_why_not(label, finished, field, budget))
+            notes.append(_why_not(label, finished, contest, budget))
         else:
             contenders.append(_contender(finished, split, entries[name]))
             if entries[name].preset == "fast":
@@ -82,7 +83,7 @@ def compare(
     return verdict(contenders), contenders, notes
 
 
-def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
+def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
     """Train each contender for its share of the budget, then those with more to learn for what is left of it.
 
     Return those that were begun, by name.
@@ -98,12 +99,12 @@ def _in_turn(field: Field, memory: Memory, dataset: Dataset, split: Split) -> di
             entry = fitted(Entry(name, name), dataset, split, MARGIN * left, memory.seed)
             memory.keep(name, entry)
         entries[name] = entry
-        field.train(entry, left, finishes=False)
-    waiting = [name for name, entry in entries.items() if entry.label not in field.finished]
+        contest.train(entry, left, finishes=False)
+    waiting = [name for name, entry in entries.items() if entry.label not in contest.finished]
     for place, name in enumerate(waiting):
         share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[place:])
         more = share * (ends - time.time())
-        field.train(entries[name], more if more > WORTH * budget else 0.0, finishes=True)
+        contest.train(entries[name], more if more > WORTH * budget else 0.0, finishes=True)
     return entries
 
 
@@ -114,15 +115,15 @@ def _instead(name: str, budget: float) -> str:
     )
 
 
-def _why_not(name: str, finished: Finished | None, field: Field, budget: float) -> str:
+def _why_not(name: str, finished: Finished | None, contest: Contest, budget: float) -> str:
     if finished is not None:
         return f"{name} failed: {finished.error}"
-    if name in field.unfinished:
-        return f"{name} was not compared: {field.unfinished[name]}"
+    if name in contest.unfinished:
+        return f"{name} was not compared: {contest.unfinished[name]}"
     return f"{name} was not tried: the budget of {duration(budget)} was used up."
 
 
-class Field:
+class Contest:
     """The contenders on their way.
 
     Args:
@@ -145,7 +146,7 @@ class Field:
     def train(self, entry: Entry, seconds: float, *, finishes: bool) -> None:
         """Go on with a contender for ``seconds``; if it ``finishes``, what it has then is tested."""
         ends = time.time() + seconds
-        worker = Worker(self.ledger, ends, self.console.print, self.live, keep_runs=True, finishes=finishes)
+        worker = Worker(self.ledger, ends, self.console.print, [self.live], keep_runs=True, finishes=finishes)
         try:
             (self.finished[entry.label],) = worker.compute(Series(self.data, entry, (self.seed,)))
         except UnfinishedError as error:
@@ -210,11 +211,11 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
         entry = replace(entry, changes={**entry.changes, **smaller})
         trainer = _trainer(entry, dataset, split, seed)
         assert trainer is not None
-    trained = {name: stage.epochs for name, stage in trainer.config.all_stages.items() if stage.epochs}
+    trained = {name: stage.epochs for name, stage in trainer.config.stages.items()}
     fast = entry.preset == "default" and "fast" in trainer.config.presets
     if len(trained) == 1 and not fast:
         return entry
-    cost = estimate(trainer)
+    cost = estimate([trainer])
     if len(trained) == 1:
         (stage,) = cost.stages.values()
         if seconds >= FEW_EPOCHS * (stage.epoch + stage.validation):
@@ -237,15 +238,15 @@ def _trainer(entry: Entry, dataset: Dataset, split: Split, seed: int) -> Trainer
     if not isinstance(model, NetworkModel) or not isinstance(model.config, TrainingConfig):
         return None
     try:
-        return model.trainer(dataset, split, seed=seed, device=job_device(model))
+        return make_trainers(model, dataset, split, seed=seed, device=job_device(model))[-1]
     except DataError:
         return None
 
 
 def _smaller_batches(trainer: Trainer) -> dict[str, int]:
     """Return the change that gives an epoch :data:`STEPS` steps; none where it has them."""
-    users, batch_size = trainer.users_per_step(trainer.own_sequences), trainer.config.batch_size
-    while batch_size > FEWEST_USERS and len(trainer.own_sequences) < STEPS * min(batch_size, users):
+    users, batch_size = trainer.users_per_step(trainer.last_sequences), trainer.config.batch_size
+    while batch_size > FEWEST_USERS and len(trainer.last_sequences) < STEPS * min(batch_size, users):
         batch_size //= 2
     return {"batch_size": batch_size} if batch_size < trainer.config.batch_size else {}
 

@@ -14,9 +14,9 @@ from adrec.bench.work import job_device
 from adrec.bench.worker import found_of
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
+from adrec.runs.fit import make_trainers
 from adrec.runs.folder import Run
-from adrec.train.checkpoint import read_snapshot
 from adrec.train.cost import duration, estimate
 from adrec.utils.text import counted
 
@@ -73,10 +73,10 @@ def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Le
     if not isinstance(model, NetworkModel):
         return "moments"
     device = job_device(model)
-    trainer = model.trainer(dataset, split, seed=job.seed, device=device)
+    trainers = make_trainers(model, dataset, split, seed=job.seed, device=device)
     work = None if begun_in is None else begun_in.work(job)
-    if work is not None and (work / "state.safetensors").exists():
-        begun_on = torch.device(Run.open(work, type(model)).info.device)
-        if begun_on.type == device.type:  # else its generators' state is of no use here; the whole is estimated
-            trainer.restore(read_snapshot(work / "state.safetensors"))
-    return f"at most {duration(estimate(trainer).total)}"
+    if work is not None and (work / "run.json").exists():
+        run = Run.open(work, type(model))
+        if torch.device(run.info.device).type == device.type:  # else its generators' state is of no use here
+            run.restore(trainers)
+    return f"at most {duration(estimate(trainers).total)}"

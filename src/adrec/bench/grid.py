@@ -29,9 +29,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from adrec.bench.ledger import Job
+from adrec.bench.ledger import PROTOCOL, Job
 from adrec.config.base import Settings
-from adrec.config.parsing import require
+from adrec.config.parsing import group_default, require
 from adrec.models.base import Model
 from adrec.models.registry import find_model
 from adrec.utils.errors import ConfigError, did_you_mean
@@ -85,9 +85,11 @@ class Entry:
 
     def is_whole(self, key: str) -> bool:
         """Whether a key's values are whole numbers, as its type says."""
-        kind: Any = type(self._own)
-        for part in self._own.full_key(key).split("."):
-            kind = get_type_hints(kind)[part]
+        group: Any = self._own
+        *parents, name = self._own.full_key(key).split(".")
+        for parent in parents:
+            group = group_default(type(group).__dataclass_fields__[parent])
+        kind = get_type_hints(type(group))[name]
         kinds = get_args(kind) or (kind,)
         return int in kinds and float not in kinds
 
@@ -113,7 +115,8 @@ class Entry:
         """Whether ``job`` is one of this entry's: of its settings, but for those that its trials searched for."""
         by_trials = job.trial is not None or job.tuned
         possible = by_trials or job.label == self.label if self.search else not by_trials
-        if (job.model, job.source) != (self.model, self.source) or not possible:
+        same = (job.model, job.source, job.protocol) == (self.model, self.source, PROTOCOL)
+        if not (same and possible):
             return False
         try:
             saved = _read_config(self.model_class, json.dumps(job.config))

@@ -30,7 +30,6 @@ import polars as pl
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from adrec.config.base import LATER
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.evaluate.protocol import training_popularity
@@ -40,16 +39,8 @@ from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import atomic_file, write_bytes, write_json
 
 EMBEDDING = "embedding.safetensors"
+PROTOCOL = 1  # of training and evaluation: raised when the same job would give other numbers
 IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"
-
-
-def _decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the keys that came later and change nothing: earlier jobs keep their hashes."""
-    return {
-        key: _decisive(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in LATER or value != LATER[key]
-    }
 
 
 @dataclass(frozen=True)
@@ -63,10 +54,11 @@ class Job:
         label: of the entry.
         model: its name.
         config: its whole configuration.
-        seed: of every random number.
+        seed: the random seed.
         trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
         source: the digest of the code of a model that does not come with adrec; empty for those that do.
         tuned: whether trials chose its settings: it is another job than one of the same settings chosen by hand.
+        protocol: of training and evaluation, :data:`PROTOCOL`.
     """
 
     data: str
@@ -79,13 +71,13 @@ class Job:
     trial: int | None = None
     source: str = ""
     tuned: bool = False
+    protocol: int = PROTOCOL
 
     @property
     def key(self) -> str:
         """The hash of what decides the result: not the label, nor which trial it is, but whether it is one."""
         decisive = asdict(self)
-        idle_fields = [name for name in ("source", "tuned") if not decisive[name]]  # later than the first keys
-        for name in ("data", "label", *idle_fields):
+        for name in ("data", "label"):
             del decisive[name]
         decisive["config"] = self.settings
         decisive["trial"] = self.trial is not None
@@ -93,11 +85,8 @@ class Job:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What of the configuration decides the result: jobs that are alike but for keys that came later agree."""
-        # An augmentation that is off decides nothing, and jobs from before there was one keep their keys.
-        off = self.config.get("augment", {}).get("method") == "none"
-        idle = {"preset", "augment"} if off else {"preset"}
-        return _decisive({key: value for key, value in self.config.items() if key not in idle})
+        """What of the configuration decides the result: all but the name of its preset."""
+        return {key: value for key, value in self.config.items() if key != "preset"}
 
     @property
     def words(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from adrec.bench.verdict import METRIC, Contender, Verdict
+from adrec.bench.verdict import METRIC, Contender, ModelChoice
 from adrec.data.dataset import DatasetInfo
 from adrec.train.cost import duration
 
@@ -25,7 +25,9 @@ code { overflow-wrap: anywhere }
 """
 
 
-def page(info: DatasetInfo, found: Verdict, contenders: Sequence[Contender], notes: Sequence[str], next_: str) -> str:
+def page(
+    info: DatasetInfo, found: ModelChoice, contenders: Sequence[Contender], notes: Sequence[str], next_: str
+) -> str:
     """Return the whole page.
 
     Args:

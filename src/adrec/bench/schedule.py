@@ -23,13 +23,13 @@ from adrec.bench.series import Series
 from adrec.bench.tuning import TuningError, check_optuna
 from adrec.bench.worker import UnfinishedError, Worker
 from adrec.config.base import DEFAULT_SEED
-from adrec.models.registry import NetworkModel
-from adrec.train.report import Live
+from adrec.models.network import NetworkModel
+from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """A whole benchmark.
 
     Attributes:
@@ -57,7 +57,7 @@ def make_plan(
     threads: int | None = None,
     budget: float | None = None,
     diagnose: bool = False,
-) -> Plan:
+) -> BenchmarkPlan:
     """Return the benchmark of every entry on every data set, cheapest kinds of model first.
 
     Raises :class:`ConfigError` for numbers below 1, and :class:`UserError` where trials want Optuna and it is missing.
@@ -78,7 +78,7 @@ def make_plan(
             )
     quick_first = sorted(entries, key=lambda entry: issubclass(entry.model_class, NetworkModel))
     series = tuple(Series(path, entry, _seeds(entry, seeds), trials) for entry in quick_first for path in data)
-    return Plan(ledger, series, threads, budget, diagnose)
+    return BenchmarkPlan(ledger, series, threads, budget, diagnose)
 
 
 def _seeds(entry: Entry, seeds: int) -> tuple[int, ...]:
@@ -87,7 +87,7 @@ def _seeds(entry: Entry, seeds: int) -> tuple[int, ...]:
     return tuple(DEFAULT_SEED + each for each in range(count))
 
 
-def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
+def run_plan(plan: BenchmarkPlan, console: Console, *, processes: int = 1) -> bool:
     """Compute what the ledger lacks; return whether all of it is there now. Interrupted, it goes on when run again."""
     Ledger.create(plan.ledger)
     deadline = None if plan.budget is None else time.time() + plan.budget
@@ -96,7 +96,7 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     live = Live(console)
-    worker = Worker(plan.ledger, deadline, console.print, live, keep_embeddings=plan.diagnose)
+    worker = Worker(plan.ledger, deadline, console.print, [live], keep_embeddings=plan.diagnose)
     complete, said = True, ""
     with live:
         for series in plan.series:
@@ -110,7 +110,7 @@ def run_plan(plan: Plan, console: Console, *, processes: int = 1) -> bool:
     return complete
 
 
-def _in_processes(plan: Plan, deadline: float | None, console: Console, processes: int) -> bool:
+def _in_processes(plan: BenchmarkPlan, deadline: float | None, console: Console, processes: int) -> bool:
     complete, said = True, set[str]()
     threads = plan.threads or max(1, torch.get_num_threads() // processes)
     others = {process.pid for process in active_children()}
@@ -153,7 +153,7 @@ def _end_with_parent() -> None:
         os._exit(1)  # in the middle of a job, which goes on from its last epoch the next time
 
 
-def _compute_apart(plan: Plan, series: Series, deadline: float | None) -> tuple[list[str], bool]:
+def _compute_apart(plan: BenchmarkPlan, series: Series, deadline: float | None) -> tuple[list[str], bool]:
     """Compute a series in a process of a pool; return what is to be told, and whether all is there."""
     lines: list[str] = []
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +12,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adrec.augment.diffuasr import NETWORKS as AUGMENTING
-from adrec.models.registry import NetworkModel
-from adrec.train.checkpoint import Place, Snapshot, read_snapshot, write_snapshot
+from adrec.augment.model import NETWORKS, AugmentTraining
+from adrec.models.network import NetworkModel
+from adrec.train.callbacks import Callback
+from adrec.train.checkpoint import Progress, Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Trainer
+from adrec.utils.files import write_json
+
+TAKEN = "taken.json"  # in a run's folder: the cost of a first stage that it took over
 
 
 def first_stage_key(
@@ -23,17 +27,19 @@ def first_stage_key(
 ) -> str | None:
     """Return the hash of all that makes a model's first stage; None where nothing can be taken over from it.
 
-    A later stage that begins with the embedding of the one before depends on it by that alone, and by the place of the
+    A later stage that begins with the embedding of the one before depends on it by that alone, and by the state of the
     random generators, which a GPU's and a CPU's cannot take from each other. ``source`` is the digest of the code of a
     user's own model.
     """
-    config = model.training
-    stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
-    if len(stages) < 2 or stages[1][1].begins_with != "embedding":
+    config, networks = model.training, model.networks
+    if config.augment is not None:
+        config, networks = AugmentTraining.of(config, config.augment), NETWORKS
+    stages = list(config.stages.items())
+    if len(stages) < 2 or stages[1][1].start != "embedding":
         return None
     name, stage = stages[0]
-    network = {**model.networks, **AUGMENTING}[stage.network_kind]
-    settings = asdict(config.network_of(stage.network_kind))
+    network = networks[stage.network]
+    settings = asdict(config.network_of(stage.network))
     decisive = {
         "data": [fingerprint, split, seed],
         "network": f"{network.__module__}.{network.__qualname__}",
@@ -46,66 +52,69 @@ def first_stage_key(
     return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-class FirstStages:
-    """A folder of first stages."""
+class SharedFirstStage(Callback):
+    """Lets a training start behind its first stage where that is kept, else keeps it once it has ended.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Other processes that need the same stage wait for it meanwhile.
+
+    Args:
+        folder: of kept first stages.
+        key: the stage's; None where nothing is shared.
+        run: the folder of the run, where the cost of a stage that is taken over is noted (:data:`TAKEN`).
+        spent: what a training that is resumed has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
+        wait: is called now and then while another process has the stage; what it raises ends the waiting.
+    """
+
+    def __init__(
+        self, folder: Path, key: str | None, run: Path, spent: Mapping[str, float], wait: Callable[[], None]
+    ) -> None:
+        self.folder, self.key, self.run, self.wait = folder, key, run, wait
+        self.cost = dict(spent)
+        self.trainer: Trainer | None = None  # the one whose first stage is to be kept
+        self.lock: FileLock | None = None
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.key}.safetensors"
 
     @contextmanager
-    def lent(
-        self, trainer: Trainer, key: str | None, spent: Mapping[str, float], wait: Callable[[], None]
-    ) -> Iterator[dict[str, Any]]:
-        """Let ``trainer`` begin behind its first stage where that is kept, else keep it once it has ended.
-
-        Yields what the stage that was taken over had cost, empty where none was. Other processes that need the same
-        stage wait for it meanwhile.
-
-        Args:
-            trainer: at its beginning, or where it was interrupted.
-            key: the stage's; None where nothing is shared.
-            spent: what a trainer that goes on has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
-            wait: is called now and then while another process has the stage; what it raises ends the waiting.
-        """
-        taken: dict[str, Any] = {}
-        if key is None or trainer.place.stage > 0:
-            yield taken
+    def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
+        """Take the first stage over, or keep others from training it until it has ended."""
+        first = trainers[0]
+        if self.key is None or first.progress.stage > 0:
+            yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock, place = FileLock(self.folder / f"{key}.lock"), self.folder / f"{key}.safetensors"
-        _acquire(lock, wait)
+        self.lock = FileLock(self.folder / f"{self.key}.lock")
+        _acquire(self.lock, self.wait)
         try:
-            if place.exists() and trainer.place == Place():
-                snapshot = read_snapshot(place)
-                taken |= snapshot.values["cost"]
-                trainer.restore(Snapshot(snapshot.tensors, snapshot.values["place"]))
-                lock.release()
+            if self._file.exists() and first.progress == Progress():
+                snapshot = read_snapshot(self._file)
+                first.restore(Snapshot(snapshot.tensors, snapshot.values["progress"]))
+                write_json(self.run / TAKEN, snapshot.values["cost"])
+                self.lock.release()
             else:
-                self._keep_when_ended(trainer, place, lock, spent)
-            yield taken
+                self.trainer = first
+            yield
         finally:
-            lock.release(force=True)
+            self.lock.release(force=True)
 
-    def _keep_when_ended(self, trainer: Trainer, place: Path, lock: FileLock, spent: Mapping[str, float]) -> None:
-        before, cost = trainer.on_epoch, dict(spent)
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
+        """Count what the stage costs."""
+        if self.trainer is not None and self.trainer.progress.stage == 0:
+            for kind in self.cost:
+                self.cost[kind] += row[kind]
 
-        def on_epoch(row: Mapping[str, Any]) -> None:
-            for kind in cost:
-                cost[kind] += row[kind]
-            before(row)
-
-        def on_stage(name: str) -> None:
-            if trainer.place.stage != 1:
-                return
-            whole = trainer.snapshot()
-            kept = {
-                key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")
-            }
-            values = {"place": asdict(replace(trainer.place, rows=0)), "cost": cost}
-            write_snapshot(place, Snapshot(kept, values))
-            lock.release(force=True)
-
-        trainer.on_epoch, trainer.on_stage = on_epoch, on_stage
+    def on_stage_end(self, name: str) -> None:
+        """Keep the first stage."""
+        if self.trainer is None or self.lock is None or self.trainer.progress.stage != 1:
+            return
+        whole = self.trainer.snapshot()
+        kept = {key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")}
+        progress = asdict(replace(self.trainer.progress, rows=0))
+        write_snapshot(self._file, Snapshot(kept, {"progress": progress, "cost": self.cost}))
+        self.trainer = None
+        self.lock.release(force=True)
 
 
 def _acquire(lock: FileLock, wait: Callable[[], None]) -> None:

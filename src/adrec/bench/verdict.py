@@ -45,7 +45,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelChoice:
     """Which model to use.
 
     Attributes:
@@ -82,7 +82,7 @@ class Verdict:
         return tuple(said)
 
 
-def verdict(contenders: Sequence[Contender]) -> Verdict:
+def verdict(contenders: Sequence[Contender]) -> ModelChoice:
     """Return which contender to use, and why.
 
     Who is beaten by another, in a test of the two alone, is out. Of the rest, models that only count cost next to
@@ -107,10 +107,10 @@ def verdict(contenders: Sequence[Contender]) -> Verdict:
         name: next(adjusted[pair] for pair in (f"{chosen.model} {name}", f"{name} {chosen.model}") if pair in adjusted)
         for name in others
     }
-    return Verdict(chosen, best, differences, together, tuple(contenders))
+    return ModelChoice(chosen, best, differences, together, tuple(contenders))
 
 
-def _first(found: Verdict) -> str:
+def _first(found: ModelChoice) -> str:
     """Return which to use, in a sentence that claims no more than the tests do."""
     chosen, best, differences = found.chosen, found.best, found.differences
     if len(found.contenders) == 1:

@@ -14,7 +14,7 @@ import torch
 
 from adrec._version import __version__
 from adrec.bench.ledger import Finished, Job, Ledger
-from adrec.bench.shared import FirstStages, first_stage_key
+from adrec.bench.shared import TAKEN, SharedFirstStage, first_stage_key
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
@@ -22,11 +22,11 @@ from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import Ranking, held_out, ranking
 from adrec.models.base import Model
-from adrec.models.checks import check_fitted
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
+from adrec.runs.fit import fit
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo, environment
-from adrec.train.report import Reporter
+from adrec.train.callbacks import Callback
 
 METRICS = metric_names((5, 10, 20))
 STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested
@@ -64,21 +64,6 @@ class Clock:
         }
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What a job asks while it is computed. What the first two raise ends it; where it was is kept.
-
-    Attributes:
-        after_epoch: is told each row of metrics, those from before an interruption too.
-        wait: is called now and then while another process trains what is shared.
-        stop: whether training should end with what there is.
-    """
-
-    after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
-    wait: Callable[[], None] = lambda: None
-    stop: Callable[[], bool] = lambda: False
-
-
 def do_job(
     job: Job,
     model: Model,
@@ -86,19 +71,20 @@ def do_job(
     split: Split,
     ledger: Ledger,
     *,
-    reporter: Reporter | None = None,
-    hooks: Hooks | None = None,
+    callbacks: Sequence[Callback] = (),
+    wait: Callable[[], None] = lambda: None,
     keep_run: bool = False,
     keep_embedding: bool = False,
 ) -> Finished:
-    """Compute a job and keep its result; what an interruption leaves is gone on with the next time.
+    """Compute a job and keep its result; what an interruption leaves is resumed the next time.
 
+    ``callbacks`` are told of each row of metrics, those from before an interruption too; what one raises ends the job,
+    and its run is kept. ``wait`` is called now and then while another process trains a first stage that is shared.
     With ``keep_run`` the trained run stays at :meth:`Ledger.work`; with ``keep_embedding`` the result has the item
     embedding beside it, where the model has one, and that of stage 1.
     """
     run = _run(job, model, dataset, split, ledger)
-    cost = _train(job, model, dataset, split, ledger, run, reporter, hooks or Hooks())
-    check_fitted(model, dataset, split)
+    cost = _train(job, model, dataset, split, ledger, run, callbacks, wait)
     result = {
         **cost,
         "parameters": model.num_parameters,
@@ -126,31 +112,27 @@ def _train(
     split: Split,
     ledger: Ledger,
     run: Run,
-    reporter: Reporter | None,
-    hooks: Hooks,
+    callbacks: Sequence[Callback],
+    wait: Callable[[], None],
 ) -> dict[str, Any]:
     """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
-    if not isinstance(model, NetworkModel):
-        with Clock() as clock:
-            model.fit(dataset, split, seed=job.seed)
-        return {**_cost(asdict(clock), {}), "stages": []}
-    trainer = run.trainer(dataset, reporter)
-    trainer.after_epoch, trainer.stop = hooks.after_epoch, hooks.stop
+    device = torch.device(run.info.device)
     before = run.rows()
     for row in before:  # an interrupted job's: who watches has seen them in another process
-        hooks.after_epoch(row)
-    key = first_stage_key(model, job.fingerprint, job.split, job.seed, trainer.device.type, job.source)
-    with FirstStages(ledger.path / "shared").lent(trainer, key, _total(before), hooks.wait) as taken:
-        if taken:
-            (run.path / "taken.json").write_text(json.dumps(taken), encoding="utf-8")
-        network = trainer.run()
-    model.adopt(network, job.seed)
-    return {**spent(run), "stages": trainer.place.ended}
+        for each in callbacks:
+            each.on_epoch_end(row)
+    if isinstance(model, NetworkModel):
+        key = first_stage_key(model, job.fingerprint, job.split, job.seed, device.type, job.source)
+        callbacks = [SharedFirstStage(ledger.path / "shared", key, run.path, _total(before), wait), *callbacks]
+    with Clock() as clock:
+        stages = fit(model, dataset, split, run, seed=job.seed, device=device, callbacks=callbacks)
+    cost = spent(run) if isinstance(model, NetworkModel) else _cost(asdict(clock), {})
+    return {**cost, "stages": list(stages)}
 
 
 def spent(run: Run) -> dict[str, Any]:
     """Return what the epochs of a run have taken so far, what it took over apart, and how it validated."""
-    kept, rows = run.path / "taken.json", run.rows()
+    kept, rows = run.path / TAKEN, run.rows()
     shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in rows if "validation" in row]
     return {**_cost(_total(rows), shared), "curve": curve}
@@ -217,14 +199,15 @@ def _by_steps(model: Model, dataset: Dataset, split: Split) -> dict[str, dict[st
     network = model.network if isinstance(model, NetworkModel) else None
     longest = getattr(network.config, "num_train_timesteps", 0) if network is not None and network.uses_noise else 0
     histories, items = held_out(dataset, split.test)
-    before, found = model.config, {}
+    found: dict[str, dict[str, float]] = {}
+    steps_before = getattr(network.config, "num_inference_steps", None) if network is not None else None
     for steps in (each for each in STEPS if each <= longest):
         model.with_inference(steps, None)
         with Clock() as clock:
             ranks = ranking(model, histories, items).ranks
         found[str(steps)] = {**means(METRICS, ranks, split.test.users), **clock.speed(len(histories))}
     if found:
-        model.with_inference(before.to_dict()["model"]["num_inference_steps"], None)
+        model.with_inference(steps_before, None)
     return found
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.series import Series, make_job
 from adrec.bench.tuning import NEVER_PRUNED, PrunedError, TuningError, tune_series
-from adrec.bench.work import Hooks, do_job, made_on, spent
+from adrec.bench.work import do_job, made_on, spent
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.runs.folder import Run
+from adrec.train.callbacks import Callback
 from adrec.train.cost import duration
-from adrec.train.report import Reporter
 
 Watch = Callable[[Mapping[str, Any]], None]
 
@@ -35,7 +35,7 @@ class Worker:
         ledger: the ledger's folder.
         deadline: on the clock of :func:`time.time`; None has no end.
         say: is told what happens, a line each.
-        reporter: is told of each epoch.
+        callbacks: are told of each event of a training.
         keep_runs: leave trained runs in the ledger's ``work`` folder.
         keep_embeddings: of final models, in the ledger.
         finishes: at the deadline, end training and test what there is, instead of leaving the job for later; also what
@@ -47,14 +47,14 @@ class Worker:
         ledger: Path,
         deadline: float | None,
         say: Callable[[str], None],
-        reporter: Reporter | None = None,
+        callbacks: Sequence[Callback] = (),
         *,
         keep_runs: bool = False,
         keep_embeddings: bool = False,
         finishes: bool = False,
     ) -> None:
         self.ledger, self.deadline = Ledger.open(ledger), deadline
-        self.say, self.reporter = say, reporter
+        self.say, self.callbacks = say, callbacks
         self.keep_runs, self.keep_embeddings, self.finishes = keep_runs, keep_embeddings, finishes
 
     def compute(self, series: Series) -> list[Finished]:
@@ -86,7 +86,7 @@ class Worker:
         if found is not None:
             return found
         if not (self.finishes and self.ledger.work(job).exists()):
-            self._check_time()
+            self.check_time()
         while True:
             with self.ledger.claimed(job.key) as ours:
                 if ours:
@@ -94,7 +94,7 @@ class Worker:
                     return found or self._computed(job, series, dataset, split, watch)
             if job.trial is None:
                 raise UnfinishedError(f"{job.words}: another process computes it.")
-            self._check_time()  # a trial is waited for: the next one depends on it
+            self.check_time()  # a trial is waited for: the next one depends on it
             time.sleep(POLL)
 
     def _found(self, job: Job, series: Series) -> Finished | None:
@@ -102,12 +102,6 @@ class Worker:
 
     def _computed(self, job: Job, series: Series, dataset: Dataset, split: Split, watch: Watch) -> Finished:
         """Compute a job that is ours; what it raises is kept as its result, but for what leaves it for later."""
-
-        def after_epoch(row: Mapping[str, Any]) -> None:
-            watch(row)
-            if not self.finishes:
-                self._check_time()
-
         try:
             model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
             finished = do_job(
@@ -116,8 +110,8 @@ class Worker:
                 dataset,
                 split,
                 self.ledger,
-                reporter=self.reporter,
-                hooks=Hooks(after_epoch, self._check_time, self._late if self.finishes else Hooks.stop),
+                callbacks=[*self.callbacks, _Budget(self, watch)],
+                wait=self.check_time,
                 keep_run=self.keep_runs and job.trial is None,
                 keep_embedding=self.keep_embeddings and job.trial is None,
             )
@@ -133,12 +127,29 @@ class Worker:
         self.say(f"{job.words}: {_outcome(finished)}" + (f" ({duration(took)} of training)" if took else ""))
         return finished
 
-    def _late(self) -> bool:
+    def is_late(self) -> bool:
+        """Return whether the deadline is past."""
         return self.deadline is not None and time.time() > self.deadline
 
-    def _check_time(self) -> None:
-        if self._late():
+    def check_time(self) -> None:
+        """Raise :class:`UnfinishedError` where the deadline is past."""
+        if self.is_late():
             raise UnfinishedError("the budget is used up; the same command goes on where it stopped.")
+
+
+class _Budget(Callback):
+    """Ends a job when the time of its worker is up, or lets it finish with what it has; lets a search watch it."""
+
+    def __init__(self, worker: Worker, watch: Watch) -> None:
+        self.worker, self.watch = worker, watch
+
+    def on_epoch_end(self, row: Mapping[str, Any]) -> None:
+        self.watch(row)
+        if not self.worker.finishes:
+            self.worker.check_time()
+
+    def should_stop(self) -> bool:
+        return self.worker.finishes and self.worker.is_late()
 
 
 def found_of(ledger: Ledger, job: Job, series: Series, keep_embeddings: bool) -> Finished | None:

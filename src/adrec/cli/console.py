@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from adrec.config.base import Settings
+from adrec.config.describe import described
 from adrec.data.dataset import DatasetInfo
 from adrec.data.recipes import Recipe
 from adrec.data.summary import Facts
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from adrec.evaluate.protocol import Evaluation
     from adrec.evaluate.significance import Difference
     from adrec.models.base import Model
-    from adrec.train.plan import Plan
+    from adrec.train.plan import TrainingPlan
     from adrec.utils.errors import UserError
 
 
@@ -205,6 +207,17 @@ def recipe_page(recipe: Recipe) -> str:
     return "\n".join([*lines, *([recipe.note] if recipe.note else [])])
 
 
+def config_table(config: Settings) -> Table:
+    """Return the keys of a configuration that have an effect, with their values and meanings."""
+    table = Table("key", "value", "meaning", box=None, pad_edge=False, header_style="bold")
+    for key, value, meaning in described(config):
+        shown = (
+            ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value
+        )
+        table.add_row(key, str(shown), Text(meaning))
+    return table
+
+
 def models_table(models: Mapping[str, type[Model] | UserError]) -> Table:
     """Return the models by name, or why one of them is not to be had."""
     table = Table(caption="adrec config --model NAME prints a model's settings, which adrec train --set changes")
@@ -225,7 +238,7 @@ def size(num_bytes: float) -> str:
     return f"{mebibytes:,.1f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
 
 
-def plan_tables(plan: Plan) -> Iterator[Table | Text]:
+def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
     """Yield what a run will take: its stages, its memory and its disk."""
     from adrec.train.cost import duration
 

@@ -21,9 +21,9 @@ from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.evaluate.protocol import evaluate
 from adrec.inference.recommender import Recommender
+from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.baselines.popularity import Popularity
-from adrec.models.registry import ADRecModel
 from adrec.train.cost import duration
 from adrec.utils.errors import UserError, needs_extra
 from adrec.utils.files import write_json

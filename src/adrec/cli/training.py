@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from adrec.cli.console import models_table, plan_tables
+from adrec.cli.console import config_table, models_table, plan_tables
 from adrec.cli.options import (
     Augment,
     Data,
@@ -149,15 +149,23 @@ def config(
     preset_option: Annotated[str | None, typer.Option("--preset", help="The preset, as train takes it.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
     augment: Augment = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for machines.")] = False,
 ) -> None:
-    """Print a preset's full configuration as JSON: every key that --set takes."""
+    """Print a preset's configuration: every key that has an effect in it, with its meaning."""
     from adrec.models.factory import make_model
 
     if preset_name is not None and preset_option is not None:
         raise ConfigError(f"the preset is named twice, {preset_name} and --preset {preset_option}; name it once.")
     preset = preset_option or preset_name or "default"
     model = make_model(model_name, preset, parse_changes(assignments or []), augment=augment)
-    print(json.dumps(model.config.to_dict(), indent=2))
+    if as_json:
+        print(json.dumps(model.config.to_dict(), indent=2))
+        return
+    output = Console(highlight=False, markup=False)
+    output.print(config_table(model.config))
+    absent = model.config.absent_groups()
+    if absent:
+        output.print(f"Left out: {', '.join(absent)}. --set {absent[0]}=true takes a group with its default values.")
 
 
 def demo(

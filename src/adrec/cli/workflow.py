@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import torch
 from rich.console import Console
 
 from adrec.api.model import ADRec
-from adrec.config.adrec import Sampler
+from adrec.config.diffusion import Sampler
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
 from adrec.data.split import make_split
@@ -22,54 +23,68 @@ from adrec.evaluate.tables import evaluate_table
 from adrec.inference.recommender import Recommendations
 from adrec.models.base import Model
 from adrec.models.factory import find_device
-from adrec.models.registry import NetworkModel
-from adrec.runs.folder import Run, refit_config
+from adrec.models.network import NetworkModel
+from adrec.runs.fit import fit, make_trainers
+from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
+from adrec.runs.refit import refit_config
+from adrec.train.callbacks import Callback
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
-from adrec.train.plan import Plan, make_plan
-from adrec.train.report import Live
+from adrec.train.plan import TrainingPlan, make_plan
+from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.text import counted
 
 Frame = pl.DataFrame
 
 
-def _announce(console: Console, trainer: Trainer, path: Path) -> None:
-    """Say what is about to be computed and what it will cost."""
-    dataset = trainer.dataset
-    size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
-    epoch = f"{counted(trainer.num_tokens, 'token')} an epoch in {counted(trainer.steps_per_epoch, 'step')}"
-    console.print(f"{dataset.info.name}: {size}; {epoch}. Split: {trainer.split.name}.")
-    left = trainer.left()
-    if not left:
-        console.print(f"Nothing of {path} is left to train: what it learnt is written.")
-        return
-    if trainer.place.rows:
-        name, _, done = left[0]
-        console.print(f"Goes on with epoch {done + 1} of {name}.")
-    console.print(f"Estimate for {path}: {estimate(trainer).sentence()}")
-    if len(trainer.split.validation.users) == 0 and trainer.split.name != "none":
-        reason = trainer.split.nobody("validation")
-        console.print(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
+class Announcement(Callback):
+    """Says what is about to be computed and what it will cost."""
+
+    def __init__(self, console: Console, run: Run) -> None:
+        self.console, self.run = console, run
+
+    @contextmanager
+    def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
+        """Say it, before the training."""
+        self._say(trainers)
+        yield
+
+    def _say(self, trainers: Sequence[Trainer]) -> None:
+        say, path, own = self.console.print, self.run.path, trainers[-1]
+        dataset, sequences = own.dataset, own.last_sequences
+        size = f"{counted(dataset.num_users, 'user')}, {counted(dataset.num_items, 'item')}"
+        epoch = f"{counted(sequences.num_tokens, 'token')} an epoch in {counted(own.steps(sequences), 'step')}"
+        say(f"{dataset.info.name}: {size}; {epoch}. Split: {own.split.name}.")
+        left = [stage for trainer in trainers for stage in trainer.left()]
+        if not left:
+            say(f"Nothing of {path} is left to train: its weights are written.")
+            return
+        if any(trainer.progress.rows for trainer in trainers):
+            name, _, done = left[0]
+            say(f"Resumes at epoch {done + 1} of {name}.")
+        say(f"Estimate for {path}: {estimate(trainers).sentence()}")
+        if len(own.split.validation.users) == 0 and own.split.name != "none":
+            reason = own.split.nobody("validation")
+            say(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
 
 
 def _train(run: Run, dataset: Dataset, console: Console) -> Run:
-    if not issubclass(run.model_class, NetworkModel):
-        with run.locked():
-            console.print(f"{dataset.info.name}: {run.info.model} learns without epochs.")
-            return run.fit(dataset)
+    model, split = run.model_class(run.config), run.split(dataset)
     live = Live(console)
+    if not isinstance(model, NetworkModel):
+        console.print(f"{dataset.info.name}: {run.info.model} learns without epochs.")
+    device = torch.device(run.info.device)
     try:
-        with run.locked():
-            trainer = run.trainer(dataset, live)
-            _announce(console, trainer, run.path)
-            with live:
-                return run.train(trainer)
+        with run.locked(), live:
+            callbacks = [Announcement(console, run), live]
+            stages = fit(model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks)
+            return run.finish(model, stages)
     except KeyboardInterrupt:
-        started = (run.path / "state.safetensors").exists()
-        kept = "everything up to the last epoch is kept" if started else "no epoch was finished"
-        console.print(f"\nInterrupted; {kept}. Go on with: adrec train --resume {run.path}")
+        if isinstance(model, NetworkModel):
+            kept = "everything up to the last epoch is kept" if run.rows() else "no epoch was finished"
+            console.print(f"\nInterrupted; {kept}. Resume with: adrec train --resume {run.path}")
         raise
 
 
@@ -96,7 +111,7 @@ def train_dataset(
     dataset.verify()
     parts = make_split(dataset, split)
     if isinstance(model, NetworkModel):
-        model.trainer(dataset, parts, seed=seed)
+        make_trainers(model, dataset, parts, seed=seed)
     info = RunInfo.of(
         dataset,
         parts,
@@ -116,7 +131,7 @@ def train_dataset(
         raise
 
 
-def plan(data: Path, model: Model, *, device: str) -> Plan:
+def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
     """Return what training on the prepared data set ``data``, with its own split, will take.
 
     Raises :class:`ConfigError` for a model without epochs.
@@ -125,7 +140,8 @@ def plan(data: Path, model: Model, *, device: str) -> Plan:
         raise ConfigError(f"{model.name} learns without epochs, in moments; there is nothing to plan.")
     dataset = open_dataset(data)
     dataset.verify()
-    return make_plan(model.trainer(dataset, make_split(dataset, None), seed=0, device=find_device(device)))
+    split = make_split(dataset, None)
+    return make_plan(make_trainers(model, dataset, split, seed=0, device=find_device(device)))
 
 
 def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
@@ -152,7 +168,7 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
 
 
 def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
-    """Go on with an interrupted run, with the threads it had (with others, results are equal but for rounding).
+    """Resume an interrupted run, with the threads it had (with others, results are equal but for rounding).
 
     ``data`` is where its data set is now, if it was moved.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from adrec.config.parsing import require
+from adrec.config.parsing import ConfigGroup, require
 from adrec.config.stage import NetworkConfig, PaddedConfig, StageConfig, check_steps
 
 PRETRAIN, DIFFUSION = "augment.pretrain", "augment.diffusion"  # stages, and what they train
@@ -20,9 +20,9 @@ class SUNetConfig(NetworkConfig):
 
     Attributes:
         max_length: M + L - 1: a window holds the M items to generate and the L that guide, of which one is its target.
-        num_items: M.
-        num_train_timesteps: T.
-        num_inference_steps: S.
+        num_items: M, how many items are generated.
+        num_train_timesteps: T, the number of diffusion timesteps.
+        num_inference_steps: S, the steps of DDIM.
         noise_schedule: the name of the schedule of ``beta``.
         channels: of the U-Net's outermost level.
         dropout: of its residual blocks.
@@ -42,31 +42,37 @@ class SUNetConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
-class PretrainConfig(StageConfig):
+class ItemsConfig(StageConfig):
     """The stage that learns the item embedding."""
 
     @property
-    def network_kind(self) -> str:
-        """Stage 1's SASRec."""
+    def network(self) -> str:
+        """ADRec's pre-training network."""
         return PRETRAIN
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(StageConfig):
-    """The stage that learns to generate. It ranks nothing, so the keys that choose when to validate have no effect."""
+class GenerateConfig(StageConfig):
+    """The stage that learns to generate. It ranks nothing, so nothing is validated."""
+
+    def idle(self) -> Mapping[str, str]:
+        """Return the keys without effect."""
+        why = "this stage ranks nothing, so it is not validated"
+        keys = ("first_evaluation", "evaluate_every", "patience", "select_by", "filter_seen")
+        return {**super().idle(), **dict.fromkeys(keys, why)}
 
     @property
-    def network_kind(self) -> str:
+    def network(self) -> str:
         """The sequential U-Net."""
         return DIFFUSION
 
     @property
-    def begins_with(self) -> Literal["embedding"]:
+    def start(self) -> Literal["embedding"]:
         """The pre-trained item embedding."""
         return "embedding"
 
     @property
-    def embedding_training(self) -> Literal["frozen"]:
+    def embedding(self) -> Literal["frozen"]:
         """It stays as it is: noise is easiest to predict where all items have one embedding."""
         return "frozen"
 
@@ -76,18 +82,17 @@ class DiffusionConfig(StageConfig):
         return False
 
 
-ITEMS = PretrainConfig()
-PREFIXES = DiffusionConfig(epochs=200, schedule_epochs=200, weight_decay=0.0, patience=0)
+ITEMS = ItemsConfig()
+PREFIXES = GenerateConfig(epochs=200, schedule_epochs=200, weight_decay=0.0, patience=0)
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(ConfigGroup):
     """How the training sequences are augmented (DiffuASR; Liu et al. 2023, arXiv 2309.12858).
 
     Attributes:
-        method: ``none``, or ``diffuasr``: generated items in front of each training sequence.
-        num_items: M, how many.
-        num_train_timesteps: T.
+        num_items: M, how many items are generated in front of each training sequence.
+        num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: S, the steps of DDIM that generate them.
         noise_schedule: the name of the schedule of ``beta``.
         channels: of the U-Net's outermost level; its inner levels have twice as many.
@@ -96,40 +101,30 @@ class AugmentConfig:
         diffusion: the stage that learns to generate.
     """
 
-    method: Literal["none", "diffuasr"] = "none"
     num_items: int = 10
     num_train_timesteps: int = 1000
     num_inference_steps: int = 5
     noise_schedule: Literal["linear", "cosine", "sqrt"] = "linear"
     channels: int = 32
     dropout: float = 0.1
-    pretrain: PretrainConfig = ITEMS
-    diffusion: DiffusionConfig = PREFIXES
+    pretrain: ItemsConfig = ITEMS
+    diffusion: GenerateConfig = PREFIXES
 
     def __post_init__(self) -> None:
         for name in ("num_items", "channels"):
             require(getattr(self, name) >= 1, f"augment.{name} must be at least 1; it is {getattr(self, name)}.")
         require(0 <= self.dropout < 1, f"augment.dropout must be in [0, 1); it is {self.dropout}.")
         check_steps(self.num_train_timesteps, self.num_inference_steps, "augment")
-        for name, stage in self.stages.items():
-            require(stage.epochs >= 1, f"{name}.epochs must be at least 1: without that stage nothing is generated.")
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is augmented."""
-        return self.method != "none"
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:
-        """Its stages by name, which run before the model's own; none where nothing is augmented."""
-        return MappingProxyType({PRETRAIN: self.pretrain, DIFFUSION: self.diffusion} if self.on else {})
+        """Its stages by name, which run before the model's own."""
+        return MappingProxyType({PRETRAIN: self.pretrain, DIFFUSION: self.diffusion})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> AugmentConfig:
         """Return this configuration with other numbers of epochs, by the name of the stage."""
-        if not self.on:
-            return self
-        pretrain = replace(self.pretrain, epochs=epochs.get(PRETRAIN, 0))
-        diffusion = replace(self.diffusion, epochs=epochs.get(DIFFUSION, 0))
+        pretrain = replace(self.pretrain, epochs=epochs.get(PRETRAIN, self.pretrain.epochs))
+        diffusion = replace(self.diffusion, epochs=epochs.get(DIFFUSION, self.diffusion.epochs))
         return replace(self, pretrain=pretrain, diffusion=diffusion)
 
     def network_of(self, kind: str, model: NetworkConfig) -> NetworkConfig:
@@ -149,4 +144,4 @@ class AugmentConfig:
         )
 
 
-NO_AUGMENTATION = AugmentConfig()
+DIFFUASR = AugmentConfig()

@@ -1,74 +1,35 @@
 """What every model's configuration is: frozen dataclasses, their presets, and the strict reading of both.
 
 The defaults of a model's dataclasses are its preset ``default``; every other preset is a short list of changes to it.
-A key that does not exist is an error that names the nearest one.
+A key that does not exist, or has no effect in the configuration at hand, is an error.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from operator import index
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
-from adrec.config.augmentation import NO_AUGMENTATION, AugmentConfig
-from adrec.config.parsing import leaves, read_dataclass, require
-from adrec.config.stage import NetworkConfig, StageConfig, TransformerConfig, check_shares, check_steps
+from adrec.config.augmentation import DIFFUASR, AugmentConfig
+from adrec.config.parsing import ConfigGroup, absent_groups, group, groups, idle_keys, leaves, read_dataclass, require
+from adrec.config.stage import NetworkConfig, StageConfig
+from adrec.config.tree import applied, changes_tree, explicit_groups
 from adrec.utils.errors import ConfigError, did_you_mean
-
-__all__ = [
-    "DEFAULT_SEED",
-    "NO_CHANGES",
-    "NetworkConfig",
-    "OneStageConfig",
-    "Precision",
-    "Settings",
-    "StageConfig",
-    "TrainingConfig",
-    "TransformerConfig",
-    "check_seed",
-    "check_shares",
-    "check_steps",
-    "parse_changes",
-]
 
 Precision = Literal["float32", "bfloat16"]
 IN_FULL = "augment."  # keys that begin so have no short names: a model's own keep theirs
-
-# What the keys that came later mean in a configuration that was saved before: what was computed then.
-LATER: Mapping[str, Any] = MappingProxyType(
-    {
-        "averaging": 0.0,
-        "beta2": 0.999,
-        "consistency": 0.0,
-        "detached_targets": False,
-        "drops_normalized": False,
-        "embedding_std": 1.0,
-        "feed_forward_ratio": 4,
-        "initial_embedding": "random",
-        "negatives": 0,
-        "optimizer": "adam",
-        "positions": "none",
-        "ranks_by": "sample",
-        "repeat_bias": False,
-        "schedule": "cosine",
-        "tokens_per_step": 0,
-        "unit_targets": False,
-        "warmup_epochs": 0,
-    }
-)
-
 NO_CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": MappingProxyType({})})
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ConfigGroup):
     """Everything that decides what a model computes, apart from the data and the seed.
 
     Attributes:
-        preset: where the configuration comes from.
+        preset: the preset that the configuration starts from.
         presets: the changes of each preset, by its name.
     """
 
@@ -79,8 +40,10 @@ class Settings:
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
         """Return the preset ``name`` with ``changes``, keyed ``"model.dropout"`` or, where unique, ``"dropout"``.
 
-        Raises :class:`ConfigError` for an unknown preset or key (the near one is suggested) and for a value that
-        does not fit.
+        A group of keys, such as ``model.diffusion``, is taken with ``True`` and left out with ``False``.
+
+        Raises :class:`ConfigError` for an unknown preset or key (the near one is suggested), for a value that does not
+        fit, and for a key that has no effect in the resulting configuration.
         """
         presets = cls.presets
         require(
@@ -90,24 +53,24 @@ class Settings:
         if name not in presets:
             known = ", ".join(presets)
             raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; the model has {known}.")
-        values: dict[str, Any] = {"preset": name}
-        for key, value in {**presets[name], **(changes or {})}.items():
-            *parents, leaf = cls.full_key(key).split(".")
-            place = values
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[leaf] = value
-        return cls._read(values)
+        own, given = (
+            {cls.full_key(key): value for key, value in each.items()} for each in (presets[name], changes or {})
+        )
+        config = cls._read({**changes_tree(cls(), [own, given]), "preset": name})
+        idle = config.idle_keys()
+        for key in given:
+            require(key not in idle, f"{key} has no effect: {idle.get(key)}. Leave it out.")
+        return cls.from_dict(config.to_dict())  # what has no effect is as by default: configurations compare equal
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """Return every key that can be set, in full."""
-        return tuple(key for key in leaves(cls()) if key != "preset")
+        """Return every key of a value, in full."""
+        return tuple(key for key in leaves(cls) if key != "preset")
 
     @classmethod
     def full_key(cls, key: str) -> str:
         """Return ``key`` in full. Raises :class:`ConfigError` where there is none, or it could be several."""
-        known = cls.keys()
+        known = (*cls.keys(), *groups(cls))
         if key in known:
             return key
         own = [full for full in known if not full.startswith(IN_FULL)]
@@ -121,21 +84,29 @@ class Settings:
         near = f" (did you mean {same[-1]!r}?)" if same else did_you_mean(key, others)
         raise ConfigError(f"there is no configuration key {key!r}{near}.")
 
+    def idle_keys(self) -> dict[str, str]:
+        """Return the keys that have no effect in this configuration, and why."""
+        return idle_keys(self)
+
+    def absent_groups(self) -> tuple[str, ...]:
+        """Return the groups of keys that this configuration leaves out."""
+        return tuple(absent_groups(self))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; :meth:`from_dict` reads them back."""
+        """Return plain JSON values of what has an effect; :meth:`from_dict` reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return applied(values, self.idle_keys())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a saved configuration; what it does not say is as it was before there was a key for it.
+        """Read a saved configuration. A group that it does not have is left out.
 
         Raises :class:`ConfigError` on an unknown key or a value that does not fit.
         """
-        return cls._read(_with_later_keys(cls(), values))
+        return cls._read(explicit_groups(cls, values))
 
     @classmethod
-    def _read(cls, values: Mapping[str, Any]) -> Self:
+    def _read(cls, values: Any) -> Self:
         config = read_dataclass(cls, cls(), values)
         assert isinstance(config, cls)
         return config
@@ -147,71 +118,35 @@ class TrainingConfig(Settings):
 
     Attributes:
         batch_size: users of a training step, at most.
-        tokens_per_step: a step has fewer users than ``batch_size`` where they would have more tokens than so many, by
-            the mean of all users, so that there are enough steps where histories are long; 0 is no limit, and who sets
-            ``batch_size`` alone sets that. An augmentation's own stages know none.
-        max_tokens: a batch of more is computed in parts, whose gradients add up to its own: less memory, same result
-            but for rounding and the dropout drawn.
-        precision: of training's matrix products; weights, moments and losses are float32 either way.
-        augment: what is done to the training sequences first.
+        tokens_per_step: tokens of a training step, at most, by the mean of all users; 0 is no limit. Where histories
+            are long a step then has fewer users than ``batch_size``, so that an epoch has enough steps. A change of
+            ``batch_size`` alone sets it to 0.
+        max_tokens: tokens that are computed at a time. A larger batch is computed in parts, whose gradients add up to
+            its own: less memory, the same result but for rounding and the dropout drawn.
+        precision: the precision of training's matrix products. Weights, moments and losses are float32 either way.
+        augment: how the training sequences are augmented first.
     """
 
     batch_size: int = 512
     tokens_per_step: int = 0
     max_tokens: int = 8192
     precision: Precision = "float32"
-    augment: AugmentConfig = NO_AUGMENTATION
+    augment: AugmentConfig | None = group(DIFFUASR)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         require(self.tokens_per_step >= 0, f"tokens_per_step must not be negative; it is {self.tokens_per_step}.")
-        some = any(stage.epochs for stage in self.stages.values())
-        require(some, "every stage has 0 epochs: nothing would be trained.")
-        together, before = 0, ""
-        for name, stage in self.all_stages.items():
-            last = self.all_stages.get(before)
-            if stage.begins_with == "continue" and stage.epochs and last and last.network_kind == stage.network_kind:
-                for key in ("optimizer", "beta2"):
-                    require(
-                        getattr(stage, key) == getattr(last, key),
-                        f"{name} goes on with the optimizer of {before}; set {name}.{key} and {before}.{key} alike.",
-                    )
-                require(
-                    stage.warmup_epochs == 0,
-                    f"{name} goes on with the learning rate of {before}, so it has no warm-up; set "
-                    f"{name}.warmup_epochs to 0, or warm up {before}.",
-                )
-            before = name if stage.epochs else before
-            together = stage.epochs + (together if stage.begins_with == "continue" else 0)
-            require(
-                together <= stage.schedule_epochs or stage.schedule == "constant",
-                f"{name} would go on to epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
-                f"where the learning rate is 0; set {name}.schedule_epochs too.",
-            )
+        require(bool(self.stages), "every stage is left out: nothing would be trained.")
+        check_stages(self.stages)
 
     @classmethod
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
-        """As :meth:`Settings.make`; a change of how an embedding begins is an error where it would change nothing.
-
-        A change of ``batch_size`` alone does away with the preset's ``tokens_per_step``.
-        """
+        """As :meth:`Settings.make`; a change of ``batch_size`` alone sets the preset's ``tokens_per_step`` to 0."""
         config = super().make(name, changes)
         given = {cls.full_key(key) for key in changes or {}}
         if "batch_size" in given and "tokens_per_step" not in given:
             config = replace(config, tokens_per_step=0)
-        for stage, has in config.all_stages.items():
-            if f"{stage}.initial_embedding" in given and has.initial_embedding != "random":
-                require(
-                    has.begins_with == "scratch",
-                    f"{stage}.initial_embedding is for a stage that starts from scratch, and {stage} takes over the "
-                    "embedding of the stage before; set it to 'random'.",
-                )
-                require(
-                    has.epochs > 0,
-                    f"{stage}.initial_embedding would change nothing, as {stage} has 0 epochs; set {stage}.epochs too, "
-                    "or it to 'random'.",
-                )
         return config
 
     @property
@@ -225,14 +160,9 @@ class TrainingConfig(Settings):
         """The model's own stages by name, in the order in which they run."""
         raise NotImplementedError
 
-    @property
-    def all_stages(self) -> Mapping[str, StageConfig]:
-        """The augmentation's stages, where there is one, and behind them the model's own."""
-        return {**self.augment.stages, **self.stages}
-
     def network_of(self, kind: str) -> NetworkConfig:
-        """Return what the network of a ``StageConfig.network_kind`` is built from."""
-        return self.augment.network_of(kind, self.network) if kind in self.augment.stages else self.network
+        """Return what the network of a ``StageConfig.network`` is built from."""
+        return self.network
 
     def with_max_epochs(self, limit: int) -> Self:
         """Return this configuration with at most ``limit`` epochs in every stage."""
@@ -242,26 +172,52 @@ class TrainingConfig(Settings):
             f"max_epochs (--max-epochs) must be a whole number of at least 1; it is {limit!r}.",
         )
         limit = index(limit)
-        return self.with_epochs({name: min(stage.epochs, limit) for name, stage in self.all_stages.items()})
+        own = {name: min(stage.epochs, limit) for name, stage in self.stages.items()}
+        augment = self.augment and self.augment.with_epochs(
+            {name: min(stage.epochs, limit) for name, stage in self.augment.stages.items()}
+        )
+        return replace(self, augment=augment).with_epochs(own)
 
     def with_epochs(self, epochs: Mapping[str, int]) -> Self:
-        """Return this configuration with other numbers of epochs; a stage that is not named has none."""
-        stages: dict[str, Any] = {
-            name: replace(stage, epochs=epochs.get(name, 0)) for name, stage in self.stages.items()
+        """Return this configuration with other numbers of epochs, by the name of the stage."""
+        changed: dict[str, Any] = {
+            name: replace(stage, epochs=epochs[name]) for name, stage in self.stages.items() if name in epochs
         }
-        return replace(self, augment=self.augment.with_epochs(epochs), **stages)
+        augment = self.augment and self.augment.with_epochs(epochs)
+        return replace(self, augment=augment, **changed)
 
 
-def _with_later_keys(default: Any, values: Any) -> Any:
-    """Return saved ``values`` of a dataclass with what :data:`LATER` says where they lack it."""
-    if not isinstance(values, Mapping):
-        return values
-    inner = {each.name: getattr(default, each.name) for each in fields(default)}
-    filled = {
-        key: _with_later_keys(inner[key], value) if is_dataclass(inner.get(key)) else value
-        for key, value in values.items()
-    }
-    return {**{key: LATER[key] for key in inner if key in LATER}, **filled}
+def check_stages(stages: Mapping[str, StageConfig]) -> None:
+    """Raise :class:`ConfigError` where a stage does not fit the one before it."""
+    together, before = 0, ""
+    for name, stage in stages.items():
+        last = stages.get(before)
+        if stage.start != "scratch":
+            require(
+                last is not None, f"{name}.start is {stage.start!r}, and no stage is before it; set it to 'scratch'."
+            )
+        if last is not None and stage.start == "continue":
+            require(
+                last.network == stage.network,
+                f"{name} continues {before}, which trains another network; set {name}.start to 'embedding'.",
+            )
+            for key in ("optimizer", "beta2"):
+                require(
+                    getattr(stage, key) == getattr(last, key),
+                    f"{name} continues with the optimizer of {before}; set {name}.{key} and {before}.{key} alike.",
+                )
+            require(
+                stage.warmup_epochs == 0,
+                f"{name} continues with the learning rate of {before}, so it has no warm-up; set "
+                f"{name}.warmup_epochs to 0, or warm up {before}.",
+            )
+        together = stage.epochs + (together if stage.start == "continue" else 0)
+        require(
+            together <= stage.schedule_epochs or stage.schedule == "constant",
+            f"{name} would reach epoch {together} of a schedule of {stage.schedule_epochs} epochs, "
+            f"where the learning rate is 0; set {name}.schedule_epochs too.",
+        )
+        before = name
 
 
 ONE_STAGE = StageConfig(first_evaluation=1, evaluate_every=1, patience=10)

@@ -1,15 +1,21 @@
-"""Strict reading of plain values into dataclasses: nothing unknown, nothing of another type."""
+"""Strict reading of plain values into dataclasses: nothing unknown, nothing of another type.
+
+A configuration is a tree of frozen dataclasses. A field made by :func:`group` is a group of keys that is there or is
+left out (None). A key that has no effect in the configuration at hand is named by :meth:`ConfigGroup.idle`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from adrec.utils.errors import ConfigError, did_you_mean
+
+OFF = (None, False, "none")  # what leaves a group out; True takes it, with the values that it has by default
 
 
 def require(condition: bool, sentence: str) -> None:
@@ -18,36 +24,96 @@ def require(condition: bool, sentence: str) -> None:
         raise ConfigError(sentence)
 
 
-def leaves(value: Any, prefix: str = "") -> Iterable[str]:
-    """Yield the full key, such as ``model.hidden_size``, of every field that is not a dataclass itself."""
+@dataclass(frozen=True)
+class ConfigGroup:
+    """A group of configuration keys."""
+
+    def idle(self) -> Mapping[str, str]:
+        """Return the keys of the group that have no effect with its other values, and why."""
+        return {}
+
+
+def group(default: ConfigGroup, *, on: bool = False) -> Any:
+    """Return a field that holds a group of keys, or None: ``default`` is the group's value where it is taken."""
+    return field(default=default if on else None, metadata={"group": default})
+
+
+def is_group(item: Field[Any]) -> bool:
+    """Return whether a field of a configuration can be left out whole."""
+    return "group" in item.metadata
+
+
+def group_default(item: Field[Any]) -> Any:
+    """Return the value of a field that is a dataclass, where its group is taken; None for any other field."""
+    if is_group(item):
+        return item.metadata["group"]
+    made = item.default_factory() if item.default_factory is not MISSING else item.default
+    return made if is_dataclass(made) else None
+
+
+def leaves(cls: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the full key, such as ``model.hidden_size``, of every value of a configuration, in every group."""
+    for item in fields(cls):
+        inner = group_default(item)
+        if inner is None:
+            yield f"{prefix}{item.name}"
+        else:
+            yield from leaves(inner, f"{prefix}{item.name}.")
+
+
+def groups(cls: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the full key, such as ``model.diffusion``, of every group that can be left out."""
+    for item in fields(cls):
+        inner = group_default(item)
+        if is_group(item):
+            yield f"{prefix}{item.name}"
+        if inner is not None:
+            yield from groups(inner, f"{prefix}{item.name}.")
+
+
+def absent_groups(value: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the full key of every group that is left out, but not of those within one."""
     for item in fields(value):
         inner = getattr(value, item.name)
-        if hasattr(inner, "__dataclass_fields__"):
-            yield from leaves(inner, f"{prefix}{item.name}.")
-        else:
+        if is_group(item) and inner is None:
             yield f"{prefix}{item.name}"
+        elif is_dataclass(inner):
+            yield from absent_groups(inner, f"{prefix}{item.name}.")
+
+
+def idle_keys(value: Any, prefix: str = "") -> dict[str, str]:
+    """Return the full key of every value that has no effect in the configuration at hand, and why."""
+    found = {prefix + key: why for key, why in value.idle().items()} if isinstance(value, ConfigGroup) else {}
+    for item in fields(value):
+        inner = getattr(value, item.name)
+        if is_dataclass(inner):
+            found |= idle_keys(inner, f"{prefix}{item.name}.")
+    return found
 
 
 def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: str = "configuration key") -> Any:
     """Build the dataclass ``cls`` from ``values`` over ``default``; ``where`` is the key above it, with its dot.
 
-    ``noun`` is what a key is called where one is unknown.
+    ``noun`` is what a key is called where one is unknown. Of a group, None leaves it out.
 
     Raises :class:`ConfigError` on an unknown key, which names the near one, and on a value of another type.
     """
     require(isinstance(values, Mapping), f"{where or 'the configuration'} must be an object of keys and values.")
-    hints = _type_hints(cls)
-    unknown = [key for key in values if key not in hints]
+    hints, known = _type_hints(cls), {item.name: item for item in fields(cls)}
+    unknown = [key for key in values if key not in known]
     if unknown:
-        near = did_you_mean(unknown[0], hints)
+        near = did_you_mean(unknown[0], known)
         raise ConfigError(f"there is no {noun} {where + unknown[0]!r}{near}.")
-    built = {}
+    built: dict[str, Any] = {}
     for key, value in values.items():
-        hint = hints[key]
-        if hasattr(hint, "__dataclass_fields__"):
-            built[key] = read_dataclass(hint, getattr(default, key), value, f"{where}{key}.", noun)
+        inner = group_default(known[key])
+        if inner is None:
+            built[key] = _check(hints[key], value, f"{where}{key}")
+        elif value is None and is_group(known[key]):
+            built[key] = None
         else:
-            built[key] = _check(hint, value, f"{where}{key}")
+            before = getattr(default, key)
+            built[key] = read_dataclass(type(inner), inner if before is None else before, value, f"{where}{key}.", noun)
     return replace(default, **built)
 
 

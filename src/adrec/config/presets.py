@@ -29,15 +29,11 @@ _PAPER: dict[str, Any] = {
     "model.dropout": 0.1,
     "model.positions": "none",
     "model.repeat_bias": False,
-    "model.noise_schedule": "trunc_lin",
-    "model.noise_weight": 0.001,
-    "model.decoder": "attention",
-    "model.ranks_by": "sample",
-    "model.unit_targets": False,
     "model.drops_normalized": False,
     "model.embedding_std": 1.0,
-    "pretrain.epochs": 500,
-    "align.epochs": 5,
+    "model.diffusion": True,
+    "pretrain": True,
+    "align": True,
     "align.loss": "ce+mse",
     "finetune.epochs": 495,
     "finetune.start": "continue",
@@ -54,12 +50,13 @@ _PAPER: dict[str, Any] = {
     "finetune.first_evaluation": 1,
     "finetune.evaluate_every": 5,
     "finetune.patience": 4,
+    **{f"{stage}.filter_seen": False for stage in ("pretrain", "align", "finetune")},
 }
 
 _PUBLISHED: dict[str, Any] = {
     **_PAPER,
     "model.padding_class": True,
-    "model.num_inference_steps": 32,
+    "model.diffusion.num_inference_steps": 32,
     "align.embedding": "decaying",
     **{f"{stage}.select_by": _SIX_METRICS for stage in ("pretrain", "align", "finetune")},
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
-from adrec.config.parsing import require
+from adrec.config.parsing import ConfigGroup, require
+from adrec.utils.errors import ConfigError
+
+NO_DIFFUSION = "this model has no diffusion, so it takes no denoising steps and has no sampler."
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(ConfigGroup):
     """What every network of a sequence has.
 
     Attributes:
@@ -29,6 +32,18 @@ class NetworkConfig:
     def shortest(self) -> int:
         """How many interactions a sequence must have to train the network: one, and the next."""
         return 2
+
+    def with_inference(self, num_steps: int | None, sampler: Literal["ancestral", "ddim"] | None) -> Self:
+        """Return the configuration with other denoising steps or another sampler; None leaves one as it is.
+
+        Raises :class:`ConfigError` for steps that are not from 1 to T, and where there is no diffusion.
+        """
+        changes = {"num_inference_steps": num_steps, "sampler": sampler}
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        known = {each.name for each in fields(self)}
+        if any(key not in known for key in given):
+            raise ConfigError(NO_DIFFUSION)
+        return replace(self, **given)
 
 
 @dataclass(frozen=True)
@@ -64,14 +79,13 @@ class PaddedConfig(TransformerConfig):
     """What a transformer has that pads as the published code does.
 
     Attributes:
-        attend_padding: real tokens attend to the left padding, as in the published code; computed exactly as one
+        attend_padding: tokens attend to the left padding, as in the published code. It is computed exactly as one
             sink token whose logit gets ``log p`` for p paddings.
         padding_class: the padding row is a class of the softmax, and can be ranked.
-        repeat_bias: a learned number is added to the logits of the items of the history (the last L): below 0 where
-            users do not come back to an item, above 0 where they do. Without it the network spends its capacity on
-            telling an item that was just met from those that are like it.
-        feed_forward_ratio: how many times as wide as ``hidden_size`` a block's feed-forward is (not that of a
-            token-wise denoiser).
+        repeat_bias: a learned number is added to the logits of the items of the history. It becomes negative where
+            users do not come back to an item, and positive where they do. Without it the network spends its capacity
+            on telling an item that was just met from those that are like it.
+        feed_forward_ratio: the width of a block's feed-forward, as a multiple of ``hidden_size``.
     """
 
     attend_padding: bool = True
@@ -104,27 +118,27 @@ def check_steps(num_train_timesteps: int, num_inference_steps: int, part: str = 
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """One stage of training, as data.
+class StageConfig(ConfigGroup):
+    """One stage of training.
 
     Attributes:
-        epochs: at most so many; 0 leaves the stage out.
-        optimizer: ``adam``, whose weight decay is an L2 term added to the gradient, or ``adamw``, where it is not.
-        learning_rate: the optimizer's, at the start of the schedule.
-        weight_decay: the optimizer's.
-        beta2: how much Adam keeps, from step to step, of its mean of squared gradients.
-        warmup_epochs: the learning rate rises from 0 over so many epochs, step by step.
-        schedule: ``cosine``, stepped once an epoch, or ``constant``.
+        epochs: epochs of the stage, at most.
+        optimizer: ``adam`` or ``adamw``. The weight decay of Adam is an L2 term added to the gradient.
+        learning_rate: the learning rate at the start of the schedule.
+        weight_decay: the optimizer's weight decay.
+        beta2: Adam's decay of its mean of squared gradients.
+        warmup_epochs: epochs over which the learning rate rises from 0, step by step.
+        schedule: the learning-rate schedule: ``cosine``, stepped once an epoch, or ``constant``.
         schedule_epochs: the length of the cosine schedule.
-        averaging: the decay, per step, of a moving average of the weights, which is what is validated and kept (less at
-            first: a share of 9 / (10 + steps) is new); 0 keeps the weights themselves.
-        first_evaluation: the first validation, after so many epochs of the stage.
+        averaging: the decay of the weights' moving average (EMA), per step; 0 keeps the weights themselves. The average
+            is what is validated and kept. Its decay is less at first: a share of 9 / (10 + steps) is new.
+        first_evaluation: epochs before the first validation.
         evaluate_every: epochs between validations.
-        patience: stop after so many validations without improvement; 0 never stops early.
-        select_by: validation metrics; weights are kept when any of them improves.
-        initial_embedding: how the item embedding of new weights begins: ``random``, or by ``cooccurrence`` in the
-            training sequences (what an augmentation generates is in them), which saves the epochs that find out
-            which items are alike: :mod:`adrec.train.cooccurrence`.
+        patience: validations without improvement after which the stage stops; 0 never stops early.
+        select_by: validation metrics. Weights are kept when any of them improves.
+        filter_seen: validation leaves the items of the history out of the ranking, as ``recommend`` does.
+        initial_embedding: what the item embedding starts from: ``random`` values or ``cooccurrence`` of the items. The
+            latter saves the first epochs: :mod:`adrec.train.cooccurrence`.
     """
 
     epochs: int = 500
@@ -140,17 +154,18 @@ class StageConfig:
     evaluate_every: int = 5
     patience: int = 4
     select_by: tuple[str, ...] = ("ndcg@20",)
+    filter_seen: bool = True
     initial_embedding: Literal["random", "cooccurrence"] = "random"
 
     def __post_init__(self) -> None:
         for name in ("averaging", "beta2"):
             require(0 <= getattr(self, name) < 1, f"{name} of a stage must be in [0, 1); it is {getattr(self, name)}.")
-        for name in ("epochs", "patience", "weight_decay", "warmup_epochs"):
+        for name in ("patience", "weight_decay", "warmup_epochs"):
             require(
                 getattr(self, name) >= 0,
                 f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
             )
-        for name in ("schedule_epochs", "first_evaluation", "evaluate_every"):
+        for name in ("epochs", "schedule_epochs", "first_evaluation", "evaluate_every"):
             require(
                 getattr(self, name) >= 1,
                 f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
@@ -164,18 +179,29 @@ class StageConfig:
             )
         require(len(self.select_by) > 0, "select_by must name at least one metric.")
 
+    def idle(self) -> Mapping[str, str]:
+        """Return the keys without effect."""
+        found = {}
+        if self.schedule == "constant":
+            found["schedule_epochs"] = "the learning rate is constant"
+        if self.start != "scratch":
+            found["initial_embedding"] = "the item embedding is that of the stage before"
+        return found
+
+    # What follows is a setting of some models' stages; here it is what the others have.
+
     @property
-    def network_kind(self) -> str:
+    def network(self) -> str:
         """Which of the model's networks is trained."""
         return "network"
 
     @property
-    def begins_with(self) -> Literal["scratch", "embedding", "continue"]:
-        """What the stage's weights start from: new ones; the item embedding of the stage before; all of its state."""
+    def start(self) -> Literal["scratch", "embedding", "continue"]:
+        """What the weights start from: new ones; the item embedding of the stage before; all of its state."""
         return "scratch"
 
     @property
-    def embedding_training(self) -> Literal["train", "frozen", "decaying"]:
+    def embedding(self) -> Literal["train", "frozen", "decaying"]:
         """How the item embedding is trained."""
         return "train"
 
@@ -185,17 +211,17 @@ class StageConfig:
         return True
 
     @property
-    def agreement(self) -> float:
-        """How much two passes over a batch with other dropout are to agree; 0 is one pass."""
+    def consistency(self) -> float:
+        """The weight of the divergence between two passes with other dropout; 0 is one pass."""
         return 0.0
 
     @property
-    def softmax_negatives(self) -> int:
+    def negatives(self) -> int:
         """How many items a batch's softmax is over beside the batch's own; 0 is the whole catalogue."""
         return 0
 
     @property
-    def projects_conflicts(self) -> bool:
+    def pcgrad(self) -> bool:
         """Whether conflicting gradients of two losses are projected."""
         return False
 

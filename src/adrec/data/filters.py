@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import polars as pl
 
 from adrec.data.preparation import Duplicates, Preparation
-from adrec.data.report import DUPLICATE, NUM_EXAMPLES, RARE_ITEM, RATED_BELOW, TOO_SHORT, Ledger
+from adrec.data.report import DUPLICATE, NUM_EXAMPLES, RARE_ITEM, RATED_BELOW, TOO_SHORT, RowAccount
 
 LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
-def kept(table: pl.DataFrame, options: Preparation, ledger: Ledger, at: Callable[[int], str]) -> pl.DataFrame:
+def kept(table: pl.DataFrame, options: Preparation, ledger: RowAccount, at: Callable[[int], str]) -> pl.DataFrame:
     """Return the interactions that pass every filter; the ledger is told of the others.
 
     Args:

@@ -15,7 +15,7 @@ from adrec.data.filters import kept
 from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
-from adrec.data.report import Ledger, to_dicts
+from adrec.data.report import RowAccount, to_dicts
 from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.utils.errors import DataError
@@ -48,7 +48,7 @@ def prepare(
         ConfigError: for an option or a recipe that does not exist, or a value that does not fit.
     """
     chosen = Preparation().changed({**recipe_options(recipe), **options})
-    with Ledger(chosen.max_rejected, chosen.strict, quarantine) as ledger:
+    with RowAccount(chosen.max_rejected, chosen.strict, quarantine) as ledger:
         interactions = read_interactions(source, chosen, ledger)
         ordered = interactions.table.sort("time", "row")
         table = kept(ordered, chosen, ledger, interactions.at)
@@ -62,7 +62,7 @@ def prepare(
 def _build(
     interactions: Interactions,
     table: pl.DataFrame,
-    ledger: Ledger,
+    ledger: RowAccount,
     options: Preparation,
     vocabulary: Dataset | Vocabularies | None,
     name: str | None,

@@ -16,7 +16,7 @@ from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
-from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Ledger, Rejected
+from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Rejected, RowAccount
 from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
@@ -62,7 +62,9 @@ class Interactions:
         return f"{self.sources[index]} {self.units[index]} {row - self.bases[index]}"
 
 
-def read_interactions(source: Any, options: Preparation | None = None, ledger: Ledger | None = None) -> Interactions:
+def read_interactions(
+    source: Any, options: Preparation | None = None, ledger: RowAccount | None = None
+) -> Interactions:
     """Read files, or a pandas, polars or pyarrow table.
 
     Args:
@@ -75,7 +77,7 @@ def read_interactions(source: Any, options: Preparation | None = None, ledger: L
             ledger allows.
     """
     options = options or Preparation()
-    ledger = ledger if ledger is not None else Ledger(strict=True)
+    ledger = ledger if ledger is not None else RowAccount(strict=True)
     reading = _Reading(options, ledger)
     for opened in _open(source, options, ledger):
         reading.take(opened)
@@ -83,7 +85,7 @@ def read_interactions(source: Any, options: Preparation | None = None, ledger: L
     return reading.interactions()
 
 
-def _open(source: Any, options: Preparation, ledger: Ledger) -> Iterator[Opened]:
+def _open(source: Any, options: Preparation, ledger: RowAccount) -> Iterator[Opened]:
     """Yield each file that ``source`` names, or the table that it is."""
     if isinstance(source, str | Path):
         source = [source]
@@ -99,7 +101,7 @@ def _open(source: Any, options: Preparation, ledger: Ledger) -> Iterator[Opened]
 class _Reading:
     """What was read so far."""
 
-    def __init__(self, options: Preparation, ledger: Ledger) -> None:
+    def __init__(self, options: Preparation, ledger: RowAccount) -> None:
         self.options, self.ledger = options, ledger
         self.opened: list[Opened] = []
         self.tables: list[pl.DataFrame] = []

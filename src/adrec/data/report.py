@@ -88,7 +88,7 @@ class LeftOut:
 
 
 @dataclass
-class Ledger:
+class RowAccount:
     """Counts the rows that are read and those that are left out; used as a context, it keeps the quarantine file.
 
     Args:
@@ -107,7 +107,7 @@ class Ledger:
     _file: IO[str] | None = field(default=None, repr=False)
     _open: ExitStack = field(default_factory=ExitStack, repr=False)
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> RowAccount:
         return self
 
     def __exit__(

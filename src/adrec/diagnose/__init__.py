@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adrec.diagnose.measures import Measures as Measures
     from adrec.diagnose.measures import measure as measure
     from adrec.diagnose.source import open_space as open_space
-    from adrec.diagnose.verdict import Verdict as Verdict
+    from adrec.diagnose.verdict import CollapseVerdict as CollapseVerdict
 
 PUBLIC = {
     "Diagnosed": "diagnosis",
@@ -25,7 +25,7 @@ PUBLIC = {
     "Measures": "measures",
     "measure": "measures",
     "open_space": "source",
-    "Verdict": "verdict",
+    "CollapseVerdict": "verdict",
 }
 
 

@@ -13,7 +13,7 @@ from adrec.diagnose.attributes import PALETTE
 from adrec.diagnose.curves import FEW, PLAIN, cosine_rows, medians, norm_points, popularity_ticks, spectra
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import Rows
-from adrec.diagnose.spectrum import Float64s
+from adrec.nn.spectrum import Float64s
 
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 40

@@ -9,8 +9,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,17 @@ from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
-from adrec.diagnose.spectrum import Float64s
 from adrec.diagnose.structure import rank_correlation
 from adrec.evaluate.metrics import user_values
 from adrec.evaluate.ranking import Ranking, held_out, ranking
 from adrec.evaluate.significance import Difference, holm, paired_difference
-from adrec.inference.scorer import Histories, NetworkScorer, scored_batches
-from adrec.inference.scores import Scores
-from adrec.models.registry import NetworkModel
+from adrec.inference.scorer import Histories, scored_batches
+from adrec.models.network import NetworkModel, NetworkScorer
+from adrec.nn.ablation.network import blinded, ranked_by_sample
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
+from adrec.nn.scores import Scores
+from adrec.nn.spectrum import Float64s
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError
 
@@ -178,9 +178,9 @@ def contribution(
     held = _Held(*held_out(dataset, split.targets(part)), split.targets(part).users)
     longest, seeds = network.config.num_train_timesteps, range(seed, seed + samples)
     own = held.rank(NetworkScorer(network, seed, longest))
-    with _sampling(network):
+    with ranked_by_sample(network):
         one = held.rank(NetworkScorer(network, seed, 1))
-        with _blind(network):
+        with blinded(network):
             blind = held.rank(NetworkScorer(network, seed, 1))
         singles = [held.rank(NetworkScorer(network, each, longest), TOP) for each in seeds]
         together = SampleMean(network, seeds, longest)
@@ -224,7 +224,7 @@ def contribution_of_runs(
     run = Run.open(path)
     network = _network(run)
     if not network.denoises:
-        raise ConfigError(f"{path} has no denoiser (model.decoder is 'none'): there is no diffusion to measure.")
+        raise ConfigError(f"{path} has no denoiser (model.diffusion is left out): there is no diffusion to measure.")
     dataset = run.dataset(data)
     others = {}
     for each in against:
@@ -241,26 +241,6 @@ def _network(run: Run) -> ADRecNetwork:
     if not isinstance(network, ADRecNetwork):
         raise ConfigError(f"{run.path} is of {model.name}: the contribution of diffusion is measured of adrec alone.")
     return network
-
-
-@contextmanager
-def _sampling(network: ADRecNetwork) -> Iterator[None]:
-    """Let a network rank by its sample, whatever it ranks by otherwise."""
-    config = network.config
-    network.config = replace(config, ranks_by="sample")
-    try:
-        yield
-    finally:
-        network.config = config
-
-
-@contextmanager
-def _blind(network: ADRecNetwork) -> Iterator[None]:
-    network.blind = True
-    try:
-        yield
-    finally:
-        network.blind = False
 
 
 def _gains(pairs: Mapping[str, tuple[Float64s, Float64s]]) -> tuple[Gain, ...]:

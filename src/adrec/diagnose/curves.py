@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from adrec.diagnose.attributes import PALETTE
 from adrec.diagnose.diagnosis import Diagnosed, Space
 from adrec.diagnose.measures import Measures
-from adrec.diagnose.pairs import lengths
-from adrec.diagnose.spectrum import Float64s
 from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1
+from adrec.nn.spectrum import Float64s, lengths
 
 PLAIN, DASHED = "solid", "dashed"
 YARDSTICK_DASHES = {SHUFFLED: "dotted", STAGE_1: "dash-dot"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from adrec.diagnose.spectrum import Float64s
+from adrec.nn.spectrum import Float64s
 
 CELLS = 120  # of the grid along a side
 MARGIN = 0.27  # around the points, of their extent, times n^(-1/6): the kernel is wider where they are few

@@ -11,10 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from adrec.diagnose.measures import DEFINITIONS, Measures, measure
-from adrec.diagnose.pairs import lengths
-from adrec.diagnose.spectrum import Matrix, shuffled
 from adrec.diagnose.structure import check_scikit_learn
-from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1, Verdict, verdict
+from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1, CollapseVerdict, verdict
+from adrec.nn.spectrum import Matrix, lengths, shuffled
 
 YARDSTICK_ROWS = 100_000  # at most: drawn from more, which changes measures of all rows little
 
@@ -56,7 +55,7 @@ class Diagnosed:
     space: Space
     measures: Measures
     yardsticks: Mapping[str, Measures]
-    verdict: Verdict
+    verdict: CollapseVerdict
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from adrec.diagnose.diagnosis import Space, yardstick_spaces
-from adrec.diagnose.spectrum import Float64s, Matrix, moments
 from adrec.diagnose.structure import check_scikit_learn, principal_coordinates
 from adrec.diagnose.verdict import GAUSSIAN
+from adrec.nn.spectrum import Float64s, Matrix, moments
 from adrec.utils.errors import UserError, needs_extra
 
 Rows = NDArray[np.int64]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adrec.diagnose import structure
-from adrec.diagnose.pairs import QUANTILES, alignment, distinct, hubness, lengths, pairs
-from adrec.diagnose.spectrum import (
+from adrec.diagnose.pairs import QUANTILES, alignment, distinct, hubness, pairs
+from adrec.nn.spectrum import (
     Float64s,
     Matrix,
     Moments,
@@ -24,6 +24,7 @@ from adrec.diagnose.spectrum import (
     effective_rank,
     entropy,
     isotropy,
+    lengths,
     moments,
     parallel_analysis,
     participation_ratio,

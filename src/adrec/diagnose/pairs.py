@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adrec.diagnose.spectrum import Float64s, Matrix, Rows, blocks
+from adrec.nn.spectrum import Float64s, Matrix, Rows, blocks, unit
 
 MOST_PAIRS = 1_000_000  # looked at one by one: all where there are no more, else drawn
 AT_ONCE = 1 << 15  # pairs that are held at a time
@@ -29,7 +29,7 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairStatistics:
     """What pairs of distinct rows are like.
 
     Attributes:
@@ -47,17 +47,6 @@ class Pairs:
     uniformity: Sampled
 
 
-def lengths(embedding: Matrix | Rows) -> Float64s:
-    """Return the Euclidean length of each row, [n]."""
-    return np.concatenate([np.linalg.norm(block, axis=1) for block in blocks(embedding)])
-
-
-def unit(rows: Float64s) -> Float64s:
-    """Return the rows divided by their lengths."""
-    values: Float64s = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return values
-
-
 def distinct(embedding: Matrix | Rows, seed: int) -> float:
     """Return the share of rows that are the first of their kind: 1 where no two are alike.
 
@@ -68,7 +57,7 @@ def distinct(embedding: Matrix | Rows, seed: int) -> float:
     return len(np.unique(products)) / len(products)
 
 
-def pairs(embedding: Matrix | Rows, seed: int) -> Pairs:
+def pairs(embedding: Matrix | Rows, seed: int) -> PairStatistics:
     """Measure pairs of rows, each of which has a length."""
     n = len(embedding)
     total, gram = np.zeros(embedding.shape[1]), np.zeros((embedding.shape[1],) * 2)
@@ -82,7 +71,7 @@ def pairs(embedding: Matrix | Rows, seed: int) -> Pairs:
     cosines, distances, every = _looked_at(embedding, np.random.default_rng(seed))
     potential = np.exp(-4 * (1 - cosines))  # |u - v|^2 = 2 - 2 cos
     mean = Sampled(float(potential.mean()), _error(potential, every))
-    return Pairs(
+    return PairStatistics(
         cosine,
         float(np.sqrt(max(square - cosine**2, 0.0))),
         tuple(float(each) for each in np.quantile(cosines, QUANTILES)),

@@ -12,7 +12,7 @@ from adrec.diagnose.attributes import PALETTE, Colouring
 from adrec.diagnose.density import box, density, outlines
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, Rows
-from adrec.diagnose.spectrum import Float64s
+from adrec.nn.spectrum import Float64s
 
 SCALE = 2000  # the side of a map: a step is less than a dot
 MOST_CHARACTERS = 120  # of an id or a value that is shown

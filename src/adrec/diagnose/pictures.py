@@ -15,7 +15,7 @@ from adrec.diagnose.curves import FEW, PLAIN, cosine_rows, medians, norm_points,
 from adrec.diagnose.density import CELLS, Box, box, density
 from adrec.diagnose.diagnosis import Diagnosed
 from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
-from adrec.diagnose.spectrum import Float64s
+from adrec.nn.spectrum import Float64s
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import atomic_file, discard
 

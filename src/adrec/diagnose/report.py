@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from adrec.diagnose import bounds, verdict
+from adrec.diagnose import verdict
 from adrec.diagnose.attributes import (
     GREY,
     GREY_ON_DARK,
@@ -25,6 +25,7 @@ from adrec.diagnose.maps import PCA, TSNE, Map, check_drawing, draw_maps
 from adrec.diagnose.measure_table import measure_table
 from adrec.diagnose.payload import payload
 from adrec.diagnose.pictures import write_pictures
+from adrec.train import bounds
 from adrec.utils.files import write_bytes, write_json
 
 

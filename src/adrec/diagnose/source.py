@@ -16,8 +16,8 @@ from adrec.data.lists import read_attribute
 from adrec.data.split import Split, make_split
 from adrec.diagnose.diagnosis import Space
 from adrec.diagnose.measures import MOST_FOLLOWERS, check
-from adrec.diagnose.spectrum import Matrix
 from adrec.evaluate.protocol import training_popularity
+from adrec.nn.spectrum import Matrix
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, DataError, did_you_mean
 from adrec.utils.text import counted

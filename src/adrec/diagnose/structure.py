@@ -8,8 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 from scipy.stats import differential_entropy, spearmanr
 
-from adrec.diagnose.pairs import unit
-from adrec.diagnose.spectrum import Float64s, Matrix, Moments
+from adrec.nn.spectrum import Float64s, Matrix, Moments, unit
 from adrec.utils.errors import UserError, needs_extra
 
 CLUSTERS = 10

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from adrec.diagnose.bounds import COMMON, OWN, RANK, STRUCTURE
 from adrec.diagnose.measures import Measures
+from adrec.train.bounds import COMMON, OWN, RANK, STRUCTURE
 
 State = Literal["alive", "fading", "collapsed"]
 STATES: tuple[State, ...] = ("alive", "fading", "collapsed")  # each worse than the one before
@@ -33,7 +33,7 @@ GAUSSIAN, SHUFFLED, STAGE_1 = "gaussian", "shuffled", "stage 1"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CollapseVerdict:
     """Whether an embedding space is alive.
 
     Attributes:
@@ -51,7 +51,7 @@ class Verdict:
         return asdict(self)
 
 
-def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> Verdict:
+def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> CollapseVerdict:
     """Return what measures say beside their yardsticks, of which ``gaussian`` must be there."""
     noise, cosine = _number(measures, "noise_share"), _number(measures, "mean_cosine")
     rank = _number(measures, "effective_rank") / max(_number(yardsticks[GAUSSIAN], "effective_rank"), 1e-9)
@@ -75,7 +75,7 @@ def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> Verdict:
     sentences = [f"{looks}: {first}.", _beyond(measures, yardsticks)]
     if left is not None:
         sentences.append(f"Of the structure beyond noise that stage 1 had, {left:.0%} is there.")
-    return Verdict(state, tuple(found) or (("faded",) if faded else ()), tuple(sentences))
+    return CollapseVerdict(state, tuple(found) or (("faded",) if faded else ()), tuple(sentences))
 
 
 def _beyond(measures: Measures, yardsticks: Mapping[str, Measures]) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, top_k
-from adrec.inference.scores import InnerProducts, Masked, best_items
+from adrec.inference.scores import Masked, best_items
+from adrec.nn.scores import InnerProducts
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.text import counted
 

@@ -5,24 +5,19 @@ A :class:`Scorer` is all that evaluation and recommendation know of a model.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adrec.config.adrec import Sampler
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
-from adrec.inference.scores import NOTHING, Masked, Scores, best_items
-from adrec.models.base import NO_DIFFUSION, NO_LIMIT
-from adrec.nn.adrec import ADRecNetwork
-from adrec.nn.base import SequenceNetwork
-from adrec.nn.noise import HistoryNoise
-from adrec.utils.errors import ConfigError
+from adrec.inference.scores import NOTHING, Masked, best_items
+from adrec.models.base import NO_LIMIT
+from adrec.nn.scores import Scores
 
 
 class Scorer(Protocol):
@@ -42,79 +37,6 @@ class Scorer(Protocol):
 
     def __call__(self, batch: PackedBatch) -> Scores:
         """Return the scores of the batch's histories for every item number."""
-
-
-class NetworkScorer:
-    """Scores with a trained network; nothing it does changes the network or any global generator.
-
-    Args:
-        network: what was trained.
-        seed: of the noise at inference, which depends on the seed and the history alone.
-        num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
-    """
-
-    def __init__(self, network: SequenceNetwork, seed: int = 0, num_steps: int | None = None) -> None:
-        self.network, self.seed, self.num_steps = network, seed, num_steps
-        if isinstance(network, ADRecNetwork) and not network.keeps_history:
-            warn_of_whole_histories(num_steps or network.config.num_inference_steps)
-
-    @property
-    def num_items(self) -> int:
-        """V, the size of the catalogue."""
-        return self.network.num_items
-
-    @property
-    def max_length(self) -> int:
-        """L, the number of last items of a history that the model sees."""
-        return self.network.config.max_length
-
-    @property
-    def ranks_padding(self) -> bool:
-        """Whether the padding's row is a class of the softmax."""
-        return self.network.ranks_padding
-
-    @torch.no_grad()
-    def __call__(self, batch: PackedBatch) -> Scores:
-        """Return the scores of the batch's histories for every item number."""
-        network = self.network
-        device = network.item_embedding.weight.device
-        noise = None
-        if network.uses_noise:
-            noise = HistoryNoise(batch, network.config.hidden_size, self.seed, device)
-        there = batch.to(device)
-        return network.scored(network.predict(there, noise, self.num_steps), there)
-
-
-def warn_of_whole_histories(steps: int) -> None:
-    """Warn of what several steps cost where a history's keys and values cannot be kept."""
-    if steps > 1:
-        warnings.warn(
-            "with bidirectional attention a history's keys and values change at every step, so they cannot be "
-            f"kept: each of {steps} denoising steps decodes whole histories.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-Network = TypeVar("Network", bound=SequenceNetwork)
-
-
-def with_inference(network: Network, num_steps: int | None = None, sampler: Sampler | None = None) -> Network:
-    """Return ``network`` with other settings of inference; None leaves one as it is.
-
-    Raises :class:`ConfigError` for steps that are not from 1 to T, and where there is no diffusion to take steps of.
-    """
-    changes: dict[str, Any] = {"num_inference_steps": num_steps, "sampler": sampler}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    known = {each.name for each in fields(network.config)}
-    if isinstance(network, ADRecNetwork) and changes and not network.uses_noise:
-        raise ConfigError(
-            "this model is ranked by its condition (model.ranks_by), so inference takes no denoising steps."
-        )
-    if any(name not in known for name in changes) or (changes and not network.uses_noise):
-        raise ConfigError(NO_DIFFUSION)
-    network.config = replace(network.config, **changes)
-    return network
 
 
 @dataclass(frozen=True)

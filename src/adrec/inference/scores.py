@@ -8,163 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adrec.data.spans import Int64s
+from adrec.nn.scores import ItemPairs, Scores
 from adrec.utils.errors import RunError
 
 BLOCK = 1 << 22  # scores at a time: 16 MiB of float32
 FEWEST_ITEMS = 1024  # of a block
-ROUNDING = 8  # units of float32's precision by which a product, computed twice in another order, may differ
-
-
-class Scores(Protocol):
-    """The scores of B histories for every item number, computed when they are asked for."""
-
-    @property
-    def num_users(self) -> int:
-        """B."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are computed."""
-
-    def block(self, items: slice) -> Tensor:
-        """Return the scores of some item numbers, [B, n]; they are the caller's to change."""
-
-    def of(self, items: Tensor) -> Tensor:
-        """Return the score of one item for each history, int64 [B, 1] -> [B, 1]: at most what its block holds."""
-
-
-@dataclass(frozen=True)
-class InnerProducts:
-    """Scores ``query . item``.
-
-    Attributes:
-        query: what each history asks for, [B, D].
-        items: the items' vectors by item number, [V + 1, D].
-    """
-
-    query: Tensor
-    items: Tensor
-
-    @property
-    def num_users(self) -> int:
-        """B."""
-        return len(self.query)
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are computed."""
-        return self.query.device
-
-    def block(self, items: slice) -> Tensor:
-        """Return the scores of some item numbers, [B, n]."""
-        return self.query @ self.items[items].T
-
-    def of(self, items: Tensor) -> Tensor:
-        """Return one score for each history, [B, 1], less what rounding may add: so ties count against the model."""
-        products = self.query * self.items[items[:, 0]]  # [B, D]
-        rounding = ROUNDING * torch.finfo(products.dtype).eps
-        return products.sum(1, keepdim=True) - rounding * products.abs().sum(1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Scores that were computed at once, [B, V + 1] by item number: for models that cannot do otherwise."""
-
-    scores: Tensor
-
-    @property
-    def num_users(self) -> int:
-        """B."""
-        return len(self.scores)
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are computed."""
-        return self.scores.device
-
-    def block(self, items: slice) -> Tensor:
-        """Return a copy of the scores of some item numbers, [B, n]."""
-        return self.scores[:, items].clone()
-
-    def of(self, items: Tensor) -> Tensor:
-        """Return one score for each history, [B, 1]."""
-        return self.scores.gather(1, items)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """(row, item) pairs of a matrix of scores, found by blocks of items.
-
-    Attributes:
-        numbers: item numbers, ascending, int64 [n], on the CPU.
-        items: the same, where the scores are.
-        rows: the history of each, int64 [n].
-    """
-
-    numbers: Int64s
-    items: Tensor
-    rows: Tensor
-
-    @classmethod
-    def of(cls, rows: Int64s, items: Int64s) -> Pairs:
-        """Return pairs that come in any order."""
-        order = np.argsort(items, kind="stable")
-        numbers = items[order]
-        return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]))
-
-    def to(self, device: torch.device) -> Pairs:
-        """Return the pairs for scores on ``device``."""
-        return Pairs(self.numbers, *(each.to(device, non_blocking=True) for each in (self.items, self.rows)))
-
-    def within(self, items: slice) -> tuple[Tensor, Tensor]:
-        """Return the rows and columns of the block of some item numbers, [n] each."""
-        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
-        return self.rows[first:end], self.items[first:end] - items.start
-
-
-@dataclass(frozen=True)
-class Biased:
-    """Scores of which some have a number added.
-
-    Attributes:
-        scores: without it.
-        pairs: which.
-        bias: the number, a tensor without dimensions.
-    """
-
-    scores: Scores
-    pairs: Pairs
-    bias: Tensor
-
-    @property
-    def num_users(self) -> int:
-        """B."""
-        return self.scores.num_users
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are computed."""
-        return self.scores.device
-
-    def block(self, items: slice) -> Tensor:
-        """Return the scores of some item numbers, [B, n]."""
-        block = self.scores.block(items)
-        block[self.pairs.within(items)] += self.bias
-        return block
-
-    def of(self, items: Tensor) -> Tensor:
-        """Return one score for each history, [B, 1]."""
-        scores = self.scores.of(items).clone()
-        hits = self.pairs.rows[items[self.pairs.rows, 0] == self.pairs.items]
-        scores[hits] += self.bias
-        return scores
 
 
 @dataclass(frozen=True)
@@ -176,13 +30,13 @@ class Masked:
         excluded: item numbers that nobody may get, bool [V + 1]; None where there are none.
     """
 
-    pairs: Pairs
+    pairs: ItemPairs
     excluded: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Int64s, items: Int64s, excluded: Tensor | None = None) -> Masked:
         """Return the mask of (row, item) pairs in any order."""
-        return cls(Pairs.of(rows, items), excluded)
+        return cls(ItemPairs.of(rows, items), excluded)
 
     def to(self, device: torch.device) -> Masked:
         """Return the mask for scores on ``device``."""
@@ -267,6 +121,9 @@ def count_above(
 ) -> tuple[Tensor, Tensor]:
     """Return how many other items score at least as high as each target, and the first items of each ranking.
 
+    Scores that are nearer to the target's than rounding allows to tell are compared precisely, so that a count depends
+    neither on the blocks nor on the batch. A tie counts against the model.
+
     Args:
         scores: of B histories.
         targets: an item number each, int64 [B]; the count of one that is masked says nothing.
@@ -278,17 +135,47 @@ def count_above(
     Returns:
         Counts, int64 [B], and item numbers, int64 [B, up to top].
     """
-    blocks, best, target = item_blocks(scores.num_users, first, num_items), Best(top), targets[:, None]
-    # Within one block a target's score is the very number that stands there; beyond, it must be computed before.
-    own = scores.of(target) if len(blocks) > 1 else None  # [B, 1]
+    rows, best = torch.arange(len(targets), device=targets.device), Best(top)
+    own = scores.of(rows, targets)  # [B], float64
+    rounding = 2 * scores.rounding()  # [B, 1]
+    is_exact = not rounding.any()
+    at = own[:, None].to(rounding.dtype)
+    low, high = at - rounding, at + rounding
     counts = torch.zeros_like(targets)
-    for items, block in masked_blocks(scores, blocks, masked):
-        inside = ((target >= items.start) & (target < items.stop))[:, 0]  # [B]
-        in_block = block.gather(1, (target - items.start).clamp(0, block.shape[1] - 1))  # [B, 1]
-        own = in_block if own is None else own
-        counts += (block >= own).sum(1) - (inside & (in_block >= own)[:, 0]).long()
+    for items, block in masked_blocks(scores, item_blocks(scores.num_users, first, num_items), masked):
+        inside = ((targets >= items.start) & (targets < items.stop)).long()  # [B]
+        not_below = (block >= low).sum(1) - inside
+        if is_exact:
+            counts += not_below
+        else:
+            above = (block > high).sum(1)  # [B]
+            near = (not_below > above).nonzero()[:, 0]  # the histories with other items that near
+            counts += above
+            if len(near):
+                bounds = low[near], high[near]
+                counts[near] += _ties(scores, near, items, block[near], bounds, own[near], targets[near])
         if top:
             if items.start == 0:
                 block[:, 0] = -torch.inf
             best.add(items, block)
     return counts.cpu(), best.result()[0] if top else torch.empty(len(targets), 0, dtype=torch.int64)
+
+
+def _ties(
+    scores: Scores,
+    rows: Tensor,
+    items: slice,
+    block: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    own: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """Return of each of the ``rows`` [r] how many items of ``block`` [r, n] within the bounds are not below its own.
+
+    The target itself does not count.
+    """
+    low, high = bounds
+    row, column = ((block >= low) & (block <= high)).nonzero().unbind(1)  # [pairs] each
+    numbers = column + items.start
+    not_below = (scores.of(rows[row], numbers) >= own[row]) & (numbers != targets[row])
+    return torch.zeros_like(rows).index_add_(0, row, not_below.long())

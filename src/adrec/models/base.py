@@ -2,7 +2,8 @@
 
 A model learns from a prepared data set and its split, scores the catalogue for histories, gives its state as tensors
 and takes it back, and says what it is. ADRec, every baseline and a user's own model obey it; one test mix-in holds them
-to it (``tests/models``). A model that is trained by gradients needs less: see :mod:`adrec.nn.base`.
+to it (``tests/models``). A model that is trained by gradients names its networks in place of a method ``fit``: see
+:class:`adrec.models.network.NetworkModel` and :mod:`adrec.nn.base`.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.config.base import Settings
+from adrec.config.stage import NO_DIFFUSION
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split
-from adrec.inference.scores import Scores
+from adrec.nn.scores import Scores
 from adrec.utils.errors import ConfigError, DataError
 
 NO_LIMIT = 1 << 30
-NO_DIFFUSION = "this model has no diffusion, so it takes no denoising steps and has no sampler."
 
 
 class Model(ABC):
-    """What recommends. Its methods beyond ``__init__`` hold after :meth:`fit` or :meth:`restore`.
+    """What recommends. It is trained by :func:`adrec.runs.fit`; its methods hold after that, or after :meth:`restore`.
 
     Attributes:
         name: what the command line and the tables call it.
@@ -54,12 +55,13 @@ class Model(ABC):
     def __init__(self, config: Settings | None = None) -> None:
         self.config = config or self.Config()
 
-    @abstractmethod
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
         """Learn from the training part of ``split``: items 1 to ``split.num_items``, up to each ``train_ends``.
 
-        The same seed gives the same model. Raises :class:`DataError` where there is nothing to learn from.
+        Every model has it but a :class:`~adrec.models.network.NetworkModel`. The same seed gives the same model.
+        Raises :class:`DataError` where there is nothing to learn from.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def __call__(self, batch: PackedBatch) -> Scores:

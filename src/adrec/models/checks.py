@@ -12,14 +12,14 @@ from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
-from adrec.inference.scores import Scores
 from adrec.models.base import Model
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
+from adrec.nn.scores import Scores
 from adrec.utils.errors import ConfigError
 
 HISTORIES = 8  # that a model is tried on
 TOLERANCE = 5e-3  # of the largest score: what a GPU's rounding may do to scores that are to be equal
-ASKED_FOR = ("num_users", "device", "block", "of")  # of scores
+ASKED_FOR = ("num_users", "device", "block", "of", "rounding")  # of scores
 
 
 def check_fitted(model: Model, dataset: Dataset, split: Split) -> None:
@@ -105,9 +105,12 @@ def _block(model: Model, scores: Scores, num_users: int) -> Tensor:
     block.zero_()
     if not _alike(scores.block(every).float().cpu(), found):
         raise _broken(model, "'block' of its scores must give a tensor of its own, as who asks for it overwrites it.")
-    own = scores.of(torch.ones(num_users, 1, dtype=torch.int64, device=scores.device))
-    if tuple(own.shape) != (num_users, 1) or not _alike(own.float().cpu(), found[:, :1]):
-        raise _broken(model, "'of' its scores must give, [B, 1], what stands in 'block' for the same items.")
+    rows = torch.arange(num_users, device=scores.device)
+    own, rounding = scores.of(rows, torch.ones_like(rows)), scores.rounding()
+    if tuple(own.shape) != (num_users,) or not _alike(own.float().cpu(), found[:, 0]):
+        raise _broken(model, "'of' its scores must give, [n], what stands in 'block' for the same pairs.")
+    if tuple(rounding.shape) != (num_users, 1) or not (rounding >= 0).all():
+        raise _broken(model, "'rounding' of its scores must give, [B, 1], a number that is not negative.")
     return found
 
 

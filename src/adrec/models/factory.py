@@ -10,8 +10,10 @@ import torch
 from adrec.config.base import TrainingConfig
 from adrec.models.base import Model
 from adrec.models.registry import find_model
-from adrec.utils.errors import ConfigError
+from adrec.utils.errors import ConfigError, did_you_mean
 from adrec.utils.text import counted
+
+AUGMENTATIONS = ("diffuasr",)
 
 
 def make_model(
@@ -23,14 +25,17 @@ def make_model(
 ) -> Model:
     """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage.
 
-    ``augment`` is how its training sequences are augmented, the key ``augment.method``. Raises :class:`ConfigError` for
+    ``augment`` is how its training sequences are augmented: ``diffuasr``. Raises :class:`ConfigError` for
     what does not fit.
     """
     model = find_model(name, imports=True)
     if augment is not None:
         if not issubclass(model.Config, TrainingConfig):
             raise ConfigError(f"{name} learns without epochs, so --augment means nothing to it.")
-        changes = {**(changes or {}), "augment.method": augment}
+        if augment not in AUGMENTATIONS:
+            near = did_you_mean(augment, AUGMENTATIONS)
+            raise ConfigError(f"--augment must be one of {', '.join(AUGMENTATIONS)}; it is {augment!r}{near}.")
+        changes = {"augment": True, **(changes or {})}
     config = model.Config.make(preset, changes)
     if max_epochs is not None:
         if not isinstance(config, TrainingConfig):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.base import NetworkConfig
+from adrec.config.stage import NetworkConfig
 from adrec.data.batch import PackedBatch
-from adrec.inference.scores import InnerProducts, Scores
 from adrec.nn.kernels.layout import Layout, layout
 from adrec.nn.losses import Objective
+from adrec.nn.scores import InnerProducts, Scores
 
 Noise = Callable[[int], Tensor]
 
@@ -112,13 +112,13 @@ def last_tokens(x: Tensor, batch: PackedBatch) -> Tensor:
     return x[batch.cu_seqlens[1:] - 1]
 
 
-@torch.no_grad()
-def normal_linear_layers(network: nn.Module, std: float, rng: Generator) -> None:
-    """Draw every linear layer and embedding from N(0, ``std``), biases 0; layer norms start as the identity."""
-    for part in network.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=std, generator=rng)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
-        if isinstance(part, nn.LayerNorm):
-            part.reset_parameters()
+AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
+
+
+def make_network(network: type[AnyNetwork], config: NetworkConfig, num_items: int) -> AnyNetwork:
+    """Return a network of a class, with weights still to be drawn or loaded.
+
+    PyTorch's layers draw weights from the global generator when they are made; it is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return network(config, num_items)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from adrec.data.batch import PackedBatch
-from adrec.inference.scores import Biased, Scores
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.repeats import met_by_histories
+from adrec.nn.scores import Biased, Scores
 
 REPEAT_SCALE = 10.0
 

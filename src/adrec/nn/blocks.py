@@ -11,7 +11,9 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.nn.kernels.attention import Attention, Cache, initialize_bias
+from adrec.config.stage import PaddedConfig
+from adrec.nn.initialize import initialize_bias
+from adrec.nn.kernels.attention import Attention, Cache
 from adrec.nn.kernels.dropout import dropout_
 from adrec.nn.kernels.gelu import gelu
 from adrec.nn.kernels.layout import Layout
@@ -84,6 +86,12 @@ class Block(AttentionBlock):
 
 class Blocks(nn.ModuleList):
     """A stack of blocks."""
+
+    @classmethod
+    def of(cls, config: PaddedConfig) -> Blocks:
+        """Return the stack that ``config`` asks for."""
+        size, heads = config.hidden_size, config.num_heads
+        return cls(config.num_blocks, size, heads, config.dropout, config.feed_forward_ratio)
 
     def __init__(
         self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4

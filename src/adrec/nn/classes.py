@@ -23,8 +23,8 @@ class Classes:
     items: Tensor
     offsets: Tensor
 
-    def places(self, items: Tensor) -> Tensor:
-        """Return where ``items``, all of them among the classes, are in them."""
+    def indices(self, items: Tensor) -> Tensor:
+        """Return the index of each of ``items`` among the classes, which hold all of them."""
         return torch.searchsorted(self.items, items)
 
 

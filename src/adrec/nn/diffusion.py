@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from adrec.config.adrec import Sampler, ScheduleName
+from adrec.config.diffusion import Sampler, ScheduleName
 from adrec.utils.errors import ConfigError
 
 Float64s = NDArray[np.float64]
@@ -148,30 +148,22 @@ def unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=-1)
 
 
-def exponential_map(x0: Tensor, v: Tensor) -> Tensor:
-    """Return ``cos(|v|) x0 + sin(|v|) v / |v|``, the published code's geodesic step from ``x0`` along ``v``."""
-    length = v.norm(dim=-1, keepdim=True)
-    return torch.cos(length) * x0 + torch.sin(length) * v / length
-
-
 class ForwardProcess(torch.nn.Module):
     """q(x_t given x0): ``x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps``, each token with its own t (DDPM eq. 4)."""
 
     signal: Tensor
     noise: Tensor
 
-    def __init__(self, schedule: Schedule, geodesic: bool) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         alpha_bars = torch.from_numpy(schedule.alpha_bars)
         dtype = torch.get_default_dtype()
         self.register_buffer("signal", alpha_bars.sqrt().to(dtype), persistent=False)
         self.register_buffer("noise", (1 - alpha_bars).sqrt().to(dtype), persistent=False)
-        self.geodesic = geodesic
 
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Return ``x_t`` [N, D] from ``x0`` [N, D], timesteps ``t`` [N] and unit noise ``eps`` [N, D]."""
-        x_t = self.signal[t, None] * x0 + self.noise[t, None] * eps  # [N, D]
-        return exponential_map(x0, x_t) if self.geodesic else x_t
+        return self.signal[t, None] * x0 + self.noise[t, None] * eps
 
 
 class Denoiser(Protocol):
@@ -184,16 +176,16 @@ def sample(
     denoise: Denoiser,
     schedule: Schedule,
     noise: Callable[[int], Tensor],
-    geodesic: bool,
+    *,
     sampler: Sampler = "ancestral",
     variance: Literal["forward", "posterior"] = "forward",
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
 
     ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. Its ``variance`` is the
     forward process's ``beta_i`` ("fixed large") or the posterior's ("fixed small", DDPM section 3.2); nothing is added
-    at i = 0, nor anywhere by the sampler ``ddim``. Where diffusion is geodesic, every sample but the start is scaled to
-    length 1.
+    at i = 0, nor anywhere by the sampler ``ddim``. ``project`` is applied to every sample but the start.
     """
     of_x0, of_xt = schedule.deterministic if sampler == "ddim" else schedule.posterior[:2]
     variances = schedule.betas if variance == "forward" else schedule.posterior[2]
@@ -204,6 +196,6 @@ def sample(
         x = float(of_x0[i]) * x0_hat + float(of_xt[i]) * x
         if i > 0 and sampler == "ancestral":
             x = x + math.sqrt(variances[i]) * noise(i)
-        if geodesic:
-            x = unit(x)
+        if project is not None:
+            x = project(x)
     return x

@@ -15,65 +15,6 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.nn.classes import Classes
-from adrec.nn.kernels.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
-from adrec.nn.repeats import Repeats
-
-
-class CatalogueCrossEntropy(torch.autograd.Function):
-    """Cross-entropy against every item, its gradient computed at once, so that only some tokens' logits exist."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        item_embedding: Tensor,
-        repeat_bias: Tensor | None,
-        asked: Asked,
-    ) -> Tensor:
-        """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, asked)
-        chunk = chunk_of_tokens(len(work.classes), len(x))
-        (room,) = work.rooms(1, chunk)
-        (precise,) = work.precise_rooms([room])
-        for start in range(0, len(x), chunk):
-            some = slice(start, min(start + chunk, len(x)))
-            p = work.softmax(work.logits(some, room), some, precise)
-            work.add_gradients(some, p, room)
-        return work.finish(ctx).to(work.precise)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients, in place: they can be asked for once."""
-        d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
-        return d_x, d_embedding, d_bias, None
-
-
-def cross_entropy(
-    x: Tensor,
-    item_embedding: Tensor,
-    targets: Tensor,
-    *,
-    padding_class: bool,
-    num_tokens: int | None = None,
-    repeat_bias: Tensor | None = None,
-    repeats: Repeats | None = None,
-    offsets: Tensor | None = None,
-) -> Tensor:
-    """Mean over tokens of the cross-entropy against every item. Its backward pass can run once.
-
-    Args:
-        x: outputs, [N, D].
-        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
-        targets: item numbers, int64 [N].
-        padding_class: whether row 0 is one of the classes, padding or not.
-        num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
-        repeat_bias: is added to the logits of ``repeats``, a number.
-        repeats: the items that each token has met.
-        offsets: are added to every token's logits, [classes]; they are not trained.
-    """
-    asked = Asked(targets, 0 if padding_class else 1, repeats, offsets)
-    total: Tensor = CatalogueCrossEntropy.apply(x, item_embedding, repeat_bias, asked)  # type: ignore[no-untyped-call]
-    return total / (num_tokens or len(x))
 
 
 def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None) -> Tensor:

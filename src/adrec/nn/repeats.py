@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s, spans
-from adrec.inference.scores import Pairs
+from adrec.nn.scores import ItemPairs
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
     return rows, items[np.flatnonzero(is_first)[spans(begin, counts)]], np.concatenate([[0], np.cumsum(counts)])
 
 
-def met_by_histories(batch: PackedBatch) -> Pairs:
+def met_by_histories(batch: PackedBatch) -> ItemPairs:
     """Return which distinct items each user of ``batch`` has met, up to its last token."""
     rows, items, _ = met(batch, np.cumsum(batch.lengths) - 1)
-    return Pairs.of(rows, items).to(batch.items.device)
+    return ItemPairs.of(rows, items).to(batch.items.device)

@@ -21,7 +21,7 @@ from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import make_split
 from adrec.data.vocab import Vocabularies, Vocabulary
-from adrec.models.registry import ADRecModel
+from adrec.models.adrec import ADRecModel
 from adrec.published.weights import from_published
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo

@@ -1,1 +1,1 @@
-"""The run folder and what trains into it."""
+"""The run folder, and the training of a model into it."""

@@ -5,6 +5,8 @@
 ``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
 ``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
 ``state.safetensors``     the whole state after the last epoch, while the run is not finished
+``augment.safetensors``   the same of an augmentation, until its prefixes are generated
+``prefixes.safetensors``  the generated prefixes, while the run is not finished
 ``weights.safetensors``   the selected weights, once it is
 ``stage1.safetensors``    the item embedding that the first stage handed over, where there are several
 ========================  ================================================================================
@@ -13,31 +15,30 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adrec.config.base import Settings, TrainingConfig
-from adrec.data.dataset import Dataset, open_dataset
+from adrec.config.base import Settings
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.split import SPLITS, Split, make_split
+from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
-from adrec.models.checks import check_fitted
-from adrec.models.registry import ADRecModel, NetworkModel, find_model
+from adrec.models.registry import find_model
 from adrec.runs.info import FORMAT_VERSION, RunInfo
-from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.runs.weights import read_weights, write_weights
+from adrec.train.checkpoint import Progress, Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Trainer
-from adrec.train.report import Reporter
 from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import atomic_folder, locked, recover, write_bytes, write_json
 
 STAGE_1 = "stage1.safetensors"
+PREFIXES = "prefixes.safetensors"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Run:
         """Make the folder of a new run. Raises :class:`UserError` where something is there already."""
         if (path / "run.json").is_file():
             raise RunError(
-                f"{path} holds a run already; choose another --out (an unfinished one goes on with "
+                f"{path} holds a run already; choose another --out (an unfinished one is resumed with "
                 f"adrec train --resume {path})."
             )
         with atomic_folder(path) as folder:
@@ -153,84 +154,69 @@ class Run:
         with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
             yield
 
-    def trainer(self, dataset: Dataset, reporter: Reporter | None = None) -> Trainer:
-        """Return a network model's trainer, which records each epoch here, at the place where the run was left.
+    def state_path(self, trainer: Trainer, trainers: Sequence[Trainer]) -> Path:
+        """Return where the state of one of the run's ``trainers`` is kept; the last is the model's own."""
+        return self.path / ("state.safetensors" if trainer is trainers[-1] else "augment.safetensors")
 
-        Raises:
-            DataError: where the data set has nothing to learn from.
-            RunError: where the state is damaged.
+    def restore(self, trainers: Sequence[Trainer]) -> None:
+        """Bring ``trainers`` to where the run was left, and drop rows of metrics whose state was not kept.
+
+        Raises :class:`RunError` where a state is damaged.
         """
-        model = self.model_class(self.config)
-        assert isinstance(model, NetworkModel)
-        trainer = model.trainer(
-            dataset,
-            self.split(dataset),
-            seed=self.info.seed,
-            device=torch.device(self.info.device),
-            reporter=reporter,
-            on_epoch=lambda row: self._record(trainer, row),
-        )
-        trainer.on_embedding = self._keep_stage_1
-        if (self.path / "state.safetensors").exists():
-            trainer.restore(read_snapshot(self.path / "state.safetensors"))
-        self._drop_rows_after(trainer.place.rows)
-        return trainer
+        kept = 0
+        for trainer in trainers:
+            path = self.state_path(trainer, trainers)
+            if trainer is not trainers[-1] and (self.path / PREFIXES).exists():
+                ended = read_snapshot(self.path / PREFIXES).values["ended"]
+                trainer.progress = Progress(
+                    len(trainer.stages), rows=sum(each["epochs"] for each in ended), ended=ended
+                )
+            elif path.exists():
+                trainer.restore(read_snapshot(path))
+            kept += trainer.progress.rows
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if len(lines) > kept:
+            write_bytes(path, "".join(lines[:kept]).encode())
 
-    def _record(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
-        """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        write_snapshot(self.path / "state.safetensors", trainer.snapshot())
+    def keep_prefixes(self, prefixes: Tensor, ended: Sequence[Mapping[str, Any]]) -> None:
+        """Write the prefixes that an augmentation made, int64 [U, M], in place of its state, and its stages."""
+        write_snapshot(self.path / PREFIXES, Snapshot({"prefixes": prefixes}, {"ended": list(ended)}))
+        (self.path / "augment.safetensors").unlink(missing_ok=True)
+
+    def prefixes(self) -> Tensor | None:
+        """Return the prefixes that an augmentation made, int64 [U, M]; None where none are kept."""
+        path = self.path / PREFIXES
+        return read_snapshot(path).tensors["prefixes"] if path.exists() else None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the row of metrics of each epoch so far."""
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
-    def _keep_stage_1(self, embedding: Tensor) -> None:
-        write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
+    def keep_stage_1(self, embedding: Tensor) -> None:
+        """Keep the item embedding that the first stage hands over, [V + 1, D]; one that is kept stays."""
+        if not (self.path / STAGE_1).exists():
+            write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
 
     def stage_1(self) -> Tensor | None:
         """Return the item embedding that the first stage handed over, [V + 1, D]; None where none did."""
         path = self.path / STAGE_1
         return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
 
-    def _drop_rows_after(self, rows: int) -> None:
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if len(lines) > rows:
-            write_bytes(path, "".join(lines[:rows]).encode())
-
-    def train(self, trainer: Trainer) -> Run:
-        """Let :meth:`trainer`'s trainer do what is left, write the weights, and return the finished run."""
-        model = self.model_class(self.config)
-        assert isinstance(model, NetworkModel)
-        model.adopt(trainer.run(), self.info.seed)
-        check_fitted(model, trainer.dataset, trainer.split)
-        return self.finish(model, trainer.place.ended)
-
-    def fit(self, dataset: Dataset) -> Run:
-        """Fit a model that has no epochs, write what it learnt, and return the finished run."""
-        model = self.model_class(self.config)
-        split = self.split(dataset)
-        model.fit(dataset, split, seed=self.info.seed, device=torch.device(self.info.device))
-        check_fitted(model, dataset, split)
-        return self.finish(model, ())
-
     def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
         """Write what the model learnt and what each stage did, and return the finished run."""
         write_weights(self.path / "weights.safetensors", model)
         info = replace(self.info, finished=True, stages=tuple(stages))
         write_json(self.path / "run.json", asdict(info))
-        (self.path / "state.safetensors").unlink(missing_ok=True)
+        for name in ("state.safetensors", PREFIXES):
+            (self.path / name).unlink(missing_ok=True)
         return replace(self, info=info)
 
     def require_finished(self) -> None:
         """Raise :class:`RunError` where the run still has something to train."""
         if not self.info.finished:
-            raise RunError(f"the run {self.path} is not finished; `adrec train --resume {self.path}` goes on with it.")
+            raise RunError(f"the run {self.path} is not finished; resume it with `adrec train --resume {self.path}`.")
 
     def model(self, device: torch.device | None = None) -> Model:
         """Return the trained model.
@@ -242,38 +228,30 @@ class Run:
         return read_weights(self.path / "weights.safetensors", self.model_class(self.config), self.info.seed, device)
 
 
-def write_weights(path: Path, model: Model) -> None:
-    """Write what a model learnt, with the size of its catalogue."""
-    values: dict[str, Any] = {"model": model.name, "num_items": model.num_items}
-    if isinstance(model, NetworkModel):
-        values["network"] = model.kind
-    write_snapshot(path, Snapshot(model.state(), values))
+@contextmanager
+def open_or_create(path: Path, model: Model, info: RunInfo, dataset: Dataset) -> Iterator[Run]:
+    """Yield the run at ``path``, locked: a new one, or an unfinished one of the same data, settings and seed.
 
-
-def read_weights(path: Path, model: Model, seed: int, device: torch.device | None = None) -> Model:
-    """Return ``model`` with what :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
-    snapshot = read_snapshot(path)
-    try:
-        num_items = snapshot.values["num_items"]
-        if isinstance(model, NetworkModel):
-            model.restore(snapshot.tensors, num_items, device, kind=snapshot.values["network"], seed=seed)
-        else:
-            model.restore(snapshot.tensors, num_items, device)
-    except (RuntimeError, KeyError) as error:
-        raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
-    return model
-
-
-def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Settings:
-    """Return ``config`` with the number of epochs that each finished stage chose.
-
-    A stage that the next one continues has all that it had: what continues begins where it ended, not with its choice.
+    A data set without a folder is written into the run's own. Raises :class:`RunError` for any other run.
     """
-    if not isinstance(config, TrainingConfig):
-        return config
-    epochs = {}
-    for stage, following in zip_longest(stages, stages[1:]):
-        own, then = (None if each is None else config.all_stages[each["stage"]] for each in (stage, following))
-        goes_on = own and then and then.begins_with == "continue" and then.network_kind == own.network_kind
-        epochs[stage["stage"]] = stage["epochs" if goes_on else "chosen_epoch"]
-    return config.with_epochs(epochs)
+    if (path / "run.json").is_file():
+        run = Run.open(path, type(model))
+        there, ours = (
+            {
+                "data set": each.data_fingerprint,
+                "split": each.split,
+                "configuration": config.to_dict(),
+                "seed": each.seed,
+            }
+            for each, config in ((run.info, run.config), (info, model.config))
+        )
+        other = next((name for name in ours if there[name] != ours[name]), None)
+        if run.info.finished or other is not None:
+            why = "finished" if run.info.finished else f"of another {other}"
+            raise RunError(f"{path} holds a run that is {why}; load it, or choose another folder.")
+    else:
+        run = Run.create(path, model, info)
+    if dataset.path is None and not (path / "data").exists():
+        write_dataset(dataset, path / "data")
+    with run.locked():
+        yield run

@@ -14,7 +14,7 @@ import torch
 from adrec._version import __version__
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.models.registry import ADRecModel
+from adrec.models.adrec import ADRecModel
 
 FORMAT_VERSION = 1
 

@@ -32,8 +32,20 @@ class Snapshot:
 
 
 @dataclass
-class Place:
-    """Where a run stands: all of its state that is not tensors."""
+class Progress:
+    """How far a training is: all of its state that is not tensors.
+
+    Attributes:
+        stage: the index of the current stage.
+        epoch: finished epochs of it.
+        schedule_epoch: epochs of the learning-rate schedule, which a stage that continues another goes on with.
+        best: the best value of each selecting metric in this stage.
+        best_epoch: the epoch whose weights are kept; 0 before the first validation.
+        stale: validations since then.
+        rows: epochs of all stages.
+        ended: the stages that have ended: name, epochs, chosen epoch.
+        alive: whether the item embedding was not collapsed when it was last measured; it starts as noise.
+    """
 
     stage: int = 0
     epoch: int = 0
@@ -43,7 +55,7 @@ class Place:
     stale: int = 0
     rows: int = 0
     ended: list[dict[str, Any]] = field(default_factory=list)
-    alive: bool = False  # whether the item embedding was, when it was last measured; it begins as noise
+    alive: bool = False
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

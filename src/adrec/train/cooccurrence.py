@@ -28,7 +28,7 @@ PRODUCTS, SPARE = 3, 16  # that turn the random subspace, and how many dimension
 Float32s = NDArray[np.float32]
 
 
-def begin_from_cooccurrences(
+def initialize_from_cooccurrences(
     embedding: nn.Embedding, sequences: Sequences, num_items: int, rng: np.random.Generator
 ) -> None:
     """Turn an item embedding's drawn rows, [V + 1 or more, D], to where the co-occurrences in ``sequences`` point.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from adrec.config.base import StageConfig
+from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.sequences import Sequences
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.inference.scorer import BATCH_SIZE, Histories, NetworkScorer
+from adrec.inference.scorer import BATCH_SIZE, Histories
+from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork
 from adrec.train.loop import Trainer
 from adrec.train.step import Step, new_optimizer
@@ -77,23 +78,26 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(trainer: Trainer) -> Cost:
-    """Time a few steps and validations on weights of their own; the trainer is left as it is.
+def estimate(trainers: Sequence[Trainer]) -> Cost:
+    """Time a few steps and validations on weights of their own; the trainers are left as they are.
 
-    The seconds of counting co-occurrences, where an embedding begins with them, are not in it: one for some 150,000
+    The seconds of counting co-occurrences, where an embedding starts from them, are not in it: one for some 150,000
     interactions, where an epoch takes many.
     """
-    num_validated, left = len(trainer.split.validation.users), trainer.left()
     stages: dict[str, StageCost] = {}
-    for name, stage, done in left:
-        network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
-        step = _step_seconds(trainer, stage, sequences, network)
-        validations = _validations(stage, stage.epochs, last=True) - _validations(stage, done)
-        validated = num_validated and validations and stage.validates
-        validation = _validation_seconds(trainer, network) if validated else 0.0
-        epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
-        stages[name] = StageCost(step, epoch, validation, epochs * epoch + validations * validation, epochs)
-    return Cost(stages, num_validated > 0 and any(stage.patience and stage.validates for _, stage, _ in left))
+    may_stop_early = False
+    for trainer in trainers:
+        num_validated, left = len(trainer.split.validation.users), trainer.left()
+        for name, stage, done in left:
+            network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
+            step = _step_seconds(trainer, stage, sequences, network)
+            validations = _validations(stage, stage.epochs, last=True) - _validations(stage, done)
+            validated = num_validated and validations and stage.validates
+            validation = _validation_seconds(trainer, stage, network) if validated else 0.0
+            epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
+            stages[name] = StageCost(step, epoch, validation, epochs * epoch + validations * validation, epochs)
+            may_stop_early |= bool(num_validated and stage.patience and stage.validates)
+    return Cost(stages, may_stop_early)
 
 
 def _validations(stage: StageConfig, epochs: int, *, last: bool = False) -> int:
@@ -138,22 +142,25 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, ne
     return statistics.median(times) * sequences.num_tokens / trainer.steps(sequences) / tokens
 
 
-def _validation_seconds(trainer: Trainer, network: SequenceNetwork) -> float:
+def _validation_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork) -> float:
     """Return the seconds of a validation, from some of its histories."""
     histories, items = held_out(trainer.dataset, trainer.split.validation)
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
     some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
     scorer = NetworkScorer(network)
-    times = [_seconds(trainer.device, lambda: ranking(scorer, some, items[chosen])) for _ in range(2)]
+    times = [
+        _seconds(trainer.device, lambda: ranking(scorer, some, items[chosen], filter_seen=stage.filter_seen))
+        for _ in range(2)
+    ]
     return times[-1] * len(items) / len(chosen)
 
 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     _finish(device)
-    began = time.perf_counter()
+    started = time.perf_counter()
     work()
     _finish(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def _finish(device: torch.device) -> None:

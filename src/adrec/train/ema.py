@@ -1,4 +1,4 @@
-"""The weights that training keeps beside the network's own."""
+"""The weights that training keeps beside the network's own: their moving average (EMA), and the selected ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,26 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
+@torch.no_grad()
+def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, steps: int) -> None:
+    """Move an exponential moving average of a network's weights, in place, after ``steps`` optimizer steps.
+
+    The share of the new weights is 1 - decay, and 9 / (10 + steps) where that is more.
+    """
+    share = 1 - min(decay, (1 + steps) / (10 + steps))
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, share)
+        else:
+            average[name].copy_(value)
+
+
 @dataclass
-class Kept:
+class KeptWeights:
     """Copies of a network's state; each is empty where there is none.
 
     Attributes:
-        average: of the weights, where the stage keeps one: it is what is validated and selected.
+        average: the EMA of the weights, where the stage keeps one: it is what is validated and selected.
         best: what validated best in this stage.
         selected: what the stage before ended with.
     """
@@ -31,13 +45,13 @@ class Kept:
     best: dict[str, Tensor] = field(default_factory=dict)
     selected: dict[str, Tensor] = field(default_factory=dict)
 
-    def begin(self, network: nn.Module, *, averages: bool) -> None:
-        """Forget the best of the stage before, and begin an average from the weights of ``network``."""
+    def start_stage(self, network: nn.Module, *, averages: bool) -> None:
+        """Forget the best of the stage before, and start an average from the weights of ``network``."""
         self.average, self.best = copied(network.state_dict()) if averages else {}, {}
 
     @contextmanager
-    def lent(self, network: nn.Module) -> Iterator[None]:
-        """Lend ``network`` the average of its weights, where there is one."""
+    def swapped_in(self, network: nn.Module) -> Iterator[None]:
+        """Give ``network`` the average of its weights, where there is one, for the time of a block."""
         if not self.average:
             yield
             return
@@ -57,7 +71,7 @@ class Kept:
         return {key: value for name, weights in vars(self).items() for key, value in with_prefix(name, weights).items()}
 
     @classmethod
-    def restored(cls, snapshot: Snapshot, device: torch.device) -> Kept:
+    def restored(cls, snapshot: Snapshot, device: torch.device) -> KeptWeights:
         """Return what ``snapshot`` holds, on ``device``."""
         return cls(
             **{

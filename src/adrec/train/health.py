@@ -1,22 +1,22 @@
-"""The cheap measures, taken at every evaluation of a training run, and the warning when a space begins to die."""
+"""The health of the item embedding: cheap measures at every validation, and a warning where it collapses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+from torch import Tensor
 
-from adrec.diagnose.bounds import COMMON, RANK, STRUCTURE
-from adrec.diagnose.pairs import lengths, unit
-from adrec.diagnose.spectrum import Float64s, Matrix, centred_directions, effective_rank, moments
+from adrec.nn.spectrum import Float64s, Matrix, centred_directions, effective_rank, lengths, moments, unit
+from adrec.train.bounds import COMMON, RANK, STRUCTURE
 
 MOST_ROWS = 20_000  # looked at, evenly spread over the catalogue
 
 
-def vital_signs(embedding: Matrix) -> dict[str, float]:
+def embedding_health(embedding: Matrix) -> dict[str, float]:
     """Return ``effective_rank``, ``variance``, ``mean_cosine``, ``norm`` and ``noise_share`` of an embedding [n, D].
 
-    Rows of zeros are left out. ``noise_share`` is that of :mod:`adrec.diagnose.spectrum`, with the largest eigenvalue
+    Rows of zeros are left out. ``noise_share`` is that of :mod:`adrec.nn.spectrum`, with the largest eigenvalue
     of random directions in place of a sample of them (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2`` times the
     mean one. Empty where fewer than two rows are left.
     """
@@ -45,20 +45,25 @@ def _noise_share(directions: Float64s) -> float:
     return float(1 - (found[found > edge] - 1).sum() / size)
 
 
-def collapse(signs: Mapping[str, float], size: int, num_items: int) -> str | None:
+def collapse(health: Mapping[str, float], size: int, num_items: int) -> str | None:
     """Return how a space has collapsed, by the bounds of the verdict; None where it is alive.
 
     Args:
-        signs: of the space.
+        health: of the space.
         size: D.
         num_items: n.
     """
-    if not signs:
+    if not health:
         return "every item's embedding is 0"
-    if signs["mean_cosine"] > COMMON:
-        return f"items point the same way (mean cosine {signs['mean_cosine']:.2f})"
-    if signs["effective_rank"] < RANK * min(size, num_items - 1):
-        return f"items use {signs['effective_rank']:.0f} of {size} dimensions"
-    if 1 - signs["noise_share"] < STRUCTURE:
-        return f"the spectrum is {signs['noise_share']:.0%} that of random noise"
+    if health["mean_cosine"] > COMMON:
+        return f"items point the same way (mean cosine {health['mean_cosine']:.2f})"
+    if health["effective_rank"] < RANK * min(size, num_items - 1):
+        return f"items use {health['effective_rank']:.0f} of {size} dimensions"
+    if 1 - health["noise_share"] < STRUCTURE:
+        return f"the spectrum is {health['noise_share']:.0%} that of random noise"
     return None
+
+
+def health_of(embedding: Tensor, num_items: int) -> dict[str, float]:
+    """Return :func:`embedding_health` of the rows of items 1 to ``num_items`` of an item embedding [rows, D]."""
+    return embedding_health(embedding.detach()[1 : num_items + 1].float().cpu().numpy())

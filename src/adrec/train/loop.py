@@ -1,16 +1,15 @@
-"""The loop: one for every stage, read from top to bottom; its whole state is one value.
+"""The training loop: one for every stage, read from top to bottom; its whole state is one value.
 
 ``Trainer.run`` goes through the stages of the configuration. After each epoch :meth:`Trainer.snapshot` holds all that
-the rest of the run depends on: weights, their average, Adam's moments, both generators, the best weights so far and
-the place in the stages. A trainer restored from it goes on to the same weights, bit for bit, on the same CPU and thread
-count.
+the rest of the training depends on: weights, their average, Adam's moments, both generators, the best weights so far
+and the progress. A trainer restored from it ends with the same weights, bit for bit, on the same CPU and thread count.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,30 +17,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adrec.augment.diffuasr import NETWORKS as AUGMENTING
-from adrec.augment.diffuasr import DiffuASRNetwork
-from adrec.config.augmentation import DIFFUSION
-from adrec.config.base import StageConfig, TrainingConfig, check_seed
+from adrec.config.base import TrainingConfig, check_seed
+from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.inference.scorer import NetworkScorer
-from adrec.nn.adrec import NETWORKS, make_network
-from adrec.nn.base import SequenceNetwork
-from adrec.train import watch as space
-from adrec.train.checkpoint import Place, Snapshot, load_optimizer, optimizer_tensors, with_prefix
-from adrec.train.cooccurrence import begin_from_cooccurrences, few_enough
-from adrec.train.ema import Kept, copied
-from adrec.train.report import Reporter, Silent
-from adrec.train.sequences import sequences_of_stages, training_histories
-from adrec.train.step import Step, learning_rate, new_optimizer, update_average
+from adrec.models.network import NetworkScorer
+from adrec.nn.base import SequenceNetwork, make_network
+from adrec.train.callbacks import Callback
+from adrec.train.checkpoint import Progress, Snapshot, load_optimizer, optimizer_tensors, with_prefix
+from adrec.train.cooccurrence import few_enough, initialize_from_cooccurrences
+from adrec.train.ema import KeptWeights, copied, update_ema
+from adrec.train.health import collapse, health_of
+from adrec.train.precision import slow_bfloat16
+from adrec.train.sequences import stage_sequences, training_histories, users_per_step
+from adrec.train.step import Step, learning_rate, new_optimizer
 from adrec.utils.errors import RunError
 from adrec.utils.text import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
+CHECK_EVERY = 20  # steps between two looks at whether the loss is a number: a look makes the processor wait for a GPU
 VALIDATION_METRICS = metric_names((5, 10, 20))
 
 
@@ -52,14 +50,14 @@ class Trainer:
         config: what is trained, and how.
         dataset: the prepared data set.
         split: what is held out; validation selects weights and stops early where it has users.
-        seed: of every random number; the same seed gives the same weights on the same machine.
-        networks: the classes of what the stages train, by ``StageConfig.network_kind``; ADRec's by default.
-        device: where the networks live.
-        reporter: is told what happens.
-        on_epoch: called after each epoch with its row of metrics; what it does must not change the trainer.
+        networks: the classes of what the stages train, by ``StageConfig.network``.
+        seed: the random seed; the same seed gives the same weights on the same machine.
+        device: where the networks are.
+        callbacks: are told of each event, in their order; what they do must not change the trainer.
+        prefixes: items in front of each user's training sequence, int64 [U, M], where an augmentation made some.
 
     Raises:
-        DataError: where no user has two interactions to learn from, or too few have what an augmentation needs.
+        DataError: where no user has two interactions to learn from.
         ConfigError: for a noise schedule that cannot have so few timesteps, or a seed that is none.
     """
 
@@ -69,130 +67,103 @@ class Trainer:
         dataset: Dataset,
         split: Split,
         *,
+        networks: Mapping[str, type[SequenceNetwork]],
         seed: int,
-        networks: Mapping[str, type[SequenceNetwork]] = NETWORKS,
         device: torch.device | None = None,
-        reporter: Reporter | None = None,
-        on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+        callbacks: Iterable[Callback] = (),
+        prefixes: Tensor | None = None,
     ) -> None:
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
-        self.device = device or torch.device("cpu")
-        self.reporter, self.on_epoch = reporter or Silent(), on_epoch
-        self.after_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None  # called last: raising loses nothing
-        self.on_stage: Callable[[str], None] = lambda name: None  # called with each stage that has ended
-        self.on_embedding: Callable[[Tensor], None] = lambda embedding: None  # called with what stage 1 hands over
-        self.stop: Callable[[], bool] = lambda: False  # asked after each epoch: whether a stage ends with what it has
-        self.stops: bool | None = None  # what it said: the epoch that is the last is validated
-        self.networks = {**networks, **AUGMENTING} if config.augment.on else networks
-        for stage in config.all_stages.values():  # what cannot be made fails here, not after stage 1
-            make_network(self.networks[stage.network_kind], config.network_of(stage.network_kind), 1)
-        self.stages = [(name, stage) for name, stage in config.all_stages.items() if stage.epochs > 0]
+        self.networks, self.device = networks, device or torch.device("cpu")
+        self.callbacks = list(callbacks)
+        for stage in config.stages.values():  # what cannot be made fails here, not after stage 1
+            make_network(networks[stage.network], config.network_of(stage.network), 1)
+        self.stages = list(config.stages.items())
         self.histories = training_histories(dataset, split, config.network.max_length)
-        # Until prefixes are generated others of their size stand in, by which a run can be planned.
-        size = len(self.histories), config.augment.num_items
-        self._arrange(torch.ones(size, dtype=torch.int64) if config.augment.on else None)
+        self.use_prefixes(prefixes)
         self.order = torch.Generator().manual_seed(seed)
         self.rng = torch.Generator(self.device).manual_seed(seed)
-        self.place = Place()
+        self.progress, self.weights = Progress(), KeptWeights()
         self.network: SequenceNetwork | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        self.kept = Kept()
+        self.stopping: bool | None = None  # what callbacks said after the last epoch, which is then validated
 
-    def _arrange(self, prefixes: Tensor | None) -> None:
-        """Let the model's own stages train on the histories behind ``prefixes``, [U, M]."""
-        self.prefixes = prefixes
-        self.sequences = sequences_of_stages(self.config, self.stages, self.histories, prefixes)
+    def use_prefixes(self, prefixes: Tensor | None) -> None:
+        """Train on the histories behind ``prefixes``, int64 [U, M]; None for the histories alone."""
+        self.sequences = stage_sequences(self.config, self.histories, prefixes)
 
     @property
-    def own_sequences(self) -> Sequences:
-        """What the model's own stages train on."""
+    def last_sequences(self) -> Sequences:
+        """What the last stage trains on."""
         return self.sequences[self.stages[-1][0]]
 
-    @property
-    def num_tokens(self) -> int:
-        """Training tokens of one epoch of the model's own stages."""
-        return self.own_sequences.num_tokens
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch of the model's own stages."""
-        return self.steps(self.own_sequences)
+    def users_per_step(self, sequences: Sequences) -> int:
+        """Return the users of one optimizer step on ``sequences``."""
+        return users_per_step(self.config, sequences)
 
     def steps(self, sequences: Sequences) -> int:
         """Return the optimizer steps of one epoch on ``sequences``."""
         return math.ceil(len(sequences) / self.users_per_step(sequences))
 
-    def users_per_step(self, sequences: Sequences) -> int:
-        """Return the users of one optimizer step on ``sequences``: the fewer of ``batch_size`` and a step's tokens."""
-        most, tokens = min(self.config.batch_size, len(sequences)), self.config.tokens_per_step
-        if not tokens or any(sequences is self.sequences.get(name) for name in self.config.augment.stages):
-            return most
-        return max(1, min(most, tokens * len(sequences) // sequences.num_tokens))
-
     @property
     def _current(self) -> Sequences:
         """What the stage that runs now trains on."""
-        return self.sequences[self.stages[self.place.stage][0]]
+        return self.sequences[self.stages[self.progress.stage][0]]
 
     def left(self) -> list[tuple[str, StageConfig, int]]:
         """Return the stages that have not ended, with how many epochs of each are done."""
-        place, left = self.place, self.stages[self.place.stage :]
-        if left and place.epoch > 0 and self._has_ended(left[0][1]):
+        progress, left = self.progress, self.stages[self.progress.stage :]
+        if left and progress.epoch > 0 and self._has_ended(left[0][1]):
             return [(name, stage, 0) for name, stage in left[1:]]
-        return [(name, stage, 0 if number else place.epoch) for number, (name, stage) in enumerate(left)]
+        return [(name, stage, 0 if number else progress.epoch) for number, (name, stage) in enumerate(left)]
 
     def run(self) -> SequenceNetwork:
         """Train what is left of the stages and return the network with its selected weights."""
-        while self.place.stage < len(self.stages):
-            name, stage = self.stages[self.place.stage]
-            began = time.perf_counter(), time.process_time()
-            if self.place.epoch == 0:
-                self._begin(stage)
-            self.reporter.stage(name, stage.epochs, self.place.epoch, self.steps(self._current))
-            while not self._has_ended(stage) and not self._cut(stage):
+        if self.config.precision == "bfloat16" and (slow := slow_bfloat16(self.device)):
+            self._tell(slow, warning=True)
+        while self.progress.stage < len(self.stages):
+            name, stage = self.stages[self.progress.stage]
+            started = time.perf_counter(), time.process_time()
+            if self.progress.epoch == 0:
+                self._start(name, stage)
+            for each in self.callbacks:
+                each.on_stage_start(name, stage.epochs, self.progress.epoch, self.steps(self._current))
+            while not self._has_ended(stage) and not self._is_cut(stage):
                 losses = self._epoch(stage)
-                self.place.epoch += 1
-                self.place.schedule_epoch += 1
-                if stage.network_kind == DIFFUSION and self.place.epoch == stage.epochs:
-                    self._generate()
-                row = self._judged(name, stage, losses, began)
-                self.on_epoch(row)  # first: an epoch that is shown is one that is kept
-                self.reporter.epoch(row)
-                self.after_epoch(row)
-                began = time.perf_counter(), time.process_time()
+                self.progress.epoch += 1
+                self.progress.schedule_epoch += 1
+                row = self._row(name, stage, losses, started)
+                for each in self.callbacks:
+                    each.on_epoch_end(row)
+                started = time.perf_counter(), time.process_time()
             self._end(name, stage)
         assert self.network is not None
-        self.network.load_state_dict(self.kept.selected)
+        self.network.load_state_dict(self.weights.selected)
         return self.network
 
-    def _begin(self, stage: StageConfig) -> None:
+    def _start(self, name: str, stage: StageConfig) -> None:
         """Make the network and the optimizer that ``stage`` starts from."""
-        if stage.begins_with != "continue" or type(self.network) is not self.networks[stage.network_kind]:
+        if stage.start != "continue":
             self.network = self.new_network(stage)
             self.network.initialize(self.rng)
-            if stage.begins_with != "scratch" and self.kept.selected:
-                embedding = self.kept.selected["item_embedding.weight"]
-                self.network.item_embedding.weight.data.copy_(embedding)
-                if stage.network_kind != DIFFUSION:  # not what an augmentation is trained on
-                    self.on_embedding(embedding)
+            if stage.start == "embedding":
+                self.network.item_embedding.weight.data.copy_(self.weights.selected["item_embedding.weight"])
             elif stage.initial_embedding == "cooccurrence":
-                self._count_cooccurrences(self.network)
+                rng = np.random.default_rng(self.seed)
+                sequences = few_enough(self._current, rng)
+                self._tell(
+                    f"{name:>8}  starts from the items' co-occurrences in {sequences.num_interactions:,} interactions."
+                )
+                initialize_from_cooccurrences(self.network.item_embedding, sequences, self.split.num_items, rng)
             self.optimizer = new_optimizer(self.network, stage)
-            self.place.schedule_epoch = 0
-        self.kept.begin(self.network, averages=stage.averaging > 0)
-        self.place.best, self.place.best_epoch, self.place.stale = {}, 0, 0
-
-    def _count_cooccurrences(self, network: SequenceNetwork) -> None:
-        """Let the item embedding begin with what stands together in the sequences of the stage."""
-        name, rng = self.stages[self.place.stage][0], np.random.default_rng(self.seed)
-        sequences = few_enough(self._current, rng)
-        number = sequences.num_interactions
-        self.reporter.tell(f"{name:>8}  begins with the items' co-occurrences in {number:,} interactions.")
-        begin_from_cooccurrences(network.item_embedding, sequences, self.split.num_items, rng)
+            self.progress.schedule_epoch = 0
+        assert self.network is not None
+        self.weights.start_stage(self.network, averages=stage.averaging > 0)
+        self.progress.best, self.progress.best_epoch, self.progress.stale = {}, 0, 0
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network as ``stage`` trains it, with weights still to be drawn."""
-        kind = stage.network_kind
+        kind = stage.network
         made = make_network(self.networks[kind], self.config.network_of(kind), self.split.num_items)
         return made.to(self.device)
 
@@ -204,19 +175,20 @@ class Trainer:
         users = torch.randperm(len(self._current), generator=self.order).numpy()
         size = self.users_per_step(self._current)
         for done, first in enumerate(range(0, len(users), size), start=1):
-            rate = learning_rate(stage, self.place.schedule_epoch, done / num_steps)
+            rate = learning_rate(stage, self.progress.schedule_epoch, done / num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"], group["weight_decay"] = rate, stage.weight_decay
             losses = self._step(step, users[first : first + size])
-            if self.kept.average:
-                update_average(self.kept.average, self.network, stage.averaging, self.place.epoch * num_steps + done)
+            if self.weights.average:
+                steps = self.progress.epoch * num_steps + done
+                update_ema(self.weights.average, self.network, stage.averaging, steps)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
-            self.reporter.step()
-        means = {name: float(total) / num_steps for name, total in totals.items()}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
-        return means
+            if done % CHECK_EVERY == 0 or done == num_steps:
+                self._check_finite(totals)
+            for each in self.callbacks:
+                each.on_step_end()
+        return {name: float(total) / num_steps for name, total in totals.items()}
 
     def _step(self, step: Step, users: Int64s) -> Mapping[str, Tensor]:
         assert self.network is not None and self.optimizer is not None
@@ -226,120 +198,127 @@ class Trainer:
         self.optimizer.step()
         return losses
 
+    def _check_finite(self, totals: Mapping[str, Tensor]) -> None:
+        if not all(math.isfinite(float(total)) for total in totals.values()):
+            raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
+
     def _is_due(self, stage: StageConfig) -> bool:
         """Whether the epoch is one of those that are validated: the last one is, where there is another to choose."""
-        after = self.place.epoch - stage.first_evaluation
+        after = self.progress.epoch - stage.first_evaluation
         if not stage.validates or after < 0 or len(self.split.validation.users) == 0:
             return False
-        return after % stage.evaluate_every == 0 or self.place.epoch == stage.epochs or bool(self.stops)
+        return after % stage.evaluate_every == 0 or self.progress.epoch == stage.epochs or bool(self.stopping)
 
-    def _generate(self) -> None:
-        """Put what the network of the augmentation generates in front of what the model trains on."""
-        assert isinstance(self.network, DiffuASRNetwork)
-        self._arrange(self.network.prefixes(self.histories, self.seed))
-
-    def _forget(self) -> None:
-        """Leave nothing of the augmentation behind but its prefixes: the model's own stages begin as without it."""
-        self.network, self.optimizer, self.kept = None, None, Kept()
-        self.order.manual_seed(self.seed)
-        self.rng.manual_seed(self.seed)
-
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, stage: StageConfig) -> dict[str, float]:
         """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
         assert self.network is not None
         histories, items = held_out(self.dataset, self.split.validation)
-        wanted = {*VALIDATION_METRICS, *(metric for _, stage in self.stages for metric in stage.select_by)}
-        ranks = ranking(NetworkScorer(self.network, self.seed), histories, items).ranks
+        wanted = {*VALIDATION_METRICS, *(metric for _, each in self.stages for metric in each.select_by)}
+        scorer = NetworkScorer(self.network, self.seed)
+        ranks = ranking(scorer, histories, items, filter_seen=stage.filter_seen).ranks
         return means(sorted(wanted), ranks, self.split.validation.users)
 
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""
         assert self.network is not None
-        best = self.place.best
+        best = self.progress.best
         better = [metric for metric in stage.select_by if validation[metric] > best.get(metric, -math.inf)]
         best.update({metric: validation[metric] for metric in better})
         if better:
-            self.place.best_epoch, self.place.stale = self.place.epoch, 0
-            self.kept.best = copied(self.network.state_dict())
+            self.progress.best_epoch, self.progress.stale = self.progress.epoch, 0
+            self.weights.best = copied(self.network.state_dict())
         else:
-            self.place.stale += 1
+            self.progress.stale += 1
         return bool(better)
 
-    def _cut(self, stage: StageConfig) -> bool:
+    def _is_cut(self, stage: StageConfig) -> bool:
         """Return whether time is up; a stage has an epoch at least, and all where there is nothing to choose by."""
-        if not stage.validates or self.place.epoch == 0:
+        if not stage.validates or self.progress.epoch == 0:
             return False
-        return self.stop() if self.stops is None else self.stops
+        return self._asked_to_stop() if self.stopping is None else self.stopping
+
+    def _asked_to_stop(self) -> bool:
+        return any(each.should_stop() for each in self.callbacks)
 
     def _has_ended(self, stage: StageConfig) -> bool:
-        return self.place.epoch >= stage.epochs or self._stopped_early(stage)
+        return self.progress.epoch >= stage.epochs or self._stopped_early(stage)
 
     def _stopped_early(self, stage: StageConfig) -> bool:
-        return 0 < stage.patience <= self.place.stale
+        return 0 < stage.patience <= self.progress.stale
 
-    def _judged(
-        self, name: str, stage: StageConfig, losses: Mapping[str, float], began: tuple[float, float]
+    def _row(
+        self, name: str, stage: StageConfig, losses: Mapping[str, float], started: tuple[float, float]
     ) -> dict[str, Any]:
         """Validate where that is due, keep what is best so far, and return the epoch's row of metrics."""
         assert self.network is not None
-        self.stops = self.stop()
-        self.place.rows += 1
-        row: dict[str, Any] = {"stage": name, "epoch": self.place.epoch, "loss": dict(losses)}
+        self.stopping = self._asked_to_stop()
+        self.progress.rows += 1
+        row: dict[str, Any] = {"stage": name, "epoch": self.progress.epoch, "loss": dict(losses)}
         if self._is_due(stage):
-            with self.kept.lent(self.network):
-                validation = self._validate()
+            with self.weights.swapped_in(self.network):
+                validation = self._validate(stage)
                 row |= {"validation": validation, "selected": self._select(stage, validation)}
-                row["embedding"] = space.watch(self.network, self.place, self.reporter)
-        row["seconds"] = round(time.perf_counter() - began[0], 4)
-        row["core_seconds"] = round(time.process_time() - began[1], 4)  # all threads': other work does not change them
+                row["embedding"] = self._watch_embedding(self.network)
+        row["seconds"] = round(time.perf_counter() - started[0], 4)
+        row["core_seconds"] = round(time.process_time() - started[1], 4)  # all threads': other work leaves them alone
         return row
+
+    def _watch_embedding(self, network: SequenceNetwork) -> dict[str, float]:
+        """Return the health of the item embedding; warn where it has collapsed since the last look."""
+        health = health_of(network.item_embedding.weight, network.num_items)
+        found = collapse(health, network.config.hidden_size, network.num_items)
+        if found and self.progress.alive:
+            self._tell(f"The embedding space is collapsing: {found}.", warning=True)
+        self.progress.alive = found is None
+        return health
 
     def _end(self, name: str, stage: StageConfig) -> None:
         """Keep the stage's selected weights (the last ones where nothing was validated) and move on."""
         assert self.network is not None
-        self.kept.select(self.network)
-        chosen = self.place.best_epoch or self.place.epoch
-        cut = self.place.epoch < stage.epochs and not self._stopped_early(stage)
-        ended = {"stage": name, "epochs": self.place.epoch, "chosen_epoch": chosen}
-        self.place.ended.append({**ended, "cut": True} if cut else ended)
-        early = " (validation stopped improving)" if self._stopped_early(stage) else " (time is up)" if cut else ""
-        kept = f"epoch {chosen} is kept" if self.place.best_epoch else "the last one is kept, as none was validated"
-        self.reporter.tell(f"{name:>8}  ended after {counted(self.place.epoch, 'epoch')}{early}; {kept}.")
-        steps = self.place.epoch * self.steps(self._current)
-        size = self.users_per_step(self._current)
-        if self._stopped_early(stage) and steps < FEW_STEPS and size > 1:
-            self.reporter.tell(
-                f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more."
-            )
-        if stage.validates:
-            space.warn_of_collapse(self.kept.selected["item_embedding.weight"], self.network, name, self.reporter)
-        self.place.stage, self.place.epoch = self.place.stage + 1, 0
-        if stage.network_kind == DIFFUSION:
-            self._forget()
-        self.on_stage(name)
+        self.weights.select(self.network)
+        progress, early = self.progress, self._stopped_early(stage)
+        cut = progress.epoch < stage.epochs and not early
+        ended = {"stage": name, "epochs": progress.epoch, "chosen_epoch": progress.best_epoch or progress.epoch}
+        progress.ended.append({**ended, "cut": True} if cut else ended)
+        why = " (validation stopped improving)" if early else " (time is up)" if cut else ""
+        kept = f"epoch {progress.best_epoch} is kept"
+        if not progress.best_epoch:
+            kept = "the last one is kept, as none was validated"
+        self._tell(f"{name:>8}  ended after {counted(progress.epoch, 'epoch')}{why}; {kept}.")
+        steps, size = progress.epoch * self.steps(self._current), self.users_per_step(self._current)
+        if early and steps < FEW_STEPS and size > 1:
+            self._tell(f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more.")
+        health = health_of(self.weights.selected["item_embedding.weight"], self.network.num_items)
+        found = collapse(health, self.network.config.hidden_size, self.network.num_items)
+        if found and stage.validates:
+            looks = "looks collapsed, or hardly trained yet"
+            self._tell(f"after {name} the embedding space {looks}: {found}; adrec diagnose tells more.", warning=True)
+        progress.stage, progress.epoch = progress.stage + 1, 0
+        for each in self.callbacks:
+            each.on_stage_end(name)
+
+    def _tell(self, sentence: str, *, warning: bool = False) -> None:
+        for each in self.callbacks:
+            each.on_message(sentence, warning=warning)
 
     def snapshot(self) -> Snapshot:
-        """Return all that the rest of the run depends on."""
+        """Return all that the rest of the training depends on."""
         tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
-        tensors |= self.kept.tensors()
-        if self.prefixes is not None:
-            tensors["augment/prefixes"] = self.prefixes
+        tensors |= self.weights.tensors()
         if self.network is not None and self.optimizer is not None:
             tensors |= with_prefix("network", self.network.state_dict())
             tensors |= with_prefix("optimizer", optimizer_tensors(self.optimizer, self.network))
-        return Snapshot(tensors, asdict(self.place))
+        return Snapshot(tensors, asdict(self.progress))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to where ``snapshot`` was taken."""
-        self.place = Place(**snapshot.values)
+        self.progress = Progress(**snapshot.values)
         self.order.set_state(snapshot.tensors["generator/order"])
         self.rng.set_state(snapshot.tensors["generator/rng"])
-        self.kept = Kept.restored(snapshot, self.device)
-        if "augment/prefixes" in snapshot.tensors:
-            self._arrange(snapshot.tensors["augment/prefixes"])
+        self.weights = KeptWeights.restored(snapshot, self.device)
         weights = snapshot.part("network")
         if weights:
-            _, stage = self.stages[self.place.stage]
+            _, stage = self.stages[self.progress.stage]
             self.network = self.new_network(stage)
             self.network.load_state_dict(weights)
             self.optimizer = new_optimizer(self.network, stage)

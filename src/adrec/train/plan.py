@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from adrec.config.base import StageConfig
+from adrec.config.stage import StageConfig
 from adrec.data.sequences import Sequences
 from adrec.nn.base import SequenceNetwork
-from adrec.nn.kernels.catalogue import chunk_of_tokens
+from adrec.nn.kernels.catalogue import tokens_per_block
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
@@ -25,7 +25,7 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a run will take.
 
     Attributes:
@@ -62,28 +62,30 @@ class Plan:
         return values
 
 
-def make_plan(trainer: Trainer) -> Plan:
-    """Measure a few steps and validations of every stage; the trainer is left as it is."""
+def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
+    """Measure a few steps and validations of every stage; the trainers are left as they are."""
+    trainer = trainers[-1]  # the model's own
+    stages = [(each, name, stage) for each in trainers for name, stage in each.stages]
     base, dataset = memory_now(trainer.device), trainer.dataset
-    cost = estimate(trainer)
+    cost = estimate(trainers)
     peak = memory_peak(trainer.device)
-    measured = {name: _measure(trainer, stage, trainer.sequences[name]) for name, stage in trainer.stages}
+    measured = {name: _measure(each, stage, each.sequences[name]) for each, name, stage in stages}
     largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
     weights = FLOAT * sum(largest.parameters.values())
     last = FLOAT * sum(measured[trainer.stages[-1][0]].parameters.values())
     # What the stage before selected; the best of this one; their average.
-    averaged = any(stage.averaging for _, stage in trainer.stages)
+    averaged = any(stage.averaging for _, _, stage in stages)
     copies = 1 + int(len(trainer.split.validation.users) > 0) + int(averaged)
     held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
     held["activations"] = max(each.activations for each in measured.values())
-    held["a block of logits"] = FLOAT * max(_logits_at_once(trainer, stage) for _, stage in trainer.stages)
-    return Plan(
+    held["a block of logits"] = FLOAT * max(_logits_at_once(each, stage) for each, _, stage in stages)
+    return TrainingPlan(
         data={
             "name": dataset.info.name,
             "users": dataset.num_users,
             "items": dataset.num_items,
-            "tokens": trainer.num_tokens,
-            "steps": trainer.steps_per_epoch,
+            "tokens": trainer.last_sequences.num_tokens,
+            "steps": trainer.steps(trainer.last_sequences),
         },
         parameters=largest.parameters,
         memory={
@@ -96,7 +98,7 @@ def make_plan(trainer: Trainer) -> Plan:
         disk={"while it trains": (3 + copies) * weights, "finished": last},
         flop={name: each.flop for name, each in measured.items()},
         cost=cost,
-        epochs={name: stage.epochs for name, stage in trainer.stages},
+        epochs={name: stage.epochs for _, name, stage in stages},
         device=str(trainer.device),
         threads=torch.get_num_threads(),
     )
@@ -104,13 +106,14 @@ def make_plan(trainer: Trainer) -> Plan:
 
 def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
     """Return about how many logits a stage's cross-entropy holds."""
-    tokens, classes = min(trainer.config.max_tokens, trainer.num_tokens), trainer.split.num_items
-    if stage.softmax_negatives:  # beside the items and targets of a batch
-        of_a_batch = trainer.num_tokens // trainer.steps_per_epoch + 1
-        classes = min(classes, 2 * of_a_batch + stage.softmax_negatives)
-    if stage.agreement:  # two passes, and as much between them
-        return 4 * chunk_of_tokens(4 * classes, tokens // 2) * classes
-    return chunk_of_tokens(classes, tokens) * classes
+    sequences, classes = trainer.last_sequences, trainer.split.num_items
+    tokens = min(trainer.config.max_tokens, sequences.num_tokens)
+    if stage.negatives:  # beside the items and targets of a batch
+        of_a_batch = sequences.num_tokens // trainer.steps(sequences) + 1
+        classes = min(classes, 2 * of_a_batch + stage.negatives)
+    if stage.consistency:  # two passes, and as much between them
+        return 4 * tokens_per_block(4 * classes, tokens // 2) * classes
+    return tokens_per_block(classes, tokens) * classes
 
 
 def memory_now(device: torch.device) -> int:

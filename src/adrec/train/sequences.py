@@ -1,14 +1,14 @@
-"""Which sequences each stage trains on."""
+"""Which sequences each stage trains on, and how many of them in a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
-from adrec.config.base import StageConfig, TrainingConfig
+from adrec.config.base import TrainingConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.split import Split
@@ -21,36 +21,38 @@ def training_histories(dataset: Dataset, split: Split, max_length: int) -> Seque
     return Sequences(dataset.items, starts, ends, max_length).at_least(1)
 
 
-def sequences_of_stages(
-    config: TrainingConfig, stages: Iterable[tuple[str, StageConfig]], histories: Sequences, prefixes: Tensor | None
-) -> dict[str, Sequences]:
+def stage_sequences(
+    config: TrainingConfig, histories: Sequences, prefixes: Tensor | None = None
+) -> Mapping[str, Sequences]:
     """Return what each stage trains on: the ``histories`` that are long enough for its network.
 
-    The model's own stages train on the histories behind their ``prefixes``, [U, M], where there are any.
+    Args:
+        config: what is trained.
+        histories: U training histories.
+        prefixes: generated items in front of each history, int64 [U, M]; None for none.
 
     Raises:
         DataError: where there is too little to learn from.
     """
-    whole = histories if prefixes is None else histories.behind(prefixes.numpy())
-    found = {}
-    for name, stage in stages:
-        network = config.network_of(stage.network_kind)
-        source = histories if name in config.augment.stages else whole
-        found[name] = replace(source, max_length=network.max_length).at_least(network.shortest)
-    _check(config, found, histories)
-    return found
-
-
-def _check(config: TrainingConfig, sequences: Mapping[str, Sequences], histories: Sequences) -> None:
     if len(histories.at_least(2)) == 0:
         raise DataError(
             "no user has two interactions left for training, so there is no next item to learn; "
             "give more interactions or weaker filters."
         )
-    for name in config.augment.stages:
-        shortest = config.network_of(name).shortest
-        if len(sequences[name]) < 2:
+    whole = histories if prefixes is None else histories.behind(prefixes.numpy())
+    found = {}
+    for name, stage in config.stages.items():
+        network = config.network_of(stage.network)
+        found[name] = replace(whole, max_length=network.max_length).at_least(network.shortest)
+        if len(found[name]) == 0:
             raise DataError(
-                f"{name} learns from users with {shortest} training interactions or more, and there are "
-                f"{len(sequences[name])}; set augment.num_items, now {config.augment.num_items}, lower."
+                f"{name} learns from users with {network.shortest} training interactions or more, and there is none; "
+                "give longer histories."
             )
+    return found
+
+
+def users_per_step(config: TrainingConfig, sequences: Sequences) -> int:
+    """Return the users of one optimizer step: the fewer of ``batch_size`` and what ``tokens_per_step`` allows."""
+    most, tokens = min(config.batch_size, len(sequences)), config.tokens_per_step
+    return max(1, min(most, tokens * len(sequences) // sequences.num_tokens)) if tokens else most

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.base import Precision, StageConfig
+from adrec.config.base import Precision
+from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
@@ -23,7 +24,7 @@ class Step:
     """How gradients are computed.
 
     Attributes:
-        weights: of the losses, see :attr:`adrec.config.base.StageConfig.loss_weights`.
+        weights: of the losses, see :attr:`StageConfig.loss_weights`.
         pcgrad: whether conflicting gradients are projected.
         embedding: how the item embedding is trained.
         precision: of the matrix products.
@@ -43,11 +44,11 @@ class Step:
         """Return the step of a stage."""
         return cls(
             stage.loss_weights,
-            stage.projects_conflicts,
-            stage.embedding_training,
+            stage.pcgrad,
+            stage.embedding,
             precision,
-            stage.agreement,
-            stage.softmax_negatives,
+            stage.consistency,
+            stage.negatives,
         )
 
     def losses(
@@ -141,17 +142,6 @@ def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
     if stage.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * min(epoch / stage.schedule_epochs, 1.0))) / 2
     return rate * min((epoch + share) / stage.warmup_epochs, 1.0) if stage.warmup_epochs else rate
-
-
-@torch.no_grad()
-def update_average(average: Mapping[str, Tensor], network: nn.Module, decay: float, steps: int) -> None:
-    """Move an exponential moving average of a network's weights, in place, towards what ``steps`` steps led to."""
-    share = 1 - min(decay, (1 + steps) / (10 + steps))
-    for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, share)
-        else:
-            average[name].copy_(value)
 
 
 def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) -> Iterator[tuple[PackedBatch, Any]]:

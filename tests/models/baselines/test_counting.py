@@ -24,6 +24,7 @@ from adrec.models.base import Model
 from adrec.models.baselines import ease, itemknn, vsknn
 from adrec.models.baselines.sparse import strongest
 from adrec.models.registry import find_model
+from adrec.runs.fit import fit
 from adrec.utils.errors import ConfigError, DataError
 from command import adrec
 from conftest import cyclic_table
@@ -104,7 +105,7 @@ def of_sequences(*sequences: str, times: list[list[int]] | None = None) -> Datas
 def fitted(name: str, dataset: Dataset, **changes: Any) -> Model:
     found = find_model(name)
     model = found(found.Config.make(changes=changes))
-    model.fit(dataset, make_split(dataset))
+    fit(model, dataset, make_split(dataset))
     return model
 
 

@@ -15,13 +15,13 @@ from adrec.data.batch import PackedBatch, history_batch, training_batch
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.evaluate.protocol import evaluate
-from adrec.inference.scorer import NetworkScorer
 from adrec.models.baselines import dreamrec
 from adrec.models.baselines.prefixes import draw_prefixes, prefixes_of
-from adrec.models.registry import NetworkModel, find_model
-from adrec.nn.adrec import make_network
-from adrec.nn.base import SequenceNetwork
+from adrec.models.network import NetworkModel, NetworkScorer
+from adrec.models.registry import find_model
+from adrec.nn.base import SequenceNetwork, make_network
 from adrec.nn.diffusion import Schedule
+from adrec.runs.fit import fit
 from adrec.train.step import Step
 from adrec.utils.errors import ConfigError
 
@@ -95,7 +95,7 @@ def examples_of(batch: PackedBatch, draws: Any) -> list[slow.Example]:
     return found
 
 
-def token_examples(batch: PackedBatch, draws: dreamrec.Draws) -> list[slow.Example]:
+def token_examples(batch: PackedBatch, draws: dreamrec.DreamRecNoise) -> list[slow.Example]:
     """Return what each token trains: its sequence up to it."""
     found = []
     for start, end in zip(batch.cu_seqlens[:-1].tolist(), batch.cu_seqlens[1:].tolist(), strict=True):
@@ -268,7 +268,7 @@ def trained(name: str, dataset: Dataset, epochs: int, seed: int = 1, **changes: 
     model = find_model(name)
     assert issubclass(model, NetworkModel)
     made = model(model.Config.make(changes={**TINY, "train.epochs": epochs, **changes}))
-    made.fit(dataset, leave_one_out(dataset), seed=seed)
+    fit(made, dataset, leave_one_out(dataset), seed=seed)
     return made
 
 

@@ -18,12 +18,13 @@ from adrec.data.split import make_split
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.models.baselines.bert4rec import BERT4RecNetwork, Masks
 from adrec.models.baselines.gsasrec import beta_of
-from adrec.models.registry import NetworkModel, find_model
-from adrec.nn.adrec import make_network
-from adrec.nn.base import SequenceNetwork
+from adrec.models.network import NetworkModel
+from adrec.models.registry import find_model
+from adrec.nn.base import SequenceNetwork, make_network
 from adrec.nn.kernels import sampled
 from adrec.nn.kernels.sampled import Negatives, draw_others, draw_unseen
 from adrec.nn.losses import Objective
+from adrec.runs.fit import fit
 from adrec.train.step import Step
 from conftest import cyclic_table
 
@@ -294,7 +295,7 @@ def trained(name: str, dataset: Dataset, epochs: int, seed: int = 0) -> NetworkM
     changes |= {"train.epochs": epochs, "learning_rate": 0.01, "patience": 0} | LEARNER.get(name, {})
     made = model(model.Config.make(changes=changes))
     assert isinstance(made, NetworkModel)
-    made.fit(dataset, make_split(dataset), seed=seed)
+    fit(made, dataset, make_split(dataset), seed=seed)
     return made
 
 

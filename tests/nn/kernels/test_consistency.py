@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adrec.config.adrec import preset
 from adrec.data.batch import PackedBatch
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.kernels import catalogue
-from adrec.nn.kernels.consistency import consistent_cross_entropy
-from adrec.nn.losses import cross_entropy
+from adrec.nn.kernels.consistency import plain_consistent_cross_entropy
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.repeats import Repeats
 from adrec.train.step import Step
-from conftest import TINY
+from conftest import paper_model, paper_network
 
 ALPHA = 3.0
 
@@ -65,11 +64,11 @@ def test_it_is_the_formula_and_so_are_its_gradients(
     repeats = Repeats.of_tokens(twice)
     offsets = (shift * torch.rand(30, generator=rng)).to(device)
     options = {"padding_class": False, "num_tokens": n, "repeats": repeats, "offsets": offsets if shift else None}
-    loss = consistent_cross_entropy(
+    loss = cross_entropy(
         inputs[0],
         inputs[1],
         twice.targets,
-        alpha=ALPHA,
+        consistency=ALPHA,
         repeat_bias=inputs[2],
         **options,  # type: ignore[arg-type]
     )
@@ -82,8 +81,18 @@ def test_it_is_the_formula_and_so_are_its_gradients(
 def test_of_equal_passes_it_is_the_cross_entropy(twice: PackedBatch) -> None:
     rng = torch.Generator().manual_seed(3)
     x, embedding = torch.randn(len(twice.items) // 2, 8, generator=rng).repeat(2, 1), torch.randn(31, 8, generator=rng)
-    ours = consistent_cross_entropy(x, embedding, twice.targets, alpha=9.0, padding_class=True, num_tokens=len(x))
+    ours = cross_entropy(x, embedding, twice.targets, consistency=9.0, padding_class=True)
     torch.testing.assert_close(ours, cross_entropy(x, embedding, twice.targets, padding_class=True))
+
+
+def test_the_plain_way_gives_the_same(twice: PackedBatch) -> None:
+    rng = torch.Generator().manual_seed(3)
+    x, embedding = torch.randn(len(twice.items), 8, generator=rng), torch.randn(31, 8, generator=rng)
+    for padding_class in (False, True):
+        ours = cross_entropy(x, embedding, twice.targets, consistency=9.0, padding_class=padding_class)
+        torch.testing.assert_close(
+            ours, plain_consistent_cross_entropy(x, embedding, twice.targets, 9.0, padding_class)
+        )
 
 
 def gradients(network: ADRecNetwork, batch: PackedBatch, dropout_seed: int | None, **more: float) -> list[Tensor]:
@@ -104,23 +113,13 @@ def test_a_step_with_two_passes(dropping: ADRecNetwork) -> None:
             gradients(dropping, batch, None, consistency=5.0, max_tokens=max_tokens), alone, strict=True
         ):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
-    # With dropout they differ, the more so the more agreement weighs.
+    # With dropout they differ, the more so the more consistency weighs.
     weak, strong = (gradients(dropping, batch, 1, consistency=alpha) for alpha in (1e-9, 5.0))
     assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(weak, strong, strict=True))
 
 
 @pytest.fixture
 def dropping() -> ADRecNetwork:
-    config = preset(
-        "default",
-        {
-            **{k: v for k, v in TINY.items() if k.startswith("model.")},
-            "dropout": 0.4,
-            "decoder": "adaptive",
-            "finetune.loss": "ce+mse",
-        },
-    )
-    with torch.random.fork_rng():
-        network = ADRecNetwork(config.model, 30)
+    network = paper_network(paper_model(dropout=0.4, decoder="adaptive", ranks_by="condition", unit_targets=True), 30)
     network.initialize(torch.Generator().manual_seed(0))
     return network

@@ -8,19 +8,21 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.base import OneStageConfig, StageConfig, TransformerConfig
+from adrec.config.base import OneStageConfig
 from adrec.config.parsing import require
+from adrec.config.stage import StageConfig, TransformerConfig
 from adrec.data.batch import PackedBatch
-from adrec.inference.scores import InnerProducts
 from adrec.models.baselines.stage import STAGE
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.base import Noise, SequenceNetwork, last_tokens
 from adrec.nn.blocks import Blocks
-from adrec.nn.kernels.attention import initialize_bias
+from adrec.nn.initialize import initialize_bias
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.dropout import dropout_
 from adrec.nn.kernels.gelu import gelu
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.losses import Objective
 from adrec.nn.positions import EMBEDDING_STD, Positions
+from adrec.nn.scores import InnerProducts
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class BERT4RecNetworkConfig(TransformerConfig):
     Attributes:
         mask_share: rho, the share of a sequence's items that are masked, rounded, but at least one of them. The paper
             has 0.6 for short sequences (Beauty), 0.2 for long ones (MovieLens).
-        last_share: the share of sequences in which the last item alone is masked, as at inference (section 3.6); the
+        last_share: the share of sequences in which the last item alone is masked, as at inference (section 3.6). The
             published code has one such copy beside ten.
     """
 

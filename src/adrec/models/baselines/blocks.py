@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.nn.blocks import AttentionBlock
-from adrec.nn.kernels.attention import Attention, initialize_bias
+from adrec.nn.initialize import initialize_bias
+from adrec.nn.kernels.attention import Attention
 from adrec.nn.kernels.dropout import dropout, dropout_
 from adrec.nn.kernels.gelu import gelu
 from adrec.nn.kernels.layout import Layout

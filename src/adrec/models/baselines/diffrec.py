@@ -22,20 +22,21 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.adrec import Sampler, ScheduleName
-from adrec.config.base import TransformerConfig, check_steps
+from adrec.config.diffusion import Sampler, ScheduleName
 from adrec.config.parsing import require
+from adrec.config.stage import TransformerConfig, check_steps
 from adrec.data.batch import PackedBatch
-from adrec.inference.scores import InnerProducts, Scores
 from adrec.models.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, prefixes_of
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.base import Noise, SequenceNetwork, last_tokens
 from adrec.nn.blocks import Blocks
-from adrec.nn.decoders import initialize_linear
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
+from adrec.nn.initialize import initialize_linear
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.dropout import dropout
 from adrec.nn.kernels.layout import Layout, layout
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.losses import Objective
+from adrec.nn.scores import InnerProducts, Scores
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DiffRecConfig(TransformerConfig):
     """The network.
 
     Attributes:
-        num_train_timesteps: T.
+        num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T; 1 is the paper's efficient inference.
         sampler: as of ADRec: ``ancestral`` or ``ddim``.
         noise_schedule: the name of the schedule of ``beta``.
@@ -77,7 +78,7 @@ class Config(PrefixConfig):
 
 
 @dataclass(frozen=True)
-class Sequences:
+class RowsWithTargets:
     """Histories with a place for the target behind each: R = M + P rows of P sequences.
 
     Attributes:
@@ -91,7 +92,7 @@ class Sequences:
     from_end: Tensor
 
     @classmethod
-    def of(cls, batch: PackedBatch, heads: int) -> Sequences:
+    def of(cls, batch: PackedBatch, heads: int) -> RowsWithTargets:
         """Return the rows of the histories of ``batch``."""
         ends, device = batch.lengths.cumsum(), batch.items.device
         num_tokens, lengths = len(batch.items), batch.lengths + 1
@@ -120,7 +121,7 @@ class DiffRecNetwork(SequenceNetwork):
         super().__init__(config, num_items)
         size = config.hidden_size
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
-        self.forward_process = ForwardProcess(self.schedule, geodesic=False)
+        self.forward_process = ForwardProcess(self.schedule)
         self.register_buffer("z", step_embeddings(config.num_train_timesteps, size), persistent=False)
         self.positions = nn.Embedding(config.max_length + 1, size)
         self.blocks = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
@@ -148,10 +149,10 @@ class DiffRecNetwork(SequenceNetwork):
         t, eps = draws.of_prefixes()
         x0 = self.item_embedding(targets)  # [P, D]
         x_t = self.forward_process(x0, t, eps)  # [P, D]
-        rows = Sequences.of(examples, self.config.num_heads)
+        rows = RowsWithTargets.of(examples, self.config.num_heads)
         return self.denoise(self.item_embedding(examples.items), x_t, self.z[t], rows, rng), x0, targets
 
-    def denoise(self, h: Tensor, x: Tensor, z: Tensor, rows: Sequences, rng: Generator | None = None) -> Tensor:
+    def denoise(self, h: Tensor, x: Tensor, z: Tensor, rows: RowsWithTargets, rng: Generator | None = None) -> Tensor:
         """Return ``TransformerEncoder([h_1 + y_1 + z_n, .., x_n + y_T + z_n])[-1]`` of each sequence, [P, D].
 
         ``h`` are the histories' items [M, D], ``x`` the noisy targets and ``z`` their step embeddings, [P, D] each.
@@ -184,14 +185,14 @@ class DiffRecNetwork(SequenceNetwork):
         """
         assert noise is not None, "denoising starts from noise"
         steps, starts = num_steps or self.config.num_inference_steps, self.config.num_starts
-        h, rows = self.item_embedding(batch.items), Sequences.of(batch, self.config.num_heads)
+        h, rows = self.item_embedding(batch.items), RowsWithTargets.of(batch, self.config.num_heads)
 
         def denoise(x: Tensor, t: int) -> Tensor:
             return self.denoise(h, x, self.z[t].expand_as(x), rows)
 
         def start(k: int) -> Tensor:
             chain, sampler = self.schedule.respaced(steps), self.config.sampler
-            return sample(denoise, chain, lambda i: noise(k * steps + i), False, sampler)
+            return sample(denoise, chain, lambda i: noise(k * steps + i), sampler=sampler)
 
         return torch.stack([start(k) for k in reversed(range(starts))]).mean(0)
 

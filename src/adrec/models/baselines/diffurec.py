@@ -25,19 +25,20 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.adrec import Sampler, ScheduleName
-from adrec.config.base import StageConfig, TransformerConfig, check_steps
+from adrec.config.diffusion import Sampler, ScheduleName
 from adrec.config.parsing import require
+from adrec.config.stage import StageConfig, TransformerConfig, check_steps
 from adrec.data.batch import PackedBatch
 from adrec.models.baselines.blocks import DiffuRecBlock, initialize_block
 from adrec.models.baselines.prefixes import PrefixConfig, PrefixDraws, draw_prefixes, prefixes_of
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.base import Noise, SequenceNetwork, last_tokens
-from adrec.nn.decoders import TimeEmbedding
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.dropout import dropout
 from adrec.nn.kernels.layout import Layout
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.losses import Objective
+from adrec.nn.time import TimeEmbedding
 
 TRAIN = StageConfig(weight_decay=0.0, first_evaluation=20, evaluate_every=20, patience=5)
 
@@ -47,7 +48,7 @@ class DiffuRecConfig(TransformerConfig):
     """The network (section 4) with the published hyper-parameters (section 5.1.4).
 
     Attributes:
-        num_train_timesteps: T.
+        num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T; each runs the transformer on whole histories.
         sampler: as of ADRec: ``ancestral`` (the paper) or ``ddim``.
         noise_schedule: the name of the schedule of ``beta``.
@@ -84,7 +85,7 @@ class Config(PrefixConfig):
 
 
 @dataclass(frozen=True)
-class Draws(PrefixDraws):
+class DiffuRecNoise(PrefixDraws):
     """The random numbers of one training step.
 
     Attributes:
@@ -95,10 +96,10 @@ class Draws(PrefixDraws):
     scale: Tensor
     sink_scale: Tensor
 
-    def select(self, users: Tensor, tokens: Tensor) -> Draws:
+    def select(self, users: Tensor, tokens: Tensor) -> DiffuRecNoise:
         """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
         own = vars(super().select(users, tokens))
-        return Draws(**own, scale=self.scale[tokens], sink_scale=self.sink_scale[users])
+        return DiffuRecNoise(**own, scale=self.scale[tokens], sink_scale=self.sink_scale[users])
 
     def of_rows(self, tokens: Tensor, columns: Tensor) -> Tensor:
         """Return the noise of lambda of the rows of the prefixes [rows, D]: their tokens, then their sinks."""
@@ -117,7 +118,7 @@ class DiffuRecNetwork(SequenceNetwork):
         super().__init__(config, num_items)
         size = config.hidden_size
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
-        self.forward_process = ForwardProcess(self.schedule, geodesic=False)
+        self.forward_process = ForwardProcess(self.schedule)
         self.time_embedding = TimeEmbedding(config.num_train_timesteps, size)
         self.input_norm = nn.LayerNorm(size, eps=1e-12)
         self.blocks = nn.ModuleList(
@@ -134,17 +135,17 @@ class DiffuRecNetwork(SequenceNetwork):
         self.input_norm.reset_parameters()
         self.output_norm.reset_parameters()
 
-    def draw(self, batch: PackedBatch, rng: Generator) -> Draws:
+    def draw(self, batch: PackedBatch, rng: Generator) -> DiffuRecNoise:
         """Draw prefixes, the timesteps and noise of their targets, and lambda."""
         config = self.config
         drawn = draw_prefixes(batch, config.prefixes, config.num_train_timesteps, config.hidden_size, rng)
         device, columns = batch.items.device, (drawn.prefixes.shape[1], config.hidden_size)
         scale = torch.randn(len(batch.items), *columns, generator=rng, device=device)
         sink_scale = torch.randn(batch.num_users, *columns, generator=rng, device=device)
-        return Draws(**vars(drawn), scale=scale, sink_scale=sink_scale)
+        return DiffuRecNoise(**vars(drawn), scale=scale, sink_scale=sink_scale)
 
     def forward(
-        self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self, batch: PackedBatch, draws: DiffuRecNoise | None = None, rng: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Predict each prefix's clean target from its noisy one: return ``x0_hat`` [P, D] and the targets [P]."""
         assert draws is not None, "DiffuRec needs prefixes, noise and timesteps"
@@ -178,7 +179,7 @@ class DiffuRecNetwork(SequenceNetwork):
         return self.output_norm(dropout(z, self.config.dropout, rng))
 
     def losses(
-        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
+        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: DiffuRecNoise, objective: Objective
     ) -> dict[str, Tensor]:
         """Return the cross-entropy over the catalogue (eq. 15), the mean over prefixes."""
         x0_hat, targets = outputs
@@ -202,7 +203,7 @@ class DiffuRecNetwork(SequenceNetwork):
         def denoise(x: Tensor, t: int) -> Tensor:
             return self.approximate(h, x + temb[t], scale, plan)
 
-        return sample(denoise, self.schedule.respaced(steps), noise, False, self.config.sampler)
+        return sample(denoise, self.schedule.respaced(steps), noise, sampler=self.config.sampler)
 
     def _lambda_noise(self, batch: PackedBatch, plan: Layout, noise: Noise) -> Tensor:
         """Return for every row ``noise`` of its place from the history's end, 1 for the last, [rows, D]."""

@@ -17,17 +17,19 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.adrec import Sampler, ScheduleName
-from adrec.config.base import OneStageConfig, StageConfig, TransformerConfig, check_shares, check_steps
+from adrec.config.base import OneStageConfig
+from adrec.config.diffusion import Sampler, ScheduleName
 from adrec.config.parsing import require
+from adrec.config.stage import StageConfig, TransformerConfig, check_shares, check_steps
 from adrec.data.batch import PackedBatch
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.base import Noise, SequenceNetwork, last_tokens
 from adrec.nn.blocks import Blocks
-from adrec.nn.decoders import TimeEmbedding, initialize_linear
 from adrec.nn.diffusion import ForwardProcess, Schedule, sample
+from adrec.nn.initialize import initialize_linear
 from adrec.nn.kernels.dropout import dropout
 from adrec.nn.losses import Objective
+from adrec.nn.time import TimeEmbedding
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class DreamRecConfig(TransformerConfig):
     """The network.
 
     Attributes:
-        num_train_timesteps: T.
+        num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T.
         sampler: ``ancestral`` (the paper, with the posterior's variance) or ``ddim``.
         noise_schedule: the name of the schedule of ``beta``.
@@ -79,7 +81,7 @@ class Config(OneStageConfig):
 
 
 @dataclass(frozen=True)
-class Draws:
+class DreamRecNoise:
     """The random numbers of one training step.
 
     Attributes:
@@ -92,9 +94,9 @@ class Draws:
     eps: Tensor
     condition_kept: Tensor
 
-    def select(self, users: Tensor, tokens: Tensor) -> Draws:
+    def select(self, users: Tensor, tokens: Tensor) -> DreamRecNoise:
         """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
-        return Draws(self.t[tokens], self.eps[tokens], self.condition_kept[tokens])
+        return DreamRecNoise(self.t[tokens], self.eps[tokens], self.condition_kept[tokens])
 
 
 class DreamRecNetwork(SequenceNetwork):
@@ -107,7 +109,7 @@ class DreamRecNetwork(SequenceNetwork):
         super().__init__(config, num_items)
         size = config.hidden_size
         self.schedule = Schedule.create(config.noise_schedule, config.num_train_timesteps)
-        self.forward_process = ForwardProcess(self.schedule, geodesic=False)
+        self.forward_process = ForwardProcess(self.schedule)
         self.positions = nn.Embedding(config.max_length, size)
         self.input_norm = nn.LayerNorm(size)
         self.encoder = Blocks(config.num_blocks, size, config.num_heads, config.dropout)
@@ -124,13 +126,13 @@ class DreamRecNetwork(SequenceNetwork):
         self.time_embedding.initialize(rng)
         initialize_linear(self.denoiser, rng)
 
-    def draw(self, batch: PackedBatch, rng: Generator) -> Draws:
+    def draw(self, batch: PackedBatch, rng: Generator) -> DreamRecNoise:
         """Draw the timesteps, the noise and the dropped conditions of a training step."""
         num_tokens, device = len(batch.items), batch.items.device
         t = torch.randint(self.config.num_train_timesteps, (num_tokens,), generator=rng, device=device)
         eps = torch.randn(num_tokens, self.config.hidden_size, generator=rng, device=device)
         kept = torch.rand(num_tokens, generator=rng, device=device) >= self.config.condition_dropout
-        return Draws(t, eps, kept)
+        return DreamRecNoise(t, eps, kept)
 
     def condition(self, batch: PackedBatch, rng: Generator | None = None, *, inference: bool = False) -> Tensor:
         """Return the guidance c of every token, [N, D]; positions count from a sequence's first item."""
@@ -145,7 +147,7 @@ class DreamRecNetwork(SequenceNetwork):
         return self.denoiser(torch.cat([x, c, temb.expand_as(x)], dim=-1))
 
     def forward(
-        self, batch: PackedBatch, draws: Draws | None = None, rng: Generator | None = None
+        self, batch: PackedBatch, draws: DreamRecNoise | None = None, rng: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Predict every token's clean target from its noisy one: return ``x0_hat`` and ``x0``, [N, D] each."""
         assert draws is not None, "DreamRec needs noise and timesteps"
@@ -155,7 +157,7 @@ class DreamRecNetwork(SequenceNetwork):
         return self.denoise(x_t, c, self.time_embedding()[draws.t]), x0
 
     def losses(
-        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: Draws, objective: Objective
+        self, outputs: tuple[Tensor, Tensor], batch: PackedBatch, draws: DreamRecNoise, objective: Objective
     ) -> dict[str, Tensor]:
         """Return the squared error (section 3.2), the mean over D and over tokens; its gradient reaches x0 too."""
         x0_hat, x0 = outputs
@@ -174,7 +176,7 @@ class DreamRecNetwork(SequenceNetwork):
         c = (1 + w) * c - w * self.no_condition  # [B, D]
         temb = self.time_embedding()  # [T, D]
         chain, sampler = self.schedule.respaced(steps), self.config.sampler
-        return sample(lambda x, t: self.denoise(x, c, temb[t]), chain, noise, False, sampler, variance="posterior")
+        return sample(lambda x, t: self.denoise(x, c, temb[t]), chain, noise, sampler=sampler, variance="posterior")
 
 
 class DreamRec(NetworkModel):

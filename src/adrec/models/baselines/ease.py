@@ -13,9 +13,9 @@ from adrec.config.parsing import require
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.inference.scores import Table
 from adrec.models.base import Model
 from adrec.models.baselines.sparse import history_matrix, sequence_items
+from adrec.nn.scores import Table
 from adrec.utils.errors import DataError
 
 MOST_ITEMS = 30_000  # of a catalogue: fitting holds about three matrices of V x V in float64, 20 GiB of them there

@@ -12,15 +12,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from adrec.config.base import NetworkConfig, OneStageConfig, StageConfig, check_shares
+from adrec.config.base import OneStageConfig
 from adrec.config.parsing import require
+from adrec.config.stage import NetworkConfig, StageConfig, check_shares
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s
 from adrec.models.baselines.stage import STAGE
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.base import Noise, SequenceNetwork, last_tokens
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.dropout import dropout
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.losses import Objective
 from adrec.nn.positions import EMBEDDING_STD
 
 

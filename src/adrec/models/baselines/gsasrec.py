@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 from torch import Generator, Tensor
 
-from adrec.config.base import OneStageConfig, StageConfig, TransformerConfig
+from adrec.config.base import OneStageConfig
 from adrec.config.parsing import require
+from adrec.config.stage import StageConfig, TransformerConfig
 from adrec.data.batch import PackedBatch
 from adrec.models.baselines.stage import STAGE
 from adrec.models.baselines.transformer import CausalTransformer
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.kernels.sampled import Negatives, binary_cross_entropy, draw_others, target_and_negatives
 from adrec.nn.losses import Objective
 

@@ -12,8 +12,8 @@ from adrec.config.base import Settings
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.inference.scores import InnerProducts
 from adrec.models.base import Model, training_sequences
+from adrec.nn.scores import Table
 
 
 class Popularity(Model):
@@ -31,9 +31,9 @@ class Popularity(Model):
         counts = np.bincount(items, minlength=split.num_items + 1).astype(np.float32)
         self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
 
-    def __call__(self, batch: PackedBatch) -> InnerProducts:
+    def __call__(self, batch: PackedBatch) -> Table:
         """Return the same scores for every history."""
-        return InnerProducts(torch.ones(batch.num_users, 1), self.counts[:, None])
+        return Table(self.counts.expand(batch.num_users, -1))
 
     def state(self) -> Mapping[str, Tensor]:
         """Return the counts, [V + 1] by item number."""

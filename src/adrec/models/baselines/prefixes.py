@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from adrec.config.base import OneStageConfig, StageConfig
+from adrec.config.base import OneStageConfig
+from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s, spans
 

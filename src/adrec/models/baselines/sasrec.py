@@ -7,14 +7,16 @@ from types import MappingProxyType
 
 from torch import Generator, Tensor
 
-from adrec.config.base import OneStageConfig, StageConfig, TransformerConfig
+from adrec.config.base import OneStageConfig
+from adrec.config.stage import StageConfig, TransformerConfig
 from adrec.data.batch import PackedBatch
 from adrec.models.baselines.stage import STAGE
 from adrec.models.baselines.transformer import CausalTransformer
-from adrec.models.registry import NetworkModel
+from adrec.models.network import NetworkModel
 from adrec.nn.biased import RepeatBiased
+from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.sampled import Negatives, binary_cross_entropy, draw_unseen, target_and_negatives
-from adrec.nn.losses import Objective, cross_entropy
+from adrec.nn.losses import Objective
 from adrec.nn.repeats import Repeats
 
 
@@ -67,8 +69,7 @@ class SASRecPlusNetworkConfig(TransformerConfig):
     """SASRec+'s network: two blocks of one head, dropout 0.1 (the published code's settings).
 
     Attributes:
-        repeat_bias: a learned number is added to the logits of the items of the history, as in ADRec's default; the
-            published model has none.
+        repeat_bias: a learned number is added to the logits of the items of the history. The published model has none.
     """
 
     num_heads: int = 1

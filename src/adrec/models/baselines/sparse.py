@@ -59,15 +59,20 @@ class SparseScores:
             block += weights * scores[items]
         return block
 
-    def of(self, items: Tensor) -> Tensor:
-        """Return one score for each history, [B, 1]: the very number that stands in its block."""
-        rows = np.arange(self.num_users)
-        chosen = csr(np.ones(self.num_users), rows, items[:, 0].numpy(), self.matrix.shape)
-        own = torch.from_numpy(np.asarray(self.matrix.multiply(chosen).sum(axis=1), dtype=np.float32)[:, None])
+    def of(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the score of some pairs, [n]: the very numbers that stand in their blocks."""
+        found = self.matrix[rows.cpu().numpy().copy(), items.cpu().numpy().copy()]  # SciPy sets a flag of its indices
+        own = torch.from_numpy(
+            np.asarray(found.todense() if sparse.issparse(found) else found, dtype=np.float32).ravel()
+        )
         if self.background is not None:
             weights, scores = self.background
-            own += weights * scores[items]
-        return own
+            own += weights[rows, 0] * scores[items]
+        return own.double()
+
+    def rounding(self) -> Tensor:
+        """Return 0 for each history, [B, 1]."""
+        return torch.zeros(self.num_users, 1)
 
 
 def to_tensors(name: str, matrix: Matrix) -> dict[str, Tensor]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from adrec.config.base import StageConfig
+from adrec.config.stage import StageConfig
 
 STAGE = StageConfig(weight_decay=0.0, first_evaluation=2, evaluate_every=2, patience=10)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from adrec.config.base import TransformerConfig
+from adrec.config.stage import TransformerConfig
 from adrec.data.batch import PackedBatch
 from adrec.models.baselines.blocks import LiGRBlock, PreNormBlock
 from adrec.nn.base import Noise, SequenceNetwork

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from adrec.nn.initialize import initialize_bias
 from adrec.nn.kernels.dropout import keep_mask
 from adrec.nn.kernels.layout import Layout
 from adrec.nn.kernels.rotary import rotate
@@ -180,9 +181,3 @@ class Attention(nn.Module):
             for bucket, q, keys, values in zip(plan.buckets, queries, cache.keys, cache.values, strict=True)
         ]
         return self.output(torch.cat(mixed).flatten(1))
-
-
-def initialize_bias(linear: nn.Linear, rng: Generator) -> None:
-    """Draw a bias as PyTorch does: uniform within 1 / sqrt(inputs)."""
-    bound = 1 / math.sqrt(linear.in_features)
-    nn.init.uniform_(linear.bias, -bound, bound, generator=rng)

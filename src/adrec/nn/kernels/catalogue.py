@@ -19,14 +19,14 @@ TINY = math.log(1e-30)
 FEWEST_TOKENS = 64  # at a time: with fewer, adding to the item embedding's gradient costs more than the product
 
 
-def chunk_of_tokens(num_classes: int, num_tokens: int) -> int:
+def tokens_per_block(num_classes: int, num_tokens: int) -> int:
     """Return how many of some tokens have their logits computed at a time."""
     return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a softmax is asked for, apart from what is trained.
+class SoftmaxInputs:
+    """The inputs of a softmax that are not trained.
 
     Attributes:
         targets: the rows of the embedding that are right, int64 [N].
@@ -49,44 +49,50 @@ class CatalogueSoftmax:
         precise: what probabilities and sums are computed in: float32, where the products are in less.
     """
 
-    def __init__(self, ctx: Any, x: Tensor, item_embedding: Tensor, repeat_bias: Tensor | None, asked: Asked) -> None:
+    def __init__(
+        self, ctx: Any, x: Tensor, item_embedding: Tensor, repeat_bias: Tensor | None, inputs: SoftmaxInputs
+    ) -> None:
         """``ctx`` is to say of ``x`` and ``item_embedding``, its first inputs, which need a gradient."""
-        self.x, self.first, self.bias, self.repeats = x, asked.first, repeat_bias, asked.repeats
-        self.offsets = asked.offsets  # [C], precise: their rounding would be the same error in every sum
+        self.x, self.first, self.bias, self.repeats = x, inputs.first, repeat_bias, inputs.repeats
+        self.offsets = inputs.offsets  # [C], precise: their rounding would be the same error in every sum
         self.classes = item_embedding[self.first :].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
-        self.own = asked.targets[:, None] - self.first  # [N, 1]
+        self.own = inputs.targets[:, None] - self.first  # [N, 1]
         self.log_p = torch.empty(len(x), 1, dtype=self.precise, device=x.device)  # of the targets
         of_x, of_embedding = ctx.needs_input_grad[:2]
         self.d_x = torch.empty_like(x) if of_x else None
         self.d_embedding = torch.zeros_like(item_embedding, dtype=self.precise) if of_embedding else None
         self.d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)
 
-    def rooms(self, number: int, chunk: int) -> list[Tensor]:
-        """Return ``number`` rooms for logits, in ``x``'s precision, [chunk, C].
+    def logit_buffers(self, number: int, chunk: int) -> list[Tensor]:
+        """Return ``number`` buffers for logits, in ``x``'s precision, [chunk, C].
 
-        Every block is computed in the same rooms: to ask for new memory would take as long as a product.
+        Every block is computed in the same buffers: allocating new memory would take as long as a product.
         """
         return [self.x.new_empty(chunk, len(self.classes)) for _ in range(number)]
 
-    def precise_rooms(self, rooms: list[Tensor]) -> list[Tensor]:
-        """Return rooms like these for numbers that are to be precise: these themselves, where they are."""
-        return rooms if self.x.dtype == self.precise else [torch.empty_like(each, dtype=self.precise) for each in rooms]
+    def precise_buffers(self, buffers: list[Tensor]) -> list[Tensor]:
+        """Return buffers of the same shape in the precision of sums: these themselves, where they have it."""
+        return (
+            buffers
+            if self.x.dtype == self.precise
+            else [torch.empty_like(each, dtype=self.precise) for each in buffers]
+        )
 
-    def logits(self, some: slice, room: Tensor) -> Tensor:
-        """Return the logits of a block of the tokens, [c, C], in ``room``, with the bias of what each has met.
+    def logits(self, some: slice, buffer: Tensor) -> Tensor:
+        """Return the logits of a block of the tokens, [c, C], in ``buffer``, with the bias of what each has met.
 
         Offsets are added where the softmax is computed, as they are the same for every token.
         """
-        logits = torch.mm(self.x[some], self.classes.T, out=room[: some.stop - some.start])
+        logits = torch.mm(self.x[some], self.classes.T, out=buffer[: some.stop - some.start])
         if self.repeats is not None and self.bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
             logits[rows, items - self.first] += self.bias  # each pair once
         return logits
 
-    def softmax(self, logits: Tensor, some: slice, room: Tensor) -> Tensor:
-        """Return all classes' probabilities p [c, C] in ``room``, and keep ``log p`` of the targets."""
-        own, p = self.own[some], room[: len(logits)]
+    def softmax(self, logits: Tensor, some: slice, buffer: Tensor) -> Tensor:
+        """Return all classes' probabilities p [c, C] in ``buffer``, and keep ``log p`` of the targets."""
+        own, p = self.own[some], buffer[: len(logits)]
         if self.offsets is not None:
             logits = torch.add(logits, self.offsets, out=p)
         if logits.is_cpu:  # the exponential of all log p takes longer than some more logits, where p is tiny
@@ -98,14 +104,14 @@ class CatalogueSoftmax:
             p.exp_()
         return p
 
-    def add_gradients(self, some: slice, gradient: Tensor, room: Tensor) -> None:
+    def add_gradients(self, some: slice, gradient: Tensor, buffer: Tensor) -> None:
         """Add what a block's logits pass on: their ``gradient`` [c, C], but for the targets' -1, is overwritten."""
         own = self.own[some]
         gradient.scatter_add_(1, own, torch.full_like(self.log_p[some], -1))
         if self.repeats is not None and self.d_bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
             self.d_bias += gradient[rows, items - self.first].sum()
-        low = gradient if gradient.dtype == self.x.dtype else room[: len(gradient)].copy_(gradient)
+        low = gradient if gradient.dtype == self.x.dtype else buffer[: len(gradient)].copy_(gradient)
         if self.d_x is not None:
             torch.mm(low, self.classes, out=self.d_x[some])
         if self.d_embedding is not None:

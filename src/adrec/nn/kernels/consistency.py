@@ -3,7 +3,7 @@
 Of the two passes' distributions p and q of a token's next item, "R-Drop: Regularized Dropout for Neural Networks"
 (Liang et al., NeurIPS 2021, arXiv 2106.14448) trains::
 
-    (CE(p) + CE(q)) / 2 + alpha (KL(p || q) + KL(q || p)) / 4
+    (CE(p) + CE(q)) / 2 + consistency (KL(p || q) + KL(q || p)) / 4
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from adrec.nn.kernels.catalogue import Asked, CatalogueSoftmax, chunk_of_tokens, scaled_gradients
-from adrec.nn.repeats import Repeats
+from adrec.nn.kernels.catalogue import CatalogueSoftmax, SoftmaxInputs, scaled_gradients, tokens_per_block
 
 
 class ConsistentCrossEntropy(torch.autograd.Function):
@@ -26,27 +26,27 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         x: Tensor,
         item_embedding: Tensor,
         repeat_bias: Tensor | None,
-        asked: Asked,
-        alpha: float,
+        inputs: SoftmaxInputs,
+        consistency: float,
     ) -> Tensor:
         """Return the sum over the outputs ``x`` [2 N, D] of both passes, the second's behind the first's."""
-        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, asked)
+        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
         n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
-        chunk = chunk_of_tokens(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
-        rooms = work.rooms(2, chunk)
-        precise = work.precise_rooms(rooms)
+        chunk = tokens_per_block(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
+        logit_buffers = work.logit_buffers(2, chunk)
+        precise = work.precise_buffers(logit_buffers)
         between = [torch.empty_like(precise[0]) for _ in range(2)]
         for start in range(0, n, chunk):
             end = min(start + chunk, n)
             passes = [slice(start, end), slice(n + start, n + end)]
-            logits = [work.logits(some, room) for some, room in zip(passes, rooms, strict=True)]
+            logits = [work.logits(some, buffer) for some, buffer in zip(passes, logit_buffers, strict=True)]
             gap = between[0][: end - start].copy_(logits[0]).sub_(logits[1])
             p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
-            of_p, of_q, divergence = _gradients(p, q, gap, alpha / 2, between[1][: end - start])
+            of_p, of_q, divergence = _gradients(p, q, gap, consistency / 2, between[1][: end - start])
             apart += divergence
-            for some, gradient, room in zip(passes, (of_p, of_q), rooms, strict=True):
-                work.add_gradients(some, gradient, room)
-        return (work.finish(ctx) + alpha / 2 * apart).to(work.precise)
+            for some, gradient, buffer in zip(passes, (of_p, of_q), logit_buffers, strict=True):
+                work.add_gradients(some, gradient, buffer)
+        return (work.finish(ctx) + consistency / 2 * apart).to(work.precise)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -55,45 +55,24 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         return d_x, d_embedding, d_bias, None, None
 
 
-def consistent_cross_entropy(
-    x: Tensor,
-    item_embedding: Tensor,
-    targets: Tensor,
-    *,
-    alpha: float,
-    padding_class: bool,
-    num_tokens: int,
-    repeat_bias: Tensor | None = None,
-    repeats: Repeats | None = None,
-    offsets: Tensor | None = None,
+def plain_consistent_cross_entropy(
+    x: Tensor, item_embedding: Tensor, targets: Tensor, consistency: float, padding_class: bool = False
 ) -> Tensor:
-    """Mean over tokens of the cross-entropy, and of how far two passes are apart. Its backward pass can run once.
-
-    Args:
-        x: outputs of both passes, the second's behind the first's, [2 N, D].
-        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
-        targets: item numbers, twice, int64 [2 N].
-        alpha: the weight of the divergences.
-        padding_class: whether row 0 is one of the classes, padding or not.
-        num_tokens: what the sum is divided by: 2 N, or that of the whole batch of which these tokens are a part.
-        repeat_bias: is added to the logits of ``repeats``, a number.
-        repeats: the items that each token has met, [2 N] tokens.
-        offsets: are added to every token's logits, [classes]; they are not trained.
-    """
-    asked = Asked(targets, 0 if padding_class else 1, repeats, offsets)
-    total: Tensor = ConsistentCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        x, item_embedding, repeat_bias, asked, alpha
-    )
-    return total / num_tokens
+    """Return the same mean over the tokens of both passes, computed in the plain way."""
+    first, n = 0 if padding_class else 1, len(x) // 2
+    log_p = torch.log_softmax(x @ item_embedding[first:].T, 1)  # [2 N, C]
+    entropy = F.nll_loss(log_p, targets - first)
+    divergence = ((log_p[:n].exp() - log_p[n:].exp()) * (log_p[:n] - log_p[n:])).sum() / (2 * n)
+    return entropy + consistency / 2 * divergence
 
 
-def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, room: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of ``p``'s and ``q``'s logits, but for the targets' -1, and the sum of both divergences.
 
     The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits less the second's. The
-    gradients are computed in ``room`` and in ``gap``.
+    gradients are computed in ``buffer`` and in ``gap``.
     """
-    of_p = torch.mul(gap, p, out=room)
+    of_p = torch.mul(gap, p, out=buffer)
     of_q = gap.mul_(q)
     mean_p, mean_q = of_p.sum(1, keepdim=True), of_q.sum(1, keepdim=True)  # [c, 1]
     of_p.mul_(weight).addcmul_(p, 1 + weight - weight * mean_p).sub_(q, alpha=weight)

@@ -16,21 +16,21 @@ from adrec.nn.kernels.layout import Layout
 BASE = 10_000.0  # the slowest pair of a head turns once in some 2 pi BASE places
 
 
-def places(plan: Layout) -> Tensor:
-    """Return the place of every row in its sequence, int64 [rows]."""
+def row_positions(plan: Layout) -> Tensor:
+    """Return the position of every row in its sequence, int64 [rows]."""
     tokens = torch.arange(plan.num_tokens, device=plan.last_rows.device)
     before = torch.cat([plan.last_rows.new_full((1,), -1), plan.last_rows[:-1]])  # the last row of the user before, [B]
     of_tokens = tokens - before[plan.row_users[: plan.num_tokens]]
     return torch.cat([of_tokens, of_tokens.new_zeros(len(plan.row_users) - plan.num_tokens)])
 
 
-def turns(at: Tensor, head_size: int) -> Tensor:
-    """Return the cosine and the sine of the angles of ``at`` [rows], [2, rows, d / 2].
+def rotations(positions: Tensor, head_size: int) -> Tensor:
+    """Return the cosine and the sine of the angles of ``positions`` [rows], [2, rows, d / 2].
 
-    The angles of each of the d / 2 pairs are ``at BASE^(-2 i / d)``.
+    The angles of each of the d / 2 pairs are ``position BASE^(-2 i / d)``.
     """
-    pairs = torch.arange(head_size // 2, device=at.device)
-    angles = at[:, None] * BASE ** (-2 * pairs / head_size)  # [rows, d / 2]
+    pairs = torch.arange(head_size // 2, device=positions.device)
+    angles = positions[:, None] * BASE ** (-2 * pairs / head_size)  # [rows, d / 2]
     return torch.stack([angles.cos(), angles.sin()])
 
 

@@ -1,0 +1,85 @@
+"""Cross-entropy against the whole catalogue, in blocks of tokens, of one pass or of two that agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adrec.nn.kernels.catalogue import CatalogueSoftmax, SoftmaxInputs, scaled_gradients, tokens_per_block
+from adrec.nn.kernels.consistency import ConsistentCrossEntropy
+from adrec.nn.repeats import Repeats
+
+
+class CatalogueCrossEntropy(torch.autograd.Function):
+    """Cross-entropy against every item, its gradient computed at once, so that only some tokens' logits exist."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        item_embedding: Tensor,
+        repeat_bias: Tensor | None,
+        inputs: SoftmaxInputs,
+    ) -> Tensor:
+        """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
+        work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
+        chunk = tokens_per_block(len(work.classes), len(x))
+        (buffer,) = work.logit_buffers(1, chunk)
+        (precise,) = work.precise_buffers([buffer])
+        for start in range(0, len(x), chunk):
+            some = slice(start, min(start + chunk, len(x)))
+            p = work.softmax(work.logits(some, buffer), some, precise)
+            work.add_gradients(some, p, buffer)
+        return work.finish(ctx).to(work.precise)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients, in place: they can be asked for once."""
+        d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
+        return d_x, d_embedding, d_bias, None
+
+
+def cross_entropy(
+    x: Tensor,
+    item_embedding: Tensor,
+    targets: Tensor,
+    *,
+    padding_class: bool,
+    num_tokens: int | None = None,
+    consistency: float = 0.0,
+    repeat_bias: Tensor | None = None,
+    repeats: Repeats | None = None,
+    offsets: Tensor | None = None,
+) -> Tensor:
+    """Return the mean over tokens of the cross-entropy against every item. Its backward pass can run once.
+
+    With ``consistency`` the tokens are those of two passes with other dropout, the second's behind the first's, and the
+    divergence of their predictions is added (:mod:`adrec.nn.kernels.consistency`).
+
+    Args:
+        x: outputs, [N, D].
+        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
+        targets: item numbers, int64 [N].
+        padding_class: whether row 0 is one of the classes, padding or not.
+        num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
+        consistency: the weight of the divergence.
+        repeat_bias: is added to the logits of ``repeats``, a number.
+        repeats: the items that each token has met.
+        offsets: are added to every token's logits, [classes]; they are not trained.
+    """
+    inputs = SoftmaxInputs(targets, 0 if padding_class else 1, repeats, offsets)
+    if consistency:
+        total = ConsistentCrossEntropy.apply(x, item_embedding, repeat_bias, inputs, consistency)  # type: ignore[no-untyped-call]
+    else:
+        total = CatalogueCrossEntropy.apply(x, item_embedding, repeat_bias, inputs)  # type: ignore[no-untyped-call]
+    mean: Tensor = total / (num_tokens or len(x))
+    return mean
+
+
+def plain_cross_entropy(x: Tensor, item_embedding: Tensor, targets: Tensor, padding_class: bool = False) -> Tensor:
+    """Return what :func:`cross_entropy` returns for one pass without repeats, computed in the plain way."""
+    first = 0 if padding_class else 1
+    return F.cross_entropy(x @ item_embedding[first:].T, targets - first)

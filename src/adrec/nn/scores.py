@@ -1,0 +1,172 @@
+"""Scores of a batch of histories for the catalogue: what a model returns, computed when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adrec.data.spans import Int64s
+
+ROUNDING = 8  # units of float32's precision by which a product may be off, relative to the product of both lengths
+
+
+class Scores(Protocol):
+    """The scores of B histories for every item number, computed when they are asked for."""
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+
+    def block(self, items: slice) -> Tensor:
+        """Return the scores of some item numbers, [B, n]; they are the caller's to change."""
+
+    def of(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the precise score of some (history, item number) pairs, int64 [n] each -> float64 [n]."""
+
+    def rounding(self) -> Tensor:
+        """Return by how much a number in a block may differ from its precise score, [B, 1]."""
+
+
+@dataclass(frozen=True)
+class InnerProducts:
+    """Scores ``query . item``.
+
+    Attributes:
+        query: what each history asks for, [B, D].
+        items: the items' vectors by item number, [V + 1, D].
+    """
+
+    query: Tensor
+    items: Tensor
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return len(self.query)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.query.device
+
+    def block(self, items: slice) -> Tensor:
+        """Return the scores of some item numbers, [B, n]."""
+        return self.query @ self.items[items].T
+
+    def of(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the precise score of some pairs, [n]."""
+        return (self.query[rows].double() * self.items[items].double()).sum(1)
+
+    def rounding(self) -> Tensor:
+        """Return the bound of a product's rounding error, [B, 1]."""
+        longest = self.items.norm(dim=1).max()
+        return ROUNDING * torch.finfo(self.query.dtype).eps * longest * self.query.norm(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Scores that were computed at once, [B, V + 1] by item number: for models that cannot do otherwise."""
+
+    scores: Tensor
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return len(self.scores)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.scores.device
+
+    def block(self, items: slice) -> Tensor:
+        """Return a copy of the scores of some item numbers, [B, n]."""
+        return self.scores[:, items].clone()
+
+    def of(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the score of some pairs, [n]."""
+        return self.scores[rows, items].double()
+
+    def rounding(self) -> Tensor:
+        """Return 0 for each history, [B, 1]: a block holds the very numbers."""
+        return self.scores.new_zeros(len(self.scores), 1)
+
+
+@dataclass(frozen=True)
+class ItemPairs:
+    """(row, item) pairs of a matrix of scores, found by blocks of items.
+
+    Attributes:
+        numbers: item numbers, ascending, int64 [n], on the CPU.
+        items: the same, where the scores are.
+        rows: the history of each, int64 [n].
+    """
+
+    numbers: Int64s
+    items: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, rows: Int64s, items: Int64s) -> ItemPairs:
+        """Return pairs that come in any order."""
+        order = np.argsort(items, kind="stable")
+        numbers = items[order]
+        return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]))
+
+    def to(self, device: torch.device) -> ItemPairs:
+        """Return the pairs for scores on ``device``."""
+        return ItemPairs(self.numbers, *(each.to(device, non_blocking=True) for each in (self.items, self.rows)))
+
+    def within(self, items: slice) -> tuple[Tensor, Tensor]:
+        """Return the rows and columns of the block of some item numbers, [n] each."""
+        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
+        return self.rows[first:end], self.items[first:end] - items.start
+
+
+@dataclass(frozen=True)
+class Biased:
+    """Scores of which some have a number added.
+
+    Attributes:
+        scores: without it.
+        pairs: which.
+        bias: the number, a tensor without dimensions.
+    """
+
+    scores: Scores
+    pairs: ItemPairs
+    bias: Tensor
+
+    @property
+    def num_users(self) -> int:
+        """B."""
+        return self.scores.num_users
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.scores.device
+
+    def block(self, items: slice) -> Tensor:
+        """Return the scores of some item numbers, [B, n]."""
+        block = self.scores.block(items)
+        block[self.pairs.within(items)] += self.bias
+        return block
+
+    def of(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return the precise score of some pairs, [n]."""
+        width = max(int(self.pairs.numbers[-1]) if len(self.pairs.numbers) else 0, int(items.max())) + 1
+        biased = torch.isin(rows * width + items, self.pairs.rows * width + self.pairs.items)
+        return self.scores.of(rows, items) + biased * self.bias.double()
+
+    def rounding(self) -> Tensor:
+        """Return the bound of the rounding error, [B, 1]: that of the sum is added."""
+        return 2 * self.scores.rounding() + ROUNDING * torch.finfo(torch.float32).eps * self.bias.abs()

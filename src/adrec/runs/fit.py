@@ -1,0 +1,104 @@
+"""Training a model: the one way in which the command line, the Python interface and the benchmark do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from adrec.augment.model import augmentation_trainer, generate_prefixes, stand_in_prefixes
+from adrec.config.base import DEFAULT_SEED
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.models.base import Model
+from adrec.models.checks import check_fitted
+from adrec.models.network import NetworkModel
+from adrec.runs.folder import Run
+from adrec.runs.recorder import Recorder
+from adrec.train.callbacks import Callback
+from adrec.train.loop import Trainer
+
+
+def make_trainers(
+    model: NetworkModel,
+    dataset: Dataset,
+    split: Split,
+    *,
+    seed: int,
+    device: torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> list[Trainer]:
+    """Return what trains ``model``: the trainer of its augmentation, where it has one, and its own.
+
+    Behind an augmentation its own trains on stand-ins until :func:`fit` puts the generated prefixes in their place.
+    """
+    config, made, prefixes = model.training, [], None
+    if config.augment is not None:
+        augmenting = augmentation_trainer(
+            config, config.augment, dataset, split, seed=seed, device=device, callbacks=callbacks
+        )
+        made.append(augmenting)
+        prefixes = stand_in_prefixes(augmenting)
+    own = Trainer(
+        config,
+        dataset,
+        split,
+        networks=model.networks,
+        seed=seed,
+        device=device,
+        callbacks=callbacks,
+        prefixes=prefixes,
+    )
+    return [*made, own]
+
+
+def fit(
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    run: Run | None = None,
+    *,
+    seed: int = DEFAULT_SEED,
+    device: torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Mapping[str, Any], ...]:
+    """Train ``model`` on the training part of ``split``; return what each stage did.
+
+    Args:
+        model: is trained in place.
+        dataset: the prepared data set.
+        split: validation selects weights and stops early where it has users.
+        run: an unfinished run, where each epoch is recorded. Training starts where the run was left. The caller
+            writes the weights (:meth:`Run.finish`).
+        seed: the random seed; :data:`adrec.config.base.DEFAULT_SEED` by default.
+        device: where networks are trained; the CPU by default.
+        callbacks: are told of each event, after the run.
+
+    Raises:
+        DataError: where there is nothing to learn from.
+        RunError: where the loss is no longer a number, or the run's state is damaged.
+        ConfigError: where the class of ``model`` breaks the contract of a model.
+    """
+    if not isinstance(model, NetworkModel):
+        model.fit(dataset, split, seed=seed, device=device)
+        check_fitted(model, dataset, split)
+        return ()
+    recorder = [] if run is None else [Recorder(run)]
+    trainers = make_trainers(model, dataset, split, seed=seed, device=device, callbacks=[*recorder, *callbacks])
+    with ExitStack() as stack:
+        for each in (*recorder, *callbacks):
+            stack.enter_context(each.around(trainers))
+        *augmenting, own = trainers
+        for trainer in augmenting:
+            prefixes = None if run is None else run.prefixes()
+            if prefixes is None:
+                trainer.run()
+                prefixes = generate_prefixes(trainer)
+                if run is not None:
+                    run.keep_prefixes(prefixes, trainer.progress.ended)
+            own.use_prefixes(prefixes)
+        model.adopt(own.run(), seed)
+    check_fitted(model, dataset, split)
+    return tuple(stage for trainer in trainers for stage in trainer.progress.ended)

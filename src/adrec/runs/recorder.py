@@ -1,0 +1,48 @@
+"""What keeps a training in its run folder, so that it can be interrupted at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from adrec.runs.folder import Run
+from adrec.train.callbacks import Callback
+from adrec.train.checkpoint import write_snapshot
+from adrec.train.loop import Trainer
+
+
+class Recorder(Callback):
+    """Records each epoch of a training in the folder of ``run``, and starts it where the run was left."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.trainers: Sequence[Trainer] = ()
+
+    @property
+    def _trainer(self) -> Trainer:
+        """The trainer that is at work."""
+        return next(each for each in self.trainers if each.progress.stage < len(each.stages))
+
+    @contextmanager
+    def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
+        """Restore the trainers from the run's state. Raises :class:`RunError` where it is damaged."""
+        self.trainers = trainers
+        self.run.restore(trainers)
+        yield
+
+    def on_epoch_end(self, row: Mapping[str, object]) -> None:
+        """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
+        with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        trainer = self._trainer
+        write_snapshot(self.run.state_path(trainer, self.trainers), trainer.snapshot())
+
+    def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
+        """Keep the item embedding that the first stage hands over; a later stage's does not replace it."""
+        own = self.trainers[-1]
+        if self._trainer is own and own.config.stages[name].start == "embedding":
+            self.run.keep_stage_1(own.weights.selected["item_embedding.weight"])

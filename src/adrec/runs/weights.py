@@ -1,0 +1,35 @@
+"""The weights file of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adrec.models.base import Model
+from adrec.models.network import NetworkModel
+from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
+from adrec.utils.errors import RunError
+
+
+def write_weights(path: Path, model: Model) -> None:
+    """Write what a model learnt, with the size of its catalogue."""
+    values: dict[str, Any] = {"model": model.name, "num_items": model.num_items}
+    if isinstance(model, NetworkModel):
+        values["network"] = model.kind
+    write_snapshot(path, Snapshot(model.state(), values))
+
+
+def read_weights(path: Path, model: Model, seed: int, device: torch.device | None = None) -> Model:
+    """Return ``model`` with what :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
+    snapshot = read_snapshot(path)
+    try:
+        num_items = snapshot.values["num_items"]
+        if isinstance(model, NetworkModel):
+            model.restore(snapshot.tensors, num_items, device, kind=snapshot.values["network"], seed=seed)
+        else:
+            model.restore(snapshot.tensors, num_items, device)
+    except (RuntimeError, KeyError) as error:
+        raise RunError(f"{path} does not fit the configuration beside it; restore both from a copy.") from error
+    return model
