@@ -494,7 +494,9 @@ def test_what_is_validated_is_the_average_too(trainer: Maker, tiny: Make, datase
     made.callbacks.append(OnEpoch(rows.append))
     made.run()
     kept = [row for row in rows if row["selected"]][-1]
-    assert made._validate(made.stages[0][1]) == kept["validation"]  # of the network with the weights that are kept
+    assert (
+        made.validate(made.network, made.stages[0][1]) == kept["validation"]
+    )  # of the network with the weights that are kept
     unaveraged: list[dict[str, Any]] = []
     plain.callbacks.append(OnEpoch(unaveraged.append))
     plain.run()

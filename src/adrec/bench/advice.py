@@ -16,10 +16,9 @@ from adrec.bench.compare import compare
 from adrec.bench.ledger import Ledger
 from adrec.bench.report import page
 from adrec.bench.verdict import ModelChoice
-from adrec.cli.console import preparation
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
-from adrec.data.prepare import prepare, quarantine_of
+from adrec.data.prepare import preparation, prepare, quarantine_of
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.files import atomic_folder, check_no_file, locked, write_bytes, write_json

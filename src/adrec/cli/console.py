@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,7 +20,6 @@ from rich.text import Text
 
 from adrec.config.base import Settings
 from adrec.config.describe import described
-from adrec.data.dataset import DatasetInfo
 from adrec.data.recipes import Recipe
 from adrec.data.summary import Facts
 from adrec.utils.text import counted
@@ -38,25 +36,6 @@ def counter(console: Console) -> Progress:
     """Return a transient progress bar that counts users; nothing where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
-
-
-def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_on: bool = True) -> Iterator[str]:
-    """Yield what to tell about a data set prepared into ``out``, with the next command where it ``leads_on``."""
-    for guess in info.guesses:
-        yield f"guessed: {guess}"
-    yield f"read {info.num_read:,} rows"
-    width = max((len(f"{each['rows']:,}") for each in info.left_out), default=0)
-    for each in info.left_out:
-        yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"
-    if quarantine is not None and any(each["kind"] == "rejected" for each in info.left_out):
-        yield f"rejected rows, all of them: {quarantine}"
-    people, things = counted(info.num_users, "user"), counted(info.num_items, "item")
-    yield f"kept {counted(info.num_interactions, 'interaction')} of {people} with {things}: {out}"
-    yield f"split: {info.split}"
-    for note in info.notes:
-        yield f"note: {note}"
-    if leads_on:
-        yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

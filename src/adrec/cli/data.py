@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from adrec.cli.console import facts_table, preparation, recipe_page, recipes_table
+from adrec.cli.console import facts_table, recipe_page, recipes_table
 from adrec.cli.options import Out, Quiet, console_for
 from adrec.config.base import parse_changes
 from adrec.data import summary as inspection
 from adrec.data.dataset import open_dataset, write_dataset
 from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
+from adrec.data.prepare import preparation, quarantine_of
 from adrec.data.prepare import prepare as prepare_dataset
-from adrec.data.prepare import quarantine_of
 from adrec.data.recipes import recipe_options, recipes
 from adrec.data.split import make_split
 from adrec.utils.errors import ConfigError

@@ -143,3 +143,22 @@ def _name(interactions: Interactions) -> str:
         return "interactions"
     first = Path(interactions.sources[0])
     return "interactions" if interactions.sources[0] == "standard input" else first.name.partition(".")[0] or first.name
+
+
+def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_on: bool = True) -> Iterator[str]:
+    """Yield what to tell about a data set prepared into ``out``, with the next command where it ``leads_on``."""
+    for guess in info.guesses:
+        yield f"guessed: {guess}"
+    yield f"read {info.num_read:,} rows"
+    width = max((len(f"{each['rows']:,}") for each in info.left_out), default=0)
+    for each in info.left_out:
+        yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"
+    if quarantine is not None and any(each["kind"] == "rejected" for each in info.left_out):
+        yield f"rejected rows, all of them: {quarantine}"
+    people, things = counted(info.num_users, "user"), counted(info.num_items, "item")
+    yield f"kept {counted(info.num_interactions, 'interaction')} of {people} with {things}: {out}"
+    yield f"split: {info.split}"
+    for note in info.notes:
+        yield f"note: {note}"
+    if leads_on:
+        yield f"Next: adrec train {out} --out runs/{out.absolute().name}"

@@ -23,9 +23,6 @@ from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
-from adrec.evaluate.metrics import means, metric_names
-from adrec.evaluate.ranking import held_out, ranking
-from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import Progress, Snapshot, load_optimizer, optimizer_tensors, with_prefix
@@ -35,12 +32,12 @@ from adrec.train.health import collapse, health_of
 from adrec.train.precision import slow_bfloat16
 from adrec.train.sequences import stage_sequences, training_histories, users_per_step
 from adrec.train.step import Step, learning_rate, new_optimizer
+from adrec.train.validation import Validation
 from adrec.utils.errors import RunError
 from adrec.utils.text import counted
 
 FEW_STEPS = 200  # within which patience that is counted in epochs may end a stage before anything is learnt
 CHECK_EVERY = 20  # steps between two looks at whether the loss is a number: a look makes the processor wait for a GPU
-VALIDATION_METRICS = metric_names((5, 10, 20))
 
 
 class Trainer:
@@ -81,6 +78,7 @@ class Trainer:
         self.stages = list(config.stages.items())
         self.histories = training_histories(dataset, split, config.network.max_length)
         self.use_prefixes(prefixes)
+        self.validate = Validation(dataset, split, seed, [stage for _, stage in self.stages])
         self.order = torch.Generator().manual_seed(seed)
         self.rng = torch.Generator(self.device).manual_seed(seed)
         self.progress, self.weights = Progress(), KeptWeights()
@@ -205,18 +203,9 @@ class Trainer:
     def _is_due(self, stage: StageConfig) -> bool:
         """Whether the epoch is one of those that are validated: the last one is, where there is another to choose."""
         after = self.progress.epoch - stage.first_evaluation
-        if not stage.validates or after < 0 or len(self.split.validation.users) == 0:
+        if not stage.validates or after < 0 or not self.validate.has_users:
             return False
         return after % stage.evaluate_every == 0 or self.progress.epoch == stage.epochs or bool(self.stopping)
-
-    def _validate(self, stage: StageConfig) -> dict[str, float]:
-        """Rank the validation items; the noise is the evaluation's own, so that training is not changed."""
-        assert self.network is not None
-        histories, items = held_out(self.dataset, self.split.validation)
-        wanted = {*VALIDATION_METRICS, *(metric for _, each in self.stages for metric in each.select_by)}
-        scorer = NetworkScorer(self.network, self.seed)
-        ranks = ranking(scorer, histories, items, filter_seen=stage.filter_seen).ranks
-        return means(sorted(wanted), ranks, self.split.validation.users)
 
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights where any selecting metric is better than ever in this stage."""
@@ -256,21 +245,16 @@ class Trainer:
         row: dict[str, Any] = {"stage": name, "epoch": self.progress.epoch, "loss": dict(losses)}
         if self._is_due(stage):
             with self.weights.swapped_in(self.network):
-                validation = self._validate(stage)
+                validation = self.validate(self.network, stage)
                 row |= {"validation": validation, "selected": self._select(stage, validation)}
-                row["embedding"] = self._watch_embedding(self.network)
+                row["embedding"] = health_of(self.network.item_embedding.weight, self.network.num_items)
+            found = collapse(row["embedding"], self.network.config.hidden_size, self.network.num_items)
+            if found and self.progress.alive:
+                self._tell(f"The embedding space is collapsing: {found}.", warning=True)
+            self.progress.alive = found is None
         row["seconds"] = round(time.perf_counter() - started[0], 4)
         row["core_seconds"] = round(time.process_time() - started[1], 4)  # all threads': other work leaves them alone
         return row
-
-    def _watch_embedding(self, network: SequenceNetwork) -> dict[str, float]:
-        """Return the health of the item embedding; warn where it has collapsed since the last look."""
-        health = health_of(network.item_embedding.weight, network.num_items)
-        found = collapse(health, network.config.hidden_size, network.num_items)
-        if found and self.progress.alive:
-            self._tell(f"The embedding space is collapsing: {found}.", warning=True)
-        self.progress.alive = found is None
-        return health
 
     def _end(self, name: str, stage: StageConfig) -> None:
         """Keep the stage's selected weights (the last ones where nothing was validated) and move on."""

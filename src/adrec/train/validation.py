@@ -1,0 +1,41 @@
+"""Validation while training: the ranks of the validation items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adrec.config.stage import StageConfig
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.evaluate.metrics import means, metric_names
+from adrec.evaluate.ranking import held_out, ranking
+from adrec.models.network import NetworkScorer
+from adrec.nn.base import SequenceNetwork
+
+
+class Validation:
+    """Ranks the validation items of ``split`` with a network.
+
+    Args:
+        dataset: the prepared data set.
+        split: of it.
+        seed: of the noise at inference: the evaluation's own, so that training is not changed.
+        stages: whose selecting metrics are computed too.
+    """
+
+    def __init__(self, dataset: Dataset, split: Split, seed: int, stages: Iterable[StageConfig]) -> None:
+        self.histories, self.items = held_out(dataset, split.validation)
+        self.users, self.seed = split.validation.users, seed
+        selecting = {metric for stage in stages for metric in stage.select_by}
+        self.metrics = sorted({*metric_names((5, 10, 20)), *selecting})
+
+    @property
+    def has_users(self) -> bool:
+        """Whether there is anything to validate on."""
+        return len(self.users) > 0
+
+    def __call__(self, network: SequenceNetwork, stage: StageConfig) -> dict[str, float]:
+        """Return the metrics, means over users, in 0..1; seen items are left out if the stage says so."""
+        scorer = NetworkScorer(network, self.seed)
+        ranks = ranking(scorer, self.histories, self.items, filter_seen=stage.filter_seen).ranks
+        return means(self.metrics, ranks, self.users)
