@@ -176,6 +176,10 @@ def test_as_a_command(tmp_path: Path) -> None:
     assert adrec("recommend", "c/final", "--user", "user 0", cwd=tmp_path).returncode == 0
     with FileLock(tmp_path / "c" / ".lock"):
         busy = refused("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
+    (tmp_path / "new").mkdir()
+    with FileLock(tmp_path / "new" / ".lock"):
+        assert "is at work in new" in refused("compare", "mine.csv", "--out", "new", "--budget", "60s", cwd=tmp_path)
+        assert [each.name for each in (tmp_path / "new").iterdir()] == [".lock"], "nothing is written before the lock"
     assert "another adrec compare is at work in c; wait for it, or name a new --out" in busy
 
 

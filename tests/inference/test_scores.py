@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec.inference.scores import Masked, best_items, count_above, item_blocks
-from adrec.nn.scores import InnerProducts, Scores, Table
+from adrec.nn.scores import Biased, InnerProducts, ItemPairs, Scores, Table
 from adrec.utils.errors import RunError
 
 NUM_ITEMS = 37
@@ -135,3 +135,38 @@ def test_blocks_cover_the_catalogue_once_and_stay_small(num_users: int, num_item
     )
     assert sum(items.stop - items.start for items in blocks) == num_items
     assert max(items.stop - items.start for items in blocks) * num_users <= 1 << 22
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    widths=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    rows=st.integers(1, 6),
+    biased=st.booleans(),
+)
+def test_a_rank_depends_neither_on_the_blocks_nor_on_the_batch(
+    seed: int, widths: tuple[int, int], rows: int, biased: bool
+) -> None:
+    """Of scores that rounding cannot tell apart too: many items are copies of others, or all but copies."""
+    rng = torch.Generator().manual_seed(seed)
+    items = torch.randn(65, 16, generator=rng)
+    items[33:] = items[1:33] * (1 + 1e-7 * torch.randint(-1, 2, (32, 1), generator=rng))
+    query = torch.randn(6, 16, generator=rng)
+    targets = torch.randint(1, 65, (6,), generator=rng)
+    pairs = ItemPairs.of(np.array([0, 1, 1, 4]), np.array([3, 5, 40, 64]))
+
+    def made(some: slice) -> Scores:
+        products = InnerProducts(query[some], items)
+        return Biased(products, pairs, torch.tensor(0.25)) if biased else products
+
+    exact = query.double() @ items.double().T
+    if biased:
+        exact[pairs.rows, pairs.items] += 0.25
+    own = exact.gather(1, targets[:, None])
+    expected = (exact[:, 1:] >= own).sum(1) - 1
+    for width in widths:
+        with in_blocks_of(width):
+            assert torch.equal(count_above(made(slice(None)), targets, 64)[0], expected)
+    if not biased:
+        parts = [slice(first, first + rows) for first in range(0, 6, rows)]
+        counts = [count_above(made(part), targets[part], 64)[0] for part in parts]
+        assert torch.equal(torch.cat(counts), expected)

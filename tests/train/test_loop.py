@@ -439,6 +439,21 @@ def test_divergence_is_said(trainer: Maker, tiny: Make, dataset: Dataset) -> Non
         trainer(config, dataset).run()
 
 
+def test_divergence_is_noticed_within_twenty_steps(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
+    class Count(Callback):
+        steps = 0
+
+        def on_step_end(self) -> None:
+            self.steps += 1
+
+    count = Count()
+    made = trainer(tiny((0, 0, 3), finetune__learning_rate=1e30, batch_size=1), dataset, callbacks=[count])
+    assert made.steps(made.last_sequences) > 40
+    with pytest.raises(RunError, match="diverged"):
+        made.run()
+    assert count.steps < 20
+
+
 def test_cosine_schedule() -> None:
     stage = StageConfig(epochs=10, learning_rate=2.0, schedule_epochs=10)
     rates = [learning_rate(stage, epoch) for epoch in (0, 5, 10, 20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,10 +30,58 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / ".a.tmp").write_bytes(b"half")
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_writer_left_is_removed_later(tmp_path: Path) -> None:
+    left = tmp_path / f".a.{ended_process()}-0123abcd.tmp"
+    for path in (left, tmp_path / f".a.{os.getpid()}-0123abcd.tmp", tmp_path / ".a.tmp", tmp_path / ".a.mine.tmp"):
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    fresh = tmp_path / f".a.{ended_process()}-89abcdef.tmp"
+    fresh.write_bytes(b"half")
     write_bytes(tmp_path / "a", b"new")
+    assert not left.exists()
+    assert len(names(tmp_path)) == 5, "a writer that is at work, one that wrote a moment ago, and what is not ours"
+
+
+def test_of_two_writers_of_a_file_the_last_to_end_wins(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a") as one, atomic_file(tmp_path / "a") as other:
+        assert one != other
+        one.write_bytes(b"one, whole")
+        other.write_bytes(b"other")
+    assert (tmp_path / "a").read_bytes() == b"one, whole"
     assert names(tmp_path) == ["a"]
+
+
+def test_many_processes_write_one_file_and_it_is_always_whole(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from adrec.utils.files import write_bytes\n"
+    code += "for _ in range(20): write_bytes(Path('a'), sys.argv[1].encode() * 100_000)"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(n)], cwd=tmp_path) for n in range(4)]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if (tmp_path / "a").exists():
+            content = (tmp_path / "a").read_bytes()
+            assert len(content) == 100_000 and len(set(content)) == 1
+            seen.add(content[0])
+    assert [writer.returncode for writer in writers] == [0] * 4 and seen
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_writers_of_a_folder_one_wins(tmp_path: Path, overwrite: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if not overwrite:
+            stack.enter_context(pytest.raises(UserError, match="data exists already and is not empty"))
+        with atomic_folder(tmp_path / "data", overwrite=overwrite) as first:
+            (first / "dataset.json").write_text("first")
+            with atomic_folder(tmp_path / "data", overwrite=overwrite) as second:
+                (second / "dataset.json").write_text("second")
+    assert (tmp_path / "data" / "dataset.json").read_text() == ("first" if overwrite else "second")
+    assert names(tmp_path) == ["data"]
 
 
 def test_files_are_readable_by_others_as_usual(tmp_path: Path) -> None:

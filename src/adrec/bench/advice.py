@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -21,7 +21,7 @@ from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import preparation, prepare, quarantine_of
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, DataError
-from adrec.utils.files import atomic_folder, check_no_file, locked, write_bytes, write_json
+from adrec.utils.files import LOCK, atomic_folder, check_no_file, locked, write_bytes, write_json
 
 
 def compare_models(
@@ -51,8 +51,16 @@ def compare_models(
         DataError: for a table that cannot be used.
         RunError: where another process compares in ``out``, or the budget is too small for any model.
     """
-    dataset = _compared(source, out, columns, console)
+    _check(source, out, columns)
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
     with locked(out, f"another adrec compare is at work in {out}; wait for it, or name a new --out."):
+        try:
+            dataset = _compared(source, out, columns, console)
+        except BaseException:
+            if is_new and not (out / "comparison.json").exists():
+                shutil.rmtree(out, ignore_errors=True)  # nothing is in it but the lock
+            raise
         found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
         run = out / "run"
         _copy_run(Ledger.open(out / "ledger").work(found.chosen.finished.job), run)
@@ -68,8 +76,8 @@ def _copy_run(work: Path, run: Path) -> None:
             write_json(folder / "run.json", asdict(Run.open(work).info.moved(run)))
 
 
-def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:
-    """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
+def _check(source: Path, out: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return what identifies a comparison; nothing is written.
 
     Raises :class:`UserError` where ``out`` is a file, holds something else, or the comparison of another table.
     """
@@ -87,14 +95,22 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
         raise ConfigError(
             f"{out} compares another table, or this one before it changed or with other columns; name a new --out."
         )
-    if not kept.exists() and out.exists() and any(out.iterdir()):
+    if not kept.exists() and out.exists() and any(each.name != LOCK for each in out.iterdir()):
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
+    return identity
+
+
+def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:
+    """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
+
+    ``out`` is locked. Raises :class:`UserError` as :func:`_check`, for what came there since, and for a bad table.
+    """
+    identity = _check(source, out, columns)
     place = source if "fingerprint" in identity else out / "data"
     missing = not (place / "dataset.json").is_file()
     quarantine = quarantine_of(out)
     dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is left in ``out``
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, identity)
+    write_json(out / "comparison.json", identity)
     if dataset is not None:
         write_dataset(dataset, place)
         for line in preparation(dataset.info, place, quarantine, leads_on=False):

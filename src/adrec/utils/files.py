@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +25,9 @@ from adrec.utils.errors import RunError, UserError
 
 OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
 PARTS = frozenset({*OWN_FILES, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})  # of such a folder
+LOCK = ".lock"  # in a folder that one process at a time works in
+TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.tmp$")
+ABANDONED = 3600.0  # seconds without a write, after which the temporary file of a process that has ended is removed
 PART_SUFFIXES = frozenset({".npy", ".safetensors"})
 
 
@@ -33,9 +41,30 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    """Return the hidden name beside ``path`` that is always the same: what a killed process left there is replaced."""
+    """Return a hidden path beside ``path``, always the same."""
     whole = path.absolute()
     return whole.with_name(f".{whole.name}.{ending}")
+
+
+def _temporary(path: Path) -> Path:
+    """Return a hidden path beside ``path`` that no other writer has; remove what killed writers left there long ago."""
+    for old in path.absolute().parent.glob(f".{glob.escape(path.absolute().name)}.*.tmp"):
+        if TEMPORARY.search(old.name) and _is_abandoned(old):
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    return _beside(path, f"{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Return whether the process that wrote a temporary file has ended and nobody wrote to it for :data:`ABANDONED`."""
+    try:
+        if time.time() - temporary.stat().st_mtime < ABANDONED:
+            return False
+        os.kill(int(temporary.name.split(".")[-2].partition("-")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is gone, or of another user
+        return False
+    return False
 
 
 def _standard_stream(status: os.stat_result) -> int | None:
@@ -74,7 +103,8 @@ def _pour(content: Path, path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it replaces ``path`` in one step.
 
-    When the block raises, ``path`` stays as it was and the temporary file is removed. A device, a pipe or standard
+    Every writer has a temporary path of its own: of two that write at a time, the last to end wins. When the block
+    raises, ``path`` stays as it was and the temporary file is removed. A device, a pipe or standard
     output is not replaced: the content is written into it, when the block has ended well. Raises :class:`UserError`
     where the disk is full or does not let us write.
     """
@@ -83,10 +113,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with _written_into(path) as temporary:
             yield temporary
         return
-    temporary = _beside(path, "tmp")
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(b"")
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # some writers make files that only their owner can read
@@ -180,29 +213,43 @@ def check_apart(output: Path | None, inputs: Iterable[Path | None], option: str)
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; when the block ends well, it becomes ``path``.
 
-    Raises :class:`UserError` where ``path`` exists and holds something, unless ``overwrite`` is true.
-    When the block raises, nothing is left behind.
+    Raises :class:`UserError` where ``path`` exists and holds something, unless ``overwrite`` is true. Of two that write
+    at a time the second is refused, or with ``overwrite`` the last to end wins. When the block raises, nothing is left
+    behind.
     """
     path = Path(path)
     check_folder(path, overwrite=overwrite)
-    temporary, old = _beside(path, "tmp"), _beside(path, "old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        target = path.absolute()  # "." itself cannot be renamed
+        _put_in_place(temporary, path.absolute(), overwrite=overwrite)  # "." itself cannot be renamed
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename a whole folder to ``target``, one writer at a time. Raises :class:`UserError` as :func:`check_folder`."""
+    old, parent = _beside(target, "old"), os.open(target.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
+        check_folder(target, overwrite=overwrite)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
             target.replace(old)
         temporary.replace(target)
         shutil.rmtree(old, ignore_errors=True)
-        _sync(temporary.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        os.fsync(parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(parent)
 
 
 def recover(path: Path) -> None:
@@ -222,7 +269,7 @@ def sha256(path: Path) -> str:
 def locked(folder: Path, refusal: str) -> Iterator[None]:
     """Keep other processes from a ``folder``. Raises :class:`RunError` with the ``refusal`` where one has it."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout as error:
         raise RunError(refusal) from error

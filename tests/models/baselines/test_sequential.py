@@ -18,11 +18,11 @@ from adrec.data.split import make_split
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.models.baselines.bert4rec import BERT4RecNetwork, Masks
 from adrec.models.baselines.gsasrec import beta_of
+from adrec.models.baselines.negatives import Negatives, draw_others, draw_unseen, target_and_negatives
 from adrec.models.network import NetworkModel
 from adrec.models.registry import find_model
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.nn.kernels import sampled
-from adrec.nn.kernels.sampled import Negatives, draw_others, draw_unseen
 from adrec.nn.losses import Objective
 from adrec.runs.fit import fit
 from adrec.train.step import Step
@@ -252,7 +252,7 @@ def test_scores_are_products() -> None:
     x, E = torch.randn(50, 8, generator=rng), torch.randn(31, 8, generator=rng)
     targets = torch.randint(1, 31, (50,), generator=rng)
     negatives = Negatives(torch.randint(1, 31, (50, 4), generator=rng))
-    scores = sampled.target_and_negatives(x, E, targets, negatives)
+    scores = target_and_negatives(x, E, targets, negatives)
     close(scores, (x @ E.T).gather(1, torch.cat([targets[:, None], negatives.items], 1)))
 
 

@@ -12,10 +12,10 @@ from adrec.config.parsing import require
 from adrec.config.stage import StageConfig, TransformerConfig
 from adrec.data.batch import PackedBatch
 from adrec.models.baselines.blocks import LiGRBlock
+from adrec.models.baselines.negatives import Negatives, draw_others, sampled_softmax, target_and_negatives
 from adrec.models.baselines.stage import STAGE
 from adrec.models.baselines.transformer import CausalTransformer
 from adrec.models.network import NetworkModel
-from adrec.nn.kernels.sampled import Negatives, draw_others, sampled_softmax, target_and_negatives
 from adrec.nn.losses import Objective
 
 

@@ -65,6 +65,15 @@ def mix(qkv: Tensor, plan: Layout, p: float, rng: Generator | None) -> tuple[Ten
     return mixed.index_select(0, plan.collect_one).view(len(qkv), -1), done
 
 
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Return attention of one sequence and head, q, k, v [l, d] -> [l, d], computed in the plain way.
+
+    ``bias`` [l, l] is added to the logits: ``-inf`` for what a query must not see, ``log p`` for a sink of p paddings.
+    """
+    logits = q @ k.T / math.sqrt(q.shape[-1]) + bias
+    return torch.softmax(logits, dim=-1) @ v
+
+
 class Attend(torch.autograd.Function):
     """:func:`mix` with its gradient, every gather's gradient a gather."""
 

@@ -33,3 +33,8 @@ def dropout_(x: Tensor, p: float, rng: Generator | None) -> Tensor:
     """Drop out in place: for what nothing else needs, and whose gradient needs nothing of it."""
     keep = keep_mask(x, p, rng)
     return x if keep is None else x.mul_(keep)
+
+
+def plain_dropout(x: Tensor, p: float, rng: Generator) -> Tensor:
+    """Return what :func:`dropout` returns in distribution, computed in the plain way."""
+    return x * (torch.rand(x.shape, generator=rng, device=x.device) >= p) / (1 - p)

@@ -38,10 +38,15 @@ class SigmoidGelu(torch.autograd.Function):
         return slope.addcmul_(slope, gate, value=-1).add_(1).mul_(gate).mul_(grad)
 
 
+def plain_gelu(x: Tensor) -> Tensor:
+    """Return the tanh form of GELU of ``x``, as PyTorch computes it."""
+    return F.gelu(x, approximate="tanh")
+
+
 def gelu(x: Tensor) -> Tensor:
     """Return the tanh form of GELU of ``x``."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         if torch.is_grad_enabled():
             return SigmoidGelu.apply(x)  # type: ignore[no-untyped-call]
         return sigmoid_gate(x).mul_(x)
-    return F.gelu(x, approximate="tanh")
+    return plain_gelu(x)

@@ -66,3 +66,10 @@ def turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     torch.mul(a, sin, out=second).addcmul_(b, cos)
     out[:, both:] = qkv[:, both:]
     return out
+
+
+def plain_rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Return the queries or keys ``x`` [rows, H, d] rotated by ``angles`` [rows, d / 2], computed in the plain way."""
+    a, b = x.chunk(2, dim=-1)  # [rows, H, d / 2]: a pair's two numbers
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

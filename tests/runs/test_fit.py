@@ -1,0 +1,98 @@
+"""Training into a run folder from Python: resumed where it was left, and refused where it is another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from adrec import ADRec
+from adrec.data.dataset import Dataset, write_dataset
+from adrec.data.split import leave_one_out
+from adrec.models.adrec import ADRecModel
+from adrec.runs.fit import fit
+from adrec.runs.folder import Run, open_or_create
+from adrec.runs.info import RunInfo
+from adrec.train.loop import Trainer
+from adrec.utils.errors import RunError
+from conftest import OnEpoch, adrec_trainer, cyclic_table, tiny_changes
+
+
+def interrupt_after(epochs: int) -> OnEpoch:
+    seen: list[object] = []
+
+    def count(row: object) -> None:
+        seen.append(row)
+        if len(seen) == epochs:
+            raise KeyboardInterrupt
+
+    return OnEpoch(count)
+
+
+@pytest.mark.parametrize("prepared", [True, False], ids=["a data set in a folder", "a table"])
+def test_python_resumes_a_run_to_the_same_bits(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared: bool
+) -> None:
+    write_dataset(dataset, tmp_path / "data")
+    given: Any = tmp_path / "data" if prepared else cyclic_table()
+    changes = tiny_changes(2, 1, 4)
+    whole = ADRec("paper", changes, seed=3, device="cpu").fit(given)
+    run = Trainer.run
+
+    def interrupted(self: Trainer) -> Any:
+        self.callbacks.append(interrupt_after(5))
+        return run(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ADRec("paper", changes, seed=3, device="cpu").fit(given, run=tmp_path / "run")
+    assert len(Run.open(tmp_path / "run").rows()) == 5
+    again = ADRec("paper", changes, seed=3, device="cpu").fit(given, run=tmp_path / "run")
+    assert len(Run.open(tmp_path / "run").rows()) == 7
+    expected = whole.recommend(k=3)
+    assert again.recommend(k=3).equals(expected)
+    assert ADRec.load(tmp_path / "run").recommend(k=3).equals(expected)
+
+
+def test_a_run_of_something_else_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    def fitted(path: str, table: Any = dataset, seed: int = 3, **changes: Any) -> ADRec:
+        model = ADRec("paper", {**tiny_changes(0, 0, 1), **changes}, seed=seed, device="cpu")
+        return model.fit(table, run=tmp_path / path)
+
+    fitted("finished")
+    with pytest.raises(RunError, match="finished holds a run that is finished; load it, or choose another folder"):
+        fitted("finished")
+    model = ADRecModel()
+    info = RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu")
+    with (
+        open_or_create(tmp_path / "begun", model, info, dataset),
+        pytest.raises(RunError, match="another process is training"),
+        open_or_create(tmp_path / "begun", model, info, dataset),
+    ):
+        pass
+    for what, given in (
+        ("data set", {"table": cyclic_table().with_columns(pl.col("item_id") + "x")}),
+        ("configuration", {}),
+    ):
+        with pytest.raises(RunError, match=f"begun holds a run that is of another {what}"):
+            fitted("begun", **given)
+    with pytest.raises(RunError, match="begun holds a run that is of another seed"):
+        ADRec(seed=4).fit(dataset, run=tmp_path / "begun")
+
+
+def test_stage_1_is_the_embedding_of_the_first_stage(dataset: Dataset, tmp_path: Path) -> None:
+    """A later stage that starts from an embedding does not replace it."""
+    changes = {**tiny_changes(2, 1, 1), "align.embedding": "train", "finetune.start": "embedding"}
+    model = ADRecModel(ADRecModel.Config.make("paper", changes))
+    split = leave_one_out(dataset)
+    info = RunInfo.of(dataset, split, seed=1, device="cpu")
+    with open_or_create(tmp_path / "run", model, info, dataset) as run:
+        fit(model, dataset, split, run, seed=1)
+    first = ADRecModel.Config.make("paper", tiny_changes(2, 0, 0))
+    pretrained = adrec_trainer(first, dataset, split, seed=1).run()  # type: ignore[arg-type]
+    kept = run.stage_1()
+    assert kept is not None and torch.equal(kept, pretrained.item_embedding.weight)
