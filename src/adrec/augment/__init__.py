@@ -1,1 +1,1 @@
-"""Augmentation: stages in front of a model's own that make what it trains on."""
+"""Augmentation: additional stages, before a model's own, that generate training data."""

@@ -1,19 +1,21 @@
-"""DiffuASR (Liu et al. 2023, arXiv 2309.12858): a diffusion model writes what a user may have done before.
+"""DiffuASR (Liu et al. 2023, arXiv 2309.12858): a diffusion model generates earlier interactions of a user.
 
-M pseudo items are generated in front of each training sequence, so that short ones become longer. What generates them
-is trained on the sequences that are long enough: their first M items are the target, those that follow the guide.
+M pseudo items are generated before each training sequence, which lengthens short ones. The generator is trained on
+sequences that are long enough: their first M items are the target, and the items after those are the guide.
 
-An item's x0 is the direction of its embedding, of length sqrt(D): rounding to an item looks at directions alone, and
-the unit noise then has the size of the signal. The embedding is that of a recommender trained before, and frozen (the
-published code offers both): were it trained by the error of the noise, that error would be least where all items are
-alike.
+An item's x0 is the direction of its embedding, of length sqrt(D). Rounding to an item depends only on directions, and
+the unit noise then has the size of the signal. The embedding comes from a previously trained recommender and is frozen
+(the published code offers both). If the error of the noise trained it, that error would be least with all items alike.
 
-Differences from the authors' code: the U-Net gives ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0`` (Salimans and Ho
-2022, arXiv 2202.00512), from which the noise follows: of the noisiest x_t the noise is all but known, and an error in
-it would grow a hundredfold on the way to x0. The guide is a channel of the image too (see :mod:`adrec.augment.unet`).
-Where a sequence is longer than the window, the M items are those right before the L that guide, not the user's first.
-While sampling, an estimate of x0 is never longer than any x0 is. There is no moving average of the weights. Guidance by
-a classifier, the paper's other strategy, is left out.
+Differences from the authors' code:
+
+- the U-Net predicts ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) x0`` (Salimans and Ho 2022, arXiv 2202.00512), from which
+  the noise follows: of the noisiest x_t the noise is almost known, and an error in it would grow a hundredfold in x0;
+- the guide is also a channel of the image (see :mod:`adrec.augment.unet`);
+- if a sequence is longer than the window, the M items are those just before the L guiding items, not the user's first;
+- during sampling, an estimate of x0 is never longer than a true x0;
+- there is no moving average of the weights;
+- guidance by a classifier, the paper's other strategy, is left out.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class GenerationNoise:
 class DiffuASRNetwork(SequenceNetwork):
     """Generates the M items before a sequence, guided by the sequence.
 
-    Every sequence of a training batch holds M + 2 interactions or more, its last target among them.
+    Every sequence of a training batch holds M + 2 interactions or more, including its last target.
     """
 
     config: SUNetConfig
@@ -89,7 +91,7 @@ class DiffuASRNetwork(SequenceNetwork):
         return unit(self.item_embedding(items)) * math.sqrt(self.config.hidden_size)
 
     def guide(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Return the sum of the x0 of each sequence's ``items``, of which it has so many: [n], [B] -> [B, D]."""
+        """Return the sum of the x0 of each sequence's ``items``, ``lengths`` of them: [n], [B] -> [B, D]."""
         sums = self.item_embedding.weight.new_zeros(len(lengths), self.config.hidden_size)
         users = torch.repeat_interleave(lengths, output_size=len(items))  # [n]
         return sums.index_add_(0, users, self.directions(items))
@@ -97,13 +99,13 @@ class DiffuASRNetwork(SequenceNetwork):
     def forward(
         self, batch: PackedBatch, draws: GenerationNoise | None = None, rng: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Predict the noise of each sequence's first M items: return it and the true one, [B, M, D] each."""
+        """Predict the noise of each sequence's first M items: return the predicted and true noise, [B, M, D] each."""
         assert draws is not None, "DiffuASR needs noise and timesteps"
         starts, lengths = batch.cu_seqlens[:-1], batch.cu_seqlens.diff()
         places = torch.arange(self.config.num_items, device=starts.device)
         x0 = self.directions(batch.items[starts[:, None] + places])  # [B, M, D]
         behind = torch.arange(len(batch.items), device=starts.device) - starts.repeat_interleave(lengths)  # [N]
-        following = batch.targets[behind >= self.config.num_items - 1]  # targets stand one place ahead of items
+        following = batch.targets[behind >= self.config.num_items - 1]  # targets are one position ahead of items
         guide = self.guide(following, lengths - self.config.num_items + 1)  # [B, D]
         x_t = self.forward_process(x0.flatten(1), draws.t, draws.eps.flatten(1)).view_as(x0)  # [B, M, D]
         signal, noise = (
@@ -124,8 +126,8 @@ class DiffuASRNetwork(SequenceNetwork):
 
         Args:
             batch: histories of at most L items.
-            noise: ``noise(S)``, [B, M D], is the start.
-            num_steps: S, ``num_inference_steps`` by default.
+            noise: ``noise(S)``, [B, M, D], is the initial sample.
+            num_steps: S; ``num_inference_steps`` by default.
         """
         assert noise is not None, "denoising starts from noise"
         shape = batch.num_users, self.config.num_items, self.config.hidden_size
@@ -141,14 +143,14 @@ class DiffuASRNetwork(SequenceNetwork):
         return sample(denoise, chain, lambda step: noise(step).reshape(shape), sampler="ddim")
 
     def rounded(self, vectors: Tensor) -> Tensor:
-        """Return the item number of the highest cosine with each vector, [.., D] -> int64 [..], on the CPU."""
+        """Return the number of the item with the highest cosine to each vector, [.., D] -> int64 [..], on the CPU."""
         query = InnerProducts(vectors.flatten(0, -2), unit(self.item_embedding.weight.detach()))
         return best_items(query, 1, self.num_items)[0].view(vectors.shape[:-1])
 
     def prefixes(self, histories: Sequences, seed: int) -> Tensor:
         """Return the M items generated before each history, int64 [U, M], on the CPU.
 
-        A history's items depend on its last L items and the ``seed`` alone.
+        The items depend only on the history's last L items and the ``seed``.
         """
         device, size = self.item_embedding.weight.device, self.config.num_items * self.config.hidden_size
         found = torch.zeros(len(histories), self.config.num_items, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""DiffuASR as a model of its own: it is trained before another model, and its output is prefixes."""
+"""Training of DiffuASR before another model, and generation of its prefixes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ NETWORKS: Mapping[str, type[SequenceNetwork]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class AugmentTraining(TrainingConfig):
-    """How an augmentation's networks are trained.
+    """The training configuration of an augmentation's networks.
 
     Attributes:
-        model: the network of the model that is trained afterwards, of which the width and the length are taken.
+        model: the network of the model to be trained afterwards, which determines width and length.
     """
 
     model: NetworkConfig = field(default_factory=NetworkConfig)
 
     @classmethod
     def of(cls, config: TrainingConfig, augment: AugmentConfig) -> AugmentTraining:
-        """Return how ``augment`` is trained before a model of ``config``; a step has no limit of tokens."""
+        """Return the configuration of ``augment`` before a model of ``config``; a step has no token limit."""
         return cls(
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
@@ -55,7 +55,7 @@ class AugmentTraining(TrainingConfig):
         return self.augment.stages
 
     def network_of(self, kind: str) -> NetworkConfig:
-        """Return what the network of a ``StageConfig.network`` is built from."""
+        """Return the configuration of the network of a ``StageConfig.network``."""
         assert self.augment is not None
         return self.augment.network_of(kind, self.model)
 
@@ -72,7 +72,7 @@ def augmentation_trainer(
 ) -> Trainer:
     """Return the trainer of ``augment`` for a model of ``config``.
 
-    Raises :class:`DataError` where too few users have what it learns from.
+    Raises :class:`DataError` if too few users have enough interactions for it.
     """
     histories = training_histories(dataset, split, config.network.max_length)
     shortest = augment.network_of(DIFFUSION, config.network).shortest
@@ -87,13 +87,13 @@ def augmentation_trainer(
 
 
 def generate_prefixes(trainer: Trainer) -> Tensor:
-    """Return what a trainer of :func:`augmentation_trainer`, which has run, puts before each history, int64 [U, M]."""
+    """Return the prefixes of all histories, int64 [U, M], from a finished trainer of :func:`augmentation_trainer`."""
     network = trainer.network
     assert isinstance(network, DiffuASRNetwork)
     return network.prefixes(trainer.histories, trainer.seed)
 
 
 def stand_in_prefixes(trainer: Trainer) -> Tensor:
-    """Return prefixes of the size of those to come, by which the training behind them can be planned."""
+    """Return stand-in prefixes of the final size, with which the subsequent training can be planned."""
     assert trainer.config.augment is not None
     return torch.ones(len(trainer.histories), trainer.config.augment.num_items, dtype=torch.int64)

@@ -1,9 +1,9 @@
 """The sequential U-Net (SU-Net) of DiffuASR: M item vectors as channels of one small image.
 
-A vector of D numbers becomes an image of H x W pixels, the two factors of D nearest to its root (128 is 8 x 16), so
-that any width will do. Each level halves the image, rounded up, and the way back takes the size of what it meets there.
+A vector of D numbers becomes an image of H x W pixels, the two factors of D nearest to its square root (128 is 8 x 16),
+so that any width works. Each level halves the image, rounded up; the upward path restores the size of each level.
 Timestep and guide enter every residual block as one vector, as published. That vector adds one number to all pixels of
-a channel, and so cannot say which items are wanted; the direction of the guide is therefore a channel of the image too.
+a channel, so it cannot specify items. The direction of the guide is therefore also a channel of the image.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch.nn.functional import interpolate, normalize, scaled_dot_product_atten
 from adrec.nn.kernels.dropout import dropout
 from adrec.nn.time import TimeEmbedding
 
-LEVELS = (1, 2, 2)  # channels of each level, in those of the outermost
-GROUPS, OF_CHANNELS = 8, 4  # normalised together; a channel alone would lose what timestep and guide add to it
+LEVELS = (1, 2, 2)  # channels of each level, as multiples of the outermost
+GROUPS, OF_CHANNELS = 8, 4  # group norm; normalising single channels would remove what timestep and guide add
 
 
 def image_shape(size: int) -> tuple[int, int]:
-    """Return H and W, the factors of ``size`` nearest to its root, H the smaller one."""
+    """Return H and W, the factors of ``size`` nearest to its square root, H the smaller one."""
     height = next(each for each in range(math.isqrt(size), 0, -1) if size % each == 0)
     return height, size // height
 
 
 def normalization(channels: int) -> nn.GroupNorm:
-    """Return the norm of groups of ``channels``, 8 or as many fewer as make them 4 channels or more."""
+    """Return a group norm of ``channels``, with 8 groups, or fewer so that each has at least 4 channels."""
     groups = math.gcd(GROUPS * OF_CHANNELS, channels) // OF_CHANNELS
     return nn.GroupNorm(max(1, groups), channels)
 
@@ -39,7 +39,7 @@ def convolution(before: int, after: int, *, stride: int = 1) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut; what is to be known of timestep and guide is added between them."""
+    """Two convolutions with a shortcut; the embedded timestep and guide are added between them."""
 
     def __init__(self, before: int, after: int, context: int, dropout: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor, context: Tensor, rng: Generator | None = None) -> Tensor:
-        """Transform ``x`` [B, C, h, w], knowing ``context`` [B, 4 C0]."""
+        """Transform ``x`` [B, C, h, w], given ``context`` [B, 4 C0]."""
         h = self.convolution_1(silu(self.norm_1(x))) + self.context(silu(context))[:, :, None, None]
         h = dropout(silu(self.norm_2(h)), self.dropout, rng)
         return self.shortcut(x) + self.convolution_2(h)
@@ -73,14 +73,14 @@ class PixelAttention(nn.Module):
 
 
 class SUNet(nn.Module):
-    """Maps M noisy item vectors to M vectors, knowing their timestep and what follows them.
+    """Maps M noisy item vectors to M vectors, given their timestep and the items after them.
 
     Args:
         num_items: M.
         size: D.
         num_timesteps: T.
-        channels: C0, of the outermost level.
-        dropout: of the residual blocks.
+        channels: C0, the channels of the outermost level.
+        dropout: the dropout of the residual blocks.
     """
 
     def __init__(self, num_items: int, size: int, num_timesteps: int, channels: int, dropout: float) -> None:
@@ -121,8 +121,8 @@ class SUNet(nn.Module):
         Args:
             x: noisy item vectors, [B, M, D].
             t: their timesteps, int64 [B].
-            guide: what the items that follow are like, [B, D].
-            rng: draws the dropout; without it there is none.
+            guide: the sum of the vectors of the items after them, [B, D].
+            rng: the generator of dropout; without it there is no dropout.
         """
         context = self.time()[t] + self.guide(guide)  # [B, 4 C0]
         wanted = normalize(guide, dim=-1) * math.sqrt(guide.shape[1])  # [B, D]

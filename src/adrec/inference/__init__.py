@@ -1,1 +1,1 @@
-"""From histories to scores, and from scores to recommended items."""
+"""Inference: scores of histories, and recommended items from scores."""

@@ -1,4 +1,4 @@
-"""From users' own ids to recommended items' own ids: the one way in which everybody recommends."""
+"""Recommendation for raw user or item ids: the shared implementation of all interfaces."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class Recommendations:
     """Recommended items, best first.
 
     Attributes:
-        table: one row an item: ``user`` (or ``history``, the position of the history that was given, from 0),
-            ``item``, ``score``, ``rank`` (from 1) and ``source``: ``model``, or ``popular`` where there was no
-            known history to go by.
-        notes: sentences on what was skipped.
+        table: one row per item: ``user`` (or ``history``, the index of the given history, from 0), ``item``, ``score``,
+            ``rank`` (from 1) and ``source``: ``model``, or ``popular`` if no item of the history is known.
+        notes: sentences on skipped users and items.
     """
 
     table: pl.DataFrame
@@ -38,14 +37,14 @@ class Recommendations:
 
 
 def examples(values: Iterable[Any], most: int = 3) -> str:
-    """Return the first few values as text, with how many more there are."""
+    """Return the first few values as text, with the number of the remaining ones."""
     listed = list(values)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(repr(value) for value in listed[:most]) + more
 
 
 class Recommender:
-    """Recommends from a scorer and the data set whose ids and popularity it was trained with."""
+    """Recommends with a scorer and its training data set, which provides ids and popularity."""
 
     def __init__(self, scorer: Scorer, dataset: Dataset) -> None:
         self.scorer, self.dataset = scorer, dataset
@@ -65,16 +64,16 @@ class Recommender:
 
         Args:
             users: their ids; all users by default.
-            k: items for each; fewer where fewer may be recommended.
-            filter_seen: leave out what the user has interacted with.
-            items: recommend only these.
-            exclude: never recommend these.
-            on_unknown: ``error`` names users who are not in the data set; ``skip`` leaves them out and notes it.
-            on_batch: called with the number of users done after each batch.
+            k: the number of items for each user; fewer if fewer may be recommended.
+            filter_seen: leave out the items that the user has interacted with.
+            items: recommend only these items.
+            exclude: never recommend these items.
+            on_unknown: ``error`` raises for users who are not in the data set; ``skip`` skips and notes them.
+            on_batch: called after each batch with the number of finished users.
 
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
-            ConfigError: where k is below 1.
+            ConfigError: if k is below 1.
         """
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
@@ -113,10 +112,10 @@ class Recommender:
         exclude: Ids | None = None,
         on_batch: Callable[[int], None] = lambda users: None,
     ) -> Recommendations:
-        """Recommend to people the model has never met, from lists of item ids, oldest first.
+        """Recommend for new users, from histories given as lists of item ids, oldest first.
 
-        Items that are not in the catalogue are skipped and noted. A history of which nothing is known gets the
-        most popular items, with ``source`` ``popular``. Other arguments and errors as in :meth:`for_users`.
+        Items that are not in the catalogue are skipped and noted. A history without known items gets the most popular
+        items, with ``source`` ``popular``. Other arguments and errors are those of :meth:`for_users`.
         """
         candidates, notes = self._candidates(k, items, exclude)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
@@ -191,7 +190,7 @@ class Recommender:
         return allowed, notes
 
     def _new_items(self, histories: Histories) -> list[str]:
-        """Return a note on the items that the model does not know, because they are newer than it."""
+        """Return a note on the items that are unknown to the model because they were added after its training."""
         new = self.dataset.num_items - self.scorer.num_items
         if new <= 0:
             return []
@@ -211,7 +210,7 @@ class Recommender:
         candidates: NDArray[np.bool_] | None,
         on_batch: Callable[[int], None],
     ) -> tuple[Int64s, NDArray[np.float32], NDArray[np.bool_]]:
-        """Return item numbers and scores [m, k], and for whom nothing is known, so that they are the most popular."""
+        """Return item numbers and scores [m, k], and which rows are the most popular items (no known history)."""
         k = min(k, self.scorer.num_items)
         known = histories.known(self.scorer.num_items)
         spoken = np.flatnonzero(known.ends > known.starts)

@@ -1,6 +1,6 @@
-"""The inference engine: histories in, scores and the best items out. Every consumer of a model uses it.
+"""The inference engine: scores and the best items of histories. All users of a model share it.
 
-A :class:`Scorer` is all that evaluation and recommendation know of a model.
+A :class:`Scorer` is the interface of a model to evaluation and recommendation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Scorer(Protocol):
 
     @property
     def ranks_padding(self) -> bool:
-        """Whether the padding's row is ranked among the items, as in the published code; it is never recommended."""
+        """Whether the padding row is ranked among the items, as in the published code; it is never recommended."""
 
     def __call__(self, batch: PackedBatch) -> Scores:
         """Return the scores of the batch's histories for every item number."""
@@ -41,12 +41,12 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Histories:
-    """Histories as spans of a flat array of item numbers; each that is scored holds one item or more.
+    """Histories as spans of a flat array of item numbers; a history to be scored must not be empty.
 
     Attributes:
         items: item numbers, 1..V.
-        starts: where each history begins, int64 [m].
-        ends: where it ends (exclusive), int64 [m].
+        starts: the start offset of each history, int64 [m].
+        ends: the end offset of each history (exclusive), int64 [m].
     """
 
     items: NDArray[np.integer]
@@ -57,7 +57,7 @@ class Histories:
         return len(self.starts)
 
     def known(self, num_items: int) -> Histories:
-        """Return the histories without items above ``num_items``, which a model does not know; some may be empty."""
+        """Return the histories without items above ``num_items``, unknown to the model; some may be empty."""
         known = self.items <= num_items
         if known.all():
             return self
@@ -66,19 +66,19 @@ class Histories:
 
 
 BATCH_SIZE = 512  # histories at a time
-PAIRS = 1 << 25  # of places that attend to each other, at most at a time: memory, where histories are long
+PAIRS = 1 << 25  # maximum number of attention pairs in a batch: bounds the memory for long histories
 
 
 def scored_batches(
     scorer: Scorer, histories: Histories, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[Int64s, Scores]]:
-    """Yield (which histories [B], their scores) for batches of histories of similar length."""
+    """Yield (history indices [B], their scores) for batches of histories of similar length."""
     lengths = np.minimum(histories.ends - histories.starts, scorer.max_length)
     order = np.argsort(lengths, kind="stable")
-    first, attends = 0, scorer.max_length < NO_LIMIT  # what reads whole histories only counts
+    first, attends = 0, scorer.max_length < NO_LIMIT  # counting models read whole histories
     while first < len(order):
         chosen = order[first : first + batch_size]
-        if attends:  # as many as fit: they come by length, and attention is as long as the longest
+        if attends:  # as many as fit: histories are sorted by length, and attention is padded to the longest
             pairs = np.arange(1, len(chosen) + 1) * (lengths[chosen] + 1) ** 2
             chosen = chosen[: max(1, np.count_nonzero(pairs <= PAIRS))]
         first += len(chosen)
@@ -87,7 +87,7 @@ def scored_batches(
 
 
 def seen(histories: Histories, chosen: Int64s) -> tuple[Int64s, Int64s]:
-    """Return (row, item number) of every interaction of the ``chosen`` histories, the whole of each."""
+    """Return (row, item number) of every interaction of the ``chosen`` histories, in full length."""
     starts, ends = histories.starts[chosen], histories.ends[chosen]
     rows = np.repeat(np.arange(len(chosen)), ends - starts)
     return rows, histories.items[spans(starts, ends - starts)].astype(np.int64)
@@ -105,19 +105,19 @@ def top_k(
 ) -> tuple[Int64s, NDArray[np.float32]]:
     """Return the best items of each history, best first: item numbers and scores, [m, k] each (k at most V).
 
-    Where fewer than k items may be recommended the row ends with item 0 and score ``-inf``.
+    If fewer than k items may be recommended, the row is padded with item 0 and score ``-inf``.
 
     Args:
         scorer: the model.
         histories: m histories.
-        k: how many items.
+        k: the number of items.
         filter_seen: leave out the items of the history.
-        candidates: which item numbers may be recommended, bool [V + 1]; all by default.
-        batch_size: histories scored at a time.
-        on_batch: called with the number of histories done after each batch.
+        candidates: bool [V + 1], whether each item number may be recommended; all by default.
+        batch_size: the number of histories scored at a time.
+        on_batch: called after each batch with the number of finished histories.
 
     Raises:
-        RunError: where the model's scores are not numbers.
+        RunError: if the model's scores are NaN.
     """
     k = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Scores of a batch of histories, taken block by block over the catalogue: the best items, and ranks by counting.
+"""Top-k items and ranks from the scores of a batch of histories, block by block over the catalogue.
 
-A block of scores fits the processor's cache: it is computed, masked, counted and searched there, and overwritten by the
-next. No matrix of users x catalogue ever exists, and nothing is sorted.
+A block of scores fits the CPU cache. It is computed, masked, counted and searched there, and then overwritten by the
+next block. The full users x catalogue matrix is never built, and nothing is sorted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from adrec.data.spans import Int64s
 from adrec.nn.scores import ItemPairs, Scores
 from adrec.utils.errors import RunError
 
-BLOCK = 1 << 22  # scores at a time: 16 MiB of float32
-FEWEST_ITEMS = 1024  # of a block
+BLOCK = 1 << 22  # scores in a block: 16 MiB of float32
+FEWEST_ITEMS = 1024  # minimum number of items in a block
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Which items may not be recommended to whom.
+    """The items that may not be recommended, for each history and for all.
 
     Attributes:
-        pairs: histories, and an item that each may not get.
-        excluded: item numbers that nobody may get, bool [V + 1]; None where there are none.
+        pairs: (history, item) pairs that are masked.
+        excluded: item numbers masked for all histories, bool [V + 1]; None if there are none.
     """
 
     pairs: ItemPairs
@@ -44,7 +44,7 @@ class Masked:
         return Masked(self.pairs.to(device), excluded)
 
     def apply(self, block: Tensor, items: slice) -> None:
-        """Set what may not be recommended to ``-inf`` in the ``block`` of some item numbers, in place."""
+        """Set masked scores in the ``block`` of some item numbers to ``-inf``, in place."""
         rows, columns = self.pairs.within(items)
         if len(rows):
             block[rows, columns] = -torch.inf
@@ -64,7 +64,7 @@ def item_blocks(num_users: int, first: int, num_items: int) -> list[slice]:
 def masked_blocks(scores: Scores, blocks: list[slice], masked: Masked) -> Iterator[tuple[slice, Tensor]]:
     """Yield each block's item numbers and scores.
 
-    Raises :class:`RunError` behind the last one where a score is not a number: a GPU is waited for once.
+    Raises :class:`RunError` after the last block if a score is NaN: this synchronises with the GPU only once.
     """
     masked = masked.to(scores.device)
     broken = torch.zeros((), dtype=torch.bool, device=scores.device)
@@ -81,10 +81,10 @@ def masked_blocks(scores: Scores, blocks: list[slice], masked: Masked) -> Iterat
 
 
 class Best:
-    """The k best items of each history, over the blocks seen so far.
+    """A running top-k of each history over blocks of items.
 
     Attributes:
-        scores: theirs, best first, [B, up to k].
+        scores: the best scores so far, best first, [B, up to k].
         items: their item numbers, int64 [B, up to k].
     """
 
@@ -94,7 +94,7 @@ class Best:
         self.items: Tensor | None = None
 
     def add(self, items: slice, block: Tensor) -> None:
-        """Let the items of a block [B, n] compete."""
+        """Merge a block [B, n] into the top k."""
         scores, places = block.topk(min(self.k, block.shape[1]), dim=1)
         numbers = places + items.start
         if self.scores is not None and self.items is not None:
@@ -103,13 +103,13 @@ class Best:
         self.scores, self.items = scores, numbers
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Return item numbers and scores, [B, up to k] each, on the CPU; slots that nothing fills hold item 0."""
+        """Return item numbers and scores, [B, up to k] each, on the CPU; unfilled slots hold item 0."""
         assert self.scores is not None and self.items is not None, "no block was added"
         return torch.where(self.scores > -torch.inf, self.items, 0).cpu(), self.scores.cpu()
 
 
 def best_items(scores: Scores, k: int, num_items: int, masked: Masked = NOTHING) -> tuple[Tensor, Tensor]:
-    """Return the k best item numbers of each history and their scores, [B, up to k] each; padding is none of them."""
+    """Return the item numbers and scores of each history's k best items, [B, up to k] each; padding is excluded."""
     best = Best(k)
     for items, block in masked_blocks(scores, item_blocks(scores.num_users, 1, num_items), masked):
         best.add(items, block)
@@ -119,18 +119,18 @@ def best_items(scores: Scores, k: int, num_items: int, masked: Masked = NOTHING)
 def count_above(
     scores: Scores, targets: Tensor, num_items: int, masked: Masked = NOTHING, *, first: int = 1, top: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Return how many other items score at least as high as each target, and the first items of each ranking.
+    """Return the number of other items that score at least as high as each target, and the top items of each ranking.
 
-    Scores that are nearer to the target's than rounding allows to tell are compared precisely, so that a count depends
-    neither on the blocks nor on the batch. A tie counts against the model.
+    Scores closer to the target's than the rounding bound are compared precisely, so that a count depends neither on the
+    blocks nor on the batch. A tie counts against the model.
 
     Args:
-        scores: of B histories.
-        targets: an item number each, int64 [B]; the count of one that is masked says nothing.
+        scores: the scores of B histories.
+        targets: an item number for each history, int64 [B]; the count of a masked target is meaningless.
         num_items: V.
-        masked: what is left out of the ranking.
-        first: 0 ranks the padding's row too.
-        top: how many first items to return; padding is none of them.
+        masked: the items left out of the ranking.
+        first: the first item number of the ranking; 0 also ranks the padding row.
+        top: the number of top items to return; padding is excluded.
 
     Returns:
         Counts, int64 [B], and item numbers, int64 [B, up to top].
@@ -149,7 +149,7 @@ def count_above(
             counts += not_below
         else:
             above = (block > high).sum(1)  # [B]
-            near = (not_below > above).nonzero()[:, 0]  # the histories with other items that near
+            near = (not_below > above).nonzero()[:, 0]  # the histories with other items within the bounds
             counts += above
             if len(near):
                 bounds = low[near], high[near]
@@ -170,9 +170,9 @@ def _ties(
     own: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """Return of each of the ``rows`` [r] how many items of ``block`` [r, n] within the bounds are not below its own.
+    """Return, for each of the ``rows`` [r], how many near items of ``block`` [r, n] score no lower than its target.
 
-    The target itself does not count.
+    Near items are those within the bounds. The target itself is not counted.
     """
     low, high = bounds
     row, column = ((block >= low) & (block <= high)).nonzero().unbind(1)  # [pairs] each

@@ -1,4 +1,4 @@
-"""Models: the contract, the registry, ADRec and its baselines."""
+"""Models: the base class, the registry, ADRec and its baselines."""
 
 from adrec.models.base import Model
 from adrec.models.network import NetworkModel

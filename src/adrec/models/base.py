@@ -1,8 +1,8 @@
-"""The contract of every model: all that evaluation, recommendation, diagnosis and the benchmark know of one.
+"""The base class of every model: the interface used by evaluation, recommendation, diagnosis and the benchmark.
 
-A model learns from a prepared data set and its split, scores the catalogue for histories, gives its state as tensors
-and takes it back, and says what it is. ADRec, every baseline and a user's own model obey it; one test mix-in holds them
-to it (``tests/models``). A model that is trained by gradients names its networks in place of a method ``fit``: see
+A model is fitted to a split of a prepared data set, scores the catalogue for histories, and saves and restores its
+state as tensors. ADRec, every baseline and user-defined models implement it; one test mix-in checks them
+(``tests/models``). A model trained by gradient descent names its networks instead of implementing ``fit``: see
 :class:`adrec.models.network.NetworkModel` and :mod:`adrec.nn.base`.
 """
 
@@ -30,16 +30,16 @@ NO_LIMIT = 1 << 30
 
 
 class Model(ABC):
-    """What recommends. It is trained by :func:`adrec.runs.fit`; its methods hold after that, or after :meth:`restore`.
+    """A recommendation model. Train it with :func:`adrec.runs.fit`, or call :meth:`restore`, before other methods.
 
     Attributes:
-        name: what the command line and the tables call it.
-        paper: who proposed it, where.
+        name: the model's name on the command line and in tables.
+        paper: the authors and year of its paper.
         Config: the class of its configuration, with its presets.
         config: its configuration.
-        num_items: V: it knows item numbers 1 to V.
-        uses_seed: whether another seed gives another model.
-        max_length: how many last items of a history it sees.
+        num_items: V: the model scores item numbers 1 to V.
+        uses_seed: whether the fitted model depends on the seed.
+        max_length: the number of last items of a history that the model reads.
         ranks_padding: whether item number 0 is ranked among the items, as in ADRec's published code.
     """
 
@@ -56,38 +56,38 @@ class Model(ABC):
         self.config = config or self.Config()
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
-        """Learn from the training part of ``split``: items 1 to ``split.num_items``, up to each ``train_ends``.
+        """Fit the model to the training part of ``split``: items 1 to ``split.num_items``, up to each ``train_ends``.
 
-        Every model has it but a :class:`~adrec.models.network.NetworkModel`. The same seed gives the same model.
-        Raises :class:`DataError` where there is nothing to learn from.
+        Every model except a :class:`~adrec.models.network.NetworkModel` implements it. The same seed gives the same
+        model. Raises :class:`DataError` if there is no training data.
         """
         raise NotImplementedError
 
     @abstractmethod
     def __call__(self, batch: PackedBatch) -> Scores:
-        """Return the scores of each history of a packed batch; they depend on that history alone."""
+        """Return the scores of each history of a packed batch; they depend only on that history."""
 
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """Return everything that was learnt, as tensors by name."""
+        """Return the learnt state, as tensors by name."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Take back what :meth:`state` gave. Raises KeyError or RuntimeError where it does not fit."""
+        """Load the output of :meth:`state`. Raises KeyError or RuntimeError if it does not fit."""
 
     def with_inference(self, num_steps: int | None, sampler: Literal["ancestral", "ddim"] | None) -> None:
-        """Set how it denoises, where it does; None leaves a setting as it is. Raises :class:`ConfigError` elsewhere."""
+        """Set the denoising steps and sampler; None keeps a setting. Raises :class:`ConfigError` without diffusion."""
         if num_steps is not None or sampler is not None:
             raise ConfigError(NO_DIFFUSION)
 
     @property
     def item_vectors(self) -> NDArray[np.float32] | None:
-        """Vectors whose cosine says how alike items are, [V + 1, D]; None where the model has none."""
+        """Vectors whose cosine measures the similarity of items, [V + 1, D]; None if the model has none."""
         return None
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learnt."""
+        """The number of learnt parameters."""
         return sum(each.numel() for each in self.state().values())
 
     def describe(self) -> dict[str, Any]:
@@ -101,9 +101,9 @@ class Model(ABC):
 
 
 def training_sequences(dataset: Dataset, split: Split) -> tuple[NDArray[np.int32], Int64s]:
-    """Return the item numbers of the training part, user after user, and where each begins and the last ends.
+    """Return the item numbers of the training part, user by user, and the offsets of the users.
 
-    Raises :class:`DataError` where the training part is empty.
+    Raises :class:`DataError` if the training part is empty.
     """
     starts = np.asarray(dataset.offsets[:-1])
     lengths = np.asarray(split.train_ends) - starts

@@ -1,4 +1,4 @@
-"""Whether a fitted model keeps the contract: what a user's own class breaks is named at once, not found out later."""
+"""Checks that a fitted user-defined model implements the interface, with an error that names the violation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adrec.models.network import NetworkModel
 from adrec.nn.scores import Scores
 from adrec.utils.errors import ConfigError
 
-HISTORIES = 8  # that a model is tried on
-TOLERANCE = 5e-3  # of the largest score: what a GPU's rounding may do to scores that are to be equal
-ASKED_FOR = ("num_users", "device", "block", "of", "rounding")  # of scores
+HISTORIES = 8  # the number of histories in the checks
+TOLERANCE = 5e-3  # relative to the largest score: the tolerance for rounding on a GPU
+ASKED_FOR = ("num_users", "device", "block", "of", "rounding")  # the attributes that scores must have
 
 
 def check_fitted(model: Model, dataset: Dataset, split: Split) -> None:
-    """Try a fitted ``model`` that does not come with adrec on a few training histories.
+    """Check a fitted ``model`` that is not part of adrec on a few training histories.
 
-    Raises :class:`ConfigError` with the clause of :class:`Model` that it breaks. What adrec has itself
-    is held to the contract by its tests.
+    Raises :class:`ConfigError` naming the requirement of :class:`Model` that it violates. adrec's own models are
+    checked by its tests.
     """
     if type(model).__module__.partition(".")[0] == "adrec":
         return
@@ -55,13 +55,13 @@ def _broken(model: Model, clause: str) -> ConfigError:
 
 
 def _alike(left: Tensor, right: Tensor) -> bool:
-    """Return whether scores are equal but for rounding."""
+    """Return whether scores are equal up to rounding."""
     known = right[right.isfinite()].abs()
     return torch.allclose(left, right, rtol=0.0, atol=TOLERANCE * float(known.max()) if len(known) else 0.0)
 
 
 def _some_histories(dataset: Dataset, split: Split) -> Int64s:
-    """Return where some training histories of items that are known begin and end, [n, 2], the longest among them."""
+    """Return the start and end of some training histories of known items, [n, 2], including the longest one."""
     starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
     users = np.flatnonzero(ends > starts)
     users = users[np.argsort(ends[users] - starts[users], kind="stable")]
@@ -71,9 +71,9 @@ def _some_histories(dataset: Dataset, split: Split) -> Int64s:
 
 
 def _scores(model: Model, dataset: Dataset, rows: Int64s) -> tuple[Tensor, torch.device]:
-    """Return the scores of the items for the histories at ``rows`` [n, 2], as they should be, [n, V], and their device.
+    """Return the checked scores of the items for the histories at ``rows`` [n, 2], [n, V], and their device.
 
-    They are on the CPU, in float32.
+    The returned scores are on the CPU, in float32.
     """
     scores = model(history_batch(dataset.items, rows[:, 0], rows[:, 1], model.max_length))
     if isinstance(scores, Tensor) or not all(hasattr(scores, name) for name in ASKED_FOR):
@@ -88,7 +88,7 @@ def _scores(model: Model, dataset: Dataset, rows: Int64s) -> tuple[Tensor, torch
 
 
 def _block(model: Model, scores: Scores, num_users: int) -> Tensor:
-    """Return the block of all items, as it should be, [n, V], on the CPU in float32."""
+    """Return the checked block of all items, [n, V], on the CPU in float32."""
     every = slice(1, model.num_items + 1)
     block = scores.block(every)
     if tuple(block.shape) != (num_users, model.num_items):

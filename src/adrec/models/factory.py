@@ -1,4 +1,4 @@
-"""How a model is made of what a user says: a name, a preset, changes of it, and a device."""
+"""Builds a model from the user's options: a name, a preset, changes to it, and a device."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def make_model(
     max_epochs: int | None = None,
     augment: str | None = None,
 ) -> Model:
-    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs in a stage.
+    """Return an untrained model with a preset's configuration and changes, at most ``max_epochs`` epochs per stage.
 
-    ``augment`` is how its training sequences are augmented: ``diffuasr``. Raises :class:`ConfigError` for
-    what does not fit.
+    ``augment`` names the augmentation of its training sequences: ``diffuasr``. Raises :class:`ConfigError` for invalid
+    options.
     """
     model = find_model(name, imports=True)
     if augment is not None:
@@ -45,7 +45,7 @@ def make_model(
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of ``name``; ``auto`` is a GPU where there is one. Raises :class:`ConfigError` otherwise."""
+    """Return the device of ``name``; ``auto`` is a GPU if available. Raises :class:`ConfigError` if there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

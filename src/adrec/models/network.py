@@ -1,4 +1,4 @@
-"""Models whose networks are trained by gradients, in the stages of their configuration."""
+"""Base class of the models whose networks are trained by gradient descent, in the stages of their configuration."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from adrec.utils.errors import ConfigError
 
 
 class NetworkScorer:
-    """Scores with a trained network; nothing it does changes the network or any global generator.
+    """Scores with a trained network; changes neither the network nor any global generator.
 
     Args:
-        network: what was trained.
-        seed: of the noise at inference, which depends on the seed and the history alone.
-        num_steps: denoising steps, the configuration's ``num_inference_steps`` by default.
+        network: the trained network.
+        seed: the seed of the noise at inference, which depends only on the seed and the history.
+        num_steps: denoising steps; the configuration's ``num_inference_steps`` by default.
     """
 
     def __init__(self, network: SequenceNetwork, seed: int = 0, num_steps: int | None = None) -> None:
@@ -66,7 +66,7 @@ class NetworkScorer:
 
 
 def warn_of_whole_histories(steps: int) -> None:
-    """Warn of what several steps cost where a history's keys and values cannot be kept."""
+    """Warn of the cost of several steps if a history's keys and values cannot be cached."""
     if steps > 1:
         warnings.warn(
             "with bidirectional attention a history's keys and values change at every step, so they cannot be "
@@ -80,8 +80,8 @@ class NetworkModel(Model):
     """A model whose networks are trained in the stages of its configuration, by :func:`adrec.runs.fit`.
 
     Attributes:
-        networks: the classes of what the stages train, by ``StageConfig.network``.
-        network: what was trained.
+        networks: the network classes of the stages, by ``StageConfig.network``.
+        network: the trained network.
         seed: of training and of inference.
     """
 
@@ -92,11 +92,11 @@ class NetworkModel(Model):
 
     @property
     def training(self) -> TrainingConfig:
-        """Its configuration, which has stages."""
+        """The configuration, which has stages."""
         return cast("TrainingConfig", self.config)
 
     def adopt(self, network: SequenceNetwork, seed: int) -> None:
-        """Become the model of a trained ``network``."""
+        """Set the trained ``network`` and the seed."""
         self.network, self.seed, self._scorer = network, seed, None
         self.num_items, self.max_length = network.num_items, network.config.max_length
         self.ranks_padding = network.ranks_padding
@@ -108,7 +108,7 @@ class NetworkModel(Model):
         return self._scorer(batch)
 
     def with_inference(self, num_steps: int | None, sampler: Sampler | None) -> None:
-        """Set the denoising steps and the sampler. Raises :class:`ConfigError` where it takes none."""
+        """Set the denoising steps and the sampler. Raises :class:`ConfigError` if the model has none."""
         network = self._trained()
         changed = network.config.with_inference(num_steps, sampler)
         if changed != network.config and not network.uses_noise:
@@ -122,7 +122,7 @@ class NetworkModel(Model):
 
     @property
     def kind(self) -> str:
-        """Which of :attr:`networks` was trained last."""
+        """The key in :attr:`networks` of the network trained last."""
         return next(kind for kind, network in self.networks.items() if type(self._trained()) is network)
 
     def state(self) -> Mapping[str, Tensor]:
@@ -137,7 +137,7 @@ class NetworkModel(Model):
         kind: str | None = None,
         seed: int = 0,
     ) -> None:
-        """Take back the weights of the network of a ``kind``, by default that of the last stage."""
+        """Load the weights of the network of a ``kind``, by default that of the last stage."""
         last = list(self.training.stages.values())[-1].network
         network = make_network(self.networks[kind or last], self.training.network, num_items)
         network.load_state_dict(dict(state))

@@ -1,4 +1,4 @@
-"""Which models there are, by name: ADRec, the baselines, and what users register."""
+"""The registry of models by name: ADRec, the baselines, and user-defined models."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _registered: dict[str, type[Model]] = {}
 
 
 def register(model: type[Model]) -> type[Model]:
-    """Make a model known by its name, in this process; usable as a decorator.
+    """Register a model under its name, in this process; usable as a decorator.
 
-    Installed packages do it for every process with an entry point of the group ``adrec.models``. Raises
-    :class:`ConfigError` where it is no model, or its name is taken.
+    Installed packages register models in every process with an entry point of the group ``adrec.models``. Raises
+    :class:`ConfigError` if it is not a model, or its name is taken.
     """
     check_model(model, model.__qualname__)
     if model.name in BUILT_IN or _registered.get(model.name, model) is not model:
@@ -52,7 +52,7 @@ def register(model: type[Model]) -> type[Model]:
 
 
 def check_model(model: Any, where: str) -> None:
-    """Raise :class:`ConfigError` where ``model`` breaks the contract, with the clause that it breaks."""
+    """Raise :class:`ConfigError` if ``model`` violates the interface, naming the violation."""
     if not (isinstance(model, type) and issubclass(model, Model)):
         raise ConfigError(f"{where} is no model: its class must derive from adrec.models.Model (or NetworkModel).")
     abstract = sorted(getattr(model, "__abstractmethods__", ()))
@@ -73,7 +73,7 @@ def check_model(model: Any, where: str) -> None:
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the name of every model that is known here."""
+    """Return the names of all registered models."""
     installed = (each.name for each in entry_points(group="adrec.models"))
     return tuple(dict.fromkeys([*BUILT_IN, *_registered, *installed]))
 
@@ -81,9 +81,10 @@ def model_names() -> tuple[str, ...]:
 def find_model(name: str, *, imports: bool = False) -> type[Model]:
     """Return the model of a ``name``, or with ``imports`` the class at ``module:Class`` in the user's own code.
 
-    A run of such a class names it, and nothing that a file names is imported: only what was named by the user before.
+    A run of such a class records its path, but a path read from a file is never imported. The class must have been
+    imported before, at the user's request.
 
-    Raises :class:`ConfigError` for an unknown one (the near one is suggested) or one that breaks the contract.
+    Raises :class:`ConfigError` for an unknown name (with a suggestion) or a class that violates the interface.
     """
     if name in _registered:
         return _registered[name]
@@ -104,7 +105,7 @@ def find_model(name: str, *, imports: bool = False) -> type[Model]:
 
 @contextmanager
 def _own_folder() -> Iterator[None]:
-    """Let a user's own module be found beside them, behind everything that is installed, and nothing else later."""
+    """Put the current folder last on the import path, for the user's own modules, within the context only."""
     sys.path.append("")
     try:
         yield

@@ -1,1 +1,1 @@
-"""The mathematics: attention, diffusion, the networks and their losses; nothing here knows of files or ids."""
+"""Networks, attention, diffusion, losses and scores; independent of files and raw item ids."""

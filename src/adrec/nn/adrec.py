@@ -1,7 +1,7 @@
 """The network of ADRec (paper, section 4): CAM, ADM, token-level noise, the two losses, last-token denoising.
 
 Shapes: N tokens of B users in a packed batch, D the hidden size, V items, T diffusion timesteps. ``rows`` are the
-tokens and, behind them, the padding sinks (:mod:`adrec.nn.kernels.layout`). Variants of the paper's model are in
+tokens followed by the padding sinks (:mod:`adrec.nn.kernels.layout`). Variants of the paper's model are in
 :mod:`adrec.nn.ablation`.
 """
 
@@ -29,7 +29,7 @@ from adrec.nn.time import TimeEmbedding
 
 
 class Prediction(NamedTuple):
-    """What a training step predicts.
+    """The outputs of a training step.
 
     Attributes:
         c: the conditions, [N, D].
@@ -100,7 +100,7 @@ class ADRecNetwork(PaddedNetwork):
 
     @property
     def denoises(self) -> bool:
-        """Whether there is a denoiser."""
+        """Whether the network has a denoiser."""
         return self.config.diffusion is not None
 
     @property
@@ -117,7 +117,7 @@ class ADRecNetwork(PaddedNetwork):
         return TokenNoise(t, torch.randn(num_tokens, self.config.hidden_size, generator=rng, device=device))
 
     def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
-        """Return the layout of ``batch`` in attention, with each row's rotation where positions are rotary."""
+        """Return the attention layout of ``batch``, with each row's rotation if positions are rotary."""
         plan = super().plan(batch, inference=inference)
         if self.config.positions != "rotary":
             return plan
@@ -144,7 +144,7 @@ class ADRecNetwork(PaddedNetwork):
     def noisy_input(self, x_t: Tensor, t: Tensor, plan: Layout, sink_t: Tensor | None = None) -> Tensor:
         """Return ``lambda (x_t + temb(t))`` of every row, [rows, D].
 
-        A sink has the padding row, clean, at t = 0 (or ``sink_t``, [] or [B]).
+        The input of a sink is the clean padding row at t = 0 (or at ``sink_t``, [] or [B]).
         """
         zero = t.new_zeros(())
         x_rows = plan.with_sinks(x_t, self.clean_targets(zero))  # [rows, D]
@@ -165,7 +165,7 @@ class ADRecNetwork(PaddedNetwork):
         return Prediction(c[: plan.num_tokens], x0_hat, x0)
 
     def losses(self, outputs: Prediction, batch: PackedBatch, draws: object, objective: Objective) -> dict[str, Tensor]:
-        """Return the cross-entropy of what ranks and the squared error, each where it is weighted (section 4.4).
+        """Return the cross-entropy of the ranking vectors and the squared error, each if weighted (section 4.4).
 
         Without diffusion the cross-entropy is the only loss.
         """
@@ -181,19 +181,19 @@ class ADRecNetwork(PaddedNetwork):
         return losses
 
     def denoiser(self, batch: PackedBatch) -> LastTokenDenoiser:
-        """Return what denoises the last token of each user of ``batch``."""
+        """Return the denoiser of the last token of each user of ``batch``."""
         return LastTokenDenoiser(self, batch)
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Denoise the last token of each user and nothing else (paper, inference): return its x0, [B, D].
+        """Denoise only the last token of each user (paper, inference): return its x0, [B, D].
 
-        Where the condition ranks, return that, without noise.
+        If the condition ranks, return the condition; no noise is used.
 
         Args:
             batch: histories; their targets are the true next items, clean, at t = 0.
-            noise: ``noise(S)`` is the start, ``noise(i)`` what step i adds, [B, D] each.
-            num_steps: S, the number of denoising steps, ``num_inference_steps`` by default.
+            noise: ``noise(S)`` is the initial sample, ``noise(i)`` the noise added at step i, [B, D] each.
+            num_steps: S, the number of denoising steps; ``num_inference_steps`` by default.
         """
         diffusion = self.config.diffusion
         if diffusion is None or not self.config.ranks_by_sample:

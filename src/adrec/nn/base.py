@@ -1,7 +1,8 @@
-"""What the loop, inference and evaluation ask of a network: the contract of every model that is trained by gradients.
+"""The base class of every network trained by gradient descent: its interface to training, inference and evaluation.
 
-A network's rows are the tokens of a packed batch and, where padding is attended, one sink per user (see ``layout``).
-Noise, timesteps and negatives come in as tensors, drawn outside; dropout is on exactly where a generator is passed.
+The rows of a network are the tokens of a packed batch and, if padding is attended, one sink per user (see ``layout``).
+Noise, timesteps and negatives are drawn outside and passed as tensors. Dropout is on if and only if a generator is
+passed.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ Noise = Callable[[int], Tensor]
 
 
 class RandomDraws(Protocol):
-    """The random numbers of one training step, which a batch's parts share out."""
+    """The random numbers of one training step, divided among the parts of a batch."""
 
     def select(self, users: Tensor, tokens: Tensor) -> Self:
         """Return the draws of some ``users`` [b] of the batch, whose tokens are ``tokens`` [n]."""
 
 
 class SequenceNetwork(nn.Module, ABC):
-    """A network that turns histories into vectors, whose products with the item embedding are scores.
+    """A network that maps each history to a vector, whose inner products with the item embedding are scores.
 
     Args:
-        config: the field ``model`` of its configuration.
+        config: the ``model`` section of the configuration.
         num_items: V.
-        padding_idx: a row of the embedding that enters without gradient; None trains every row.
-        more_rows: of the embedding, behind the items'.
+        padding_idx: the row of the embedding whose input receives no gradient; None trains every row.
+        more_rows: the number of embedding rows after the items' rows.
 
     Attributes:
-        causal: whether a token attends to those before it alone.
+        causal: whether a token attends only to itself and the tokens before it.
         attends_padding: whether tokens attend to the padding (as the sink).
-        ranks_padding: whether the padding's row is a class of the softmax, and ranked.
+        ranks_padding: whether the padding row is a class of the softmax and is ranked.
         uses_noise: whether inference is random.
-        reads: the keys of ``config`` that decide what it learns; None is all of them.
+        reads: the keys of ``config`` that affect training; None means all of them.
     """
 
     reads: ClassVar[frozenset[str] | None] = None
@@ -65,36 +66,36 @@ class SequenceNetwork(nn.Module, ABC):
         """Draw the initial weights."""
 
     def draw(self, batch: PackedBatch, rng: Generator) -> Any:
-        """Draw the random numbers of a training step but dropout: :class:`RandomDraws`, or None for none."""
+        """Draw the random numbers of a training step except dropout: :class:`RandomDraws`, or None if none."""
         return None
 
     @abstractmethod
     def forward(self, batch: PackedBatch, draws: Any = None, rng: Generator | None = None) -> Any:
-        """Return what the losses are computed from; dropout is on with ``rng``."""
+        """Return the inputs of :meth:`losses`; dropout is on if ``rng`` is passed."""
 
     @abstractmethod
     def losses(self, outputs: Any, batch: PackedBatch, draws: Any, objective: Objective) -> dict[str, Tensor]:
-        """Return the losses by name, from what :meth:`forward` returned; their mean is trained.
+        """Return the losses by name, from the output of :meth:`forward`; their mean is trained.
 
-        Each is a sum over the batch with the denominators of ``objective.whole``.
+        Each loss is a sum over the batch with the denominators of ``objective.whole``.
         """
 
     @abstractmethod
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Return what each history asks for, [B, D], without gradients.
+        """Return the query vector of each history, [B, D], without gradients.
 
         Args:
-            batch: histories; the last token's target is not known.
-            noise: unit normal noise [B, D] of a step (:class:`adrec.nn.noise.HistoryNoise`), where ``uses_noise``.
-            num_steps: of inference, where it takes steps.
+            batch: histories; the last token's target is unknown.
+            noise: unit normal noise [B, D] of a step (:class:`adrec.nn.noise.HistoryNoise`), if ``uses_noise``.
+            num_steps: the number of inference steps, for networks that take steps.
         """
 
     def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
-        """Return the scores of what :meth:`predict` returned for ``batch``: products with the items' vectors."""
+        """Return the scores of the queries of ``batch`` (see :meth:`predict`): inner products with the item vectors."""
         return InnerProducts(query, self.item_embedding.weight.detach()[: self.num_items + 1])
 
     def plan(self, batch: PackedBatch, *, inference: bool = False) -> Layout:
-        """Return where each row of ``batch`` stands in attention; without gradients and dropout for ``inference``."""
+        """Return the attention layout of ``batch``; for ``inference``, without gradients and dropout."""
         heads: int = self.config.num_heads  # type: ignore[attr-defined]
         return layout(
             batch.lengths,
@@ -116,9 +117,9 @@ AnyNetwork = TypeVar("AnyNetwork", bound=SequenceNetwork)
 
 
 def make_network(network: type[AnyNetwork], config: NetworkConfig, num_items: int) -> AnyNetwork:
-    """Return a network of a class, with weights still to be drawn or loaded.
+    """Return a network of the given class; its weights are still to be drawn or loaded.
 
-    PyTorch's layers draw weights from the global generator when they are made; it is left as it was.
+    PyTorch's layers draw weights from the global generator when they are constructed; its state is restored.
     """
     with torch.random.fork_rng(devices=[]):
         return network(config, num_items)

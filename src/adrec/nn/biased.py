@@ -1,4 +1,4 @@
-"""A learned number for the items of the history, in a network's scores."""
+"""A learned bias on the scores of the items of the history."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ REPEAT_SCALE = 10.0
 
 
 class RepeatBiased(SequenceNetwork):
-    """What adds :attr:`repeat_bias` to the scores of the items of the history; its losses have to do the same.
+    """A network that adds :attr:`repeat_bias` to the scores of the history's items; its losses must add it too.
 
-    Its configuration has the key ``repeat_bias``: whether there is such a number.
+    The key ``repeat_bias`` of its configuration enables the bias.
     """
 
     config: Any
@@ -29,15 +29,14 @@ class RepeatBiased(SequenceNetwork):
 
     @property
     def repeat_bias(self) -> Tensor | None:
-        """What is added to the scores of the items of the history, a number; None where nothing is.
+        """The number added to the scores of the items of the history; None if disabled.
 
-        It is a multiple of the parameter, so that steps of Adam's learning rate take it through several logits within
-        an epoch or two.
+        It is a multiple of the parameter, so that Adam's steps can move it by several logits within an epoch or two.
         """
         return None if self.repeat_preference is None else REPEAT_SCALE * self.repeat_preference
 
     def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
-        """Return the products of the queries [B, D] with the item embedding, and the bias of repeats."""
+        """Return the inner products of the queries [B, D] with the item embedding, plus the repeat bias."""
         products, bias = super().scored(query, batch), self.repeat_bias
         if bias is None:
             return products

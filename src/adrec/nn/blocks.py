@@ -1,6 +1,6 @@
-"""Transformer blocks on packed rows; only attention (see ``layout``) knows where a row stands in its sequence.
+"""Transformer blocks on packed rows; only attention (see ``layout``) depends on a row's position in its sequence.
 
-Dropout is on exactly where a generator is passed.
+Dropout is on if and only if a generator is passed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from adrec.nn.kernels.layout import Layout
 
 
 class AttentionBlock(nn.Module):
-    """Attention, then a feed-forward: of whole sequences, or of last tokens against a cache of their histories."""
+    """Attention followed by a feed-forward, on whole sequences or on last tokens with a cache of their histories."""
 
     attention: Attention
 
     def _before(self, x: Tensor) -> Tensor:
-        """Return what attention sees of the rows ``x`` [rows, D]."""
+        """Return the input of attention for the rows ``x`` [rows, D]."""
         return x
 
     def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
-        """Return the block's output of ``x`` [rows, D] and of what attention made of it."""
+        """Return the block's output from ``x`` [rows, D] and the output of attention."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None) -> Tensor:
@@ -41,14 +41,14 @@ class AttentionBlock(nn.Module):
         return self.attention.fill(self._before(x), layout)
 
     def step(self, x: Tensor, layout: Layout, cache: Cache) -> Tensor:
-        """Transform each user's last token ``x`` [B, D], in the order of the buckets, against its history's cache."""
+        """Transform each user's last token ``x`` [B, D], in bucket order, with its history's cache."""
         return self._behind(x, self.attention.step(self._before(x), layout, cache), None)
 
 
 def last_outputs(blocks: Iterable[AttentionBlock], x: Tensor, layout: Layout) -> Tensor:
-    """Return what causal blocks make of each user's last token, without dropout: rows [rows, D] -> [B, D].
+    """Return the outputs of causal blocks for each user's last token, without dropout: rows [rows, D] -> [B, D].
 
-    Of the other rows the last block computes the keys and values, and nothing else.
+    For the other rows the last block computes only keys and values.
     """
     *before, final = blocks
     for block in before:
@@ -89,7 +89,7 @@ class Blocks(nn.ModuleList):
 
     @classmethod
     def of(cls, config: PaddedConfig) -> Blocks:
-        """Return the stack that ``config`` asks for."""
+        """Return the stack that ``config`` describes."""
         size, heads = config.hidden_size, config.num_heads
         return cls(config.num_blocks, size, heads, config.dropout, config.feed_forward_ratio)
 
@@ -117,12 +117,12 @@ class Blocks(nn.ModuleList):
         caches = []
         for place, block in enumerate(self, start=1):
             caches.append(block.fill(x, layout))
-            if place < len(self):  # of the last block nothing else is asked
+            if place < len(self):  # the last block needs only keys and values
                 x = block(x, layout)
         return caches
 
     def step(self, x: Tensor, layout: Layout, caches: list[Cache]) -> Tensor:
-        """Transform each user's last token ``x`` [B, D], users in the order of the buckets, against the caches."""
+        """Transform each user's last token ``x`` [B, D], users in bucket order, with the caches."""
         for block, cache in zip(self, caches, strict=True):
             x = block.step(x, layout, cache)
         return x

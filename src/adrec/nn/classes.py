@@ -1,4 +1,4 @@
-"""A softmax over some of the catalogue: all items of a batch, and others that are drawn to stand for the rest."""
+"""Sampled softmax: the classes are all items of a batch and a random sample of the rest of the catalogue."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from adrec.data.batch import PackedBatch
 
 @dataclass(frozen=True)
 class Classes:
-    """The items that a training step's softmax is over.
+    """The classes of a training step's softmax.
 
     Attributes:
         items: item numbers, ascending, int64 [C].
-        offsets: what is added to the logit of each, [C]: a drawn item counts for as many as were not drawn.
+        offsets: the number added to each class's logit, [C]; it weights a sampled item for the items not sampled.
     """
 
     items: Tensor
     offsets: Tensor
 
     def indices(self, items: Tensor) -> Tensor:
-        """Return the index of each of ``items`` among the classes, which hold all of them."""
+        """Return the class index of each of ``items``, all of which must be classes."""
         return torch.searchsorted(self.items, items)
 
 
 def draw_classes(batch: PackedBatch, count: int, num_items: int, padding_class: bool, rng: Generator) -> Classes:
-    """Return the items and targets of ``batch``, and ``count`` of the catalogue's others, drawn uniformly, none twice.
+    """Return the items and targets of ``batch`` and ``count`` other items, drawn uniformly without replacement.
 
-    With log(others / drawn) added to the logits of those drawn, the expectation of the sum over the classes of
-    exp(logit) is the sum over the catalogue; the loss, its logarithm, comes near as more are drawn. What can be raised
-    by repeats is an item of the batch, so it is there. The processor waits for a GPU to count them, once a step.
+    log(others / drawn) is added to the logits of the drawn items. The expected sum of exp(logit) over the classes is
+    then the sum over the catalogue. The loss is its logarithm, and approaches the full loss as more items are drawn.
+    An item that the repeat bias applies to is an item of the batch, so it is always a class. Counting the batch's
+    items synchronises with the GPU once a step.
     """
     present = [batch.items, batch.targets]
     if padding_class:
         present.append(torch.zeros_like(batch.items[:1]))
     kept = torch.unique(torch.cat(present))
     order = torch.rand(num_items + 1, generator=rng, device=kept.device)
-    order[kept], order[0] = 2, 2  # behind all others
+    order[kept], order[0] = 2, 2  # sorted after all others
     others = num_items - len(kept) + int(padding_class)
     drawn = order.topk(min(count, others), largest=False).indices
     weight = math.log(others / len(drawn)) if len(drawn) else 0.0

@@ -1,4 +1,4 @@
-"""Denoising the last token of each user and nothing else (paper, inference)."""
+"""Denoising of only the last token of each user (paper, inference)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class LastTokenDenoiser:
-    """Predicts ``x0_hat`` of each user's last token; what depends on the history alone is computed once.
+    """Predicts ``x0_hat`` of each user's last token; whatever depends only on the history is computed once.
 
-    Attention is causal, so the history's keys and values in ADM are the same at every step: a step costs one token per
-    user against that cache.
+    Attention is causal, so ADM's keys and values of the history are the same at every step. A step therefore computes
+    one token per user against that cache.
 
     Attributes:
-        users: the users of the batch in the order in which they are denoised, int64 [B].
-        noise_weight: lambda, of the last token.
+        users: the users of the batch in denoising order, int64 [B].
+        noise_weight: lambda, for the last token.
     """
 
     def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:

@@ -1,7 +1,7 @@
-"""The mathematics of diffusion, apart from network and loop: schedules, the forward process, the posterior, sampling.
+"""Diffusion, independent of network and training loop: schedules, the forward process, the posterior and sampling.
 
-Locals are named as in the paper and in Ho et al. 2020 (DDPM, arXiv 2006.11239), whose equations are cited. Timesteps
-count 0..T-1. Everything is computed once in float64 and used in float32.
+Local variables are named as in the paper and in Ho et al. 2020 (DDPM, arXiv 2006.11239), whose equations are cited.
+Timesteps run from 0 to T-1. Coefficients are computed once in float64 and used in float32.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _truncated_cosine(num_steps: int) -> Float64s:
     def alpha_bar(u: float) -> float:
         return math.cos((u + 0.1) / 1.1 * math.pi / 2) ** 2
 
-    # The first step jumps from clean data to abar(0), which is below 1 here; the last interval is left out.
+    # The first step goes from clean data to abar(0), which is below 1 here; the last interval is left out.
     return np.concatenate([[1 - alpha_bar(0)], _from_alpha_bar(alpha_bar, num_steps)[:-1]])
 
 
@@ -62,7 +62,7 @@ def _exponential(num_steps: int, lowest: float = 0.1, highest: float = 10.0) -> 
 def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
     """Return ``beta_t`` for t = 0..T-1, float64 [T].
 
-    Raises :class:`ConfigError` where the schedule cannot have so few steps (a ``beta`` above 1).
+    Raises :class:`ConfigError` if the schedule does not allow so few steps (a ``beta`` above 1).
     """
     scale = 1000 / num_steps
     if schedule == "trunc_lin":
@@ -92,9 +92,9 @@ def betas(schedule: ScheduleName, num_steps: int) -> Float64s:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A diffusion chain: which timestep each of its S steps stands for, and its coefficients, float64 [S].
+    """A diffusion chain: the timestep of each of its S steps, and its coefficients, float64 [S].
 
-    The whole chain has S = T and ``timesteps = 0..T-1``; :meth:`respaced` keeps some of them.
+    The full chain has S = T and ``timesteps = 0..T-1``; :meth:`respaced` keeps a subset.
     """
 
     timesteps: NDArray[np.int64]
@@ -102,13 +102,13 @@ class Schedule:
 
     @classmethod
     def create(cls, name: ScheduleName, num_train_timesteps: int) -> Schedule:
-        """Return the whole chain of the named schedule."""
+        """Return the full chain of the named schedule."""
         return cls(np.arange(num_train_timesteps), betas(name, num_train_timesteps))
 
     def respaced(self, num_steps: int) -> Schedule:
-        """Return the chain over ``num_steps`` of the timesteps, spread evenly, the noisiest always kept.
+        """Return the chain over ``num_steps`` evenly spaced timesteps, always including the noisiest.
 
-        The marginals q(x_t given x0) stay those of the whole chain: ``beta' = 1 - abar_t / abar_s`` for neighbours
+        The marginals q(x_t given x0) are those of the full chain: ``beta' = 1 - abar_t / abar_s`` for neighbours
         s < t (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 19).
         """
         if num_steps == len(self.timesteps):
@@ -135,7 +135,7 @@ class Schedule:
     def deterministic(self) -> tuple[Float64s, Float64s]:
         """The weights of x0 and x_t in DDIM's x_{t-1} without noise (Song et al. 2021, arXiv 2010.02502, eq. 12).
 
-        x_t's own noise, ``(x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t)``, is scaled down to the level before.
+        The noise in x_t, ``(x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t)``, is scaled to the level of the previous step.
         """
         alpha_bars = self.alpha_bars
         before = np.concatenate([[1.0], alpha_bars[:-1]])
@@ -183,9 +183,10 @@ def sample(
 ) -> Tensor:
     """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
 
-    ``noise(S)`` gives the start and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. Its ``variance`` is the
-    forward process's ``beta_i`` ("fixed large") or the posterior's ("fixed small", DDPM section 3.2); nothing is added
-    at i = 0, nor anywhere by the sampler ``ddim``. ``project`` is applied to every sample but the start.
+    ``noise(S)`` is the initial sample and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. Its ``variance``
+    is the forward process's ``beta_i`` ("fixed large") or the posterior's ("fixed small", DDPM section 3.2). No noise
+    is added at i = 0, nor at any step by the sampler ``ddim``. ``project`` is applied to every sample except the
+    initial one.
     """
     of_x0, of_xt = schedule.deterministic if sampler == "ddim" else schedule.posterior[:2]
     variances = schedule.betas if variance == "forward" else schedule.posterior[2]

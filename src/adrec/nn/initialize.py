@@ -1,4 +1,4 @@
-"""Initial weights, drawn from a generator that is passed."""
+"""Weight initialisation with an explicit generator."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The two losses of the paper (section 4.4), on packed tokens, and what joins them.
+"""The two losses of the paper (section 4.4) on packed tokens, and their combination.
 
-Each is a sum over the tokens of a batch with the denominators of the whole batch, so that the losses, and so the
-gradients, of a batch's parts add up to its own.
+Each loss is a sum over the tokens of a batch with the denominators of the whole batch. The losses, and so the
+gradients, of a batch's parts therefore add up to those of the batch.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from adrec.nn.classes import Classes
 
 
 def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None) -> Tensor:
-    """Squared error, the mean over D; the mean over each user's tokens, then over users.
+    """Squared error: the mean over D, then over each user's tokens, then over users.
 
-    ``num_users`` is what the sum over users is divided by: B, or that of the whole batch of which this is a part.
+    ``num_users`` is the denominator of the mean over users: B, or that of the whole batch if this is a part of one.
     """
     lengths = batch.cu_seqlens.diff()  # [B]
     weights = 1.0 / (lengths * (num_users or batch.num_users))  # [B]
-    weights = weights.repeat_interleave(lengths, output_size=len(x0))  # [N]; without its size a GPU is waited for
+    weights = weights.repeat_interleave(lengths, output_size=len(x0))  # [N]; without its size a GPU would block
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a batch's losses are divided by, weighted with and computed in.
+    """The denominators, weights and precision of a batch's losses.
 
     Attributes:
         whole: the batch of which a part is trained on, or that batch itself: the parts' losses add up to its own.
         draws: the whole batch's random numbers.
-        weights: of each loss that is asked for; empty where a network has but one.
-        low: whether the large products are bfloat16's.
-        consistency: how much two passes with other dropout are to agree. Where it is not 0, a batch holds its users
-            twice: all of them, and behind them all of them again.
-        classes: the items that the softmax is over, where it is not the whole catalogue.
+        weights: the weight of each requested loss; empty if a network has only one.
+        low: whether the large products are in bfloat16.
+        consistency: the weight of the divergence of two passes with different dropout. If it is not 0, a batch holds
+            its users twice: all of them, then all of them again.
+        classes: the classes of a sampled softmax; None for the whole catalogue.
     """
 
     whole: PackedBatch
@@ -51,7 +51,7 @@ class Objective:
 
     @property
     def passes(self) -> int:
-        """How often a user of the whole batch is computed."""
+        """The number of passes over each user of the whole batch."""
         return 2 if self.consistency else 1
 
     @property
@@ -65,7 +65,7 @@ class Objective:
         return self.passes * self.whole.num_users
 
     def query(self, x: Tensor) -> Tensor:
-        """Return outputs [.., D] as they are multiplied with the item embedding."""
+        """Return outputs [.., D] in the precision of the product with the item embedding."""
         return x.bfloat16() if self.low else x
 
 
@@ -82,7 +82,7 @@ def project_conflicts(gradients: Sequence[Sequence[Tensor]], order: Sequence[int
         for j in order:
             if j != i:
                 product = g @ flat[j]
-                # No branch: asking for the sign would make the processor wait for a GPU.
+                # No branch: reading the sign would synchronise with the GPU.
                 g -= torch.where(product < 0, product / flat[j].square().sum(), 0) * flat[j]
         projected.append(g)
     mean = torch.stack(projected).mean(0)

@@ -1,7 +1,7 @@
-"""Unit noise that depends on a seed and a history alone.
+"""Unit noise that depends only on a seed and a history.
 
-At inference each user's noise is a function of (seed, history, step), so a recommendation does not depend on who else
-is in the batch, on the batch size, or (but for rounding) on the device: asked again, it is the same.
+At inference each user's noise is a function of (seed, history, step). A recommendation is therefore reproducible, and
+does not depend on the other users of the batch, on the batch size or (except for rounding) on the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adrec.data.batch import PackedBatch
 
 
 def _signed(word: int) -> int:
-    """Return the int64 of the same 64 bits: PyTorch computes with no others, and products wrap alike."""
+    """Return the int64 with the same 64 bits: PyTorch has no arithmetic on uint64, and products wrap alike."""
     return word - (1 << 64) if word >> 63 else word
 
 
@@ -30,7 +30,7 @@ def _mix_(x: Tensor) -> Tensor:
 
 
 def _fold_(x: Tensor, bits: int) -> Tensor:
-    """``x ^= x >> bits``, the shift filled with zeros as of an unsigned number."""
+    """Apply ``x ^= x >> bits`` in place, with a logical (zero-filling) shift."""
     return x.bitwise_xor_(x.bitwise_right_shift(bits).bitwise_and_((1 << (64 - bits)) - 1))
 
 
@@ -44,13 +44,13 @@ def history_keys(batch: PackedBatch, seed: int) -> Tensor:
     return _mix_(sums + _mix_(torch.tensor([seed])))
 
 
-AT_ONCE = 8  # steps whose noise is drawn together: one step of a batch is too little work for its overhead
+AT_ONCE = 8  # steps whose noise is drawn together: drawing a single step is dominated by overhead
 
 
 class HistoryNoise:
     """``noise(i)``: unit normal noise [B, D] of step i >= 1, by a counter-based generator keyed by history.
 
-    The batch is on the CPU; the noise is drawn on ``device``, where it is wanted.
+    The batch is on the CPU; the noise is drawn on ``device``.
     """
 
     def __init__(self, batch: PackedBatch, hidden_size: int, seed: int, device: torch.device) -> None:
@@ -59,14 +59,14 @@ class HistoryNoise:
         self._drawn: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> Tensor:
-        """Return the noise of ``step``, [B, D]. Steps are asked for downwards, so those below are drawn with it."""
+        """Return the noise of ``step``, [B, D]. Steps are requested in descending order; lower ones are prefetched."""
         if step not in self._drawn:
             first = max(1, step - AT_ONCE + 1)
             self._drawn = dict(zip(range(first, step + 1), self._draw(first, step + 1), strict=True))
         return self._drawn[step]
 
     def _draw(self, first: int, end: int) -> Tensor:
-        """Return the noise of some steps, [steps, B, D], by Box and Muller's transform of pairs of uniforms."""
+        """Return the noise of some steps, [steps, B, D], by the Box-Muller transform of pairs of uniforms."""
         half = (self.hidden_size + 1) // 2
         counters = torch.arange(first * half + 1, end * half + 1, device=self.keys.device)
         bits = _mix_(self.keys[:, None] + (counters * GOLDEN).view(-1, 1, half))  # [steps, B, half]

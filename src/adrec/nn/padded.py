@@ -1,4 +1,4 @@
-"""What ADRec's network and its pre-training network share: the published code's padding, and the cross-entropy."""
+"""The shared base of ADRec and its pre-training network: the published code's padding, and the cross-entropy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adrec.nn.repeats import Repeats
 
 
 class PaddedNetwork(RepeatBiased):
-    """What ADRec and its pre-training share: the published code's way with padding."""
+    """Base of ADRec and its pre-training network, with the padding of the published code."""
 
     config: PaddedConfig
 
     def __init__(self, config: PaddedConfig, num_items: int) -> None:
-        # As a class of the softmax the padding row is trained there alone, as in the published code: with padding_idx
-        # it enters the input without gradient. Otherwise it is trained as what the sink starts from: with neither,
+        # If the padding row is a class of the softmax, only the softmax trains it, as in the published code: with
+        # padding_idx, its input receives no gradient. Otherwise it is trained as the input of the sink. With neither,
         # Adam's L2 term would shrink it until the input norm divides by almost nothing.
         super().__init__(config, num_items, padding_idx=0 if config.padding_class else None)
         self.attends_padding, self.ranks_padding = config.attend_padding, config.padding_class
@@ -36,9 +36,9 @@ class PaddedNetwork(RepeatBiased):
         return x @ self.item_embedding.weight.T
 
     def item_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
-        """Return the cross-entropy of every token's output, [N, D]; of two passes, with how far they are apart.
+        """Return the cross-entropy of every token's output, [N, D]; for two passes, with their divergence.
 
-        It is against the catalogue, or against the classes that stand for it.
+        It is over the catalogue, or over the classes of a sampled softmax.
         """
         query, embedding, classes = objective.query(x), self.item_embedding.weight, objective.classes
         repeats = Repeats.of_tokens(batch) if self.config.repeat_bias else None

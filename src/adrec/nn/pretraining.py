@@ -1,4 +1,4 @@
-"""Stage 1: the network that pre-trains the item embedding (stage 1 of the paper)."""
+"""The network of stage 1 of the paper, which pre-trains the item embedding."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ class PretrainingNetwork(PaddedNetwork):
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Return each user's last output, [B, D]; nothing here is random."""
+        """Return each user's last output, [B, D]; it is deterministic."""
         plan = self.plan(batch, inference=True)
         return last_outputs(self.blocks, self._history(batch, plan), plan)

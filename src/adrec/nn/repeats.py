@@ -1,4 +1,4 @@
-"""Which items a token has met before it asks for the next: what a learned preference for, or against, repeats needs."""
+"""The items that each token has seen so far, for a learned preference for or against repeats."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adrec.nn.scores import ItemPairs
 
 @dataclass(frozen=True)
 class Repeats:
-    """For each of some tokens the distinct items of its sequence up to itself, as pairs in the order of the tokens.
+    """For each of some tokens, the distinct items of its sequence up to itself, as pairs in token order.
 
     Attributes:
-        rows: which of the tokens, int64 [P].
-        items: an item number that it has met, int64 [P].
-        starts: where each token's pairs begin and the last one's end, int64 [tokens + 1], on the CPU.
+        rows: the index of the token, int64 [P].
+        items: the number of an item it has seen, int64 [P].
+        starts: offsets: the start of each token's pairs, and the end of the last one's, int64 [tokens + 1], on the CPU.
     """
 
     rows: Tensor
@@ -29,24 +29,24 @@ class Repeats:
 
     @classmethod
     def of_tokens(cls, batch: PackedBatch) -> Repeats:
-        """Return what each token of ``batch`` has met, N tokens."""
+        """Return the items seen so far by each of the N tokens of ``batch``."""
         rows, items, starts = met(batch, np.arange(len(batch.items)))
         put = [torch.from_numpy(each).to(batch.items.device, non_blocking=True) for each in (rows, items)]
         return cls(put[0], put[1], starts)
 
     def part(self, first: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return the pairs of some of the tokens: which of them, counted from ``first``, and the item numbers."""
+        """Return the pairs of some tokens: token indices relative to ``first``, and item numbers."""
         some = slice(int(self.starts[first]), int(self.starts[end]))
         return self.rows[some] - first, self.items[some]
 
 
 def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-    """Return :class:`Repeats`' rows, items and starts for some ``tokens`` [n] of a batch, on the CPU."""
+    """Return the fields rows, items and starts of :class:`Repeats` for some ``tokens`` [n] of a batch, on the CPU."""
     items = batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
     users = np.repeat(np.arange(batch.num_users), batch.lengths)
     is_first = np.zeros(len(items), dtype=bool)
     is_first[np.unique(users * (int(items.max()) + 1) + items, return_index=True)[1]] = True
-    until = np.cumsum(is_first)  # how many tokens are the first of their item, up to each
+    until = np.cumsum(is_first)  # the number of first occurrences up to each token
     before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # the same, before each user
     begin = before[users[tokens]]
     counts = until[tokens] - begin
@@ -55,6 +55,6 @@ def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
 
 
 def met_by_histories(batch: PackedBatch) -> ItemPairs:
-    """Return which distinct items each user of ``batch`` has met, up to its last token."""
+    """Return the distinct items that each user of ``batch`` has seen, up to its last token."""
     rows, items, _ = met(batch, np.cumsum(batch.lengths) - 1)
     return ItemPairs.of(rows, items).to(batch.items.device)

@@ -1,4 +1,4 @@
-"""Scores of a batch of histories for the catalogue: what a model returns, computed when it is asked for."""
+"""The scores of a batch of histories for the catalogue, computed on demand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from adrec.data.spans import Int64s
 
-ROUNDING = 8  # units of float32's precision by which a product may be off, relative to the product of both lengths
+ROUNDING = 8  # the error bound of a product in units of float32's precision, relative to the product of both lengths
 
 
 class Scores(Protocol):
-    """The scores of B histories for every item number, computed when they are asked for."""
+    """The scores of B histories for every item number, computed on demand."""
 
     @property
     def num_users(self) -> int:
@@ -26,13 +26,13 @@ class Scores(Protocol):
         """Where they are computed."""
 
     def block(self, items: slice) -> Tensor:
-        """Return the scores of some item numbers, [B, n]; they are the caller's to change."""
+        """Return the scores of some item numbers, [B, n]; the caller may modify them."""
 
     def of(self, rows: Tensor, items: Tensor) -> Tensor:
         """Return the precise score of some (history, item number) pairs, int64 [n] each -> float64 [n]."""
 
     def rounding(self) -> Tensor:
-        """Return by how much a number in a block may differ from its precise score, [B, 1]."""
+        """Return the maximum difference between a number in a block and its precise score, [B, 1]."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class InnerProducts:
     """Scores ``query . item``.
 
     Attributes:
-        query: what each history asks for, [B, D].
-        items: the items' vectors by item number, [V + 1, D].
+        query: the query vector of each history, [B, D].
+        items: the item vectors by item number, [V + 1, D].
     """
 
     query: Tensor
@@ -66,14 +66,14 @@ class InnerProducts:
         return (self.query[rows].double() * self.items[items].double()).sum(1)
 
     def rounding(self) -> Tensor:
-        """Return the bound of a product's rounding error, [B, 1]."""
+        """Return the bound of the rounding error of an inner product, [B, 1]."""
         longest = self.items.norm(dim=1).max()
         return ROUNDING * torch.finfo(self.query.dtype).eps * longest * self.query.norm(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Scores that were computed at once, [B, V + 1] by item number: for models that cannot do otherwise."""
+    """Scores computed in advance, [B, V + 1] by item number, for models without scores on demand."""
 
     scores: Tensor
 
@@ -96,18 +96,18 @@ class Table:
         return self.scores[rows, items].double()
 
     def rounding(self) -> Tensor:
-        """Return 0 for each history, [B, 1]: a block holds the very numbers."""
+        """Return 0 for each history, [B, 1]: a block holds the exact scores."""
         return self.scores.new_zeros(len(self.scores), 1)
 
 
 @dataclass(frozen=True)
 class ItemPairs:
-    """(row, item) pairs of a matrix of scores, found by blocks of items.
+    """(row, item) pairs of a score matrix, looked up by blocks of items.
 
     Attributes:
         numbers: item numbers, ascending, int64 [n], on the CPU.
-        items: the same, where the scores are.
-        rows: the history of each, int64 [n].
+        items: the same, on the device of the scores.
+        rows: the history of each pair, int64 [n].
     """
 
     numbers: Int64s
@@ -116,7 +116,7 @@ class ItemPairs:
 
     @classmethod
     def of(cls, rows: Int64s, items: Int64s) -> ItemPairs:
-        """Return pairs that come in any order."""
+        """Return pairs given in any order."""
         order = np.argsort(items, kind="stable")
         numbers = items[order]
         return cls(numbers, torch.from_numpy(numbers), torch.from_numpy(rows[order]))
@@ -126,19 +126,19 @@ class ItemPairs:
         return ItemPairs(self.numbers, *(each.to(device, non_blocking=True) for each in (self.items, self.rows)))
 
     def within(self, items: slice) -> tuple[Tensor, Tensor]:
-        """Return the rows and columns of the block of some item numbers, [n] each."""
+        """Return the rows and columns of the pairs within a block of item numbers, [n] each."""
         first, end = np.searchsorted(self.numbers, [items.start, items.stop])
         return self.rows[first:end], self.items[first:end] - items.start
 
 
 @dataclass(frozen=True)
 class Biased:
-    """Scores of which some have a number added.
+    """Scores with a number added to some of them.
 
     Attributes:
-        scores: without it.
-        pairs: which.
-        bias: the number, a tensor without dimensions.
+        scores: the scores before the addition.
+        pairs: the pairs whose score is raised.
+        bias: the number, a scalar tensor.
     """
 
     scores: Scores
@@ -168,5 +168,5 @@ class Biased:
         return self.scores.of(rows, items) + biased * self.bias.double()
 
     def rounding(self) -> Tensor:
-        """Return the bound of the rounding error, [B, 1]: that of the sum is added."""
+        """Return the bound of the rounding error, [B, 1], including that of the sum."""
         return 2 * self.scores.rounding() + ROUNDING * torch.finfo(torch.float32).eps * self.bias.abs()

@@ -1,4 +1,4 @@
-"""What the covariance of an embedding tells: its spectrum, and how much of it is more than noise."""
+"""The spectrum of the covariance of an embedding, and how much of it exceeds noise."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 
-BLOCK = 1 << 25  # bytes of float64 that are held at a time
-CONSTANT = 1e-6  # of the largest deviation: a column of less is constant
-COPIES = 20  # that the parallel analysis looks at
+BLOCK = 1 << 25  # bytes of float64 in memory at a time
+CONSTANT = 1e-6  # relative to the largest deviation: a column with a smaller one is constant
+COPIES = 20  # the number of random copies in the parallel analysis
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What two passes over an embedding [n, D] give.
+    """The moments of an embedding [n, D], from two passes.
 
     Attributes:
         count: n.
@@ -32,7 +32,7 @@ class Moments:
 
     @property
     def eigenvalues(self) -> Float64s:
-        """The covariance's, largest first, [D]; what rounding makes negative is 0."""
+        """The eigenvalues of the covariance, largest first, [D]; negative rounding errors become 0."""
         values: Float64s = np.linalg.eigvalsh(self.covariance)[::-1].clip(min=0.0)
         return values
 
@@ -45,7 +45,7 @@ class Moments:
 
     @property
     def correlations(self) -> Float64s:
-        """The covariance of the standardised embedding, of its K columns that are not constant, [K, K]."""
+        """The covariance of the standardised embedding, over its K columns that are not constant, [K, K]."""
         kept = self.covariance[np.ix_(self.moving, self.moving)]
         deviation = np.sqrt(np.diag(kept))
         values: Float64s = kept / np.outer(deviation, deviation)
@@ -53,11 +53,11 @@ class Moments:
 
 
 class Rows:
-    """Some rows of an embedding, which is not copied: what is asked for is read when it is asked for.
+    """Some rows of an embedding, read on demand and not copied.
 
     Args:
-        embedding: [n, D], in memory or mapped.
-        chosen: which rows, ascending; all by default.
+        embedding: [n, D], in memory or memory-mapped.
+        chosen: row indices, ascending; all rows by default.
     """
 
     def __init__(self, embedding: Matrix, chosen: NDArray[np.int64] | None = None) -> None:
@@ -68,13 +68,13 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, which: slice | NDArray[np.int64]) -> Matrix:
-        """Return rows of it, read into memory."""
+        """Return some of the rows, read into memory."""
         found: Matrix = self.embedding[which if self.chosen is None else self.chosen[which]]
         return found
 
 
 def blocks(embedding: Matrix | Rows) -> Iterator[Float64s]:
-    """Yield the rows of an embedding in float64, some at a time: no second copy of it is ever held."""
+    """Yield the rows of an embedding in float64, a block at a time: the whole embedding is never copied."""
     rows = max(1, BLOCK // (8 * embedding.shape[1]))
     for first in range(0, len(embedding), rows):
         yield embedding[first : first + rows].astype(np.float64)
@@ -106,7 +106,7 @@ def moments(embedding: Matrix | Rows) -> Moments:
 
 
 def entropy(values: Float64s) -> float:
-    """Return the entropy in nats of what is left when ``values`` are divided by their sum; 0 where all are 0."""
+    """Return the entropy in nats of ``values`` divided by their sum; 0 if all are 0."""
     total = values.sum()
     shares = values[values > 0] / total if total > 0 else np.ones(1)
     return float(-(shares * np.log(shares)).sum())
@@ -130,11 +130,12 @@ def isotropy(eigenvalues: Float64s) -> float:
 
 @dataclass(frozen=True)
 class ParallelAnalysis:
-    """How much of where items lie, seen from their mean, is more than chance.
+    """How much of the distribution of the items about their mean exceeds chance.
 
     Attributes:
-        dimensions: eigenvalues of the directions' covariance above the 95 % quantile of those of random directions.
-        noise_share: the share of their sum that random directions have too: 1 where no dimension is above them.
+        dimensions: the number of leading eigenvalues of the directions' covariance above the 95 % quantile of those of
+            random directions.
+        noise_share: the share of their sum that random directions have too; 1 if no eigenvalue is above the quantile.
     """
 
     dimensions: int
@@ -142,9 +143,9 @@ class ParallelAnalysis:
 
 
 def parallel_analysis(embedding: Matrix, seed: int, num_copies: int = COPIES) -> ParallelAnalysis:
-    """Compare the spectrum with that of as many random directions (Horn 1965).
+    """Compare the spectrum with that of equally many random directions (Horn 1965).
 
-    The spectrum is that of the centred rows' directions: neither the lengths of rows nor the axes matter.
+    The spectrum is that of the directions of the centred rows: row lengths and the choice of axes do not matter.
     """
     directions, rng = centred_directions(embedding), np.random.default_rng(seed)
     if len(directions) < 2:
@@ -159,7 +160,7 @@ def parallel_analysis(embedding: Matrix, seed: int, num_copies: int = COPIES) ->
 
 
 def centred_directions(embedding: Matrix | Float64s) -> Float64s:
-    """Return the rows less their mean, divided by their lengths; rows that are the mean are left out."""
+    """Return the rows minus their mean, divided by their lengths; rows equal to the mean are left out."""
     centred = embedding - embedding.mean(0, dtype=np.float64)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     far = norms[:, 0] > CONSTANT * norms.max(initial=0.0)
@@ -173,5 +174,5 @@ def _eigenvalues(directions: Float64s) -> Float64s:
 
 
 def shuffled(embedding: Matrix, rng: np.random.Generator) -> Matrix:
-    """Return a copy whose columns are permuted, each by itself."""
+    """Return a copy in which each column is permuted independently."""
     return rng.permuted(embedding, axis=0)

@@ -12,7 +12,7 @@ from adrec.nn.initialize import initialize_linear
 
 
 class TimeEmbedding(nn.Module):
-    """``temb``: an MLP of sinusoids of 1000 t / T, computed once for all T timesteps."""
+    """``temb``: an MLP on sinusoids of 1000 t / T, computed once for all T timesteps."""
 
     sinusoids: Tensor
 
@@ -26,7 +26,7 @@ class TimeEmbedding(nn.Module):
         self.contract = nn.Linear(4 * hidden_size, hidden_size)
 
     def initialize(self, rng: Generator) -> None:
-        """Draw PyTorch's usual weights."""
+        """Draw PyTorch's default weights."""
         initialize_linear(self.expand, rng)
         initialize_linear(self.contract, rng)
 

@@ -1,1 +1,1 @@
-"""The published code: its data sets, its checkpoints and its weight names."""
+"""Support for the published code: its data sets, checkpoints and weight names."""

@@ -1,4 +1,4 @@
-"""The published repository's files become prepared data sets and runs."""
+"""Import of the published repository's files as prepared data sets and runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from adrec.utils.files import sha256
 
 
 def check_trusted(path: Path, trusted: bool) -> None:
-    """Raise :class:`UserError` where a pickle is not there, or was not said to be trusted."""
+    """Raise :class:`UserError` if a pickle does not exist, or is not declared as trusted."""
     if not path.is_file():
         raise DataError(f"{path} is no file; name a dataset.pkl or a .pth file of the published repository.")
     if not trusted:
@@ -42,7 +42,7 @@ def check_trusted(path: Path, trusted: bool) -> None:
 
 @contextmanager
 def _unpickled(kind: str, path: Path) -> Iterator[Path]:
-    """Yield a temporary file with what a process of its own has read from ``path``."""
+    """Yield a temporary file with the content of ``path``, read by a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / kind
         command = [sys.executable, "-m", "adrec.published.unpickle", kind, str(path), str(target)]
@@ -54,9 +54,9 @@ def _unpickled(kind: str, path: Path) -> Iterator[Path]:
 
 
 def import_dataset(path: Path, name: str | None = None) -> Dataset:
-    """Return the prepared data set of a published ``dataset.pkl``: its own item numbers, leave-one-out as it has it.
+    """Return the prepared data set of a published ``dataset.pkl``, with its own item numbers and leave-one-out split.
 
-    Raises :class:`DataError` where the file is none.
+    Raises :class:`DataError` if the file is not one.
     """
     with _unpickled("dataset", path) as parquet:
         table = pl.read_parquet(parquet)
@@ -72,11 +72,12 @@ def import_dataset(path: Path, name: str | None = None) -> Dataset:
 def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]) -> Run:
     """Write a run with published weights, on the data set imported from the ``dataset.pkl`` they were trained on.
 
-    What weights do not tell (timesteps, heads, lambda, length) is as in the preset ``published``, and ``changes``.
+    Settings that weights do not determine (timesteps, heads, lambda, length) are those of the preset ``published`` with
+    ``changes``.
 
     Raises:
-        DataError: where the file is none, or the data set numbers its items in another way.
-        RunError: where the weights do not fit the published network.
+        DataError: if the file is not one, or the data set numbers its items differently.
+        RunError: if the weights do not fit the published network.
     """
     dataset = open_dataset(data)
     with _unpickled("weights", path) as file:
@@ -104,7 +105,7 @@ def import_weights(path: Path, data: Path, out: Path, changes: Mapping[str, Any]
 def _told_by(
     weights: Mapping[str, Any], published: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[str, Config]:
-    """Return the kind of network, and the configuration as far as the weights tell it."""
+    """Return the kind of network, and the configuration as far as the weights determine it."""
     kind = "sasrec" if any(name.startswith("blocks.") for name in weights) else "adrec"
     blocks = {found[1] for name in weights if (found := re.match(r"(?:cam|blocks)\.(\d+)\.", name))}
     told = {

@@ -1,9 +1,9 @@
-"""The only place where anything is unpickled, run as a process of its own by :mod:`adrec.published.importing`.
+"""The only module that unpickles, run as a separate process by :mod:`adrec.published.importing`.
 
 ``python -m adrec.published.unpickle dataset SOURCE TARGET`` writes the sequences of a published ``dataset.pkl`` as
-Parquet; with ``weights`` in place of ``dataset``, the tensors of a published ``.pth`` as safetensors. What is
-read can name nothing but plain containers and NumPy's numbers (or, in weights, what PyTorch's own restricted reader
-knows): anything else ends the process before it is called.
+Parquet; with ``weights`` in place of ``dataset``, the tensors of a published ``.pth`` as safetensors. The input may
+name only plain containers and NumPy's numbers (or, in weights, what PyTorch's own restricted reader allows). Any other
+name ends the process before it is called.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import polars as pl
 
-MOST_ITEMS = 1 << 24  # every number up to the largest becomes an item, so one absurd number would fill the memory
+MOST_ITEMS = 1 << 24  # every number up to the largest becomes an item, so a single huge number would exhaust the memory
 PARTS = ("train", "val", "test")
 KNOWN = {
     ("collections", "OrderedDict"),
     ("collections", "defaultdict"),
     ("builtins", "list"),
-    ("_codecs", "encode"),  # how protocol 2 writes the bytes of NumPy's numbers
+    ("_codecs", "encode"),  # used by protocol 2 for the bytes of NumPy's numbers
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
@@ -30,7 +30,7 @@ KNOWN = {
 
 
 class UnreadableError(Exception):
-    """The file is not what it should be; the message is the rest of a sentence that begins with its name."""
+    """The file is invalid; the message is the rest of a sentence that starts with its name."""
 
 
 class Restricted(pickle.Unpickler):
@@ -44,9 +44,9 @@ class Restricted(pickle.Unpickler):
 
 
 def read_dataset(path: Path) -> pl.DataFrame:
-    """Return the sequences of a published data set: ``user``, ``item`` and ``time`` (the place in the sequence).
+    """Return the sequences of a published data set: ``user``, ``item`` and ``time`` (the position in the sequence).
 
-    The items are the published numbers. Raises :class:`UnreadableError` where the file has not the published form.
+    The items are the published numbers. Raises :class:`UnreadableError` if the file is not in the published format.
     """
     with path.open("rb") as file:
         content = Restricted(file).load()
@@ -70,7 +70,7 @@ def read_dataset(path: Path) -> pl.DataFrame:
 
 
 def _by_user(part: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """Yield each user's items; users of a list are numbered from 0."""
+    """Yield each user's items; users given as a list are numbered from 0."""
     pairs: Iterable[tuple[Any, Any]] = part.items() if isinstance(part, Mapping) else enumerate(part)
     for user, items in pairs:
         if not isinstance(items, list):
@@ -88,8 +88,8 @@ def _number(value: Any, role: str, most: int) -> int:
 
 
 def write_weights(path: Path, target: Path) -> None:
-    """Write the tensors of a state dictionary as safetensors. Raises :class:`UnreadableError` where it holds others."""
-    import torch  # noqa: PLC0415 - takes seconds, which a data set should not
+    """Write the tensors of a state dictionary as safetensors. Raises :class:`UnreadableError` for other content."""
+    import torch  # noqa: PLC0415 - takes seconds, which reading a data set should not cost
     from safetensors.torch import save_file  # noqa: PLC0415
 
     weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -99,7 +99,7 @@ def write_weights(path: Path, target: Path) -> None:
 
 
 def main(kind: str, source: str, target: str) -> None:
-    """Read ``source`` and write ``target``; what is wrong goes to standard error, with exit code 3."""
+    """Read ``source`` and write ``target``; errors go to standard error, with exit code 3."""
     try:
         if kind == "dataset":
             read_dataset(Path(source)).write_parquet(target)

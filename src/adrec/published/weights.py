@@ -1,4 +1,4 @@
-"""The published code's module names, and how its weights become ours."""
+"""The published code's module names, and the conversion of its weights to ours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PARTS = {
 def from_published(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights (or gradients) under our names; queries, keys and values become one matrix.
 
-    The published pre-training model holds a position embedding that it never uses: it is left out. Raises
+    The published pre-training model holds an unused position embedding, which is left out. Raises
     ``KeyError`` for a name that the published code does not have.
     """
     ours: dict[str, Tensor] = {}

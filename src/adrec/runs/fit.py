@@ -1,4 +1,4 @@
-"""Training a model: the one way in which the command line, the Python interface and the benchmark do it."""
+"""Training of a model: the shared implementation of the command line, the Python interface and the benchmark."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def make_trainers(
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> list[Trainer]:
-    """Return what trains ``model``: the trainer of its augmentation, where it has one, and its own.
+    """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
-    Behind an augmentation its own trains on stand-ins until :func:`fit` puts the generated prefixes in their place.
+    With an augmentation, its own trainer has stand-in prefixes until :func:`fit` replaces them by the generated ones.
     """
     config, made, prefixes = model.training, [], None
     if config.augment is not None:
@@ -64,22 +64,22 @@ def fit(
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Mapping[str, Any], ...]:
-    """Train ``model`` on the training part of ``split``; return what each stage did.
+    """Train ``model`` on the training part of ``split``; return a record of each stage.
 
     Args:
-        model: is trained in place.
+        model: the model; it is trained in place.
         dataset: the prepared data set.
-        split: validation selects weights and stops early where it has users.
-        run: an unfinished run, where each epoch is recorded. Training starts where the run was left. The caller
-            writes the weights (:meth:`Run.finish`).
+        split: the split; validation selects weights and stops early if it has users.
+        run: an unfinished run, which records each epoch. Training resumes from its state. The caller writes the
+            weights (:meth:`Run.finish`).
         seed: the random seed; :data:`adrec.config.base.DEFAULT_SEED` by default.
-        device: where networks are trained; the CPU by default.
-        callbacks: are told of each event, after the run.
+        device: the device of training; the CPU by default.
+        callbacks: receive each event, after the run has recorded it.
 
     Raises:
-        DataError: where there is nothing to learn from.
-        RunError: where the loss is no longer a number, or the run's state is damaged.
-        ConfigError: where the class of ``model`` breaks the contract of a model.
+        DataError: if there is no training data.
+        RunError: if the loss is not finite, or the run's state is damaged.
+        ConfigError: if the class of ``model`` violates the interface of a model.
     """
     if not isinstance(model, NetworkModel):
         model.fit(dataset, split, seed=seed, device=device)

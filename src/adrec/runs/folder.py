@@ -1,14 +1,14 @@
-"""The run folder: everything about one training run, on disk.
+"""The run folder: all files of one training run.
 
 ========================  ================================================================================
 ``config.json``           the full configuration
 ``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
-``metrics.jsonl``         one line an epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
-``state.safetensors``     the whole state after the last epoch, while the run is not finished
-``augment.safetensors``   the same of an augmentation, until its prefixes are generated
-``prefixes.safetensors``  the generated prefixes, while the run is not finished
-``weights.safetensors``   the selected weights, once it is
-``stage1.safetensors``    the item embedding that the first stage handed over, where there are several
+``metrics.jsonl``         one line per epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
+``state.safetensors``     the complete state after the last epoch, until the run is finished
+``augment.safetensors``   the same for an augmentation, until its prefixes are generated
+``prefixes.safetensors``  the generated prefixes, until the run is finished
+``weights.safetensors``   the selected weights, once the run is finished
+``stage1.safetensors``    the item embedding passed on by the first stage, if there are several
 ========================  ================================================================================
 """
 
@@ -64,7 +64,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, model: Model, info: RunInfo) -> Run:
-        """Make the folder of a new run. Raises :class:`UserError` where something is there already."""
+        """Create the folder of a new run. Raises :class:`UserError` if ``path`` is already in use."""
         if (path / "run.json").is_file():
             raise RunError(
                 f"{path} holds a run already; choose another --out (an unfinished one is resumed with "
@@ -77,10 +77,10 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, model: type[Model] | None = None) -> Run:
-        """Open a run folder, finished or not; ``model`` is its class where it is the user's own code.
+        """Open a run folder, finished or not; ``model`` is its class if that is the user's own code.
 
         Raises:
-            RunError: where there is no run, or a newer version's, or a damaged one.
+            RunError: if there is no run, or it is damaged or of a newer version.
         """
         path = Path(path)
         recover(path)
@@ -108,14 +108,14 @@ class Run:
         return cls(path, model.Config.from_dict(_read_json(path / "config.json")), info, model)
 
     def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
-        """Open the data set that the run was trained on, at its recorded place or at ``data``.
+        """Open the data set that the run was trained on, at its recorded path or at ``data``.
 
         Args:
-            data: where it is now.
-            newer: allow one that was prepared later into the same vocabulary.
+            data: its current path.
+            newer: also accept a data set prepared later with the same vocabulary.
 
         Raises:
-            DataError: where it is gone or is another one.
+            DataError: if it is missing or is another data set.
         """
         recorded = [self.path / self.info.data_beside, Path(self.info.data)]
         if data is None:
@@ -150,18 +150,18 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training the run. Raises :class:`RunError` where one does."""
+        """Lock the run against training by other processes. Raises :class:`RunError` if it is already locked."""
         with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
             yield
 
     def state_path(self, trainer: Trainer, trainers: Sequence[Trainer]) -> Path:
-        """Return where the state of one of the run's ``trainers`` is kept; the last is the model's own."""
+        """Return the path of the state of one of the run's ``trainers``; the last is the model's own."""
         return self.path / ("state.safetensors" if trainer is trainers[-1] else "augment.safetensors")
 
     def restore(self, trainers: Sequence[Trainer]) -> None:
-        """Bring ``trainers`` to where the run was left, and drop rows of metrics whose state was not kept.
+        """Restore ``trainers`` from the run's state, and drop rows of metrics whose state was not saved.
 
-        Raises :class:`RunError` where a state is damaged.
+        Raises :class:`RunError` if a state is damaged.
         """
         kept = 0
         for trainer in trainers:
@@ -180,32 +180,32 @@ class Run:
             write_bytes(path, "".join(lines[:kept]).encode())
 
     def keep_prefixes(self, prefixes: Tensor, ended: Sequence[Mapping[str, Any]]) -> None:
-        """Write the prefixes that an augmentation made, int64 [U, M], in place of its state, and its stages."""
+        """Write the prefixes generated by an augmentation, int64 [U, M], and its stages; they replace its state."""
         write_snapshot(self.path / PREFIXES, Snapshot({"prefixes": prefixes}, {"ended": list(ended)}))
         (self.path / "augment.safetensors").unlink(missing_ok=True)
 
     def prefixes(self) -> Tensor | None:
-        """Return the prefixes that an augmentation made, int64 [U, M]; None where none are kept."""
+        """Return the prefixes generated by an augmentation, int64 [U, M]; None if there are none."""
         path = self.path / PREFIXES
         return read_snapshot(path).tensors["prefixes"] if path.exists() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the row of metrics of each epoch so far."""
+        """Return the rows of metrics of the epochs so far."""
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def keep_stage_1(self, embedding: Tensor) -> None:
-        """Keep the item embedding that the first stage hands over, [V + 1, D]; one that is kept stays."""
+        """Save the item embedding passed on by the first stage, [V + 1, D]; an existing one is not replaced."""
         if not (self.path / STAGE_1).exists():
             write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
 
     def stage_1(self) -> Tensor | None:
-        """Return the item embedding that the first stage handed over, [V + 1, D]; None where none did."""
+        """Return the item embedding passed on by the first stage, [V + 1, D]; None if there is none."""
         path = self.path / STAGE_1
         return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
 
     def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
-        """Write what the model learnt and what each stage did, and return the finished run."""
+        """Write the weights of the model and a record of each stage, and return the finished run."""
         write_weights(self.path / "weights.safetensors", model)
         info = replace(self.info, finished=True, stages=tuple(stages))
         write_json(self.path / "run.json", asdict(info))
@@ -214,7 +214,7 @@ class Run:
         return replace(self, info=info)
 
     def require_finished(self) -> None:
-        """Raise :class:`RunError` where the run still has something to train."""
+        """Raise :class:`RunError` if the run is not finished."""
         if not self.info.finished:
             raise RunError(f"the run {self.path} is not finished; resume it with `adrec train --resume {self.path}`.")
 
@@ -222,7 +222,7 @@ class Run:
         """Return the trained model.
 
         Raises:
-            RunError: where the run is not finished, or its weights are missing or damaged.
+            RunError: if the run is not finished, or its weights are missing or damaged.
         """
         self.require_finished()
         return read_weights(self.path / "weights.safetensors", self.model_class(self.config), self.info.seed, device)
@@ -232,7 +232,7 @@ class Run:
 def open_or_create(path: Path, model: Model, info: RunInfo, dataset: Dataset) -> Iterator[Run]:
     """Yield the run at ``path``, locked: a new one, or an unfinished one of the same data, settings and seed.
 
-    A data set without a folder is written into the run's own. Raises :class:`RunError` for any other run.
+    A data set without a folder is written into the run's folder. Raises :class:`RunError` for any other run.
     """
     if (path / "run.json").is_file():
         run = Run.open(path, type(model))

@@ -1,4 +1,4 @@
-"""What a run records of itself: ``run.json``."""
+"""The metadata of a run: ``run.json``."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What ``run.json`` holds.
+    """The content of ``run.json``.
 
     Attributes:
-        data: the data set's folder, absolute.
-        data_beside: the same, relative to the run's own folder, for when both were moved together.
-        data_fingerprint: of the data set that was trained on.
+        data: the absolute path of the data set's folder.
+        data_beside: the same, relative to the run's folder, in case both were moved together.
+        data_fingerprint: the fingerprint of the training data set.
         split: the name of the split.
-        seed: of every random number.
-        model: its name.
-        device: where it was trained.
-        threads: of the CPU; with another number results are equal but for rounding.
+        seed: the random seed.
+        model: the model's name.
+        device: the device of training.
+        threads: the number of CPU threads; with another number results are equal except for rounding.
         environment: versions and machine.
-        num_items: the items that the model knows: the first of the data set's.
-        catalogue: the digest of their ids; a data set that begins with them can be recommended from.
-        num_test: test interactions that the split holds out.
-        frame: the kind of table that results are given in.
-        refit_of: the run whose settings and epochs a refit took.
-        finished: whether weights.safetensors is there.
-        stages: what each stage did: its name, its epochs and the epoch whose weights were chosen.
-        format_version: of the folder.
-        adrec_version: that wrote it.
+        num_items: the number of items that the model was trained on: the first ones of the data set.
+        catalogue: the digest of their ids; the model can recommend from any data set whose items start with them.
+        num_test: the number of test interactions that the split holds out.
+        frame: the kind of table in which results are returned.
+        refit_of: the run that provided the settings and epochs of a refit.
+        finished: whether weights.safetensors exists.
+        stages: a record of each stage: its name, its epochs and the epoch whose weights were chosen.
+        format_version: the version of the folder's format.
+        adrec_version: the version of adrec that wrote it.
     """
 
     data: str
@@ -65,12 +65,12 @@ class RunInfo:
 
     @classmethod
     def of(cls, dataset: Dataset, split: Split, *, out: Path | None = None, **values: Any) -> RunInfo:
-        """Return what a run on a split of ``dataset`` records.
+        """Return the metadata of a run on a split of ``dataset``.
 
         Args:
-            dataset: what is trained on; one without a folder is written into the run's own, as ``data``.
-            split: of it.
-            out: the run's folder, where it has one.
+            dataset: the training data set; one without a folder is written into the run's folder, as ``data``.
+            split: the split of the data set.
+            out: the run's folder, if it has one.
             values: the other fields, such as ``seed``, ``model`` and ``device``.
         """
         place = None if dataset.path is None else dataset.path.resolve()
@@ -90,12 +90,12 @@ class RunInfo:
         )
 
     def moved(self, out: Path) -> RunInfo:
-        """Return the same with the data set's place as seen from the folder ``out``."""
+        """Return the same metadata with the data set's path relative to the folder ``out``."""
         return replace(self, data_beside=os.path.relpath(self.data, out.resolve()))
 
 
 def environment() -> dict[str, str]:
-    """Return the versions and the machine that a result depends on; ``gpu`` is there where PyTorch has one."""
+    """Return the versions and the machine that a result depends on; ``gpu`` is included if PyTorch finds one."""
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "python": platform.python_version(),
@@ -108,7 +108,7 @@ def environment() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's name, where Linux tells it; else what Python knows of it."""
+    """Return the processor's name, from Linux if available, otherwise from Python."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

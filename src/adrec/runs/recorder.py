@@ -1,4 +1,4 @@
-"""What keeps a training in its run folder, so that it can be interrupted at any moment."""
+"""The callback that records a training in its run folder, so that it can be resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adrec.train.loop import Trainer
 
 
 class Recorder(Callback):
-    """Records each epoch of a training in the folder of ``run``, and starts it where the run was left."""
+    """Records each epoch of a training in the folder of ``run``, and resumes from its state."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -22,18 +22,18 @@ class Recorder(Callback):
 
     @property
     def _trainer(self) -> Trainer:
-        """The trainer that is at work."""
+        """The current trainer."""
         return next(each for each in self.trainers if each.progress.stage < len(each.stages))
 
     @contextmanager
     def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
-        """Restore the trainers from the run's state. Raises :class:`RunError` where it is damaged."""
+        """Restore the trainers from the run's state. Raises :class:`RunError` if it is damaged."""
         self.trainers = trainers
         self.run.restore(trainers)
         yield
 
     def on_epoch_end(self, row: Mapping[str, object]) -> None:
-        """Append the epoch to the metrics and replace the state; a row without its state is dropped on resuming."""
+        """Append the epoch to the metrics and replace the state; on resuming, a row without its state is dropped."""
         with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -42,7 +42,7 @@ class Recorder(Callback):
         write_snapshot(self.run.state_path(trainer, self.trainers), trainer.snapshot())
 
     def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
-        """Keep the item embedding that the first stage hands over; a later stage's does not replace it."""
+        """Save the item embedding passed on by the first stage; later stages do not replace it."""
         own = self.trainers[-1]
         if self._trainer is own and own.config.stages[name].start == "embedding":
             self.run.keep_stage_1(own.weights.selected["item_embedding.weight"])

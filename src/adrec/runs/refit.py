@@ -1,4 +1,4 @@
-"""The configuration of a refit: the chosen numbers of epochs."""
+"""The configuration of a refit: the number of epochs chosen in each stage."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from adrec.utils.errors import ConfigError
 
 
 def refit_config(config: Settings, stages: Sequence[Mapping[str, Any]]) -> Settings:
-    """Return ``config`` with the number of epochs that each finished stage chose.
+    """Return ``config`` with the number of epochs chosen in each finished stage.
 
-    A stage that the next one continues has all its epochs: the next one starts from its last weights. Raises
-    :class:`ConfigError` where no stage was trained.
+    A stage that the next one continues keeps all its epochs, because the next one starts from its last weights. Raises
+    :class:`ConfigError` if no stage was trained.
     """
     if not isinstance(config, TrainingConfig):
         return config

@@ -14,7 +14,7 @@ from adrec.utils.errors import RunError
 
 
 def write_weights(path: Path, model: Model) -> None:
-    """Write what a model learnt, with the size of its catalogue."""
+    """Write the state of a model, with the size of its catalogue."""
     values: dict[str, Any] = {"model": model.name, "num_items": model.num_items}
     if isinstance(model, NetworkModel):
         values["network"] = model.kind
@@ -22,7 +22,7 @@ def write_weights(path: Path, model: Model) -> None:
 
 
 def read_weights(path: Path, model: Model, seed: int, device: torch.device | None = None) -> Model:
-    """Return ``model`` with what :func:`write_weights` wrote. Raises :class:`RunError` where the file is damaged."""
+    """Load the output of :func:`write_weights` into ``model`` and return it. Raises :class:`RunError` if damaged."""
     snapshot = read_snapshot(path)
     try:
         num_items = snapshot.values["num_items"]

@@ -1,1 +1,1 @@
-"""Training: stages as data, one loop, and a state that survives any interruption."""
+"""Training: stages, the training loop, callbacks, and snapshots from which training can resume at any epoch."""

@@ -1,4 +1,4 @@
-"""The bounds beyond which a space has collapsed; :mod:`adrec.diagnose.verdict` says why there."""
+"""The bounds of embedding collapse; :mod:`adrec.diagnose.verdict` explains them."""
 
 STRUCTURE = 0.05
 COMMON = 0.9

@@ -1,4 +1,4 @@
-"""Tensors and JSON values in one safetensors file, written atomically and checked when read."""
+"""Snapshots: tensors and JSON values in one safetensors file, written atomically and verified when read."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from adrec.utils.files import atomic_file
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A value that is written and read whole: tensors by name, and plain JSON values."""
+    """Tensors by name and plain JSON values, written and read as a whole."""
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose name begins with ``prefix/``, without it."""
+        """Return the tensors whose name starts with ``prefix/``, with the prefix removed."""
         start = f"{prefix}/"
         return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
 
 @dataclass
 class Progress:
-    """How far a training is: all of its state that is not tensors.
+    """The progress of a training: all of its state except tensors.
 
     Attributes:
         stage: the index of the current stage.
-        epoch: finished epochs of it.
-        schedule_epoch: epochs of the learning-rate schedule, which a stage that continues another goes on with.
+        epoch: finished epochs of the current stage.
+        schedule_epoch: epochs of the learning-rate schedule; a stage that continues another continues its schedule.
         best: the best value of each selecting metric in this stage.
         best_epoch: the epoch whose weights are kept; 0 before the first validation.
-        stale: validations since then.
+        stale: validations since ``best_epoch``.
         rows: epochs of all stages.
         ended: the stages that have ended: name, epochs, chosen epoch.
-        alive: whether the item embedding was not collapsed when it was last measured; it starts as noise.
+        alive: whether the item embedding was not collapsed at the last measurement; at the start it is noise.
     """
 
     stage: int = 0
@@ -59,7 +59,7 @@ class Progress:
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with ``prefix/`` before their names, as :meth:`Snapshot.part` finds them."""
+    """Return the tensors with ``prefix/`` prepended to their names; the inverse of :meth:`Snapshot.part`."""
     return {f"{prefix}/{name}": value for name, value in tensors.items()}
 
 
@@ -73,9 +73,9 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write ``snapshot`` to ``path``: the old file stays until the new one is whole and on the disk."""
+    """Write ``snapshot`` to ``path`` atomically: the old file is replaced once the new one is complete on disk."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
-    # One key: safetensors writes several in random order, and equal snapshots should be equal files.
+    # One key: safetensors writes several keys in random order, and equal snapshots should give equal files.
     metadata = {"adrec": json.dumps({"values": snapshot.values, "digest": _digest(tensors)})}
     with atomic_file(path) as temporary:
         try:
@@ -85,10 +85,10 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read what :func:`write_snapshot` wrote.
+    """Read the output of :func:`write_snapshot`.
 
     Raises:
-        RunError: where the file is missing, cut short or altered.
+        RunError: if the file is missing, truncated or altered.
     """
     if not path.is_file():
         raise RunError(f"{path} is missing; the folder is not a complete run.")
@@ -116,9 +116,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> d
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` returned."""
+    """Load the output of :func:`optimizer_tensors`."""
     for name, parameter in network.named_parameters():
         state = Snapshot(tensors).part(name)
         if state:
-            # Fused Adam keeps its step count, too, beside the parameter.
+            # Fused Adam also keeps its step count on the parameter's device.
             optimizer.state[parameter] = {what: value.to(parameter.device, copy=True) for what, value in state.items()}

@@ -1,8 +1,8 @@
-"""An item embedding to begin with, made of which items stand near which in the training sequences.
+"""An initial item embedding from the co-occurrences of items in the training sequences.
 
-From random vectors the first epochs find out which items are alike. Counting does that in seconds: the similarities of
-items, factorised, are vectors that lie near each other where items have the same neighbours (as Levy and Goldberg,
-"Neural Word Embedding as Implicit Matrix Factorization", NeurIPS 2014, found of word embeddings).
+From random vectors, the first epochs only learn which items are similar. Counting finds this in seconds. The factorised
+similarities of items give vectors that are close if the items have the same neighbours, as for word embeddings (Levy
+and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", NeurIPS 2014).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from adrec.data.sequences import Sequences
 from adrec.data.spans import spans
 from adrec.data.sparse import Matrix, csr, rows_of
 
-WINDOW = 5  # places, within which two items of a sequence are near each other
-DECAY = 0.7  # the weight of a co-occurrence, for each place farther
-SHRINKAGE = 3.0  # added to the cosine's denominator: few co-occurrences are trusted less
-MOST_INTERACTIONS = 10_000_000  # are counted, in a minute or two and 2 GiB; of more, those of users who are drawn
-PRODUCTS, SPARE = 3, 16  # that turn the random subspace, and how many dimensions more than asked for it has
+WINDOW = 5  # maximum distance in positions of two co-occurring items of a sequence
+DECAY = 0.7  # factor on the weight of a co-occurrence for each further position
+SHRINKAGE = 3.0  # added to the cosine's denominator: it discounts rare co-occurrences
+MOST_INTERACTIONS = 10_000_000  # maximum counted, in a minute or two and 2 GiB; above it, users are sampled
+PRODUCTS, SPARE = 3, 16  # iterations of the random subspace, and its dimensions in excess of those requested
 
 Float32s = NDArray[np.float32]
 
@@ -31,10 +31,10 @@ Float32s = NDArray[np.float32]
 def initialize_from_cooccurrences(
     embedding: nn.Embedding, sequences: Sequences, num_items: int, rng: np.random.Generator
 ) -> None:
-    """Turn an item embedding's drawn rows, [V + 1 or more, D], to where the co-occurrences in ``sequences`` point.
+    """Point the drawn rows of an item embedding, [V + 1 or more, D], in the directions given by co-occurrences.
 
-    Their length becomes the mean length of what was drawn. Rows of items that co-occur with nothing, of the padding
-    and behind the items' stay as they were drawn. ``rng`` draws the subspace that is searched.
+    The rows get the mean length of the drawn rows. Unchanged are the rows of items without co-occurrences, the padding
+    row and the rows after the items'. ``rng`` draws the random subspace of the eigenvalue search.
     """
     vectors = cooccurrence_vectors(sequences, num_items, embedding.embedding_dim, rng)
     directions = torch.from_numpy(vectors).to(embedding.weight.device)  # [V + 1, D]
@@ -45,7 +45,7 @@ def initialize_from_cooccurrences(
 
 
 def few_enough(sequences: Sequences, rng: np.random.Generator) -> Sequences:
-    """Return the sequences, or as many of them, drawn at random, as have :data:`MOST_INTERACTIONS`; one at least."""
+    """Return the sequences, or a random sample with at most :data:`MOST_INTERACTIONS`; at least one sequence."""
     if sequences.num_interactions <= MOST_INTERACTIONS:
         return sequences
     lengths, order = sequences.ends - sequences.starts, rng.permutation(len(sequences))
@@ -54,17 +54,17 @@ def few_enough(sequences: Sequences, rng: np.random.Generator) -> Sequences:
 
 
 def cooccurrence_vectors(sequences: Sequences, num_items: int, size: int, rng: np.random.Generator) -> Float32s:
-    """Return a vector of length 1 for each item that co-occurs with another, and zeros elsewhere, [V + 1, size].
+    """Return a vector of length 1 for each item that co-occurs with another, and zeros for others, [V + 1, size].
 
-    Before they are scaled to it, their products approximate ``(S S)^(1/2)``, S the items' :func:`similarities`: how
-    alike the neighbours of two items are. They are the eigenvectors of S with the eigenvalues of largest magnitude,
-    each times the root of that.
+    Before normalisation, their products approximate ``(S S)^(1/2)``, with S the items' :func:`similarities`: the
+    similarity of the neighbours of two items. The vectors are made of the eigenvectors of S with the eigenvalues of
+    largest magnitude, each multiplied by the square root of that magnitude.
     """
     similar = similarities(sequences, num_items)  # [V + 1, V + 1]
     values, vectors = largest_eigenvectors(similar, size, rng)
     scaled = np.zeros((num_items + 1, size), dtype=np.float32)
     scaled[:, : len(values)] = vectors * np.sqrt(np.abs(values))
-    scaled[np.diff(similar.indptr) == 0] = 0  # where it is 0 but for rounding
+    scaled[np.diff(similar.indptr) == 0] = 0  # these are 0 except for rounding
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     directions: Float32s = np.divide(scaled, lengths, out=np.zeros_like(scaled), where=lengths > 0)
     return directions
@@ -73,9 +73,9 @@ def cooccurrence_vectors(sequences: Sequences, num_items: int, size: int, rng: n
 def similarities(sequences: Sequences, num_items: int) -> Matrix:
     """Return ``c_ij / (sqrt(c_i c_j) + h)`` of every two items, sparse [V + 1, V + 1], float32.
 
-    ``c_ij`` adds up :data:`DECAY` to the power of the places between i and j, for each time that they stand within
-    :data:`WINDOW` places of each other; ``c_i`` is the sum of its row, and h is :data:`SHRINKAGE`. No item is like
-    itself.
+    ``c_ij`` sums, over the co-occurrences of i and j within :data:`WINDOW` positions, :data:`DECAY` to the power of the
+    number of positions between them. ``c_i`` is the sum of row i of ``c``, and h is :data:`SHRINKAGE`. The similarity
+    of an item to itself is 0.
     """
     lengths = sequences.ends - sequences.starts
     items = sequences.items[spans(sequences.starts, lengths)]
@@ -96,8 +96,9 @@ def similarities(sequences: Sequences, num_items: int) -> Matrix:
 def largest_eigenvectors(matrix: Matrix, count: int, rng: np.random.Generator) -> tuple[Float32s, Float32s]:
     """Return a symmetric matrix's eigenvalues of largest magnitude, [k] with k <= count, and their vectors, [n, k].
 
-    They are found roughly, which is enough for a beginning, in a random subspace that :data:`PRODUCTS` products turn
-    towards them (Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review 2011).
+    They are approximate, which is enough for an initial embedding. They are searched in a random subspace, after
+    :data:`PRODUCTS` power iterations (Halko, Martinsson and Tropp, "Finding Structure with Randomness", SIAM Review
+    2011).
     """
     basis = rng.standard_normal((matrix.shape[0], min(count + SPARE, matrix.shape[0])), dtype=np.float32)
     for _ in range(PRODUCTS):

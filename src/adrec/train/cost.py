@@ -1,4 +1,4 @@
-"""What a run will cost, measured before it starts: a few real steps and validations, scaled up."""
+"""The estimated cost of a run, extrapolated from a few real steps and validations before it starts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from adrec.nn.base import SequenceNetwork
 from adrec.train.loop import Trainer
 from adrec.train.step import Step, new_optimizer
 
-STEPS = 3  # that count at least, after one that does not
-MOST_STEPS, BRIEF = 12, 1.0  # quick steps are measured more often, for so many seconds: the first ones are slower
-ENOUGH = 5.0  # seconds: no further step is measured after so many
+STEPS = 3  # minimum number of timed steps, after a warm-up step
+MOST_STEPS, BRIEF = 12, 1.0  # quick steps are timed for BRIEF seconds, at most MOST_STEPS: the first ones are slower
+ENOUGH = 5.0  # seconds after which no further step is timed
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class StageCost:
     """Estimated seconds of a stage.
 
     Attributes:
-        step: of one optimizer step.
-        epoch: of one epoch, without its validation.
-        validation: of one validation.
-        total: of every epoch and validation that the stage may still take.
-        epochs: that it may still take.
+        step: seconds of one optimizer step.
+        epoch: seconds of one epoch, without its validation.
+        validation: seconds of one validation.
+        total: seconds of all remaining epochs and validations.
+        epochs: the maximum number of remaining epochs.
     """
 
     step: float
@@ -46,11 +46,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated seconds of what is still to be trained.
+    """Estimated seconds of the remaining training.
 
     Attributes:
-        stages: of each stage, by its name; of a run that is resumed, of those that have not ended.
-        may_stop_early: whether a stage can end sooner.
+        stages: the cost of each stage, by name; of a resumed run, only of the stages that have not ended.
+        may_stop_early: whether a stage can end early.
     """
 
     stages: dict[str, StageCost]
@@ -58,7 +58,7 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Seconds of every epoch that the stages may still take, with their validations."""
+        """Seconds of all remaining epochs and validations of the stages."""
         return sum(stage.total for stage in self.stages.values())
 
     def sentence(self) -> str:
@@ -79,10 +79,10 @@ def duration(seconds: float) -> str:
 
 
 def estimate(trainers: Sequence[Trainer]) -> Cost:
-    """Time a few steps and validations on weights of their own; the trainers are left as they are.
+    """Time a few steps and validations on separate weights; the trainers are unchanged.
 
-    The seconds of counting co-occurrences, where an embedding starts from them, are not in it: one for some 150,000
-    interactions, where an epoch takes many.
+    The time of counting co-occurrences, for an embedding initialised from them, is not included. It is about one second
+    per 150,000 interactions; an epoch takes many times as long.
     """
     stages: dict[str, StageCost] = {}
     may_stop_early = False
@@ -101,28 +101,28 @@ def estimate(trainers: Sequence[Trainer]) -> Cost:
 
 
 def _validations(stage: StageConfig, epochs: int, *, last: bool = False) -> int:
-    """Return how many validations the first ``epochs`` of a stage have; the ``last`` of a stage has one too."""
+    """Return the number of validations in the first ``epochs`` of a stage; with ``last``, including its last epoch."""
     after = epochs - stage.first_evaluation
     further = last and after > 0 and after % stage.evaluate_every > 0
     return max(0, after + stage.evaluate_every) // stage.evaluate_every + further
 
 
 def fresh_network(trainer: Trainer, stage: StageConfig) -> SequenceNetwork:
-    """Return a network of ``stage`` with weights of its own."""
+    """Return a network of ``stage`` with new weights."""
     network = trainer.new_network(stage)
     network.initialize(torch.Generator(trainer.device).manual_seed(0))
     return network
 
 
 def sample_batches(trainer: Trainer, sequences: Sequences, count: int) -> list[PackedBatch]:
-    """Return so many training batches, of users drawn apart from the trainer's own generators."""
+    """Return ``count`` training batches, of users drawn independently of the trainer's generators."""
     rng, size = np.random.default_rng(0), trainer.users_per_step(sequences)
     chosen = (rng.choice(len(sequences), size, replace=False) for _ in range(count))
     return [sequences.batch(users).to(trainer.device) for users in chosen]
 
 
 def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, network: SequenceNetwork) -> float:
-    """Return the seconds of a step; the last one of an epoch has fewer users, so it is scaled to the mean batch."""
+    """Return the mean seconds of a step, scaled to the mean batch: the last batch of an epoch has fewer users."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
     batches = sample_batches(trainer, sequences, MOST_STEPS + 1)
@@ -137,13 +137,13 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, ne
             optimizer.step()
 
         took = _seconds(trainer.device, whole_step)
-        times = [took] if number == 1 else [*times, took]  # the first does not count where there is another
+        times = [took] if number == 1 else [*times, took]  # the first is dropped if there is another
     tokens = statistics.mean(len(batch.items) for batch in batches)
     return statistics.median(times) * sequences.num_tokens / trainer.steps(sequences) / tokens
 
 
 def _validation_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork) -> float:
-    """Return the seconds of a validation, from some of its histories."""
+    """Return the seconds of a validation, extrapolated from some of its histories."""
     histories, items = held_out(trainer.dataset, trainer.split.validation)
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
     some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
@@ -164,6 +164,6 @@ def _seconds(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def _finish(device: torch.device) -> None:
-    """Wait for what a GPU is still to compute."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

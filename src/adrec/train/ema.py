@@ -1,4 +1,4 @@
-"""The weights that training keeps beside the network's own: their moving average (EMA), and the selected ones."""
+"""Copies of the weights kept during training: their exponential moving average (EMA) and the selected ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, steps: int) -> None:
-    """Move an exponential moving average of a network's weights, in place, after ``steps`` optimizer steps.
+    """Update an exponential moving average of a network's weights in place, after ``steps`` optimizer steps.
 
-    The share of the new weights is 1 - decay, and 9 / (10 + steps) where that is more.
+    The share of the new weights is the larger of 1 - decay and 9 / (10 + steps).
     """
     share = 1 - min(decay, (1 + steps) / (10 + steps))
     for name, value in network.state_dict().items():
@@ -33,12 +33,12 @@ def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, 
 
 @dataclass
 class KeptWeights:
-    """Copies of a network's state; each is empty where there is none.
+    """Copies of a network's state; unused ones are empty.
 
     Attributes:
-        average: the EMA of the weights, where the stage keeps one: it is what is validated and selected.
-        best: what validated best in this stage.
-        selected: what the stage before ended with.
+        average: the EMA of the weights, if the stage keeps one: it is validated and selected.
+        best: the weights with the best validation in this stage.
+        selected: the final weights of the previous stage.
     """
 
     average: dict[str, Tensor] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class KeptWeights:
     selected: dict[str, Tensor] = field(default_factory=dict)
 
     def start_stage(self, network: nn.Module, *, averages: bool) -> None:
-        """Forget the best of the stage before, and start an average from the weights of ``network``."""
+        """Clear the best weights of the previous stage, and start an average from the weights of ``network``."""
         self.average, self.best = copied(network.state_dict()) if averages else {}, {}
 
     @contextmanager
     def swapped_in(self, network: nn.Module) -> Iterator[None]:
-        """Give ``network`` the average of its weights, where there is one, for the time of a block."""
+        """Load the average, if there is one, into ``network`` within the context."""
         if not self.average:
             yield
             return
@@ -63,16 +63,16 @@ class KeptWeights:
             network.load_state_dict(own)
 
     def select(self, network: nn.Module) -> None:
-        """Keep what the stage ends with: the best weights, or the last ones where nothing was validated."""
+        """Select the final weights of the stage: the best ones, or the last ones if there was no validation."""
         self.selected = self.best or copied(self.average or network.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name, as :meth:`restored` finds it in a snapshot."""
+        """Return all of the copies by name, as :meth:`restored` reads them from a snapshot."""
         return {key: value for name, weights in vars(self).items() for key, value in with_prefix(name, weights).items()}
 
     @classmethod
     def restored(cls, snapshot: Snapshot, device: torch.device) -> KeptWeights:
-        """Return what ``snapshot`` holds, on ``device``."""
+        """Return the copies in ``snapshot``, on ``device``."""
         return cls(
             **{
                 each.name: copied({name: value.to(device) for name, value in snapshot.part(each.name).items()})

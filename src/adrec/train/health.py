@@ -1,4 +1,4 @@
-"""The health of the item embedding: cheap measures at every validation, and a warning where it collapses."""
+"""The health of the item embedding: inexpensive measures at every validation, and a warning if it collapses."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from adrec.nn.spectrum import Float64s, Matrix, centred_directions, effective_rank, lengths, moments, unit
 from adrec.train.bounds import COMMON, RANK, STRUCTURE
 
-MOST_ROWS = 20_000  # looked at, evenly spread over the catalogue
+MOST_ROWS = 20_000  # maximum number of rows measured, evenly spaced in the catalogue
 
 
 def embedding_health(embedding: Matrix) -> dict[str, float]:
     """Return ``effective_rank``, ``variance``, ``mean_cosine``, ``norm`` and ``noise_share`` of an embedding [n, D].
 
-    Rows of zeros are left out. ``noise_share`` is that of :mod:`adrec.nn.spectrum`, with the largest eigenvalue
-    of random directions in place of a sample of them (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2`` times the
-    mean one. Empty where fewer than two rows are left.
+    Rows of zeros are left out. ``noise_share`` is that of :mod:`adrec.nn.spectrum`, except that the largest eigenvalue
+    of random directions is not sampled but computed (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2`` times the
+    mean one. Returns an empty dict if fewer than two rows are left.
     """
     rows = embedding[:: -(-len(embedding) // MOST_ROWS)]
     norms = lengths(rows)
@@ -46,10 +46,10 @@ def _noise_share(directions: Float64s) -> float:
 
 
 def collapse(health: Mapping[str, float], size: int, num_items: int) -> str | None:
-    """Return how a space has collapsed, by the bounds of the verdict; None where it is alive.
+    """Return how an embedding has collapsed, by the bounds of the verdict; None if it has not.
 
     Args:
-        health: of the space.
+        health: the measures of the embedding.
         size: D.
         num_items: n.
     """

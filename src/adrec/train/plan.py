@@ -1,4 +1,4 @@
-"""Memory, operations, time and disk of a run, before anyone trains it: measured on a few real steps."""
+"""The memory, operations, time and disk space of a run, measured on a few real steps before training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run will take.
+    """The resources a run needs.
 
     Attributes:
         data: the data set's name and its number of users, items and training tokens.
-        parameters: how many each part of the largest network has.
-        memory: bytes at the peak of training, by what holds them.
-        disk: bytes of the run folder: while it trains, and when it is finished.
+        parameters: the number of parameters of each part of the largest network.
+        memory: bytes at the peak of training, by their use.
+        disk: bytes of the run folder during training and when finished.
         flop: floating-point operations of the matrix products in one epoch of each stage.
-        cost: seconds.
-        epochs: that each stage may take.
-        device: where it trains.
-        threads: of the processor.
+        cost: estimated seconds.
+        epochs: the maximum number of epochs of each stage.
+        device: the device of training.
+        threads: the number of CPU threads.
     """
 
     data: Mapping[str, Any]
@@ -56,14 +56,14 @@ class TrainingPlan:
         return sum(self.memory.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``adrec plan --json`` writes."""
+        """Return the output of ``adrec plan --json``."""
         values = asdict(self)
         values |= {"peak_memory": self.peak_memory, "total_seconds": self.cost.total}
         return values
 
 
 def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
-    """Measure a few steps and validations of every stage; the trainers are left as they are."""
+    """Measure a few steps and validations of every stage; the trainers are unchanged."""
     trainer = trainers[-1]  # the model's own
     stages = [(each, name, stage) for each in trainers for name, stage in each.stages]
     base, dataset = memory_now(trainer.device), trainer.dataset
@@ -73,7 +73,7 @@ def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
     largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
     weights = FLOAT * sum(largest.parameters.values())
     last = FLOAT * sum(measured[trainer.stages[-1][0]].parameters.values())
-    # What the stage before selected; the best of this one; their average.
+    # The selected weights of the previous stage; the best weights of this one; their average.
     averaged = any(stage.averaging for _, _, stage in stages)
     copies = 1 + int(len(trainer.split.validation.users) > 0) + int(averaged)
     held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
@@ -105,33 +105,33 @@ def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
 
 
 def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
-    """Return about how many logits a stage's cross-entropy holds."""
+    """Return the approximate number of logits that a stage's cross-entropy holds."""
     sequences, classes = trainer.last_sequences, trainer.split.num_items
     tokens = min(trainer.config.max_tokens, sequences.num_tokens)
-    if stage.negatives:  # beside the items and targets of a batch
+    if stage.negatives:  # in addition to the items and targets of a batch
         of_a_batch = sequences.num_tokens // trainer.steps(sequences) + 1
         classes = min(classes, 2 * of_a_batch + stage.negatives)
-    if stage.consistency:  # two passes, and as much between them
+    if stage.consistency:  # two passes, and as many intermediates
         return 4 * tokens_per_block(4 * classes, tokens // 2) * classes
     return tokens_per_block(classes, tokens) * classes
 
 
 def memory_now(device: torch.device) -> int:
-    """Return the bytes that are held now: on a GPU by tensors, elsewhere by this process."""
+    """Return the bytes in use: on a GPU by tensors, otherwise by this process."""
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # a numbered device has no statistics before
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it, a numbered device has no statistics
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     return _of_process("VmRSS")
 
 
 def memory_peak(device: torch.device) -> int:
-    """Return the most bytes that were held: on a GPU since :func:`memory_now`, elsewhere ever."""
+    """Return the peak of bytes in use: on a GPU since :func:`memory_now`, otherwise since the process started."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _of_process("VmHWM")
 
 
 def _of_process(what: str) -> int:
-    """Return a line of Linux's account of this process, in bytes; elsewhere the most it ever held."""
+    """Return an entry of Linux's memory status of this process, in bytes; on other systems its peak memory."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
@@ -142,7 +142,7 @@ def _of_process(what: str) -> int:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of one stage: its parameters by part, matrix products of an epoch, bytes kept for a backward pass."""
+    """Measures of one stage: parameters by part, matrix products of an epoch, bytes kept for a backward pass."""
 
     parameters: Mapping[str, int]
     flop: float
@@ -162,7 +162,7 @@ def _in_place_flop(total: Sequence[int], a: Sequence[int], b: Sequence[int], **_
 
 
 def _measure(trainer: Trainer, stage: StageConfig, sequences: Sequences) -> _Measured:
-    """Take one step on weights of its own."""
+    """Measure one step on separate weights."""
     (batch,) = sample_batches(trainer, sequences, 1)
     network = fresh_network(trainer, stage)
     rng = torch.Generator(trainer.device).manual_seed(0)

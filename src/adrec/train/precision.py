@@ -1,4 +1,4 @@
-"""Whether half precision is worth its while on a processor."""
+"""A check that half precision is fast enough on a CPU."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 import torch
 
 SIZE, REPEATS = 512, 5
-SLOW = 1.2  # times as long as float32, from which on bfloat16 is told to be slow
+SLOW = 1.2  # the ratio to float32's time from which bfloat16 is reported as slow
 
 
 def slow_bfloat16(device: torch.device) -> str | None:
-    """Return a sentence where matrix products in bfloat16 take longer than in float32 on ``device``, else None.
+    """Return a warning if matrix products in bfloat16 take longer than in float32 on ``device``, else None.
 
-    A CPU without instructions for bfloat16 is many times slower with it. It is measured, in some milliseconds.
+    A CPU without bfloat16 instructions is many times slower with it. The measurement takes some milliseconds.
     """
     if device.type != "cpu":
         return None
@@ -27,7 +27,7 @@ def slow_bfloat16(device: torch.device) -> str | None:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Return the least of some timings of a product of two matrices."""
+    """Return the minimum of several timings of a matrix product."""
     a = torch.full((SIZE, SIZE), 0.5, dtype=dtype)
     times = []
     for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""The progress of a training on a terminal or in a log."""
+"""A progress display of training for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from adrec.train.callbacks import Callback
 
 
 class Live(Callback):
-    """Shows stage, epoch, loss, validation metric and time left; a bar only where there is a terminal.
+    """Shows stage, epoch, loss, validation metric and time left, with a progress bar on a terminal.
 
-    The time left counts every epoch that the stage may take; early stopping often ends it sooner. A log, which has no
-    bar, has a line for each validation, and for an epoch that ends ``silence`` seconds or more behind the last line.
+    The time left includes every epoch that the stage may take; early stopping often ends it sooner. A log has no bar.
+    It has a line for each validation, and for an epoch that ends ``silence`` seconds or more after the last line.
     """
 
     def __init__(self, console: Console, silence: float = 30.0) -> None:
@@ -52,17 +52,17 @@ class Live(Callback):
         self.progress.stop()
 
     def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
-        """Begin a bar for the stage."""
+        """Start a progress bar for the stage."""
         self.loss, self.validation, self.steps_per_epoch = "", "", steps_per_epoch
         self.told = time.monotonic()
         self.progress.reset(self.task, description=name, total=epochs, completed=done, state="")
 
     def on_step_end(self) -> None:
-        """Move the bar by one step."""
+        """Advance the bar by one step."""
         self.progress.advance(self.task, 1 / self.steps_per_epoch)
 
     def on_epoch_end(self, row: Mapping[str, object]) -> None:
-        """Show the epoch's loss, and its validation metrics where there are any."""
+        """Show the epoch's loss, and its validation metrics if there are any."""
         loss, validation = row["loss"], row.get("validation")
         validated = isinstance(validation, Mapping)
         assert isinstance(loss, Mapping)
@@ -80,12 +80,12 @@ class Live(Callback):
         self.progress.update(self.task, completed=float(str(row["epoch"])), state=state)
 
     def on_message(self, sentence: str, *, warning: bool = False) -> None:
-        """Print what is to be told."""
+        """Print the message."""
         self.console.print(Text(f"warning: {sentence}", style="yellow") if warning else Text(sentence))
 
 
 def _embedding_health(row: Mapping[str, object]) -> str:
-    """Return the health of the item embedding in a few words."""
+    """Return a short description of the health of the item embedding."""
     health = row.get("embedding")
     if not isinstance(health, Mapping) or not health:
         return ""

@@ -1,4 +1,4 @@
-"""Which sequences each stage trains on, and how many of them in a step."""
+"""The training sequences of each stage, and the number of them in a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adrec.utils.errors import DataError
 
 
 def training_histories(dataset: Dataset, split: Split, max_length: int) -> Sequences:
-    """Return the training part of each user who has one."""
+    """Return the training part of each user with a non-empty one."""
     starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
     return Sequences(dataset.items, starts, ends, max_length).at_least(1)
 
@@ -24,15 +24,15 @@ def training_histories(dataset: Dataset, split: Split, max_length: int) -> Seque
 def stage_sequences(
     config: TrainingConfig, histories: Sequences, prefixes: Tensor | None = None
 ) -> Mapping[str, Sequences]:
-    """Return what each stage trains on: the ``histories`` that are long enough for its network.
+    """Return the training sequences of each stage: the ``histories`` that are long enough for its network.
 
     Args:
-        config: what is trained.
+        config: the configuration of the networks and stages.
         histories: U training histories.
-        prefixes: generated items in front of each history, int64 [U, M]; None for none.
+        prefixes: generated items before each history, int64 [U, M]; None without augmentation.
 
     Raises:
-        DataError: where there is too little to learn from.
+        DataError: if there is not enough training data.
     """
     if len(histories.at_least(2)) == 0:
         raise DataError(
@@ -53,6 +53,6 @@ def stage_sequences(
 
 
 def users_per_step(config: TrainingConfig, sequences: Sequences) -> int:
-    """Return the users of one optimizer step: the fewer of ``batch_size`` and what ``tokens_per_step`` allows."""
+    """Return the users in one optimizer step: the minimum of ``batch_size`` and what ``tokens_per_step`` allows."""
     most, tokens = min(config.batch_size, len(sequences)), config.tokens_per_step
     return max(1, min(most, tokens * len(sequences) // sequences.num_tokens)) if tokens else most

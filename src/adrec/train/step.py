@@ -1,4 +1,4 @@
-"""One training step: a batch's losses, their gradients (in one backward pass where that is exact), the optimizer."""
+"""One training step: a batch's losses, their gradients (in one backward pass if that is exact), and the optimizer."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from adrec.nn.losses import Objective, project_conflicts
 
 @dataclass(frozen=True)
 class Step:
-    """How gradients are computed.
+    """The computation of a batch's gradients.
 
     Attributes:
-        weights: of the losses, see :attr:`StageConfig.loss_weights`.
+        weights: the weights of the losses, see :attr:`StageConfig.loss_weights`.
         pcgrad: whether conflicting gradients are projected.
         embedding: how the item embedding is trained.
-        precision: of the matrix products.
-        consistency: how much two passes with other dropout are to agree; 0 is one pass.
-        negatives: how many items the softmax is over beside the batch's own; 0 is the whole catalogue.
+        precision: the precision of the matrix products.
+        consistency: the weight of the divergence of two passes with different dropout; 0 is one pass.
+        negatives: the number of softmax classes in addition to the batch's own items; 0 is the whole catalogue.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -62,11 +62,11 @@ class Step:
         """Return the losses by name.
 
         Args:
-            network: what is trained.
-            batch: what it is trained on.
-            draws: the random numbers that the network drew for it.
-            rng: draws the dropout, of which there is none without it, and the negatives, which need it.
-            objective: of the batch of which ``batch`` is a part: the parts' losses add up to its own.
+            network: the network to train.
+            batch: the training batch.
+            draws: the random numbers that the network drew for the batch.
+            rng: the generator of dropout and of the negatives; without it there is no dropout. Negatives need it.
+            objective: the denominators of the batch of which ``batch`` is a part: the parts' losses add up to its own.
         """
         objective = objective or self._objective(network, batch, draws, rng)
         with torch.autocast(batch.items.device.type, torch.bfloat16, enabled=objective.low):
@@ -90,10 +90,11 @@ class Step:
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 
-        A batch of more than ``max_tokens`` tokens is computed in parts, which need less memory and add up to the same.
-        The parts are users of similar length; who is in the batch was drawn before, so that nothing is biased.
+        A batch of more than ``max_tokens`` tokens is computed in parts. They need less memory and add up to the same
+        gradient. The parts are users of similar length; they do not change which users are in the batch, so there is
+        no bias.
 
-        A frozen embedding has no gradient, so the optimizer leaves it alone. A decaying one has a gradient of
+        A frozen embedding has no gradient, so the optimizer does not change it. A decaying one has a gradient of
         zeros, which Adam's L2 term turns into a step towards 0, as in the published code.
         """
         embedding = network.item_embedding.weight
@@ -119,9 +120,9 @@ class Step:
 
 
 def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.Optimizer:
-    """Return the stage's optimizer, fused: it needs no memory of its own.
+    """Return the stage's optimizer, fused: it allocates no temporary memory.
 
-    The published one is Adam with L2 added to the gradient.
+    The published optimizer is Adam with L2 added to the gradient.
     """
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
     return kind(
@@ -134,9 +135,9 @@ def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.O
 
 
 def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
-    """Return the learning rate of an epoch, counted from 0, of which a ``share`` is done.
+    """Return the learning rate within an epoch, counted from 0; ``share`` is the finished share of the epoch.
 
-    The cosine's half wave over ``schedule_epochs`` is stepped by epochs, the rise of the warm-up by steps.
+    The cosine decay over ``schedule_epochs`` is updated every epoch, the warm-up every step.
     """
     rate = stage.learning_rate
     if stage.schedule == "cosine":
@@ -145,7 +146,7 @@ def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
 
 
 def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) -> Iterator[tuple[PackedBatch, Any]]:
-    """Yield parts of at most ``max_tokens`` tokens, each ``passes`` times over, with their random numbers."""
+    """Yield parts of at most ``max_tokens`` tokens, each repeated ``passes`` times, with their random numbers."""
     parts = batch.parts(max(1, max_tokens // passes)) if max_tokens else [np.arange(batch.num_users)]
     if len(parts) < 2 and passes == 1:
         yield batch, draws
@@ -163,7 +164,7 @@ def _trained(network: SequenceNetwork) -> list[nn.Parameter]:
 
 def _task_gradients(network: SequenceNetwork, losses: Mapping[str, Tensor]) -> list[list[Tensor]]:
     """Return each loss's gradients of the trained parameters."""
-    parameters = _trained(network)  # of which a loss need not reach all: c's cross-entropy knows no denoiser
+    parameters = _trained(network)  # a loss may not depend on all: c's cross-entropy does not on ADM
     tasks = [
         torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True) for loss in losses.values()
     ]

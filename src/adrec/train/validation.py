@@ -1,4 +1,4 @@
-"""Validation while training: the ranks of the validation items."""
+"""Validation during training: the ranks of the validation items."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Validation:
 
     Args:
         dataset: the prepared data set.
-        split: of it.
-        seed: of the noise at inference: the evaluation's own, so that training is not changed.
-        stages: whose selecting metrics are computed too.
+        split: the split of the data set.
+        seed: the seed of the noise at inference, which is separate from training's, so that training is unchanged.
+        stages: the stages whose selecting metrics are also computed.
     """
 
     def __init__(self, dataset: Dataset, split: Split, seed: int, stages: Iterable[StageConfig]) -> None:
@@ -31,7 +31,7 @@ class Validation:
 
     @property
     def has_users(self) -> bool:
-        """Whether there is anything to validate on."""
+        """Whether there are users to validate on."""
         return len(self.users) > 0
 
     def __call__(self, network: SequenceNetwork, stage: StageConfig) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""BERT4Rec (Sun et al. 2019): a bidirectional transformer that fills in masked items; the last one is the next item."""
+"""BERT4Rec (Sun et al. 2019): a bidirectional transformer that predicts masked items; at inference, the next item."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from adrec.nn.scores import InnerProducts
 
 @dataclass(frozen=True)
 class BERT4RecNetworkConfig(TransformerConfig):
-    """BERT4Rec's network; it sees ``max_length`` items and, behind them, the mask of the next one.
+    """BERT4Rec's network; its input is up to ``max_length`` items followed by the mask of the next one.
 
     Attributes:
-        mask_share: rho, the share of a sequence's items that are masked, rounded, but at least one of them. The paper
-            has 0.6 for short sequences (Beauty), 0.2 for long ones (MovieLens).
-        last_share: the share of sequences in which the last item alone is masked, as at inference (section 3.6). The
-            published code has one such copy beside ten.
+        mask_share: rho, the share of a sequence's items that are masked, rounded, but at least one item. The paper
+            uses 0.6 for short sequences (Beauty) and 0.2 for long ones (MovieLens).
+        last_share: the share of sequences in which only the last item is masked, as at inference (section 3.6). The
+            published code adds one such copy to every ten.
     """
 
     num_heads: int = 2
@@ -63,11 +63,11 @@ class BERT4RecConfig(OneStageConfig):
 
 @dataclass(frozen=True)
 class Masks:
-    """What is masked in a training step.
+    """The masked items of a training step.
 
     Attributes:
-        items: which of the items s_1..s_n, bool [N].
-        last: whose last item s_{n+1}, bool [B].
+        items: bool [N], whether each of the items s_1..s_n is masked.
+        last: bool [B], whether each last item s_{n+1} is masked.
     """
 
     items: Tensor
@@ -79,12 +79,12 @@ class Masks:
 
     @property
     def count(self) -> int:
-        """How many items are masked."""
+        """The number of masked items."""
         return int(self.items.sum() + self.last.sum())
 
 
 class BERT4RecNetwork(SequenceNetwork):
-    """Masked items in, from both sides what they were (section 3)."""
+    """Predicts masked items from the items on both sides (section 3)."""
 
     causal = False
     config: BERT4RecNetworkConfig
@@ -124,7 +124,7 @@ class BERT4RecNetwork(SequenceNetwork):
         return Masks(masked[items_of(whole)], masked[ends - 1])
 
     def forward(self, batch: PackedBatch, draws: Masks | None = None, rng: Generator | None = None) -> Tensor:
-        """Return what is asked for at each masked item, [M, D]."""
+        """Return the query vector of each masked item, [M, D]."""
         assert draws is not None, "BERT4Rec needs masks"
         whole = with_last(batch, last_targets(batch))
         masked = _masked(whole, draws)
@@ -132,7 +132,7 @@ class BERT4RecNetwork(SequenceNetwork):
         return self._query(self._states(_with_items(whole, seen), rng)[masked])
 
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: Masks, objective: Objective) -> dict[str, Tensor]:
-        """Return the cross-entropy of the masked items, their mean (equation 8)."""
+        """Return the mean cross-entropy of the masked items (equation 8)."""
         whole = with_last(batch, last_targets(batch))
         targets = whole.items[_masked(whole, draws)]  # [M]
         x = nn.functional.pad(objective.query(outputs), (0, 1), value=1.0)  # [M, D + 1]: with the bias's factor
@@ -141,16 +141,16 @@ class BERT4RecNetwork(SequenceNetwork):
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Return what is asked for at the mask behind each history, [B, D]."""
+        """Return the query vector of the mask after each history, [B, D]."""
         asked = with_last(batch, batch.items.new_full((batch.num_users,), self.mask))
         return self._query(last_tokens(self._states(asked, None), asked))
 
     def scored(self, query: Tensor, batch: PackedBatch) -> InnerProducts:
-        """Return the scores of what :meth:`predict` returned, [B, D], with each item's bias."""
+        """Return the scores of the queries of :meth:`predict`, [B, D], including each item's bias."""
         return InnerProducts(nn.functional.pad(query, (0, 1), value=1.0), self._items().detach())
 
     def _states(self, batch: PackedBatch, rng: Generator | None) -> Tensor:
-        """Return the states of every token behind the last block, [N, D]."""
+        """Return the output of the last block for every token, [N, D]."""
         x = self.norm(self.item_embedding(batch.items) + self.positions(batch))  # [N, D]
         return self.blocks(dropout_(x, self.config.embedding_dropout, rng), self.plan(batch), rng)
 
@@ -164,7 +164,7 @@ class BERT4RecNetwork(SequenceNetwork):
 
 
 def items_of(whole: PackedBatch) -> Tensor:
-    """Return where the items before the last one of each sequence stand."""
+    """Return the indices of the items before the last one of each sequence."""
     before = torch.ones_like(whole.items, dtype=torch.bool).index_fill_(0, whole.cu_seqlens[1:] - 1, False)
     return before.nonzero()[:, 0]
 
@@ -175,7 +175,7 @@ def last_targets(batch: PackedBatch) -> Tensor:
 
 
 def with_last(batch: PackedBatch, last: Tensor) -> PackedBatch:
-    """Return the sequences with one more item, ``last`` [B], behind each; it has no targets."""
+    """Return the sequences with ``last`` [B] appended, one item each; the result has no targets."""
     cu_seqlens = batch.cu_seqlens + torch.arange(batch.num_users + 1, device=last.device)
     items = batch.items.new_empty(len(batch.items) + batch.num_users)
     whole = PackedBatch(items, items, batch.lengths + 1, cu_seqlens)
@@ -185,7 +185,7 @@ def with_last(batch: PackedBatch, last: Tensor) -> PackedBatch:
 
 
 def _masked(whole: PackedBatch, draws: Masks) -> Tensor:
-    """Return which items of the whole sequences are masked, bool."""
+    """Return the mask over the items of the whole sequences, bool."""
     masked = torch.empty_like(whole.items, dtype=torch.bool)
     masked[items_of(whole)] = draws.items
     masked[whole.cu_seqlens[1:] - 1] = draws.last

@@ -1,6 +1,6 @@
-"""Transformer blocks of other papers than ADRec's, on packed rows; they share its attention.
+"""Transformer blocks of the baselines' papers, on packed rows; they share ADRec's attention.
 
-Dropout is on exactly where a generator is passed.
+Dropout is on if and only if a generator is passed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adrec.nn.kernels.layout import Layout
 
 
 class _PreNorm(AttentionBlock):
-    """A block whose attention sees normalised rows."""
+    """A block that normalises the input of its attention."""
 
     attention_norm: nn.LayerNorm
 
@@ -29,8 +29,8 @@ class _PreNorm(AttentionBlock):
 class PreNormBlock(_PreNorm):
     """SASRec's block (Kang and McAuley 2018, section III-B): ``x + Dropout(g(LayerNorm(x)))`` for both of its layers.
 
-    The feed-forward keeps the width: ``ReLU(x W1 + b1) W2 + b2`` (equation 5). The attention has a matrix at its
-    output, as transformers have, which the paper leaves out.
+    The feed-forward keeps the width: ``ReLU(x W1 + b1) W2 + b2`` (equation 5). The attention has an output projection,
+    as is usual in transformers; the paper omits it.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
@@ -48,7 +48,7 @@ class PreNormBlock(_PreNorm):
 
     def _behind(self, x: Tensor, attended: Tensor, rng: Generator | None) -> Tensor:
         x = x + dropout_(attended, self.dropout, rng)
-        # Dropped before the ReLU or behind it is the same; before, both can be done in place.
+        # Dropout before or after the ReLU is equivalent; before it, both can be done in place.
         inner = dropout_(self.expand(self.feed_forward_norm(x)), self.dropout, rng).relu_()  # [rows, D]
         return x + dropout_(self.contract(inner), self.dropout, rng)
 
@@ -56,7 +56,7 @@ class PreNormBlock(_PreNorm):
 class DiffuRecBlock(nn.Module):
     """DiffuRec's block (arXiv 2304.00686, as in its authors' code): pre-norm, a feed-forward of 4 D with GELU (tanh).
 
-    ``Dropout(y + Dropout(f(LayerNorm(y))))`` of ``y = x + Dropout(a(LayerNorm(x)))``: what leaves it is dropped again.
+    ``Dropout(y + Dropout(f(LayerNorm(y))))`` of ``y = x + Dropout(a(LayerNorm(x)))``: the output is dropped too.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
@@ -69,7 +69,7 @@ class DiffuRecBlock(nn.Module):
         self.contract = nn.Linear(4 * hidden_size, hidden_size)
 
     def forward(self, x: Tensor, layout: Layout, rng: Generator | None = None, *, rows: Tensor | None = None) -> Tensor:
-        """Transform the rows ``x`` [rows, D]; of all that attend to each other only ``rows`` [n] go on, where given."""
+        """Transform the rows ``x`` [rows, D]; if ``rows`` [n] are given, all are attended to, only these kept."""
         attended = dropout_(self.attention(self.attention_norm(x), layout, rng), self.dropout, rng)  # [rows, D]
         x = x + attended if rows is None else x[rows] + attended[rows]
         inner = dropout_(gelu(self.expand(self.feed_forward_norm(x))), self.dropout, rng)  # [rows, 4 D]
@@ -77,10 +77,10 @@ class DiffuRecBlock(nn.Module):
 
 
 class LiGRBlock(_PreNorm):
-    """LiGR's block (Borisyuk et al. 2025, arXiv 2502.03417): what a layer adds is gated by what came in.
+    """LiGR's block (Borisyuk et al. 2025, arXiv 2502.03417): the output of each layer is gated by its input.
 
-    ``x + sigmoid(x Wg + bg) * Dropout(g(LayerNorm(x)))`` for the attention and for the feed-forward, which is eSASRec's
-    (arXiv 2508.06450): SwiGLU of 4 D without biases, ``(SiLU(x W1) * x W3) W2`` (Shazeer 2020).
+    ``x + sigmoid(x Wg + bg) * Dropout(g(LayerNorm(x)))`` for the attention and for the feed-forward. The feed-forward
+    is eSASRec's (arXiv 2508.06450): SwiGLU of 4 D without biases, ``(SiLU(x W1) * x W3) W2`` (Shazeer 2020).
     """
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
@@ -109,7 +109,7 @@ class LiGRBlock(_PreNorm):
 
 
 def initialize_block(block: nn.Module, rng: Generator) -> None:
-    """Draw a block's own linear layers Xavier normal and its attention as attention is; norms start as the identity."""
+    """Draw a block's linear layers Xavier normal and its attention by its own rule; norms start as the identity."""
     for part in block.children():
         if isinstance(part, Attention):
             part.initialize(rng)

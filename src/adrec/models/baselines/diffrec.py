@@ -1,16 +1,16 @@
-"""DiffRec (Du et al. 2023, arXiv 2304.04541): only the target is noised, and stands behind its clean history.
+"""DiffRec (Du et al. 2023, arXiv 2304.04541): only the target is noised, and is appended to its clean history.
 
-The noisy target is the last token of a bidirectional transformer, which predicts it clean; a linear layer and a softmax
-turn that into an item. Not to be confused with Wang et al.'s "Diffusion Recommender Model" of the same name.
+The noisy target is the last token of a bidirectional transformer, which predicts the clean target; a linear layer and
+a softmax map that to an item. It is not Wang et al.'s "Diffusion Recommender Model", which has the same name.
 
-There is no published code. What follows was chosen where the description at hand was silent:
+There is no published code. The following choices are ours, where the available description leaves them open:
 
-- the transition from an item to its representation, N(E(v), beta_0 I), is its mean (beta_0 = 0);
+- the transition from an item to its representation, N(E(v), beta_0 I), is replaced by its mean (beta_0 = 0);
 - the objective is the squared error of the predicted representation (the bound's terms, simplified as in DDPM) plus the
   cross-entropy of the item given the predicted representation, with equal weights; timesteps are drawn uniformly;
 - T = 1000 with DDPM's linear schedule; ``num_starts`` = 4;
 - positions count from the end, since the paper's sequences are padded to one length;
-- prefixes of a sequence are trained as DiffuRec's are here (:mod:`adrec.models.baselines.prefixes`): some are drawn.
+- prefixes of a sequence are sampled, as for DiffuRec (:mod:`adrec.models.baselines.prefixes`).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class DiffRecConfig(TransformerConfig):
     Attributes:
         num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T; 1 is the paper's efficient inference.
-        sampler: as of ADRec: ``ancestral`` or ``ddim``.
+        sampler: ``ancestral`` or ``ddim``, as in ADRec.
         noise_schedule: the name of the schedule of ``beta``.
-        num_starts: at inference, predictions from so many random starts are averaged (efficient inference).
-        prefixes: how many prefixes of a sequence, each with its own target, are drawn in an epoch.
+        num_starts: the number of random starts whose predictions are averaged at inference (efficient inference).
+        prefixes: the number of prefixes of a sequence, each with its own target, drawn per epoch.
     """
 
     num_train_timesteps: int = 1000
@@ -79,12 +79,12 @@ class Config(PrefixConfig):
 
 @dataclass(frozen=True)
 class RowsWithTargets:
-    """Histories with a place for the target behind each: R = M + P rows of P sequences.
+    """Histories with a slot for the target appended to each: R = M + P rows of P sequences.
 
     Attributes:
-        plan: where the rows stand in attention.
-        order: which row of the histories' tokens [M] and the targets [P] each row is, int64 [R].
-        from_end: how many rows of its sequence are behind it, int64 [R].
+        plan: the attention layout of the rows.
+        order: for each row, its index in the histories' tokens [M] followed by the targets [P], int64 [R].
+        from_end: for each row, the number of rows after it in its sequence, int64 [R].
     """
 
     plan: Layout
@@ -103,7 +103,7 @@ class RowsWithTargets:
 
 
 def step_embeddings(num_timesteps: int, hidden_size: int) -> Tensor:
-    """Return ``z_n``: sines and cosines in turn, of n over 10000^(2 j / D), [T, D]."""
+    """Return ``z_n``: interleaved sines and cosines of n over 10000^(2 j / D), [T, D]."""
     periods = 10_000 ** (torch.arange(0, hidden_size, 2) / hidden_size)  # [D / 2]
     angles = torch.arange(num_timesteps)[:, None] / periods  # [T, D / 2]
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
@@ -179,9 +179,9 @@ class DiffRecNetwork(SequenceNetwork):
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
-        """Denoise the item behind each history: return the mean over the starts of its x0, [B, D].
+        """Denoise the item after each history: return the mean of x0 over the starts, [B, D].
 
-        Start k takes ``noise(k S + S)`` as its noise and ``noise(k S + i)`` as what step i adds.
+        Start k uses ``noise(k S + S)`` as its initial sample; its step i adds ``noise(k S + i)``.
         """
         assert noise is not None, "denoising starts from noise"
         steps, starts = num_steps or self.config.num_inference_steps, self.config.num_starts
@@ -197,7 +197,7 @@ class DiffRecNetwork(SequenceNetwork):
         return torch.stack([start(k) for k in reversed(range(starts))]).mean(0)
 
     def scored(self, query: Tensor, batch: PackedBatch) -> Scores:
-        """Return the logits of what :meth:`predict` returned, [B, D]."""
+        """Return the logits of the output of :meth:`predict`, [B, D]."""
         return InnerProducts(with_ones(query), self.classes().detach())
 
 
@@ -207,7 +207,7 @@ def with_ones(x: Tensor) -> Tensor:
 
 
 class DiffRec(NetworkModel):
-    """DiffRec: the noisy target stands behind its clean history."""
+    """DiffRec: the noisy target is appended to its clean history."""
 
     name = "diffrec"
     paper = "Du, Yuan, Huang, Zhao and Zhou: Sequential Recommendation with Diffusion Models (arXiv 2304.04541, 2023)"

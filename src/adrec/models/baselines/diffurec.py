@@ -1,20 +1,24 @@
 """DiffuRec (Li, Sun and Li 2023, arXiv 2304.00686): items as distributions, made from the noisy target.
 
-The noisy target enters every item of the history, a transformer turns them into the clean target, and cross-entropy
-over the catalogue trains it. Equations are the paper's.
+The noisy target is added to every item of the history, and a transformer predicts the clean target. It is trained with
+cross-entropy over the catalogue. Equation numbers are the paper's.
 
-The paper trains every prefix of a sequence as an example. Prefixes share no computation here, so ``prefixes`` of each
-user's are drawn anew in each epoch: with 4, a step of 128 users has the published 512 examples, and an epoch costs 2
-rows for each token of the data (all prefixes: 5 on Baby, 7 on Beauty, 21 on ML-100k).
+The paper trains every prefix of a sequence as an example. Prefixes share no computation in this model, so ``prefixes``
+of each user's prefixes are drawn in each epoch. With 4, a step of 128 users has the published 512 examples, and an
+epoch costs 2 rows for each token of the data (all prefixes: 5 on Baby, 7 on Beauty, 21 on ML-100k).
 
-There are no positions. What tells the last item from the others is that its row is the one read, behind pre-norm blocks
-whose residual sum carries it; how long a history is shows in the padding, to which items attend in the authors' code.
+There are no positions. The last item is distinguished only because its row is the output, after pre-norm blocks whose
+residual sum carries it. The length of a history shows in the padding, to which items attend in the authors' code.
 
-What differs from that code (github.com/WHUIR/DiffuRec), beside the drawn prefixes: a sequence's paddings are one sink
-(:mod:`adrec.nn.kernels.layout`), so they have one lambda, where theirs has one for each; at inference lambda is drawn
-once, not anew at each step; timesteps are drawn alike, not by their losses; padding is no class of the softmax; the
-learning rate falls by a cosine over 500 epochs, not to a tenth every 100; NDCG@20 alone selects and
-stops, not any of six metrics.
+Differences from that code (github.com/WHUIR/DiffuRec), besides the sampled prefixes:
+
+- the padding of a sequence is one sink (:mod:`adrec.nn.kernels.layout`) with one lambda; theirs has one lambda for each
+  padding position;
+- at inference lambda is drawn once, not at every step;
+- timesteps are drawn uniformly, not by their losses;
+- padding is not a class of the softmax;
+- the learning rate falls by a cosine over 500 epochs, not by a factor of 10 every 100;
+- only NDCG@20 selects and stops, not any of six metrics.
 """
 
 from __future__ import annotations
@@ -50,10 +54,10 @@ class DiffuRecConfig(TransformerConfig):
     Attributes:
         num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: denoising steps at inference, at most T; each runs the transformer on whole histories.
-        sampler: as of ADRec: ``ancestral`` (the paper) or ``ddim``.
+        sampler: ``ancestral`` (the paper) or ``ddim``, as in ADRec.
         noise_schedule: the name of the schedule of ``beta``.
-        noise_weight: delta, the mean and the standard deviation of lambda, the noisy target's weight beside an item.
-        prefixes: how many prefixes of a sequence, each with its own target, are drawn in an epoch.
+        noise_weight: delta, the mean and the standard deviation of lambda, the noisy target's weight in each item.
+        prefixes: the number of prefixes of a sequence, each with its own target, drawn per epoch.
     """
 
     num_blocks: int = 4
@@ -77,7 +81,7 @@ class Config(PrefixConfig):
 
     Attributes:
         model: the network.
-        train: the stage, validated as seldom and as patiently as in the authors' code.
+        train: the stage, with the validation interval and patience of the authors' code.
     """
 
     model: DiffuRecConfig = field(default_factory=DiffuRecConfig)
@@ -90,7 +94,7 @@ class DiffuRecNoise(PrefixDraws):
 
     Attributes:
         scale: unit noise of lambda, for each token of the batch and each of K prefixes, [N, K, D].
-        sink_scale: the same for the padding of each user's prefixes, [B, K, D]: all paddings of one have one lambda.
+        sink_scale: the same for the padding of each user's prefixes, [B, K, D]: one lambda for all padding of a prefix.
     """
 
     scale: Tensor
@@ -191,8 +195,9 @@ class DiffuRecNetwork(SequenceNetwork):
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Denoise each history's next item from pure noise (algorithm 2): return its x0, [B, D].
 
-        ``noise(S)`` is the start, ``noise(i)`` what step i adds. The lambda of the history's p-th last item is made of
-        ``noise(S + p)``, and that of its padding of ``noise(S + L + 1)``: drawn once and kept through the steps.
+        ``noise(S)`` is the initial sample, ``noise(i)`` the noise added at step i. The lambda of the history's p-th
+        last item is computed from ``noise(S + p)``, and that of its padding from ``noise(S + L + 1)``; both are the
+        same at all steps.
         """
         assert noise is not None, "denoising starts from noise"
         steps = num_steps or self.config.num_inference_steps
@@ -206,16 +211,16 @@ class DiffuRecNetwork(SequenceNetwork):
         return sample(denoise, self.schedule.respaced(steps), noise, sampler=self.config.sampler)
 
     def _lambda_noise(self, batch: PackedBatch, plan: Layout, noise: Noise) -> Tensor:
-        """Return for every row ``noise`` of its place from the history's end, 1 for the last, [rows, D]."""
+        """Return for every row the ``noise`` of its position from the history's end, 1 for the last, [rows, D]."""
         users = plan.row_users[: plan.num_tokens]
         from_end = batch.cu_seqlens[1:][users] - torch.arange(len(users), device=users.device)  # [N], 1 for the last
-        of_sinks = noise(self.config.max_length + 1)  # steps are asked for downwards
+        of_sinks = noise(self.config.max_length + 1)  # steps are requested in descending order
         by_place = [noise(place) for place in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
         return torch.cat([torch.stack(by_place)[-from_end, users], of_sinks])
 
 
 class DiffuRec(NetworkModel):
-    """DiffuRec: a sequence's items take in the noisy target."""
+    """DiffuRec: the noisy target is added to the items of the sequence."""
 
     name = "diffurec"
     paper = "Li, Sun and Li: DiffuRec: A Diffusion Model for Sequential Recommendation (TOIS 2023)"

@@ -1,11 +1,11 @@
-"""DreamRec (Yang et al. 2023, arXiv 2310.20453): the next item's embedding is generated, guided by the history.
+"""DreamRec (Yang et al. 2023, arXiv 2310.20453): generates the next item's embedding, guided by the history.
 
-A transformer turns the history into the guidance c; a denoiser predicts the clean embedding of the next item from the
-noisy one, c and the timestep; the squared error alone trains all of it. No negative is seen, so nothing keeps the
-embeddings apart: on small catalogues the published method is weak, and it is not repaired here.
+A transformer encodes the history as the guidance c. A denoiser predicts the clean embedding of the next item from the
+noisy one, c and the timestep. The squared error is the only loss. There are no negatives, so nothing keeps the
+embeddings apart: on small catalogues the published method is weak, and this implementation does not correct that.
 
-The transformer is causal, as in the authors' code, so every token of a packed batch is a training example of its own.
-Defaults are those of the authors' run on YooChoose (schedule, T, w, rates), with the width and length used here.
+The transformer is causal, as in the authors' code, so every token of a packed batch is a separate training example.
+The defaults are those of the authors' run on YooChoose (schedule, T, w, rates), with our width and length.
 Differences from their code: the blocks and the timestep's MLP are ADRec's.
 """
 
@@ -41,8 +41,8 @@ class DreamRecConfig(TransformerConfig):
         num_inference_steps: denoising steps at inference, at most T.
         sampler: ``ancestral`` (the paper, with the posterior's variance) or ``ddim``.
         noise_schedule: the name of the schedule of ``beta``.
-        guidance_strength: w of classifier-free guidance at inference; 0 is the condition alone.
-        condition_dropout: the share of examples that are trained without their condition.
+        guidance_strength: w of classifier-free guidance at inference; 0 uses only the condition.
+        condition_dropout: the share of examples trained without their condition.
     """
 
     num_blocks: int = 1
@@ -87,7 +87,7 @@ class DreamRecNoise:
     Attributes:
         t: timesteps, int64 [N].
         eps: unit noise, [N, D].
-        condition_kept: which tokens keep their condition, bool [N].
+        condition_kept: bool [N], whether each token keeps its condition.
     """
 
     t: Tensor
@@ -167,8 +167,8 @@ class DreamRecNetwork(SequenceNetwork):
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:
         """Generate each history's next item (algorithm 2): return its embedding, [B, D].
 
-        Guidance takes ``(1 + w) f(x, c, t) - w f(x, no condition, t)``. The denoiser is linear in its condition and the
-        weights sum to 1, so this is ``f(x, (1 + w) c - w (no condition), t)``: one product a step, not two.
+        Guidance computes ``(1 + w) f(x, c, t) - w f(x, no condition, t)``. The denoiser is linear in its condition and
+        the weights sum to 1, so this is ``f(x, (1 + w) c - w (no condition), t)``: one product per step, not two.
         """
         assert noise is not None, "denoising starts from noise"
         steps, w = num_steps or self.config.num_inference_steps, self.config.guidance_strength
@@ -180,7 +180,7 @@ class DreamRecNetwork(SequenceNetwork):
 
 
 class DreamRec(NetworkModel):
-    """DreamRec: the next item's embedding is generated."""
+    """DreamRec: generates the next item's embedding."""
 
     name = "dreamrec"
     paper = (

@@ -1,4 +1,4 @@
-"""EASE: the linear model that best gives each item of a sequence from its others, in closed form."""
+"""EASE: the linear model that best reconstructs each item of a sequence from the others, in closed form."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from adrec.models.baselines.sparse import history_matrix, sequence_items
 from adrec.nn.scores import Table
 from adrec.utils.errors import DataError
 
-MOST_ITEMS = 30_000  # of a catalogue: fitting holds about three matrices of V x V in float64, 20 GiB of them there
+MOST_ITEMS = 30_000  # maximum catalogue: fitting holds about three V x V matrices in float64, 20 GiB at this size
 
 
 @dataclass(frozen=True)
 class EASEConfig(Settings):
-    """How strongly the weights are held small.
+    """The regularisation of EASE.
 
     Attributes:
-        regularization: lambda, of the weights' squares.
+        regularization: lambda, the weight of the L2 penalty.
     """
 
     regularization: float = 500.0
@@ -36,9 +36,9 @@ class EASEConfig(Settings):
 
 
 class EASE(Model):
-    """Scores item j by ``sum_i B_ij`` over the items i of the history; it knows no order.
+    """Scores item j by ``sum_i B_ij`` over the items i of the history; their order is ignored.
 
-    With X the users' items in training, B minimises ``|X - X B|^2 + lambda |B|^2`` with ``B_jj = 0``:
+    With X the users' items in training, B minimises ``|X - X B|^2 + lambda |B|^2`` subject to ``B_jj = 0``:
     ``P = (X'X + lambda I)^-1`` and ``B_ij = -P_ij / P_jj``. B is dense, V x V, so the catalogue is
     limited to 30,000 items.
     """
@@ -50,7 +50,7 @@ class EASE(Model):
     config: EASEConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
-        """Solve for the weights. Raises :class:`DataError` where the catalogue is too large for a dense matrix."""
+        """Solve for the weights. Raises :class:`DataError` if the catalogue is too large for a dense matrix."""
         check_size(split.num_items)
         users = sequence_items(dataset, split)
         gram = torch.from_numpy((users.T @ users).toarray()).double()  # X'X, [V + 1, V + 1]; padding's row is empty
@@ -69,7 +69,7 @@ class EASE(Model):
         return {"weights": self._weights}
 
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Take back the weights."""
+        """Load the weights."""
         weights = state["weights"].cpu().contiguous()
         if weights.shape != (num_items + 1, num_items + 1):
             raise RuntimeError(f"the weights are {list(weights.shape)} where {num_items} items are known.")
@@ -77,7 +77,7 @@ class EASE(Model):
 
 
 def check_size(num_items: int) -> None:
-    """Raise :class:`DataError` where a matrix of V x V is too large to be solved for."""
+    """Raise :class:`DataError` if the catalogue is too large for a dense V x V solve."""
     if num_items > MOST_ITEMS:
         raise DataError(
             f"EASE solves for a dense matrix of items by items: {num_items:,} items make {8 * num_items**2:,} bytes, "

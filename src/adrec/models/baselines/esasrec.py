@@ -24,7 +24,7 @@ class ESASRecNetworkConfig(TransformerConfig):
     """eSASRec's network and loss; the defaults are the published ones for Amazon Beauty.
 
     Attributes:
-        num_negatives: k, how many items each target is told apart from.
+        num_negatives: k, the number of negatives of each target.
     """
 
     num_blocks: int = 1
@@ -51,7 +51,7 @@ class ESASRecConfig(OneStageConfig):
 
 
 class ESASRecNetwork(CausalTransformer):
-    """SASRec's network with LiGR's blocks, no norm behind them, and a softmax over each target and k negatives."""
+    """SASRec's network with LiGR's blocks, no final norm, and a softmax over each target and k negatives."""
 
     block = LiGRBlock
     normalizes_outputs = False

@@ -28,10 +28,10 @@ from adrec.nn.positions import EMBEDDING_STD
 
 @dataclass(frozen=True)
 class GRU4RecNetworkConfig(NetworkConfig):
-    """GRU4Rec's network: items go in and are scored with one embedding ("constrained", 2018).
+    """GRU4Rec's network: one embedding for input and output ("constrained", 2018).
 
     Attributes:
-        num_layers: recurrent layers; the paper found one to be best.
+        num_layers: recurrent layers; one is best in the paper.
         embedding_dropout: dropout of the embedded history.
         dropout: dropout of each layer's outputs.
     """
@@ -61,8 +61,8 @@ class GRU4RecConfig(OneStageConfig):
 class GRU4RecNetwork(SequenceNetwork):
     """Gated recurrent units and cross-entropy against the whole catalogue.
 
-    Where the papers score a batch's other targets as negatives, for speed, all items are scored: their cross-entropy
-    without its approximation.
+    The papers score only the other targets of a batch as negatives, for speed. Here all items are scored: their
+    cross-entropy, without the approximation.
     """
 
     config: GRU4RecNetworkConfig
@@ -107,7 +107,7 @@ class GRU4RecNetwork(SequenceNetwork):
 
 
 def by_time(lengths: Int64s) -> tuple[Int64s, Int64s]:
-    """Return the tokens of a packed batch by time, longer sequences first, [N], and how many there are at each."""
+    """Return the tokens of a packed batch in time order, longer sequences first, [N], and the number at each time."""
     starts = np.cumsum(lengths) - lengths
     times = np.arange(lengths.sum()) - np.repeat(starts, lengths)  # [N]
     longest_first = np.empty_like(lengths)

@@ -1,4 +1,4 @@
-"""gSASRec (Petrov and Macdonald 2023): SASRec with many negatives, and a loss that is not overconfident for them."""
+"""gSASRec (Petrov and Macdonald 2023): SASRec with many negatives and a loss that corrects overconfidence."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class GSASRecNetworkConfig(TransformerConfig):
     """gSASRec's network and loss; the defaults are those of the published code for MovieLens-1M.
 
     Attributes:
-        num_negatives: k, how many items each target is told apart from.
-        calibration: t: 0 is plain binary cross-entropy, 1 gives calibrated probabilities.
+        num_negatives: k, the number of negatives of each target.
+        calibration: t; 0 is plain binary cross-entropy, 1 gives calibrated probabilities.
     """
 
     num_blocks: int = 3
@@ -56,7 +56,7 @@ class GSASRecConfig(OneStageConfig):
 def beta_of(calibration: float, num_negatives: int, num_items: int) -> float:
     """Return the power of the target's probability: ``beta = alpha (t (1 - 1 / alpha) + 1 / alpha)``.
 
-    ``alpha`` is the share of the items but the target that are negatives, at most 1.
+    ``alpha`` is the number of negatives over the number of items other than the target, at most 1.
     """
     alpha = min(1.0, num_negatives / max(num_items - 1, 1))
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
@@ -65,10 +65,10 @@ def beta_of(calibration: float, num_negatives: int, num_items: int) -> float:
 class GSASRecNetwork(CausalTransformer):
     """SASRec's network with generalised binary cross-entropy (gBCE).
 
-    The loss has a constant added to every score, ``log(beta / k)``: the log-odds of an item that is the target as often
-    as it is a negative. It changes no ranking. Without it all items' embeddings first move together until scores are
-    that low, and what tells them apart drowns in the input: on ``baby``, validation NDCG@20 then stays at 0.018
-    for more than a thousand steps; with it, it passes 0.030 within 300.
+    The loss adds a constant to every score, ``log(beta / k)``: the log-odds of an item that is the target as often as
+    it is a negative. It does not change the ranking. Without it all item embeddings first move together until scores
+    are that low, and their differences become negligible in the input. On ``baby``, validation NDCG@20 then stays at
+    0.018 for more than a thousand steps; with the constant, it passes 0.030 within 300.
     """
 
     config: GSASRecNetworkConfig

@@ -1,4 +1,4 @@
-"""Item-based nearest neighbours: items that the same people had, added up over the history."""
+"""Item-based nearest neighbours: the similarities of co-occurring items, summed over the history."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from adrec.models.baselines.sparse import (
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"default": {}, "published": {"neighbours": 20, "shrinkage": 0.0, "decay": 1.0}}
 )
-ITEMS_AT_ONCE = 1024  # whose co-occurrences are counted together: it bounds the memory that fitting takes
+ITEMS_AT_ONCE = 1024  # block size of the co-occurrence count: it bounds the memory of fitting
 
 
 @dataclass(frozen=True)
 class ItemKNNConfig(Settings):
-    """Which neighbours an item has, and what in a history counts.
+    """The neighbours of an item and the weights of a history.
 
     Attributes:
-        neighbours: n, the most similar items that are kept for each item.
-        shrinkage: h, added to the cosine's denominator, so that few co-occurrences are trusted less; 0 in the paper.
-        decay: the weight of an item of the history relative to the one after it; 1, all alike, in the paper.
+        neighbours: n, the number of most similar items kept for each item.
+        shrinkage: h, added to the cosine's denominator to discount rare co-occurrences; 0 in the paper.
+        decay: the weight of an item of the history relative to the next one; 1 (uniform) in the paper.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
@@ -58,8 +58,8 @@ class ItemKNNConfig(Settings):
 class ItemKNN(Model):
     """Scores item j by ``sum_i decay^a_i sim(i, j)`` over the items i of the history that have j as a neighbour.
 
-    ``sim(i, j) = c_ij / (sqrt(c_i c_j) + h)``: c_ij users have both in training, c_i have i; item i was last a_i
-    interactions ago. No item is its own neighbour. What is no neighbour of anything in the history scores 0.
+    ``sim(i, j) = c_ij / (sqrt(c_i c_j) + h)``: c_ij users have both in training, c_i have i; item i last occurred a_i
+    interactions ago. No item is its own neighbour. An item that is not a neighbour of any item of the history scores 0.
     """
 
     name = "itemknn"
@@ -69,7 +69,7 @@ class ItemKNN(Model):
     config: ItemKNNConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
-        """Count co-occurrences in the training part, some items at a time, and keep each item's neighbours."""
+        """Count co-occurrences in the training part, a block of items at a time, and keep each item's neighbours."""
         users = sequence_items(dataset, split)  # [U, V + 1]
         items = users.T.tocsr()  # [V + 1, U]
         blocks = [
@@ -79,7 +79,7 @@ class ItemKNN(Model):
         self.restore(to_tensors("similar", sparse.vstack(blocks, format="csr")), split.num_items, device)
 
     def _similarities(self, items: Matrix, users: Matrix, first: int) -> Matrix:
-        """Return the similarities of the items from number ``first`` on to all, sparse [b, V + 1]."""
+        """Return the similarities of a block of items, from number ``first`` on, to all items, sparse [b, V + 1]."""
         counts = np.diff(items.indptr).astype(np.float64)  # [V + 1]
         together = items[first : first + ITEMS_AT_ONCE] @ users
         rows, _ = places(together)
@@ -98,5 +98,5 @@ class ItemKNN(Model):
         return to_tensors("similar", self._similar)
 
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Take back the similarities."""
+        """Load the similarities."""
         self._similar, self.num_items = from_tensors("similar", state, num_items + 1, num_items + 1), num_items

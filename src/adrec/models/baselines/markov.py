@@ -1,4 +1,4 @@
-"""Markov chain: what came next after the last item, in the sequences of others."""
+"""Markov chain: scores items by how often they follow the history's last item in training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from adrec.models.baselines.sparse import SparseScores, from_tensors, to_tensors
 
 @dataclass(frozen=True)
 class MarkovConfig(Settings):
-    """How much the chain trusts few transitions.
+    """The smoothing of the Markov chain.
 
     Attributes:
-        smoothing: so many transitions of each item are made up, shared out by popularity. Where it is far below one
-            over the largest share, popularity does no more than order what is equally frequent.
+        smoothing: the number of pseudo-transitions of each item, distributed by popularity. If it is far below one
+            over the largest share, popularity only breaks ties between equally frequent transitions.
     """
 
     smoothing: float = 1.0
@@ -39,8 +39,8 @@ class Markov(Model):
     """Scores item j after item i by the chain's first-order probability, smoothed towards popularity.
 
     ``P(j | i) = (n_ij + m p_j) / (n_i + m)``: n_ij transitions from i to j in training, n_i from i to any; p_j is the
-    share of j in all training interactions, and m is ``smoothing`` (a Dirichlet prior). So an item that nothing
-    followed is followed by what is popular, and items that never followed it rank by popularity.
+    share of j in all training interactions, and m is ``smoothing`` (a Dirichlet prior). After an item without
+    transitions, items rank by popularity; so do the items that never followed a given one.
     """
 
     name = "markov"
@@ -55,14 +55,14 @@ class Markov(Model):
         items, offsets = training_sequences(dataset, split)
         shape = (split.num_items + 1, split.num_items + 1)
         goes_on = np.ones(len(items), dtype=bool)
-        goes_on[offsets[1:][np.diff(offsets) > 0] - 1] = False  # the last of a sequence
+        goes_on[offsets[1:][np.diff(offsets) > 0] - 1] = False  # the last item of each sequence
         before = np.flatnonzero(goes_on)
         transitions = csr(np.ones(len(before)), items[before], items[before + 1], shape)
         counts = torch.from_numpy(np.bincount(items, minlength=shape[0]).astype(np.float32))
         self.restore({"counts": counts, **to_tensors("transitions", transitions)}, split.num_items, device)
 
     def __call__(self, batch: PackedBatch) -> SparseScores:
-        """Return the smoothed probabilities of what follows each history's last item."""
+        """Return the smoothed probabilities of the item after each history's last item."""
         last = batch.items[batch.cu_seqlens[1:] - 1].cpu().numpy()  # [B]
         made_up = self.config.smoothing
         shares = 1 / (self._outgoing[last] + made_up)  # [B]
@@ -75,7 +75,7 @@ class Markov(Model):
         return {"counts": self._counts, **to_tensors("transitions", self._transitions)}
 
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Take back the counts."""
+        """Load the counts."""
         self._transitions = from_tensors("transitions", state, num_items + 1, num_items + 1)
         self._counts, self.num_items = item_counts(state, num_items), num_items
         self._outgoing = np.asarray(self._transitions.sum(axis=1))  # [V + 1]

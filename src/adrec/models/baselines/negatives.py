@@ -1,6 +1,6 @@
-"""Negatives: items that are drawn for each token, and the losses of its target against them.
+"""Negatives, which are drawn for each token, and the losses of its target against them.
 
-They are drawn for a whole batch before it is computed, so that the losses of its parts add up to its own.
+They are drawn for a whole batch in advance, so that the losses of the parts of a batch add up to its own.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Negatives:
 
 
 def draw_others(targets: Tensor, count: int, num_items: int, rng: Generator) -> Negatives:
-    """Draw ``count`` items for each of the ``targets`` [N], uniformly from the V - 1 others.
+    """Draw ``count`` items for each of the ``targets`` [N], uniformly from the V - 1 other items.
 
-    A catalogue of one item has no other: there the target itself is drawn.
+    A catalogue of one item has no other item; the target itself is then drawn.
     """
     shape = (len(targets), count)
     items = torch.randint(1, max(num_items, 2), shape, generator=rng, device=targets.device)  # [N, k]
@@ -41,10 +41,10 @@ def draw_others(targets: Tensor, count: int, num_items: int, rng: Generator) -> 
 
 
 def draw_unseen(batch: PackedBatch, num_items: int, rng: Generator) -> Negatives:
-    """Draw one item for each token, uniformly from those that its user's sequence s_1..s_{n+1} does not have.
+    """Draw one item for each token, uniformly from the items that are not in its user's sequence s_1..s_{n+1}.
 
-    Exactly, without trying again: the r-th unseen item is r + 1 plus the number of seen ones before it. A user who has
-    seen the whole catalogue gets its last item.
+    The draw is exact, without rejection: the r-th unseen item is r + 1 plus the number of seen items before it. For a
+    user who has seen the whole catalogue, the last item is drawn.
     """
     lengths, device = batch.cu_seqlens.diff(), batch.items.device
     users = torch.arange(batch.num_users, device=device).repeat_interleave(lengths, output_size=len(batch.items))  # [N]
@@ -55,7 +55,7 @@ def draw_unseen(batch: PackedBatch, num_items: int, rng: Generator) -> Negatives
     counts = torch.bincount(owner, minlength=batch.num_users)  # [B]
     first = counts.cumsum(0) - counts  # [B]
     place = torch.arange(len(seen), device=device) - first[owner]
-    unseen_before = owner * width + seen % width - 1 - place  # how many a seen item has before it, user by user
+    unseen_before = owner * width + seen % width - 1 - place  # the number of unseen items before each, user by user
     free = (num_items - counts).clamp_(min=1)[users]  # [N]
     r = (torch.rand(len(users), generator=rng, device=device, dtype=torch.float64) * free).long()
     passed = torch.searchsorted(unseen_before, own + r, right=True) - first[users]  # seen items before the r-th unseen

@@ -1,4 +1,4 @@
-"""Most popular: every user gets the items with the most interactions. The floor that any model must beat."""
+"""Most popular: recommends the items with the most interactions to every user. The lower bound for any model."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Popularity(Model):
         return {"counts": self.counts}
 
     def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Take back the counts."""
+        """Load the counts."""
         self.counts, self.num_items = item_counts(state, num_items), num_items
 
 
 def item_counts(state: Mapping[str, Tensor], num_items: int) -> Tensor:
-    """Return the ``counts`` of a state, [V + 1]. Raises KeyError or RuntimeError where they do not fit."""
+    """Return the ``counts`` of a state, [V + 1]. Raises KeyError or RuntimeError if they do not fit."""
     counts = state["counts"].cpu()
     if counts.shape != (num_items + 1,):
         raise RuntimeError(f"counts are {list(counts.shape)} where {num_items} items are known.")

@@ -1,7 +1,7 @@
-"""Prefixes of packed sequences as training examples of their own: for networks in which the target enters the input.
+"""Prefixes of packed sequences as separate training examples, for networks whose input contains the target.
 
-Where the noisy target is seen by every token of its history, two prefixes of a sequence have no computation in common,
-so that one sequence of n items costs n (n + 1) / 2 rows, not n. Of each sequence some prefixes are drawn at a step.
+If every token of the history sees the noisy target, two prefixes of a sequence share no computation. A sequence of n
+items then costs n (n + 1) / 2 rows instead of n. Therefore only some prefixes of each sequence are drawn per step.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TRAIN = StageConfig(weight_decay=0.0, first_evaluation=5, evaluate_every=5, pati
 
 @dataclass(frozen=True)
 class PrefixConfig(OneStageConfig):
-    """The configuration of a network that trains prefixes: 4 of each of 128 users are the published 512 examples.
+    """The configuration of a network trained on prefixes: 4 for each of 128 users give the published 512 examples.
 
     Attributes:
-        train: the stage; validation is slow, so that it is rarer than elsewhere.
+        train: the stage; validation is slow, so it is less frequent than for other models.
     """
 
     batch_size: int = 128
@@ -35,10 +35,10 @@ class PrefixConfig(OneStageConfig):
 
 @dataclass(frozen=True)
 class PrefixDraws:
-    """The random numbers of one training step: prefixes, and the diffusion of each one's target.
+    """The random numbers of one training step: prefixes, and the timesteps and noise of their targets.
 
     Attributes:
-        prefixes: the lengths of K prefixes of each sequence, int64 [B, K], on the CPU; 0 where there are fewer.
+        prefixes: the lengths of K prefixes of each sequence, int64 [B, K], on the CPU; 0 for missing ones.
         t: timesteps, int64 [B, K].
         eps: unit noise, [B, K, D].
     """
@@ -58,7 +58,7 @@ class PrefixDraws:
 
     @property
     def chosen(self) -> Tensor:
-        """Which of each sequence's K there are, bool [B, K]."""
+        """Whether each of a sequence's K prefixes exists, bool [B, K]."""
         return torch.from_numpy(self.prefixes > 0).to(self.t.device)
 
     def of_prefixes(self) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ class PrefixDraws:
 
 
 def draw_prefixes(batch: PackedBatch, count: int, num_timesteps: int, hidden_size: int, rng: Generator) -> PrefixDraws:
-    """Draw up to ``count`` different prefixes of each sequence (all of them where it has no more) and their noise."""
+    """Draw up to ``count`` distinct prefixes of each sequence (all of them if it has no more) and their noise."""
     device = batch.items.device
     lengths = torch.from_numpy(batch.lengths).to(device)  # [B]
     positions = torch.arange(int(batch.lengths.max()), device=device)
@@ -81,10 +81,10 @@ def draw_prefixes(batch: PackedBatch, count: int, num_timesteps: int, hidden_siz
 
 
 def prefixes_of(batch: PackedBatch, prefixes: Int64s) -> tuple[PackedBatch, Tensor, Tensor]:
-    """Return the prefixes of ``batch``, user after user, as sequences: P of them with M tokens in all.
+    """Return the prefixes of ``batch``, user by user, as sequences: P of them with M tokens in total.
 
-    Also where their tokens stand in ``batch``, int64 [M], and which of its user's K prefixes a token is in, int64 [M].
-    The target of a prefix is that of its last token.
+    Also return the index of each token in ``batch``, int64 [M], and the prefix (of its user's K) that contains it,
+    int64 [M]. The target of a prefix is that of its last token.
     """
     users, columns = np.nonzero(prefixes)
     lengths = prefixes[users, columns]  # [P]

@@ -1,4 +1,4 @@
-"""Recently popular: every user gets the items with the most interactions of late."""
+"""Recently popular: recommends the items with the most recent interactions to every user."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from adrec.models.baselines.popularity import Popularity
 
 @dataclass(frozen=True)
 class RecentPopularityConfig(Settings):
-    """What recent is.
+    """The time decay of popularity.
 
     Attributes:
-        half_life: after which share of the training part's time an interaction counts half.
+        half_life: the age at which an interaction counts half, as a share of the training period.
     """
 
     half_life: float = 0.05
@@ -34,11 +34,11 @@ class RecentPopularityConfig(Settings):
 class RecentPopularity(Popularity):
     """Scores item i by ``sum 2^(-age / half_life)`` over its training interactions.
 
-    Age is a share: how long before the last training interaction of all, of the time from the first to the last. Where
-    times only give an order (``time_unit`` is ``none``) that of two users cannot be compared: they are often places in
-    each user's own sequence. Age then is the share of the user's own training interactions that come later.
+    Age is the time before the last training interaction of all users, as a share of the training period. If times only
+    give an order (``time_unit`` is ``none``), those of two users cannot be compared: they are often positions in each
+    user's own sequence. Age is then the share of the user's own training interactions that come later.
 
-    The counts are those at the end of training, for every history: a model is not told when it is asked.
+    For every history the counts are those at the end of training: the model does not receive the time of a request.
     """
 
     name = "recent"
@@ -48,7 +48,7 @@ class RecentPopularity(Popularity):
     config: RecentPopularityConfig
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
-        """Add up the weights of the interactions of the training part."""
+        """Sum the weights of the interactions of the training part."""
         items, _ = training_sequences(dataset, split)
         weights = np.exp2(-ages(dataset, split) / self.config.half_life)
         counts = np.bincount(items, weights, minlength=split.num_items + 1).astype(np.float32)
@@ -56,7 +56,7 @@ class RecentPopularity(Popularity):
 
 
 def ages(dataset: Dataset, split: Split) -> NDArray[np.float64]:
-    """Return how long ago each training interaction was when training ended, as a share, in [0, 1]."""
+    """Return the age of each training interaction at the end of training, as a share, in [0, 1]."""
     starts = np.asarray(dataset.offsets[:-1])
     lengths = np.asarray(split.train_ends) - starts
     if dataset.info.time_unit == "none":

@@ -1,4 +1,4 @@
-"""SASRec (Kang and McAuley 2018), and SASRec+: the same network with the loss that it deserved."""
+"""SASRec (Kang and McAuley 2018), and SASRec+: the same network with full cross-entropy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adrec.nn.repeats import Repeats
 
 @dataclass(frozen=True)
 class SASRecNetworkConfig(TransformerConfig):
-    """SASRec's network: two blocks of one head, dropout 0.5 as for all the paper's data but MovieLens (0.2)."""
+    """SASRec's network: two blocks of one head, dropout 0.5 as for all the paper's data except MovieLens (0.2)."""
 
     num_heads: int = 1
     embedding_dropout: float = 0.5
@@ -42,10 +42,10 @@ class SASRecConfig(OneStageConfig):
 
 
 class SASRecNetwork(CausalTransformer):
-    """SASRec's network with binary cross-entropy: each target against one item that its user does not have."""
+    """SASRec's network with binary cross-entropy: each target against one item not in its user's sequence."""
 
     def draw(self, batch: PackedBatch, rng: Generator) -> Negatives:
-        """Draw a negative for each token from what its user's sequence lacks (section III-E)."""
+        """Draw a negative for each token from the items that are not in its user's sequence (section III-E)."""
         return draw_unseen(batch, self.num_items, rng)
 
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: Negatives, objective: Objective) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ class SASRecPlusNetworkConfig(TransformerConfig):
     """SASRec+'s network: two blocks of one head, dropout 0.1 (the published code's settings).
 
     Attributes:
-        repeat_bias: a learned number is added to the logits of the items of the history. The published model has none.
+        repeat_bias: whether a learned bias is added to the logits of the history's items; the published model has none.
     """
 
     num_heads: int = 1
@@ -108,7 +108,7 @@ class SASRecPlusNetwork(RepeatBiased, CausalTransformer):
 
 
 class SASRecPlus(NetworkModel):
-    """SASRec trained as BERT4Rec is, with the whole catalogue as classes."""
+    """SASRec trained like BERT4Rec, with the whole catalogue as classes."""
 
     name = "sasrec+"
     paper = "Klenitskiy and Vasilev: Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec? (RecSys 2023)"

@@ -1,6 +1,6 @@
-"""What the counting baselines share: sparse matrices from histories, as tensors and back, and scores made of them.
+"""Shared parts of the counting baselines: sparse history matrices, their conversion to and from tensors, and scores.
 
-The matrices are SciPy's and stay on the CPU, wherever a model was asked to be.
+The matrices are SciPy's and stay on the CPU, whatever device is requested.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Float32s = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SparseScores:
-    """Scores that stand out of a background, which is 0 where none is given.
+    """Sparse scores added to a background, which is 0 if none is given.
 
     Attributes:
-        matrix: what stands out, sparse [B, V + 1] by item number.
-        background: how much of it each history has, [B, 1], and a score of each item for anybody, [V + 1].
+        matrix: the sparse part, [B, V + 1] by item number.
+        background: the weight of the background in each history, [B, 1], and its score of each item, [V + 1].
     """
 
     matrix: Matrix
@@ -44,12 +44,12 @@ class SparseScores:
 
     @property
     def device(self) -> torch.device:
-        """Where they are computed: the CPU."""
+        """The device of the scores: the CPU."""
         return torch.device("cpu")
 
     @cached_property
     def _columns(self) -> Matrix:
-        return self.matrix.tocsc()  # a slice of columns is cheap here alone
+        return self.matrix.tocsc()  # slicing columns is cheap only in this format
 
     def block(self, items: slice) -> Tensor:
         """Return the scores of some item numbers, [B, n]."""
@@ -60,7 +60,7 @@ class SparseScores:
         return block
 
     def of(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return the score of some pairs, [n]: the very numbers that stand in their blocks."""
+        """Return the score of some pairs, [n]: exactly the numbers in their blocks."""
         found = self.matrix[rows.cpu().numpy().copy(), items.cpu().numpy().copy()]  # SciPy sets a flag of its indices
         own = torch.from_numpy(
             np.asarray(found.todense() if sparse.issparse(found) else found, dtype=np.float32).ravel()
@@ -85,7 +85,7 @@ def to_tensors(name: str, matrix: Matrix) -> dict[str, Tensor]:
 
 
 def from_tensors(name: str, state: Mapping[str, Tensor], num_columns: int, num_rows: int | None = None) -> Matrix:
-    """Return the sparse matrix of :func:`to_tensors`. Raises KeyError or RuntimeError where it is not there whole."""
+    """Return the sparse matrix of :func:`to_tensors`. Raises KeyError or RuntimeError if it is missing or invalid."""
     values, columns, ends = (state[f"{name}.{part}"].cpu().numpy() for part in ("values", "columns", "ends"))
     if num_rows is not None and len(ends) != num_rows:
         raise RuntimeError(f"{name} has {len(ends)} rows where {num_rows} are expected.")
@@ -99,7 +99,7 @@ def from_tensors(name: str, state: Mapping[str, Tensor], num_columns: int, num_r
 
 
 def sequence_items(dataset: Dataset, split: Split) -> Matrix:
-    """Return which items each user's training part holds, 1 for each, sparse [U, V + 1]."""
+    """Return the items of each user's training part as ones, sparse [U, V + 1]."""
     items, offsets = training_sequences(dataset, split)
     rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     matrix = csr(np.ones(len(items)), rows, items, (len(offsets) - 1, split.num_items + 1))
@@ -108,9 +108,9 @@ def sequence_items(dataset: Dataset, split: Split) -> Matrix:
 
 
 def last_uses(batch: PackedBatch) -> tuple[Int64s, Int64s, Int64s]:
-    """Return each distinct item of each history: (row, item number, how many interactions ago it was last), [n] each.
+    """Return the distinct items of each history: (row, item number, interactions since its last occurrence), [n] each.
 
-    They are in the order of row and item number; the last interaction was 0 ago.
+    They are sorted by row and item number; the last interaction of a history is 0 ago.
     """
     items, lengths = batch.items.cpu().numpy(), batch.lengths
     rows = np.repeat(np.arange(batch.num_users), lengths)
@@ -128,8 +128,8 @@ def history_matrix(batch: PackedBatch, num_items: int, decay: float = 1.0) -> Ma
 
 
 def strongest(matrix: Matrix, n: int) -> Matrix:
-    """Return a sparse matrix with the n largest entries of each row alone; of equal ones the first columns stay."""
+    """Return a sparse matrix with only the n largest entries of each row; ties keep the first columns."""
     rows, place = places(matrix)
     order = np.lexsort((matrix.indices, -matrix.data, rows))
-    kept = order[place < n]  # rows come in their order, so the k-th place of each stands where it stood
+    kept = order[place < n]  # rows are sorted, so the k-th entry of each keeps its index
     return csr(matrix.data[kept], rows[kept], matrix.indices[kept], matrix.shape)

@@ -1,4 +1,4 @@
-"""The stage that trains a baseline's network: the same for all, so that none has more time than another."""
+"""The training stage of the baselines' networks: the same for all, so that all have the same training budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The causal transformer that SASRec and those after it share: items and places in, pre-norm blocks, a norm out."""
+"""The causal transformer of SASRec and its successors: item and position embeddings, pre-norm blocks, a final norm."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from adrec.nn.positions import EMBEDDING_STD, Positions
 
 
 class CausalTransformer(SequenceNetwork):
-    """SASRec's network (Kang and McAuley 2018, section III); what it is trained with is its subclasses'.
+    """SASRec's network (Kang and McAuley 2018, section III); subclasses define the loss.
 
     Attributes:
         block: the class of its blocks.
-        normalizes_outputs: whether a layer norm stands behind the last block.
+        normalizes_outputs: whether a layer norm follows the last block.
     """
 
     block: ClassVar[type[PreNormBlock | LiGRBlock]] = PreNormBlock
@@ -57,7 +57,7 @@ class CausalTransformer(SequenceNetwork):
         return self.norm(x)
 
     def _inputs(self, batch: PackedBatch, rng: Generator | None = None) -> Tensor:
-        scale = math.sqrt(self.config.hidden_size)  # as in the published code: items must not drown in the blocks
+        scale = math.sqrt(self.config.hidden_size)  # as in the published code: keeps the items' share in the blocks
         x = scale * self.item_embedding(batch.items) + self.positions(batch)  # [N, D] (equation 1)
         return dropout(x, self.config.embedding_dropout, rng)
 

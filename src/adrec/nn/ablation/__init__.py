@@ -1,1 +1,1 @@
-"""Variants of the paper's network, to measure what each part of it is worth."""
+"""Variants of the paper's network for ablation studies."""

@@ -18,7 +18,7 @@ class MLPDecoder(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
 
     def initialize(self, rng: Generator) -> None:
-        """Draw PyTorch's usual weights."""
+        """Draw PyTorch's default weights."""
         initialize_linear(self.expand, rng)
         initialize_linear(self.contract, rng)
         self.norm.reset_parameters()
@@ -29,10 +29,11 @@ class MLPDecoder(nn.Module):
 
 
 class AdaptiveDecoder(nn.Module):
-    """A token-wise denoiser: residual layers whose norms the condition and the timestep shift and scale.
+    """A token-wise denoiser: residual layers with adaptive layer norm.
 
-    Adaptive layer norm as in DiT (Peebles and Xie 2023, arXiv 2212.09748), on single tokens as in the diffusion loss of
-    Li et al. 2024 (arXiv 2406.11838). Its gates and its output start at 0.
+    The condition and the timestep shift and scale each norm, as in DiT (Peebles and Xie 2023, arXiv 2212.09748). Each
+    token is denoised on its own, as in the diffusion loss of Li et al. 2024 (arXiv 2406.11838). The gates and the
+    output layer start at 0.
     """
 
     def __init__(self, hidden_size: int, num_layers: int) -> None:
@@ -46,7 +47,7 @@ class AdaptiveDecoder(nn.Module):
         self.output = nn.Linear(hidden_size, hidden_size)
 
     def initialize(self, rng: Generator) -> None:
-        """Draw PyTorch's usual weights; what modulates, and the output, begin at 0."""
+        """Draw PyTorch's default weights; the modulation layers and the output layer start at 0."""
         for linear in (self.read, self.condition, *self.expand, *self.contract):
             initialize_linear(linear, rng)
         for linear in (*self.modulate, self.modulate_output, self.output):

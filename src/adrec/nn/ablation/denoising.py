@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class AblationDenoiser(LastTokenDenoiser):
     """Predicts ``x0_hat`` of each user's last token.
 
-    With bidirectional attention the history's keys and values depend on the last token: every step decodes all rows.
-    Guidance needs a second pass, without the condition.
+    With bidirectional attention the history's keys and values depend on the last token, so every step decodes all rows.
+    Guidance needs a second, unconditional pass.
     """
 
     def __init__(self, network: AblationNetwork, batch: PackedBatch) -> None:

@@ -1,4 +1,4 @@
-"""Diffusion on the unit sphere, as an option of the published code has it."""
+"""Diffusion on the unit sphere, an option of the published code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def exponential_map(x0: Tensor, v: Tensor) -> Tensor:
 
 
 class GeodesicForwardProcess(ForwardProcess):
-    """``x_t = exp_x0(v)`` of the noised vector v, not a tangent."""
+    """``x_t = exp_x0(v)``, where v is the noised vector and not a tangent."""
 
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Return ``x_t`` [N, D] from ``x0`` [N, D], timesteps ``t`` [N] and unit noise ``eps`` [N, D]."""

@@ -29,7 +29,7 @@ class AblationNoise(TokenNoise):
     """The random numbers of a training step; ``t`` is [B] where a sequence has one timestep.
 
     Attributes:
-        condition_kept: which users keep their condition, bool [B]; None keeps all (no guidance).
+        condition_kept: bool [B], whether each user keeps its condition; None keeps all (no guidance).
     """
 
     condition_kept: Tensor | None = None
@@ -50,7 +50,7 @@ class AblationNetwork(ADRecNetwork):
 
     @property
     def ablation(self) -> AblationConfig:
-        """Its settings."""
+        """The ablation settings of the configuration."""
         assert self.config.ablation is not None
         return self.config.ablation
 
@@ -88,7 +88,7 @@ class AblationNetwork(ADRecNetwork):
         return AblationNoise(t, eps, kept)
 
     def clean_targets(self, items: Tensor) -> Tensor:
-        """Return ``x0``: without gradient, of variance 1 or of length 1 where so configured, [.., D]."""
+        """Return ``x0`` [.., D], without gradient; scaled to variance 1 or to length 1 if so configured."""
         x0 = self.item_embedding(items)
         if self.ablation.detached_targets or self.ablation.unit_targets:
             x0 = x0.detach()
@@ -131,11 +131,11 @@ class AblationNetwork(ADRecNetwork):
         return decoded[: plan.num_tokens]
 
     def denoiser(self, batch: PackedBatch) -> LastTokenDenoiser:
-        """Return what denoises the last token of each user of ``batch``."""
+        """Return the denoiser of the last token of each user of ``batch``."""
         return AblationDenoiser(self, batch)
 
     def sample(self, denoise: LastTokenDenoiser, chain: Schedule, noise: Noise) -> Tensor:
-        """Run the reverse process from pure noise, [B, D]; on the unit sphere where diffusion is geodesic."""
+        """Run the reverse process from pure noise, [B, D]; on the unit sphere if diffusion is geodesic."""
         if not self.ablation.geodesic:
             return super().sample(denoise, chain, noise)
         assert self.config.diffusion is not None
@@ -150,7 +150,7 @@ class AblationNetwork(ADRecNetwork):
 
 @contextmanager
 def blinded(network: ADRecNetwork) -> Iterator[None]:
-    """Let ``network`` denoise without seeing the last token's x_t and t, to measure what they contribute."""
+    """Make ``network`` denoise without the last token's x_t and t, to measure what they contribute."""
     make = network.denoiser
 
     def blind(batch: PackedBatch) -> LastTokenDenoiser:
@@ -167,7 +167,7 @@ def blinded(network: ADRecNetwork) -> Iterator[None]:
 
 @contextmanager
 def ranked_by_sample(network: ADRecNetwork) -> Iterator[None]:
-    """Let ``network`` rank by its denoised sample, whatever it ranks by otherwise."""
+    """Make ``network`` rank by its denoised sample, whatever its configured ranking."""
     config = network.config
     if config.ablation is not None:
         network.config = replace(config, ablation=replace(config.ablation, ranks_by="sample"))

@@ -1,1 +1,1 @@
-"""Fast versions of operations, each beside a plain reference that a test compares it with."""
+"""Optimised operations, each with a plain reference implementation that the tests compare it with."""

@@ -1,4 +1,4 @@
-"""Attention of packed rows in the buckets of a :class:`~adrec.nn.kernels.layout.Layout`, and its cache for decoding."""
+"""Attention of packed rows in the buckets of a :class:`~adrec.nn.kernels.layout.Layout`, and its decoding cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adrec.nn.kernels.rotary import rotate
 
 
 class Mixed(NamedTuple):
-    """What a bucket's attention leaves for the backward pass: [b H, l, d] or, of the last three, [b H, l, l]."""
+    """A bucket's tensors for the backward pass: [b H, l, d]; the last three are [b H, l, l]."""
 
     q: Tensor
     k: Tensor
@@ -39,9 +39,9 @@ def scaled_product(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None
 
 @torch.no_grad()
 def mix(qkv: Tensor, plan: Layout, p: float, rng: Generator | None) -> tuple[Tensor, list[Mixed]]:
-    """Return the mixed values of the rows ``qkv`` [rows, 3 D], [rows, D], and what each bucket did.
+    """Return the attention outputs [rows, D] of ``qkv`` [rows, 3 D], and each bucket's tensors for the backward pass.
 
-    ``p`` is the dropout of the attention weights, off without ``rng``.
+    ``p`` is the dropout of the attention weights; it is off without ``rng``.
     """
     heads = plan.heads
     head_size = qkv.shape[1] // (3 * heads)
@@ -75,7 +75,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 class Attend(torch.autograd.Function):
-    """:func:`mix` with its gradient, every gather's gradient a gather."""
+    """:func:`mix` with its gradient; the gradient of every gather is a gather too."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -114,12 +114,12 @@ class Attend(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of one attention layer: of each bucket [b, H, l + 1, d], the last slot for the step's token.
+    """The keys and values of one attention layer: per bucket [b, H, l + 1, d]; the last slot is the step's token.
 
     Attributes:
-        flat: all of them, [2, slots, d].
-        keys: views of a bucket's keys each.
-        values: views of a bucket's values each.
+        flat: all keys and values, [2, slots, d].
+        keys: a view of each bucket's keys.
+        values: a view of each bucket's values.
     """
 
     flat: Tensor
@@ -128,7 +128,7 @@ class Cache:
 
     @classmethod
     def empty(cls, plan: Layout, like: Tensor, head_size: int) -> Cache:
-        """Return room for the keys and values of ``plan``."""
+        """Return an uninitialised buffer for the keys and values of ``plan``."""
         shapes = [(bucket.shape[0], plan.heads, bucket.shape[1] + 1, head_size) for bucket in plan.buckets]
         sizes = [math.prod(shape[:3]) for shape in shapes]
         flat = like.new_zeros(2, sum(sizes), head_size)
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(hidden_size, hidden_size)
 
     def initialize(self, rng: Generator) -> None:
-        """Draw Xavier-normal weights: queries, keys, values and output are a matrix each."""
+        """Draw Xavier-normal weights for four matrices: queries, keys, values and output."""
         for matrix in (*self.query_key_value.weight.chunk(3), self.output.weight):
             nn.init.xavier_normal_(matrix, generator=rng)
         for linear in (self.query_key_value, self.output):
@@ -178,7 +178,7 @@ class Attention(nn.Module):
     def step(self, x: Tensor, plan: Layout, cache: Cache) -> Tensor:
         """Attend from each user's last token to its history in ``cache`` and to itself.
 
-        ``x`` [B, D] and the result have the users in the order of the buckets.
+        In ``x`` [B, D] and in the result the users are in bucket order.
         """
         rotation = None if plan.rotation is None else plan.rotation[:, plan.last_rows[plan.users]]
         qkv = self._project(x, rotation).view(len(x), 3, self.num_heads, -1)  # [B, 3, H, d]

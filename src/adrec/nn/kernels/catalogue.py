@@ -1,6 +1,6 @@
-"""Softmax over the whole catalogue, a block of tokens at a time: what the losses that rank every item share.
+"""Softmax over the whole catalogue in blocks of tokens: the shared part of the losses that rank every item.
 
-The gradients are computed with the loss, as only then no more than a block of logits need ever exist.
+The gradients are computed together with the loss, so that only one block of logits exists at a time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from adrec.nn.repeats import Repeats
 
-LOGITS = 1 << 24  # the most logits that are held at once: 64 MiB of float32
+LOGITS = 1 << 24  # the maximum number of logits in memory: 64 MiB of float32
 TINY = math.log(1e-30)
-FEWEST_TOKENS = 64  # at a time: with fewer, adding to the item embedding's gradient costs more than the product
+FEWEST_TOKENS = 64  # in a block: with fewer, accumulating the item embedding's gradient costs more than the product
 
 
 def tokens_per_block(num_classes: int, num_tokens: int) -> int:
-    """Return how many of some tokens have their logits computed at a time."""
+    """Return the number of tokens in a block."""
     return min(max(FEWEST_TOKENS, min(1024, LOGITS // num_classes)), num_tokens)
 
 
@@ -29,10 +29,10 @@ class SoftmaxInputs:
     """The inputs of a softmax that are not trained.
 
     Attributes:
-        targets: the rows of the embedding that are right, int64 [N].
-        first: the row of the embedding from which on they are classes.
-        repeats: the items that each token has met, as rows; the bias of repeats is added to their logits.
-        offsets: are added to every token's logits, [C].
+        targets: the embedding rows of the targets, int64 [N].
+        first: the first embedding row that is a class.
+        repeats: the embedding rows of the items seen so far by each token; the repeat bias is added to their logits.
+        offsets: the numbers added to every token's logits, [C].
     """
 
     targets: Tensor
@@ -45,16 +45,16 @@ class CatalogueSoftmax:
     """The logits, probabilities and gradients of some outputs ``x`` [N, D], for an autograd function's forward pass.
 
     Attributes:
-        classes: the items' rows of the embedding, from ``first`` on, [C, D].
-        precise: what probabilities and sums are computed in: float32, where the products are in less.
+        classes: the embedding rows of the items, from ``first`` on, [C, D].
+        precise: the dtype of probabilities and sums: float32 if the products are in a lower precision.
     """
 
     def __init__(
         self, ctx: Any, x: Tensor, item_embedding: Tensor, repeat_bias: Tensor | None, inputs: SoftmaxInputs
     ) -> None:
-        """``ctx`` is to say of ``x`` and ``item_embedding``, its first inputs, which need a gradient."""
+        """``ctx`` tells which of its first inputs, ``x`` and ``item_embedding``, need a gradient."""
         self.x, self.first, self.bias, self.repeats = x, inputs.first, repeat_bias, inputs.repeats
-        self.offsets = inputs.offsets  # [C], precise: their rounding would be the same error in every sum
+        self.offsets = inputs.offsets  # [C], not rounded: a rounding error would be the same in every sum
         self.classes = item_embedding[self.first :].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
         self.own = inputs.targets[:, None] - self.first  # [N, 1]
@@ -67,12 +67,12 @@ class CatalogueSoftmax:
     def logit_buffers(self, number: int, chunk: int) -> list[Tensor]:
         """Return ``number`` buffers for logits, in ``x``'s precision, [chunk, C].
 
-        Every block is computed in the same buffers: allocating new memory would take as long as a product.
+        All blocks share these buffers: allocating new memory would take as long as a product.
         """
         return [self.x.new_empty(chunk, len(self.classes)) for _ in range(number)]
 
     def precise_buffers(self, buffers: list[Tensor]) -> list[Tensor]:
-        """Return buffers of the same shape in the precision of sums: these themselves, where they have it."""
+        """Return buffers of the same shape in the precision of sums: the given ones if they already have it."""
         return (
             buffers
             if self.x.dtype == self.precise
@@ -80,9 +80,9 @@ class CatalogueSoftmax:
         )
 
     def logits(self, some: slice, buffer: Tensor) -> Tensor:
-        """Return the logits of a block of the tokens, [c, C], in ``buffer``, with the bias of what each has met.
+        """Return the logits of a block of tokens, [c, C], in ``buffer``, with the repeat bias added.
 
-        Offsets are added where the softmax is computed, as they are the same for every token.
+        Offsets are the same for every token; they are added in :meth:`softmax`.
         """
         logits = torch.mm(self.x[some], self.classes.T, out=buffer[: some.stop - some.start])
         if self.repeats is not None and self.bias is not None:
@@ -91,11 +91,11 @@ class CatalogueSoftmax:
         return logits
 
     def softmax(self, logits: Tensor, some: slice, buffer: Tensor) -> Tensor:
-        """Return all classes' probabilities p [c, C] in ``buffer``, and keep ``log p`` of the targets."""
+        """Return the probabilities p [c, C] of all classes in ``buffer``, and store ``log p`` of the targets."""
         own, p = self.own[some], buffer[: len(logits)]
         if self.offsets is not None:
             logits = torch.add(logits, self.offsets, out=p)
-        if logits.is_cpu:  # the exponential of all log p takes longer than some more logits, where p is tiny
+        if logits.is_cpu:  # recomputing the few logits with a tiny p is faster than the exponential of all log p
             torch.softmax(logits, 1, dtype=self.precise, out=p)
             self.log_p[some] = p.gather(1, own).log_()
         else:
@@ -105,7 +105,10 @@ class CatalogueSoftmax:
         return p
 
     def add_gradients(self, some: slice, gradient: Tensor, buffer: Tensor) -> None:
-        """Add what a block's logits pass on: their ``gradient`` [c, C], but for the targets' -1, is overwritten."""
+        """Accumulate a block's gradients.
+
+        ``gradient`` [c, C] is the gradient of its logits, without the targets' -1; it is overwritten.
+        """
         own = self.own[some]
         gradient.scatter_add_(1, own, torch.full_like(self.log_p[some], -1))
         if self.repeats is not None and self.d_bias is not None:
@@ -122,16 +125,16 @@ class CatalogueSoftmax:
                 total += low.T @ self.x[some]
 
     def finish(self, ctx: Any) -> Tensor:
-        """Leave the gradients in ``ctx``, and return the sum of the tokens' cross-entropies in float64, a number."""
+        """Store the gradients in ``ctx``, and return the sum of the tokens' cross-entropies, a float64 scalar."""
         ctx.gradients = self.d_x, self.d_embedding, self.d_bias
         if self.x.is_cpu:
             self._mend_tiny()
         return -self.log_p.sum(dtype=torch.float64)
 
     def _mend_tiny(self) -> None:
-        """Compute ``log p`` from the logits again where p is near what float32 can hold.
+        """Recompute ``log p`` from the logits if p is near the smallest float32; on the CPU only.
 
-        Asking where that is would make the processor wait for a GPU.
+        Finding such p would synchronise with a GPU.
         """
         tiny = (self.log_p < TINY)[:, 0]
         if not tiny.any():
@@ -147,7 +150,7 @@ class CatalogueSoftmax:
 
 
 def scaled_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Return the gradients that a forward pass has left in ``ctx``, times ``grad``, in place: once."""
+    """Return the gradients stored in ``ctx``, multiplied by ``grad`` in place; can be called once."""
     if ctx.gradients is None:
         raise RuntimeError("the cross-entropy's gradient is kept for one backward pass only.")
     gradients, ctx.gradients = ctx.gradients, None

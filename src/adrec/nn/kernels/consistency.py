@@ -1,7 +1,7 @@
-"""Cross-entropy of two passes over the same tokens with other dropout, which should agree (R-Drop).
+"""Cross-entropy of two passes over the same tokens with different dropout, with a penalty on disagreement (R-Drop).
 
-Of the two passes' distributions p and q of a token's next item, "R-Drop: Regularized Dropout for Neural Networks"
-(Liang et al., NeurIPS 2021, arXiv 2106.14448) trains::
+"R-Drop: Regularized Dropout for Neural Networks" (Liang et al., NeurIPS 2021, arXiv 2106.14448) minimises, for the two
+passes' distributions p and q of a token's next item::
 
     (CE(p) + CE(q)) / 2 + consistency (KL(p || q) + KL(q || p)) / 4
 """
@@ -18,7 +18,7 @@ from adrec.nn.kernels.catalogue import CatalogueSoftmax, SoftmaxInputs, scaled_g
 
 
 class ConsistentCrossEntropy(torch.autograd.Function):
-    """Cross-entropy against every item and disagreement, the gradient computed at once: only some logits exist."""
+    """Cross-entropy against every item plus the divergence, with an immediate gradient: only some logits exist."""
 
     @staticmethod
     def forward(
@@ -29,10 +29,10 @@ class ConsistentCrossEntropy(torch.autograd.Function):
         inputs: SoftmaxInputs,
         consistency: float,
     ) -> Tensor:
-        """Return the sum over the outputs ``x`` [2 N, D] of both passes, the second's behind the first's."""
+        """Return the sum over the outputs ``x`` [2 N, D] of both passes, the first pass's rows first."""
         work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
         n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
-        chunk = tokens_per_block(4 * len(work.classes), n)  # as many are held at once: two passes, and what is between
+        chunk = tokens_per_block(4 * len(work.classes), n)  # 4 buffers of logits: two passes and intermediates
         logit_buffers = work.logit_buffers(2, chunk)
         precise = work.precise_buffers(logit_buffers)
         between = [torch.empty_like(precise[0]) for _ in range(2)]
@@ -50,7 +50,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients, in place: they can be asked for once."""
+        """Scale the gradients in place; can run once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
         return d_x, d_embedding, d_bias, None, None
 
@@ -58,7 +58,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
 def plain_consistent_cross_entropy(
     x: Tensor, item_embedding: Tensor, targets: Tensor, consistency: float, padding_class: bool = False
 ) -> Tensor:
-    """Return the same mean over the tokens of both passes, computed in the plain way."""
+    """Return the same mean over the tokens of both passes, from a plain reference implementation."""
     first, n = 0 if padding_class else 1, len(x) // 2
     log_p = torch.log_softmax(x @ item_embedding[first:].T, 1)  # [2 N, C]
     entropy = F.nll_loss(log_p, targets - first)
@@ -67,10 +67,10 @@ def plain_consistent_cross_entropy(
 
 
 def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of ``p``'s and ``q``'s logits, but for the targets' -1, and the sum of both divergences.
+    """Return the gradients of the logits of ``p`` and ``q``, without the targets' -1, and the sum of both divergences.
 
-    The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits less the second's. The
-    gradients are computed in ``buffer`` and in ``gap``.
+    The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits minus the second's. The
+    gradients are written to ``buffer`` and ``gap``.
     """
     of_p = torch.mul(gap, p, out=buffer)
     of_q = gap.mul_(q)

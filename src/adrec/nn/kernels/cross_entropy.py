@@ -1,4 +1,4 @@
-"""Cross-entropy against the whole catalogue, in blocks of tokens, of one pass or of two that agree."""
+"""Cross-entropy against the whole catalogue in blocks of tokens, for one pass or for two (R-Drop)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adrec.nn.repeats import Repeats
 
 
 class CatalogueCrossEntropy(torch.autograd.Function):
-    """Cross-entropy against every item, its gradient computed at once, so that only some tokens' logits exist."""
+    """Cross-entropy against every item, with an immediate gradient: only one block's logits exist at a time."""
 
     @staticmethod
     def forward(
@@ -24,7 +24,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
         repeat_bias: Tensor | None,
         inputs: SoftmaxInputs,
     ) -> Tensor:
-        """Return the sum of the tokens' losses; classes are the rows of the embedding from ``first`` on."""
+        """Return the sum of the tokens' losses; the classes are the embedding rows from ``first`` on."""
         work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
         chunk = tokens_per_block(len(work.classes), len(x))
         (buffer,) = work.logit_buffers(1, chunk)
@@ -37,7 +37,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients, in place: they can be asked for once."""
+        """Scale the gradients in place; can run once."""
         d_x, d_embedding, d_bias = scaled_gradients(ctx, grad)
         return d_x, d_embedding, d_bias, None
 
@@ -56,19 +56,19 @@ def cross_entropy(
 ) -> Tensor:
     """Return the mean over tokens of the cross-entropy against every item. Its backward pass can run once.
 
-    With ``consistency`` the tokens are those of two passes with other dropout, the second's behind the first's, and the
+    With ``consistency`` the tokens are those of two passes with different dropout, the first pass's tokens first. The
     divergence of their predictions is added (:mod:`adrec.nn.kernels.consistency`).
 
     Args:
         x: outputs, [N, D].
-        item_embedding: E, [V + 1, D], row 0 that of padding; or some of its rows, every one a class.
+        item_embedding: E, [V + 1, D], row 0 is padding; or a subset of its rows, all of them classes.
         targets: item numbers, int64 [N].
-        padding_class: whether row 0 is one of the classes, padding or not.
-        num_tokens: what the sum is divided by: N, or that of the whole batch of which these tokens are a part.
+        padding_class: whether row 0 is a class, whether or not it is padding.
+        num_tokens: the denominator of the mean: N, or that of the whole batch if these tokens are part of one.
         consistency: the weight of the divergence.
-        repeat_bias: is added to the logits of ``repeats``, a number.
-        repeats: the items that each token has met.
-        offsets: are added to every token's logits, [classes]; they are not trained.
+        repeat_bias: the number added to the logits of ``repeats``.
+        repeats: the items seen so far by each token.
+        offsets: the numbers added to every token's logits, [classes]; they are not trained.
     """
     inputs = SoftmaxInputs(targets, 0 if padding_class else 1, repeats, offsets)
     if consistency:
@@ -80,6 +80,6 @@ def cross_entropy(
 
 
 def plain_cross_entropy(x: Tensor, item_embedding: Tensor, targets: Tensor, padding_class: bool = False) -> Tensor:
-    """Return what :func:`cross_entropy` returns for one pass without repeats, computed in the plain way."""
+    """Return :func:`cross_entropy` for one pass without repeats, from a plain reference implementation."""
     first = 0 if padding_class else 1
     return F.cross_entropy(x @ item_embedding[first:].T, targets - first)

@@ -1,4 +1,4 @@
-"""Dropout with an explicit generator, from 16 bits an entry: PyTorch's own draw takes three times as long on a CPU."""
+"""Dropout with an explicit generator and 16 random bits per entry; PyTorch's own takes three times as long on a CPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ RESOLUTION = 1 << 16
 
 
 def keep_mask(like: Tensor, p: float, rng: Generator | None) -> Tensor | None:
-    """Return factors for the entries of ``like``: 0 with probability ``p``, else 1 / (1 - p); None drops nothing.
+    """Return the factors for the entries of ``like``: 0 with probability ``p``, else 1 / (1 - p); None drops nothing.
 
-    Four entries are drawn from one 64-bit number: ``p`` is rounded to a multiple of 2^-16, and the factor fits the
-    rounded one, so that the mean stays. Nothing is dropped without ``rng``.
+    One 64-bit number gives four entries. ``p`` is rounded to a multiple of 2^-16, and the factor uses the rounded
+    value, so that the mean is preserved. Nothing is dropped without ``rng``.
     """
     zeroed = min(round(p * RESOLUTION), RESOLUTION - 1)
     if rng is None or zeroed == 0:
@@ -30,7 +30,7 @@ def dropout(x: Tensor, p: float, rng: Generator | None) -> Tensor:
 
 
 def dropout_(x: Tensor, p: float, rng: Generator | None) -> Tensor:
-    """Drop out in place: for what nothing else needs, and whose gradient needs nothing of it."""
+    """Apply dropout in place, for tensors that have no other use and whose values no gradient needs."""
     keep = keep_mask(x, p, rng)
     return x if keep is None else x.mul_(keep)
 

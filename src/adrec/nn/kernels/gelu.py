@@ -1,4 +1,4 @@
-"""GELU in its tanh form, as a sigmoid: the same function, and on a CPU, whose tanh is slow, twice as fast.
+"""GELU in its tanh form, computed as a sigmoid: equal, and twice as fast on a CPU, where tanh is slow.
 
 ``x (1 + tanh(u)) / 2 = x sigmoid(2 u)`` with ``u = sqrt(2 / pi) (x + 0.044715 x^3)`` (Hendrycks and Gimpel 2016).
 """
@@ -17,7 +17,7 @@ CUBIC = 0.044715 * LINEAR
 
 
 def sigmoid_gate(x: Tensor) -> Tensor:
-    """Return ``sigmoid(LINEAR x + CUBIC x^3)``, in one piece of memory."""
+    """Return ``sigmoid(LINEAR x + CUBIC x^3)`` in a single buffer."""
     return torch.mul(x, x).mul_(CUBIC).add_(LINEAR).mul_(x).sigmoid_()
 
 

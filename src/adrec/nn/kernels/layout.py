@@ -1,15 +1,16 @@
-"""Where each row of a packed batch stands in attention: buckets of users of similar length, with the padding sink.
+"""Attention layout of a packed batch: buckets of users of similar length, with the padding sink.
 
-A batch of B sequences is one flat tensor of rows: first the N real tokens, user after user, then, where padding is
-attended, B sink rows, one for each user. Attention alone lays rows out in slots: users of similar length form a bucket,
-padded to the longest of them, each with its sink in front.
+A batch of B sequences is one flat tensor of rows: the N real tokens, user by user. If padding is attended, B sink rows
+follow, one per user. Only attention arranges rows in slots: users of similar length form a bucket, padded to the
+longest of them, with each user's sink in its first slot.
 
-Why a sink: the published code left-pads to L and lets real tokens attend to the padding. A user's p paddings are
-alike, so (without dropout) attending to all of them equals attending to one whose logit gets ``+ log p``.
+Why a sink: the published code left-pads to L and lets real tokens attend to the padding. A user's p padding positions
+are identical. So, without dropout, attending to all of them equals attending to one whose logit gets ``+ log p``.
 In training, dropout draws one value for each user's sink where the published code draws p of them.
 
-Rows go to slots, and back, in one gather each: a slot behind a sequence's end repeats a row that nothing real attends
-to, so that its gradient is exactly 0 and the gradient of a gather is the opposite gather, never a scatter.
+Rows are moved to slots, and back, by one gather each. A slot after the end of a sequence repeats a row that no real
+token attends to, so its gradient is exactly 0. The gradient of a gather is therefore the inverse gather, never a
+scatter.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NEVER = -1e9  # a finite logit that softmax turns into exactly 0, so that no row is all -inf
-MASKS = np.float32  # the precision of what is added to attention logits
+NEVER = -1e9  # a finite logit whose softmax is exactly 0, so that no row is all -inf
+MASKS = np.float32  # the dtype of attention biases
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -35,11 +36,11 @@ class Bucket:
     """b users of similar length, padded to l slots.
 
     Attributes:
-        users: which users of the batch, int64 [b].
+        users: the indices of its users in the batch, int64 [b].
         shape: (b, l).
         last: the slot of each user's last token, int64 [b].
-        bias: what is added to the logits: [l, l] with causal attention, [b, 1, 1, l] without.
-        sink_bias: what is added to the others' logits of slot 0, [b, 1, 1]; None where ``bias`` has it, or no sink is.
+        bias: the attention bias: [l, l] with causal attention, [b, 1, 1, l] without.
+        sink_bias: the bias of slot 0 for the other slots, [b, 1, 1]; None if ``bias`` includes it or there is no sink.
     """
 
     users: Tensor
@@ -50,7 +51,7 @@ class Bucket:
 
     @cached_property
     def seen(self) -> Tensor:
-        """What is added to the logits of a step's token [b, 1, 1, l + 1], which stands behind its history's slots."""
+        """The attention bias of a step's token, [b, 1, 1, l + 1]; its slot follows those of its history."""
         behind = torch.arange(self.shape[1] + 1, device=self.last.device) >= self.last[:, None]  # [b, l + 1]
         behind[:, -1] = False
         bias = behind.to(self.bias.dtype).mul_(NEVER)[:, None, None]
@@ -61,26 +62,26 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each row of a packed batch stands in attention with H heads of size d.
+    """The attention layout of a packed batch, with H heads of size d.
 
     Slots are numbered bucket by bucket, in a bucket by (query, key or value,) user, head and slot.
 
     Attributes:
         buckets: the padded buckets.
         heads: H.
-        spread: for the queries, keys and values in slots, their place among the rows' [rows, 3, H], int32.
-        collect: for each of [rows, 3, H] its slot, int32: the inverse of ``spread``.
-        spread_one: as ``spread``, for one of the three, rows as [rows, H].
+        spread: gather indices from rows to slots: for each query, key and value slot, its index in [rows, 3, H], int32.
+        collect: gather indices from slots back to rows, int32, one for each of [rows, 3, H]; the inverse of ``spread``.
+        spread_one: like ``spread``, for one of queries, keys and values: indices in [rows, H].
         collect_one: the inverse of ``spread_one``.
-        dummies: the slots of ``spread_one`` that hold no row of their own.
-        num_tokens: N, the real tokens; the rows after them are sinks.
+        dummies: the slots of ``spread_one`` that hold a repeated row.
+        num_tokens: N, the number of real tokens; the rows after them are sinks.
         last_rows: the flat row of each user's last token, [B].
         row_users: the user of each row, [rows].
-        uniform_sink: whether the sink attends to all tokens alike, as padding does in bidirectional attention: the
+        uniform_sink: whether the sink attends to all tokens uniformly, as padding does in bidirectional attention. The
             published code masks the rows of padding queries, which leaves them a uniform softmax. With causal
-            attention padding sees only padding, all alike, so there the weights do not matter.
-        rotation: by which cosines and sines queries and keys turn, [2, rows, d / 2] (:mod:`.rotary`); None
-            where positions are not rotary.
+            attention, padding attends only to padding, all of it identical, so there the weights do not matter.
+        rotation: the cosines and sines of the rotation of queries and keys, [2, rows, d / 2] (:mod:`.rotary`); None
+            if positions are not rotary.
     """
 
     buckets: tuple[Bucket, ...]
@@ -103,12 +104,12 @@ class Layout:
 
     @cached_property
     def users(self) -> Tensor:
-        """The users in the order of the buckets, int64 [B]."""
+        """The users in bucket order, int64 [B]."""
         return torch.cat([bucket.users for bucket in self.buckets])
 
     @cached_property
     def steps(self) -> Tensor:
-        """Where in a :class:`Cache` the step's token of each user and head goes, users as in ``users``, int64 [B H]."""
+        """The slot in a :class:`Cache` of the step's token of each user and head, in bucket order, int64 [B H]."""
         places, first = [], 0
         for b, length in (bucket.shape for bucket in self.buckets):
             end = first + b * self.heads * (length + 1)
@@ -129,8 +130,8 @@ def layout(
 ) -> Layout:
     """Plan the attention of sequences of ``lengths`` [B] (each 1..L tokens) in a model of L = ``max_length``.
 
-    ``one_sink`` lets all users share one sink's row: with causal attention and without dropout theirs are equal. Such a
-    layout has no gradient.
+    With ``one_sink`` all users share one sink row: with causal attention and without dropout their sinks are equal.
+    Such a layout has no gradient.
     """
     num_users, num_tokens, front = len(lengths), int(lengths.sum()), int(sink)
     starts = np.cumsum(lengths) - lengths
@@ -174,19 +175,19 @@ def layout(
 
 
 class _Places:
-    """Numbers rows and slots against each other, a bucket at a time."""
+    """Builds the gather indices between rows and slots, one bucket at a time."""
 
     def __init__(self, num_rows: int, heads: int) -> None:
         self.heads, self.used = heads, 0
         self.head = np.arange(heads, dtype=np.int32)
-        # Of each row: the slots in buckets before its own, its user and slot in its bucket, its bucket's b and l.
+        # For each row: the number of slots in earlier buckets, its user and slot in its bucket, its bucket's b and l.
         self.before, self.user, self.slot, self.b, self.length = (np.empty(num_rows, dtype=np.int32) for _ in range(5))
         self.spread: list[Int32s] = []
         self.spread_one: list[Int32s] = []
         self.dummies: list[Int64s] = []
 
     def add(self, rows: Int32s, real: NDArray[np.bool_]) -> None:
-        """Add a bucket whose slots hold ``rows`` [b, l], some of them ``real``."""
+        """Add a bucket whose slots hold ``rows`` [b, l]; ``real`` [b, l] marks the slots that are not repeats."""
         b, length = rows.shape
         head = self.head[:, None]  # [H, 1]
         part = np.arange(3, dtype=np.int32)[:, None, None, None]  # [3, 1, 1, 1]
@@ -217,10 +218,10 @@ class _Places:
 def _biases(
     lengths: Int64s, max_length: int, real: NDArray[np.bool_], *, sink: bool, causal: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Return a bucket's ``bias`` and ``sink_bias``: log p for the sink, never for what must not be seen."""
+    """Return a bucket's ``bias`` and ``sink_bias``: log p for the sink, NEVER for masked slots."""
     padding = max_length - lengths
     near = np.where(padding > 0, np.log(np.maximum(padding, 1)), NEVER).astype(MASKS)[:, None, None]  # [b, 1, 1]
-    if causal:  # nothing real sees the slots behind its end
+    if causal:  # real tokens never attend to the slots after the end
         num_slots = real.shape[1]
         return np.triu(np.full((num_slots, num_slots), NEVER, dtype=np.float32), k=1), near if sink else None
     keys = np.where(real, 0.0, NEVER).astype(MASKS)[:, None, None, :]  # [b, 1, 1, l]

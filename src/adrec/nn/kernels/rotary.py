@@ -1,7 +1,7 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864) of packed rows: queries and keys turn with their places.
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864) of packed rows: a rotation of queries and keys.
 
-The product of a query and a key then depends on how far apart they stand. A sink stands before its sequence, at 0; the
-sequence's tokens at 1, 2, ...
+The product of a query and a key then depends on the distance of their positions. A sink has position 0, and the tokens
+of its sequence have positions 1, 2, ...
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adrec.nn.kernels.layout import Layout
 
-BASE = 10_000.0  # the slowest pair of a head turns once in some 2 pi BASE places
+BASE = 10_000.0  # the slowest pair of a head has a period of about 2 pi BASE positions
 
 
 def row_positions(plan: Layout) -> Tensor:
@@ -25,9 +25,9 @@ def row_positions(plan: Layout) -> Tensor:
 
 
 def rotations(positions: Tensor, head_size: int) -> Tensor:
-    """Return the cosine and the sine of the angles of ``positions`` [rows], [2, rows, d / 2].
+    """Return the cosines and sines of the rotation angles of ``positions`` [rows], [2, rows, d / 2].
 
-    The angles of each of the d / 2 pairs are ``position BASE^(-2 i / d)``.
+    The angle of pair i of the d / 2 pairs is ``position BASE^(-2 i / d)``.
     """
     pairs = torch.arange(head_size // 2, device=positions.device)
     angles = positions[:, None] * BASE ** (-2 * pairs / head_size)  # [rows, d / 2]
@@ -35,13 +35,13 @@ def rotations(positions: Tensor, head_size: int) -> Tensor:
 
 
 def rotate(qkv: Tensor, rotation: Tensor, heads: int) -> Tensor:
-    """Return ``qkv`` [rows, 3 D] with queries and keys turned by ``rotation`` [2, rows, d / 2]; values stay."""
+    """Return ``qkv`` [rows, 3 D] with queries and keys rotated by ``rotation`` [2, rows, d / 2]; values unchanged."""
     cos, sin = rotation.to(qkv.dtype)[:, :, None]  # [rows, 1, d / 2]
     return Rotate.apply(qkv, cos, sin, heads)  # type: ignore[no-untyped-call]
 
 
 class Rotate(torch.autograd.Function):
-    """:func:`turned` in few passes over memory; its gradient turns back."""
+    """:func:`turned` in few passes over memory; its gradient is the inverse rotation."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:  # noqa: D102
@@ -57,7 +57,7 @@ class Rotate(torch.autograd.Function):
 
 @torch.no_grad()
 def turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
-    """Return ``qkv`` with each pair (a, b) of queries and keys as (a cos - b sin, a sin + b cos)."""
+    """Return ``qkv`` with each pair (a, b) of queries and keys rotated to (a cos - b sin, a sin + b cos)."""
     rows, both = len(qkv), 2 * qkv.shape[1] // 3
     out = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     a, b = qkv[:, :both].reshape(rows, 2 * heads, 2, -1).unbind(2)  # [rows, 2 H, d / 2]: a pair's two numbers

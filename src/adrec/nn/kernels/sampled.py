@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DENSE = 32  # items of the catalogue for each requested one, up to which computing all scores takes less time
-PRODUCTS = 1 << 20  # numbers gathered, or scores, that are held at once: 4 MiB of float32, which a cache holds
+DENSE = 32  # up to this many catalogue items per requested item, computing all scores is faster
+PRODUCTS = 1 << 20  # gathered numbers, or scores, in memory at once: 4 MiB of float32, which fits a CPU cache
 
 
 def some_scores(x: Tensor, item_embedding: Tensor, items: Tensor) -> Tensor:
@@ -18,12 +18,12 @@ def some_scores(x: Tensor, item_embedding: Tensor, items: Tensor) -> Tensor:
 
 
 def plain_some_scores(x: Tensor, item_embedding: Tensor, items: Tensor) -> Tensor:
-    """Return what :func:`some_scores` returns, computed in the plain way."""
+    """Return :func:`some_scores` from a plain reference implementation."""
     return (x[:, None] * item_embedding[items]).sum(-1)
 
 
 class SomeScores(torch.autograd.Function):
-    """The products of each output with some items: all products in one matrix product, or gathered, which is faster."""
+    """The inner products of each output with some items: by one full matrix product or by a gather, if faster."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, item_embedding: Tensor, items: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class SomeScores(torch.autograd.Function):
 
 
 def _chunks(dense: bool, embedding: Tensor, items: Tensor) -> list[slice]:
-    """Divide the tokens so that what is held for some of them at once stays small."""
+    """Divide the tokens into chunks that bound the memory in use at once."""
     each = len(embedding) if dense else items.shape[1] * embedding.shape[1]
     size = max(16, (4 if dense else 1) * PRODUCTS // each)
     return [slice(start, start + size) for start in range(0, len(items), size)]
