@@ -28,14 +28,15 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 pages: .venv/.installed
-	$(BIN)/adrec results benchmarks/ledger --grid published --grid tuned --reference adrec --preface docs/prefaces/results.md \
-		--out docs/results.md --out docs/results.svg
+	$(BIN)/adrec results benchmarks/ledger --grid published --grid tuned --reference adrec \
+		--preface docs/appendix/prefaces/results.md --out docs/appendix/results.md --out docs/charts/cost.svg
 	$(BIN)/adrec results benchmarks/ledger --grid ablation --reference base \
-		--preface docs/prefaces/ablation.md --out docs/ablation.md
+		--preface docs/appendix/prefaces/ablation.md --out docs/appendix/ablation.md
 	$(BIN)/adrec results benchmarks/ledger --grid paper --reference "adrec (paper)" \
-		--preface docs/prefaces/paper.md --out docs/paper.md
+		--preface docs/appendix/prefaces/paper.md --out docs/appendix/paper.md
 	$(BIN)/adrec results benchmarks/ledger --grid search --reference "no positions" \
-		--preface docs/prefaces/search.md --out docs/search.md
+		--preface docs/appendix/prefaces/search.md --out docs/appendix/search.md
+	$(BIN)/python -m benchmarks.charts
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Write the page of results from what benchmarks left as JSON: no figure on it is typed.
 
-python -m benchmarks.page docs/results/*.json --out docs/performance.md
+python -m benchmarks.page docs/measurements/*.json --out docs/performance.md
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.common import run, shown
 INTRODUCTION = """# Performance
 
 What ADRec costs, and how much less that is than the published way of computing the same numbers. Every figure on this
-page was written by `python -m benchmarks.page` from the results in [results](results), which anyone can measure again:
+page was written by `python -m benchmarks.page` from the results in [measurements](measurements), which anyone can measure again:
 
 | command | measures |
 |---|---|
@@ -69,8 +69,8 @@ def main(
 ) -> None:
     """Write the page."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    pictures = sorted((out.parent / "results").glob("*.svg"))
-    shown_pictures = [f"![{path.stem}](results/{path.name})" for path in pictures]
+    pictures = sorted((out.parent / "measurements").glob("*.svg"))
+    shown_pictures = [f"![{path.stem}](measurements/{path.name})" for path in pictures]
     out.write_text(
         "\n\n".join([INTRODUCTION.strip(), *map(section, results), *shown_pictures]) + "\n", encoding="utf-8"
     )

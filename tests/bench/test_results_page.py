@@ -13,7 +13,7 @@ from adrec.bench.results import results
 
 SLOW = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-DOCS, LEDGER = ROOT / "docs", ROOT / "benchmarks" / "ledger"
+DOCS, LEDGER = ROOT / "docs" / "appendix", ROOT / "benchmarks" / "ledger"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
     "results": (("published", "tuned"), "adrec"),

@@ -304,6 +304,6 @@ def test_odd_shapes_are_measured_and_noted() -> None:
 
 
 def test_the_page_has_every_definition() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "diagnosis.md").read_text(encoding="utf-8")
     for each in DEFINITIONS.values():
         assert f"| {each.title} | {each.meaning} | {each.source} |" in page

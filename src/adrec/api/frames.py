@@ -1,4 +1,4 @@
-"""What people give in Python, and what they get back: ids from any kind of list, tables of the kind they came in."""
+"""Conversion of the Python interface's inputs and outputs: ids from any list, tables in the library of the input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FrameKind = Literal["polars", "pandas", "pyarrow"]
 
 
 def frame_kind(table: Any) -> FrameKind:
-    """Return the kind of frame that results are given in for ``table``: its own, polars for anything else."""
+    """Return the frame library of ``table``, in which results are returned; polars if it is not a frame."""
     module = type(table).__module__.partition(".")[0]
     return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
 
@@ -21,7 +21,7 @@ def frame_kind(table: Any) -> FrameKind:
 def ids(values: Iterable[Any] | None) -> list[Any] | None:
     """Return ids as a list of plain Python values; None stays None.
 
-    Raises :class:`ConfigError` for a lone text, number or date where a list is expected.
+    Raises :class:`ConfigError` for a single text, number or date instead of a list.
     """
     if values is None:
         return None

@@ -47,8 +47,8 @@ class ADRec:
         preset: the configuration to start from: ``default``, or another of the model's (ADRec has ``fast``,
             ``paper`` and ``published``).
         model: ``adrec``, or the name of a baseline (:func:`adrec.models.registry.model_names`), or ``module:Class``.
-        changes: of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
-        max_epochs: at most so many epochs in each stage.
+        changes: changes of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
+        max_epochs: the largest number of epochs in each stage.
         seed: the random seed; the same seed gives the same model on the same machine.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
         progress: show training on the terminal.
@@ -94,22 +94,22 @@ class ADRec:
         run: str | Path | None = None,
         **options: Unpack[PreparationOptions],
     ) -> ADRec:
-        """Train on the training part of the split, by default all but the last two of each user.
+        """Train on the training part of the split: by default, all interactions of a user except the last two.
 
-        :meth:`refit` then trains on all interactions, as for production.
+        :meth:`refit` then trains on all interactions, for production.
 
         Args:
             interactions: a pandas, polars or pyarrow table, files, the folder of a prepared data set, or a
                 :class:`~adrec.data.dataset.Dataset`.
             recipe: the name of a known data set, which says how its files are read.
-            run: a folder in which each epoch is recorded. Where it holds an unfinished run of the same data, settings
-                and seed, training is resumed; finished, it is what :meth:`load` and every ``adrec`` command read.
-            **options: of preparing: ``user``, ``item``, ``time``, ``min_user``, ``split`` and the other fields of
-                :class:`~adrec.data.preparation.Preparation`; none with a data set that is prepared already.
+            run: a folder in which each epoch is recorded. If it holds an unfinished run of the same data, settings
+                and seed, training resumes. :meth:`load` and every ``adrec`` command read a finished run.
+            **options: preparation options: ``user``, ``item``, ``time``, ``min_user``, ``split`` and the other fields
+                of :class:`~adrec.data.preparation.Preparation`. A prepared data set takes no options.
 
         Raises:
             DataError: for a table that cannot be used; the sentence says where and what to do.
-            ConfigError: for an option that there is not, or that is one of :class:`ADRec`.
+            ConfigError: for an unknown option, or an option of :class:`ADRec` itself.
             RunError: where ``run`` holds a finished run, or one of other data, settings or seed.
         """
         misplaced = [name for name in options if name in inspect.signature(ADRec).parameters]
@@ -137,7 +137,7 @@ class ADRec:
                 )
 
     def refit(self) -> ADRec:
-        """Train again with the chosen numbers of epochs on all interactions, nothing held out: for production."""
+        """Retrain on all interactions with the chosen numbers of epochs, for production. Nothing is held out."""
         dataset, _, info = self._fitted()
         self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
         return self
@@ -173,12 +173,12 @@ class ADRec:
         exclude: Iterable[Any] | None = None,
         on_unknown: Literal["error", "skip"] = "error",
     ) -> Any:
-        """Recommend k items to each user of the data set, or for each history of people it has never met.
+        """Recommend k items to each user of the data set, or for each history of a new user.
 
         Args:
             users: user ids; all users by default. Their whole history is used, held-out interactions included.
             histories: instead of users: lists of item ids, oldest first.
-            k: items for each.
+            k: the number of items for each user or history.
             filter_seen: leave out the items of the history.
             items: recommend only these.
             exclude: never recommend these.
@@ -186,11 +186,11 @@ class ADRec:
 
         Returns:
             A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
-            ``item``, ``score``, ``rank`` (from 1) and ``source`` (``popular`` where no item of the history is known,
-            else ``model``). What was skipped is told by a warning.
+            ``item``, ``score``, ``rank`` (from 1) and ``source`` (``popular`` if no item of the history is known,
+            else ``model``). A warning reports skipped users and items.
 
         Raises:
-            DataError: for unknown users, or where nothing may be recommended.
+            DataError: for unknown users, or if no item may be recommended.
             ConfigError: where both users and histories are given, or k is below 1.
         """
         if users is not None and histories is not None:
@@ -258,16 +258,16 @@ class ADRec:
 
         Args:
             path: what :meth:`save`, ``adrec train`` or ``adrec refit`` wrote.
-            model: its class, or ``"module:Class"``, where it is your own: nothing that a file names is imported.
-            data: where its data set is now, if it was moved, or a newer one prepared into its vocabulary.
+            model: the class of your own model, or ``"module:Class"``. Names in the folder's files are never imported.
+            data: the path of its data set, if it was moved, or a newer data set prepared with its vocabulary.
             device: ``cpu``, ``cuda`` or ``auto``.
-            num_inference_steps: denoising steps, from 1 to T; those of its configuration by default.
-            sampler: ``ancestral`` or ``ddim``; that of its configuration by default.
+            num_inference_steps: denoising steps, from 1 to T; the configured number by default.
+            sampler: ``ancestral`` or ``ddim``; the configured one by default.
 
         Raises:
-            ConfigError: where it cannot take so many steps, or has no diffusion to take steps of.
-            RunError: where there is no finished run, or its files are damaged.
-            DataError: where the data set is gone or is another one.
+            ConfigError: for a number of steps outside 1 to T, or a model without diffusion.
+            RunError: if there is no finished run, or its files are damaged.
+            DataError: if the data set is missing or is a different one.
         """
         run = Run.open(Path(path), find_model(model, imports=True) if isinstance(model, str) else model)
         loaded = cls(seed=run.info.seed, device=device)

@@ -1,1 +1,1 @@
-"""The benchmark: many models on the same users, as a ledger of small jobs."""
+"""The benchmark: comparison of models on the same users, stored as a ledger of small jobs."""

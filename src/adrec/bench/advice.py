@@ -1,4 +1,4 @@
-"""From a table to the answer which model is right for it: prepare, compare, report, and the chosen run."""
+"""Model selection for a table (``adrec compare``): preparation, comparison, report and chosen run."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def compare_models(
     console: Console,
     columns: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[ModelChoice, list[str]]:
-    """Compare models on a table or a prepared data set; leave a report and the chosen run in ``out``.
+    """Compare models on a table or a prepared data set, and write a report and the chosen run to ``out``.
 
-    Return the verdict and notes on who did not finish. Run again, it goes on where it stopped.
+    Return the verdict, and notes on models that did not finish. An interrupted comparison resumes when called again.
 
     Args:
         source: the table, or the data set's folder.
-        out: where everything goes.
-        budget: in seconds.
-        seed: of every random number.
-        console: is told what happens.
-        columns: of the table, by what is in them: ``user``, ``item``, ``time``; those that are not named are guessed.
+        out: the output folder.
+        budget: time budget in seconds.
+        seed: the random seed.
+        console: receives progress messages.
+        columns: the table's columns by role: ``user``, ``item``, ``time``; missing ones are guessed.
 
     Raises:
-        UserError: where ``out`` is a file.
-        ConfigError: where ``out`` is of something else, or columns are named of what is prepared already.
-        DataError: for a table that cannot be used.
-        RunError: where another process compares in ``out``, or the budget is too small for any model.
+        UserError: if ``out`` is a file.
+        ConfigError: if ``out`` has other content, or columns are given for a prepared data set.
+        DataError: for an unusable table.
+        RunError: if another process uses ``out``, or the budget is too small for any model.
     """
     _check(source, out, columns)
     is_new = not out.exists()
@@ -59,7 +59,7 @@ def compare_models(
             dataset = _compared(source, out, columns, console)
         except BaseException:
             if is_new and not (out / "comparison.json").exists():
-                shutil.rmtree(out, ignore_errors=True)  # nothing is in it but the lock
+                shutil.rmtree(out, ignore_errors=True)  # it contains only the lock
             raise
         found, contenders, notes = compare(dataset, out, budget=budget, seed=seed, console=console)
         run = out / "run"
@@ -109,7 +109,7 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
     place = source if "fingerprint" in identity else out / "data"
     missing = not (place / "dataset.json").is_file()
     quarantine = quarantine_of(out)
-    dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is left in ``out``
+    dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is written to ``out``
     write_json(out / "comparison.json", identity)
     if dataset is not None:
         write_dataset(dataset, place)
@@ -121,7 +121,7 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
 
 
 def _prepared(table: Path, columns: Mapping[str, str], quarantine: Path) -> Dataset:
-    """Prepare a table; what cannot be read so is told where it can: ``adrec prepare`` has all the options."""
+    """Prepare a table. An error message refers to ``adrec prepare``, which has all the options."""
     try:
         return prepare(table, quarantine=quarantine, **cast("PreparationOptions", columns))
     except DataError as error:

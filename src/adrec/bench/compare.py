@@ -1,4 +1,4 @@
-"""Which model is right for a data set, within a budget of time: the friendly face of the benchmark."""
+"""Comparison of the main models on a data set within a time budget, on top of the benchmark."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from adrec.utils.files import write_json
 
 CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
 SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
-MARGIN = 0.75  # of the time left is planned for training: the rest is for testing, and for the error of the estimate
-LAST = 0.92  # of the budget and each share of it, at which training ends wherever it is: the rest is for testing
-STEPS = 10  # an epoch has at least, as long as a batch has ..
+MARGIN = 0.75  # share of the time left planned for training; the rest is for testing and estimation error
+LAST = 0.92  # share of the budget, and of each model's part, at which training is stopped; the rest is for testing
+STEPS = 10  # the fewest steps of an epoch, as long as a batch has ..
 FEWEST_USERS = 8
-FEW_EPOCHS = 6  # with time for fewer of the default's, the preset ``fast``, where there is one, learns more in it
-WORTH = 0.05  # of the budget: less than that, left by others, is no epoch more
+FEW_EPOCHS = 6  # with time for fewer epochs of the default, the preset ``fast``, if any, learns more
+WORTH = 0.05  # the smallest share of the budget worth redistributing
 
 
 def compare(
@@ -44,11 +44,11 @@ def compare(
 ) -> tuple[ModelChoice, list[Contender], list[str]]:
     """Train the contenders within ``budget`` seconds; return the verdict, those that were tested, and notes.
 
-    The notes say who was not tested, and of whom a quicker preset was.
+    The notes name contenders that were not tested, and those tested with a faster preset.
 
-    Each has its share of the budget; whose share is used up goes on with what the others left of theirs. A contender
-    whose time is up then is tested with the best that it has. The runs stay in the ledger below ``folder``. Raises
-    :class:`DataError` where nothing is held out to test on.
+    Each contender has a share of the budget. A contender that uses up its share resumes with time that others left
+    over. When that time is up too, its best weights are tested. The runs stay in the ledger below ``folder``. Raises
+    :class:`DataError` if nothing is held out for testing.
     """
     if dataset.path is None:
         raise DataError("a data set is compared on from its folder; write it first.")
@@ -84,9 +84,9 @@ def compare(
 
 
 def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
-    """Train each contender for its share of the budget, then those with more to learn for what is left of it.
+    """Train each contender for its share of the budget, then the unfinished ones for the remaining time.
 
-    Return those that were begun, by name.
+    Return the started entries, by name.
     """
     budget, entries = LAST * memory.budget, {}
     ends = time.time() + budget
@@ -124,18 +124,18 @@ def _why_not(name: str, finished: Finished | None, contest: Contest, budget: flo
 
 
 class Contest:
-    """The contenders on their way.
+    """The state of a comparison in progress.
 
     Args:
         ledger: the ledger's folder.
         data: the data set's folder.
-        seed: of every random number.
-        console: is told what happens.
+        seed: the random seed.
+        console: receives progress messages.
         live: shows each epoch.
 
     Attributes:
-        finished: the results of those that have one, by name.
-        unfinished: why the others have none yet.
+        finished: the finished results, by name.
+        unfinished: the reason why each other contender is unfinished, by name.
     """
 
     def __init__(self, ledger: Path, data: Path, seed: int, console: Console, live: Live) -> None:
@@ -144,7 +144,7 @@ class Contest:
         self.unfinished: dict[str, str] = {}
 
     def train(self, entry: Entry, seconds: float, *, finishes: bool) -> None:
-        """Go on with a contender for ``seconds``; if it ``finishes``, what it has then is tested."""
+        """Start or resume a contender for ``seconds``; if ``finishes``, test the weights it has then."""
         ends = time.time() + seconds
         worker = Worker(self.ledger, ends, self.console.print, [self.live], keep_runs=True, finishes=finishes)
         try:
@@ -155,12 +155,12 @@ class Contest:
 
 @dataclass(frozen=True)
 class Memory:
-    """How each contender was planned with a budget and a seed, so that a comparison can be gone on with.
+    """The planned settings of each contender for a budget and a seed, saved so that a comparison can resume.
 
     Attributes:
         path: the file.
-        budget: in seconds.
-        seed: of every random number.
+        budget: time budget in seconds.
+        seed: the random seed.
     """
 
     path: Path
@@ -169,7 +169,7 @@ class Memory:
 
     @property
     def kept(self) -> dict[str, Any]:
-        """The changes of each contender's settings, by its name; empty where budget or seed were others."""
+        """The changes of each contender's settings, by name; empty if budget or seed differ."""
         return dict(self._plan().get("changes", {}))
 
     def _plan(self) -> dict[str, Any]:
@@ -177,13 +177,13 @@ class Memory:
         return plan if (plan.get("budget"), plan.get("seed")) == (self.budget, self.seed) else {}
 
     def entry(self, name: str) -> Entry | None:
-        """Return how a contender was planned; None where it was not."""
+        """Return the planned entry of a contender; None if it was not planned."""
         plan = self._plan()
         changes, preset = plan.get("changes", {}).get(name), plan.get("presets", {}).get(name, "default")
         return None if changes is None else Entry(_label(name, preset), name, preset, changes)
 
     def keep(self, name: str, entry: Entry) -> None:
-        """Note how a contender is planned."""
+        """Save the planned entry of a contender."""
         plan = self._plan()
         changes = {**plan.get("changes", {}), name: dict(entry.changes)}
         presets = {**plan.get("presets", {}), name: entry.preset}
@@ -195,13 +195,12 @@ def _label(name: str, preset: str) -> str:
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
-    """Return ``entry`` as the data set and the time allow.
+    """Return ``entry`` adapted to the data set and the available time.
 
-    Where few users would make an epoch of a step or two, a batch has fewer: patience, counted in epochs, would end the
-    training before anything is learnt. Of several stages each has as many epochs as ``seconds`` allow, by an estimate,
-    all where they do; one stage alone keeps its epochs, as validation or the end of the time ends it. Where the time
-    is for fewer than :data:`FEW_EPOCHS` of a default of one stage, the entry is of the model's preset ``fast``, if it
-    has one.
+    With few users, the batch is made smaller: epochs of a step or two would let patience, which is counted in epochs,
+    stop the training too early. If there are several stages, each has as many epochs as ``seconds`` allow by an
+    estimate. A single stage keeps its epochs, as validation or the deadline ends it. If a single-stage default has time
+    for fewer than :data:`FEW_EPOCHS`, the model's preset ``fast`` is used, if any.
     """
     asked, trainer = entry, _trainer(entry, dataset, split, seed)
     if trainer is None:
@@ -229,10 +228,10 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
 
 
 def _trainer(entry: Entry, dataset: Dataset, split: Split, seed: int) -> Trainer | None:
-    """Return what would train an entry; None for a model that only counts.
+    """Return the trainer of an entry; None for a model without epochs.
 
-    None too where the data set has nothing to train it on: as a job it fails and is told, beside those that can learn
-    from so little.
+    Also None if the data set has nothing to train it on. The entry's job then fails and is reported, and the other
+    models continue.
     """
     model = entry.model_class(entry.config())
     if not isinstance(model, NetworkModel) or not isinstance(model.config, TrainingConfig):

@@ -1,4 +1,4 @@
-"""What jobs took, device by device: the seconds of one are not those of another."""
+"""Training cost and speed of jobs, by device, as times of different devices are not comparable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from adrec.bench.ledger import Finished
 from adrec.utils.text import counted
 
-CPU = "CPU"  # one whose name was not noted
+CPU = "CPU"  # a CPU without a recorded name
 
 
 def device_of(finished: Finished) -> str:
@@ -23,13 +23,13 @@ def _processor(about: Mapping[str, str]) -> str:
 
 
 def training(finished: Finished) -> Mapping[str, float]:
-    """Return the seconds of ``train`` and of what was ``shared``: core-seconds on a CPU, the clock's elsewhere."""
+    """Return the seconds of ``train`` and of ``shared`` stages: core-seconds on a CPU, wall-clock seconds elsewhere."""
     seconds: Mapping[str, float] = finished.result["core_seconds" if finished.result["device"] == "cpu" else "seconds"]
     return seconds
 
 
 def speed(finished: Finished, of: Mapping[str, float] | None = None) -> float:
-    """Return users a second, of one core on a CPU; of a part of the result where ``of`` is given."""
+    """Return users per second, per core on a CPU; for the part ``of`` of the result, if given."""
     per = "users_per_core_second" if finished.result["device"] == "cpu" else "users_per_second"
     return float((finished.result if of is None else of)[per])
 
@@ -65,7 +65,7 @@ def words_of(hours: Mapping[str, float]) -> str:
 
 
 def machine_of(finished: Finished) -> str:
-    """Return what a job ran on, in words."""
+    """Return a description of the machine of a job."""
     about, found = finished.result["environment"], finished.result
     names = dict.fromkeys(filter(None, (_processor(about), device_of(finished))))  # a CPU that is named is both
     where = [about["platform"], *names, f"{about['cpus']} cores", counted(found["threads"], "thread")]

@@ -1,4 +1,4 @@
-"""Accuracy against cost, a panel a data set."""
+"""Figure of accuracy over training cost, one panel per data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OURS, THEIRS = "#c05621", "#2b6cb0"
-LEAST = 0.01  # seconds: what takes less stands there
+LEAST = 0.01  # seconds; lower costs are drawn here
 
 
 def draw(results: Results, path: Path) -> None:
@@ -42,7 +42,7 @@ def draw(results: Results, path: Path) -> None:
     for axes, rows in zip(panels, results.rows.values(), strict=True):
         _label(axes, _drawn(rows), results.metric)
     undated: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
-    with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "adrec"}):  # the same results, the same file
+    with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "adrec"}):  # reproducible output
         figure.savefig(temporary, format=path.suffix[1:], dpi=130, **undated)
 
 
@@ -65,7 +65,7 @@ def _panel(axes: Axes, every: Sequence[Row], metric: str) -> None:
 
 
 def _drawn(rows: Sequence[Row]) -> Sequence[Row]:
-    """Return the entries whose cost is in core time; where there is none of these, all, by the clock."""
+    """Return the entries with costs in core time; if there are none, all entries, in wall-clock time."""
     return [row for row in rows if row.core_time] or rows
 
 
@@ -74,7 +74,7 @@ def _colour(row: Row) -> str:
 
 
 def _label(axes: Axes, rows: Sequence[Row], metric: str) -> None:
-    """Write each entry's name where no other name, point or interval stands, with a line to its point."""
+    """Label each entry without overlap with other labels, points or intervals, with a line to its point."""
     import textalloc  # noqa: PLC0415
 
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # the lines that are added must not move what was laid out

@@ -1,4 +1,4 @@
-"""What a benchmark would still compute: each final job with its state and its time, without computing anything."""
+"""Dry run of a benchmark: each final job with its state and its estimated time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def forecast(series: Series, ledger: Ledger, *, keep_embeddings: bool = False) -
     split = make_split(dataset, None)
     changes, missing = _tuned(series, dataset, split, ledger)
     jobs = [make_job(series, dataset, split, seed, changes) for seed in series.seeds]
-    waiting = ""  # the time of a job that has not begun: the same for all seeds, and measured once
+    waiting = ""  # the time of a job that has not started: equal for all seeds, so measured once
     for job in jobs:
         state, time = "finished", ""
         if missing:
@@ -50,7 +50,7 @@ def forecast(series: Series, ledger: Ledger, *, keep_embeddings: bool = False) -
 
 
 def _tuned(series: Series, dataset: Dataset, split: Split, ledger: Ledger) -> tuple[Mapping[str, Any], int]:
-    """Return the changes that the trials of the ledger have found, and how many trials it still lacks."""
+    """Return the changes found by the ledger's trials, and the number of missing trials."""
     known = 0
 
     def look(job: Job, watch: Callable[[Mapping[str, Any]], None]) -> Finished:
@@ -68,7 +68,7 @@ def _tuned(series: Series, dataset: Dataset, split: Split, ledger: Ledger) -> tu
 
 
 def _time(series: Series, dataset: Dataset, split: Split, job: Job, begun_in: Ledger | None = None) -> str:
-    """Return the time that a job takes at most, or what is left of one that was begun."""
+    """Return the longest time of a job, or the remaining time of a started one."""
     model = series.entry.model_class(series.entry.model_class.Config.from_dict(job.config))
     if not isinstance(model, NetworkModel):
         return "moments"

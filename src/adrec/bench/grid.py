@@ -1,6 +1,6 @@
-"""What a benchmark compares: entries, each a model with a preset and named changes; ablations are the same thing.
+"""Grids of a benchmark or ablation: entries, each a model with a preset and changes.
 
-A grid file is TOML, an entry a table:
+A grid file is TOML, with one table per entry:
 
     [no-noise]                  # the name in every table of results
     model = "adrec"             # by default the entry's name
@@ -10,8 +10,8 @@ A grid file is TOML, an entry a table:
     search = { model.dropout = [0.1, 0.3, 0.5], finetune.learning_rate = { low = 1e-4, high = 1e-2, log = true } }
 
     [no-noise-narrow]
-    like = "no-noise"           # an entry above: this one has all that it has, but for what it says itself, key by
-                                # key; a key that it sets is not searched for, and `search = {}` ends the search
+    like = "no-noise"           # inherit from an entry above; own keys override inherited ones one by one; a key that
+                                # is set is not searched for, and `search = {}` disables the search
     set = { model.hidden_size = 64 }
 """
 
@@ -46,12 +46,12 @@ class Entry:
     """One row of a table of results.
 
     Attributes:
-        label: its name there.
-        model: which model.
-        preset: which of its presets.
-        changes: of configuration keys.
-        search: what is tuned: of each key a list of choices, or ``{low, high, log}``.
-        seeds: how many; None is the benchmark's number.
+        label: name in the tables of results.
+        model: name of the model.
+        preset: name of the model's preset.
+        changes: changes of configuration keys.
+        search: the search space: for each key a list of choices, or ``{low, high, log}``.
+        seeds: the number of seeds; None is the benchmark's number.
     """
 
     label: str
@@ -112,7 +112,7 @@ class Entry:
         return self.config()
 
     def has(self, job: Job) -> bool:
-        """Whether ``job`` is one of this entry's: of its settings, but for those that its trials searched for."""
+        """Whether ``job`` belongs to this entry: its settings are equal, except those that trials searched for."""
         by_trials = job.trial is not None or job.tuned
         possible = by_trials or job.label == self.label if self.search else not by_trials
         same = (job.model, job.source, job.protocol) == (self.model, self.source, PROTOCOL)
@@ -123,15 +123,15 @@ class Entry:
             names = [saved.full_key(key) for key in self.search] if by_trials else []
             found = {name: attrgetter(name)(saved) for name in names}
             return replace(saved, preset=self.preset) == (self.config(found) if found else self._own)
-        except ConfigError:  # of settings that are no more, or no longer allowed
+        except ConfigError:  # settings that no longer exist or are no longer valid
             return False
 
 
 @cache
 def _source_of(model_class: type[Model]) -> str:
-    """Return the digest of the file that a user's own model is in: when it changes, its jobs are others.
+    """Return the digest of the source file of a user's own model. If it changes, its jobs get new keys.
 
-    Empty for the models that come with adrec, and where there is no file.
+    Empty for built-in models, and if there is no file.
     """
     if model_class.__module__.partition(".")[0] == "adrec":
         return ""

@@ -1,4 +1,4 @@
-"""The ledger of a benchmark: a folder of small jobs, each with what it was, what it cost and what it found.
+"""The ledger of a benchmark: a folder of small jobs, each with its configuration, cost and results.
 
 ==============================  ================================================================================
 ``datasets/NAME.json``          a data set: its fingerprint, split, sizes
@@ -10,8 +10,8 @@
 ``work/``, ``shared/``          runs that are not finished, and what jobs share; not kept
 ==============================  ================================================================================
 
-``KEY`` is the hash of all that decides the result, so a job that is there is not computed again, but for an embedding
-that is asked for later.
+``KEY`` is the hash of everything that determines the result, so a finished job is not computed again, unless its
+embedding is requested later.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import atomic_file, write_bytes, write_json
 
 EMBEDDING = "embedding.safetensors"
-PROTOCOL = 1  # of training and evaluation: raised when the same job would give other numbers
+PROTOCOL = 1  # version of training and evaluation; incremented when the same job would give other results
 IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"
 
 
@@ -55,10 +55,10 @@ class Job:
         model: its name.
         config: its whole configuration.
         seed: the random seed.
-        trial: which trial of tuning it is; None for a final model. A trial never sees the test part.
-        source: the digest of the code of a model that does not come with adrec; empty for those that do.
-        tuned: whether trials chose its settings: it is another job than one of the same settings chosen by hand.
-        protocol: of training and evaluation, :data:`PROTOCOL`.
+        trial: the number of the tuning trial; None for a final model. A trial never uses the test part.
+        source: the digest of the code of a user's own model; empty for built-in models.
+        tuned: whether trials chose its settings; such a job differs from one with the same settings set by hand.
+        protocol: version of training and evaluation, :data:`PROTOCOL`.
     """
 
     data: str
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The hash of what decides the result: not the label, nor which trial it is, but whether it is one."""
+        """The hash of everything that determines the result, without the label and the trial's number."""
         decisive = asdict(self)
         for name in ("data", "label"):
             del decisive[name]
@@ -85,12 +85,12 @@ class Job:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What of the configuration decides the result: all but the name of its preset."""
+        """The part of the configuration that determines the result: all except the preset's name."""
         return {key: value for key, value in self.config.items() if key != "preset"}
 
     @property
     def words(self) -> str:
-        """The job in a few words."""
+        """A short description of the job."""
         what = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
         return f"{self.data}: {self.label}, {what}"
 
@@ -111,7 +111,7 @@ class Finished:
 
     @property
     def error(self) -> str | None:
-        """Why it failed, if it did."""
+        """The error message, if the job failed."""
         return self.result.get("error")
 
     @property
@@ -141,7 +141,7 @@ class Ledger:
 
     @classmethod
     def create(cls, path: Path) -> Ledger:
-        """Open the ledger at ``path``, made where there is none. Raises :class:`RunError` for another folder."""
+        """Open the ledger at ``path``; create it if missing. Raises :class:`RunError` for another kind of folder."""
         foreign = path.is_dir() and not (path / "jobs").is_dir() and any(path.iterdir())
         if path.is_file() or foreign:
             raise RunError(f"{path} is not a ledger; name a new folder, or one that adrec benchmark wrote.")
@@ -152,7 +152,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
-        """Open a ledger that is there. Raises :class:`RunError` where none is."""
+        """Open an existing ledger. Raises :class:`RunError` if there is none."""
         if (path / "dataset.json").is_file():
             raise RunError(
                 f"{path} is a prepared data set; `adrec benchmark {path} --out ledger` makes a ledger of it."
@@ -171,7 +171,7 @@ class Ledger:
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
-        """Keep other processes from what ``key`` names; false where one has it."""
+        """Lock ``key`` against other processes; yield false if another process holds it."""
         (self.path / "work").mkdir(exist_ok=True)
         try:
             with FileLock(self.path / "work" / f"{key}.lock", timeout=0):
@@ -180,7 +180,7 @@ class Ledger:
             yield False
 
     def add_dataset(self, dataset: Dataset, split: Split) -> None:
-        """Note a data set and its test users. Raises :class:`DataError` where its name is another data set's here."""
+        """Record a data set and its test users. Raises :class:`DataError` if its name belongs to another data set."""
         name = dataset.info.name
         about = {
             "name": name,
@@ -235,7 +235,7 @@ class Ledger:
         return None if found is None or found.error else found
 
     def keep(self, job: Job, result: Mapping[str, Any], ranks: pl.DataFrame | None = None) -> Finished:
-        """Write a job's result, its ranks first: a result that is there is whole."""
+        """Write a job's result, after its ranks, so that an existing result is complete."""
         folder = self.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "job.json", asdict(job))

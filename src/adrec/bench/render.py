@@ -1,4 +1,4 @@
-"""Results as text: Markdown for people, LaTeX for papers, and rows for a terminal."""
+"""Rendering of results: Markdown, LaTeX, and rows for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ that were trained: other seeds would move a difference too, by about as much as 
 that were *cut short*, time ended the training before validation had stopped improving. Training is given in core
 time, of all cores together, and users/s are those of one core: other work on the machine changes neither. On a GPU
 both are by the clock. Where several devices were used, the column *on* names them."""
-COST_FROM = 5  # of the columns of costs: before stands what is recommended
+COST_FROM = 5  # index of the first cost column; the columns before it describe the recommendations
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
 
 

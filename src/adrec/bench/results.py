@@ -1,4 +1,4 @@
-"""What a ledger says: means over seeds with intervals, paired significance, costs, and accuracy by kind of user."""
+"""Aggregation of a ledger: means over seeds with intervals, significance, costs, and accuracy by user group."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Row:
     Attributes:
         label: the entry's name.
         model: its model.
-        seeds: how many.
-        cut: of how many of them time ended the training, before validation had stopped improving.
-        trials: of tuning that its settings were chosen by.
+        seeds: number of seeds.
+        cut: number of seeds whose training the time limit ended before validation stopped improving.
+        trials: number of tuning trials that chose its settings.
         validation: the chosen metric on the validation part, mean over seeds; None where there is no such part.
         metrics: ``all`` (seen items are ranked too) and ``unseen``: each metric's mean over seeds and its interval.
         against: ``all`` and ``unseen``: of another entry, the difference of the chosen metric (ours less theirs).
         recommended: coverage, gini, popularity and novelty of the first 20 unseen items, means over seeds.
-        parameters: how many numbers were learnt.
-        device: what the costs are of: a processor's or a GPU's name.
-        timed: how many of the seeds ran there; the others have no part in the costs.
-        core_time: whether the costs are of a CPU's cores, not of the clock.
+        parameters: number of learned parameters.
+        device: device of the costs: a processor's or a GPU's name.
+        timed: number of seeds that ran on that device; only these count for the costs.
+        core_time: whether costs are in CPU core time, not wall-clock time.
         seconds: of training, mean over seeds, what was shared included: core-seconds on a CPU, the clock's elsewhere.
         users_per_second: at inference, mean over seeds: of one core on a CPU.
         by_steps: of a model that denoises: the metric, and users/s, at some numbers of steps, means over seeds.
@@ -108,12 +108,12 @@ def results(
         ledger: of a benchmark.
         metric: what entries are sorted and compared by.
         reference: the entry that every other is compared with, beside the best; ADRec's best by default.
-        entries: show what was computed of these alone, under their names; by default all that is there.
-        data: show these data sets alone; by default all that are there.
+        entries: show only these entries, under their names; by default all.
+        data: show only these data sets; by default all.
 
     Raises:
-        ConfigError: for a metric or a reference that is not there.
-        RunError: where no job has finished, or none of ``entries``.
+        ConfigError: for an unknown metric or reference.
+        RunError: if no job, or no job of ``entries``, has finished.
     """
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}{did_you_mean(metric, METRICS)}; write one such as ndcg@20.")

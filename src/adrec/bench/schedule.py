@@ -1,4 +1,4 @@
-"""The benchmark as a list of series, an entry on a data set each: tuned where that is asked for, then each seed."""
+"""Schedule of a benchmark: a list of series, each one entry on one data set, tuned if requested, then run per seed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class BenchmarkPlan:
     """A whole benchmark.
 
     Attributes:
-        ledger: its folder.
-        series: in the order in which they are computed.
-        threads: of the processor for each process; None is PyTorch's choice.
-        budget: seconds; None has no end.
+        ledger: the ledger's folder.
+        series: the series, in order of computation.
+        threads: CPU threads of each process; None is PyTorch's default.
+        budget: time budget in seconds; None is unlimited.
         diagnose: whether the item embeddings of final models are kept.
     """
 
@@ -88,7 +88,7 @@ def _seeds(entry: Entry, seeds: int) -> tuple[int, ...]:
 
 
 def run_plan(plan: BenchmarkPlan, console: Console, *, processes: int = 1) -> bool:
-    """Compute what the ledger lacks; return whether all of it is there now. Interrupted, it goes on when run again."""
+    """Compute the missing jobs; return whether the ledger is complete. An interrupted plan resumes when run again."""
     Ledger.create(plan.ledger)
     deadline = None if plan.budget is None else time.time() + plan.budget
     if processes > 1:
@@ -140,7 +140,7 @@ def _in_processes(plan: BenchmarkPlan, deadline: float | None, console: Console,
 
 
 def _begin_process(threads: int) -> None:
-    """Set up a process of the pool: it ends with the one that asked for it, whom alone Ctrl-C is for."""
+    """Set up a pool process: it ends with its parent, and only the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     Thread(target=_end_with_parent, daemon=True).start()
@@ -150,7 +150,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # in the middle of a job, which goes on from its last epoch the next time
+        os._exit(1)  # in the middle of a job, which resumes from its last epoch the next time
 
 
 def _compute_apart(plan: BenchmarkPlan, series: Series, deadline: float | None) -> tuple[list[str], bool]:

@@ -1,4 +1,4 @@
-"""An entry on a data set, with its seeds and trials, and the jobs that these make."""
+"""A series: one entry on one data set, with its seeds, trials and jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Series:
         return self.trials > 0 and bool(self.entry.search)
 
     def apart(self) -> Iterator[Series]:
-        """Yield what can be computed in processes of its own: each seed, unless they wait for what tuning finds."""
+        """Yield the parts that can run in separate processes: each seed, unless the seeds depend on tuning."""
         if self.tuned:
             yield self
         else:

@@ -1,4 +1,4 @@
-"""The first stage of training, kept for every job that begins alike: ADRec's pre-training above all."""
+"""Sharing of the first training stage between jobs with the same one, mainly ADRec's pre-training."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from adrec.train.checkpoint import Progress, Snapshot, read_snapshot, write_snap
 from adrec.train.loop import Trainer
 from adrec.utils.files import write_json
 
-TAKEN = "taken.json"  # in a run's folder: the cost of a first stage that it took over
+TAKEN = "taken.json"  # in a run's folder: the cost of a reused first stage
 
 
 def first_stage_key(
     model: NetworkModel, fingerprint: str, split: str, seed: int, device: str = "cpu", source: str = ""
 ) -> str | None:
-    """Return the hash of all that makes a model's first stage; None where nothing can be taken over from it.
+    """Return the hash of everything that determines a model's first stage; None if the stage cannot be reused.
 
-    A later stage that begins with the embedding of the one before depends on it by that alone, and by the state of the
-    random generators, which a GPU's and a CPU's cannot take from each other. ``source`` is the digest of the code of a
-    user's own model.
+    A later stage that starts from the previous stage's embedding depends only on that embedding and on the state of the
+    random generators, which is not transferable between CPU and GPU. ``source`` is the digest of the code of a user's
+    own model.
     """
     config, networks = model.training, model.networks
     if config.augment is not None:
@@ -53,9 +53,9 @@ def first_stage_key(
 
 
 class SharedFirstStage(Callback):
-    """Lets a training start behind its first stage where that is kept, else keeps it once it has ended.
+    """Starts a training after its first stage if that stage is stored; otherwise stores the stage when it ends.
 
-    Other processes that need the same stage wait for it meanwhile.
+    Other processes that need the same stage wait for it.
 
     Args:
         folder: of kept first stages.

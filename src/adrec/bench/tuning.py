@@ -1,4 +1,4 @@
-"""Tuning: each trial is a job of the ledger; Optuna proposes, and prunes the hopeless."""
+"""Hyperparameter tuning with Optuna, with pruning; each trial is a job of the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of some models to use, and why, in plain words."""
+"""Model choice of a comparison, with its reasons in plain words."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ class ModelChoice:
 def verdict(contenders: Sequence[Contender]) -> ModelChoice:
     """Return which contender to use, and why.
 
-    Who is beaten by another, in a test of the two alone, is out. Of the rest, models that only count cost next to
-    nothing, all of them: the best of them is taken, and a network only where there is none of these, the first in the
-    order of ``contenders``. How sure that is, is another question: there all pairs are one family of tests (Holm).
+    A contender that loses to another in an unadjusted paired test is excluded. Of the rest, the best model without a
+    network is chosen, as such models cost next to nothing. If there is none, the first network in the order of
+    ``contenders`` is chosen. For the reported p-values, all pairs are one family of tests (Holm).
     """
     best = max(contenders, key=lambda each: each.mean)
     half = {(a.model, b.model): paired_difference(a.values, b.values) for a, b in combinations(contenders, 2)}

@@ -1,4 +1,4 @@
-"""One job: train, evaluate, and write down what it cost and found. The test part is touched once, by a final model."""
+"""Computation of one job: training, evaluation, cost. The test part is used once, by the final model."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ COSTS = ("seconds", "core_seconds")
 
 @dataclass
 class Clock:
-    """What a block of code takes.
+    """The time that a block of code takes.
 
     Attributes:
-        seconds: by the clock.
-        core_seconds: of all the processor's cores together, which other work on the machine does not change.
+        seconds: wall-clock time.
+        core_seconds: CPU time over all cores, which other work on the machine does not change.
     """
 
     seconds: float = 0.0
@@ -76,7 +76,7 @@ def do_job(
     keep_run: bool = False,
     keep_embedding: bool = False,
 ) -> Finished:
-    """Compute a job and keep its result; what an interruption leaves is resumed the next time.
+    """Compute a job and store its result; an interrupted job resumes the next time.
 
     ``callbacks`` are told of each row of metrics, those from before an interruption too; what one raises ends the job,
     and its run is kept. ``wait`` is called now and then while another process trains a first stage that is shared.

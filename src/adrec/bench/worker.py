@@ -1,4 +1,4 @@
-"""Computes the jobs of a series in this process: tuned where that is asked for, then seed by seed."""
+"""Computation of a series in the current process: tuning if requested, then one job per seed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from adrec.train.cost import duration
 Watch = Callable[[Mapping[str, Any]], None]
 
 
-POLL = 1.0  # seconds between two looks at a trial that another process computes
+POLL = 1.0  # seconds between checks of a trial that another process computes
 
 
 class UnfinishedError(Exception):
-    """A job is left for later: the budget is used up, or another process computes it."""
+    """Raised if a job is postponed: the budget is used up, or another process computes it."""
 
 
 class Worker:
@@ -58,7 +58,7 @@ class Worker:
         self.keep_runs, self.keep_embeddings, self.finishes = keep_runs, keep_embeddings, finishes
 
     def compute(self, series: Series) -> list[Finished]:
-        """Compute what is missing of a series; failures are kept, and the rest goes on."""
+        """Compute the missing jobs of a series. Failures are recorded, and the other jobs continue."""
         dataset = open_dataset(series.data)
         dataset.verify()
         split = make_split(dataset, None)
@@ -153,10 +153,10 @@ class _Budget(Callback):
 
 
 def found_of(ledger: Ledger, job: Job, series: Series, keep_embeddings: bool) -> Finished | None:
-    """Return what is there of a job.
+    """Return the stored result of a job, or None.
 
-    What lacks an embedding that is asked for is not; nor one of an entry's first trials, which are never pruned, that
-    another entry's search gave up.
+    A result without a requested embedding does not count. Neither does a trial pruned by another entry's search, if it
+    is among this entry's first trials, which are never pruned.
     """
     found = ledger.result(job)
     if found is None:

@@ -1,6 +1,6 @@
-"""The command line: one thin function per verb, in ``data``, ``training`` and ``runs``.
+"""The command line: one thin function per command, in ``data``, ``training``, ``runs``, ``comparing``, ``diagnosing``.
 
-Verbs import what needs PyTorch themselves: it takes seconds, which ``adrec --help`` and a mistyped path should not.
+Commands import PyTorch inside the function. Importing it takes seconds, and ``adrec --help`` should not wait for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Sequential recommendation, from a table of interactions to recommendations.",
-    epilog="Any command takes --debug to show a traceback where it fails.",
+    epilog="Every command accepts --debug, which shows the traceback of an error.",
 )
 app.command()(data.prepare)
 app.command("recipes")(data.list_recipes)
@@ -60,12 +60,12 @@ def _version(asked: bool) -> None:
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Take options that every verb has."""
+    """Handle the options of the program itself."""
 
 
 @contextmanager
 def _one_sentence(debug: bool) -> Iterator[None]:
-    """Print what a user can mend as one sentence and exit with 2."""
+    """Print an error that the user can fix as one sentence and exit with code 2."""
     try:
         yield
     except (UserError, MemoryError) as error:
@@ -79,11 +79,11 @@ def _one_sentence(debug: bool) -> Iterator[None]:
 
 
 def _share_the_processor() -> None:
-    """Let PyTorch's threads wait for each other for microseconds before they sleep, where the user does not say.
+    """Limit the busy-waiting of PyTorch's threads to microseconds, unless the user configures it.
 
-    They spin for milliseconds otherwise, and where other programs run too, keep those from running that they wait
-    for, so that training takes several times as long; alone, spinning saves nothing. GNU's OpenMP reads this when
-    PyTorch is loaded.
+    By default they spin for milliseconds. Where other programs run too, spinning threads block the threads that they
+    wait for, and training takes several times as long. On an idle machine, spinning saves nothing. GNU's OpenMP reads
+    the variable when PyTorch is loaded.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -1,4 +1,4 @@
-"""Verbs that compare models: benchmark, results, compare."""
+"""Commands that compare models: benchmark, results, compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds(text: str) -> float:
-    """Return a duration such as ``90s``, ``30m`` or ``6h`` in seconds. Raises :class:`ConfigError` for another text."""
+    """Return a duration such as ``90s``, ``30m`` or ``6h`` in seconds. Raises :class:`ConfigError` for other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if found is None:
         raise ConfigError(f"--budget takes a time such as 90s, 30m or 6h; it was given {text!r}.")
@@ -30,37 +30,37 @@ def seconds(text: str) -> float:
 
 
 def benchmark(
-    data: Annotated[list[Path], typer.Argument(help="Prepared data sets.")],
-    out: Annotated[Path, typer.Option("--out", help="The ledger's folder; what it has already is not computed again.")],
+    data: Annotated[list[Path], typer.Argument(help="Folders of prepared data sets.")],
+    out: Annotated[Path, typer.Option("--out", help="Ledger folder; jobs already in it are not computed again.")],
     models: Annotated[
-        str | None, typer.Option(help="With commas, each with @preset where it is not default: popular,sasrec+,adrec.")
+        str | None, typer.Option(help="Models to compare, separated by commas; MODEL@PRESET selects a preset.")
     ] = None,
     grid: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file of entries, or a grid of adrec: published, tuned, search, ablation, paper, collapse. "
-            'An entry: \\[short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
+            help="TOML file of entries, or a built-in grid: published, tuned, search, ablation, paper, collapse. "
+            'Example entry: \\[short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Final models of each entry.")] = 1,
-    trials: Annotated[int, typer.Option(help="Of tuning on validation, for entries with a search space.")] = 0,
-    budget: Annotated[str | None, typer.Option(help="Stop after so long, such as 30m or 6h.")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds (final models) of each entry.")] = 1,
+    trials: Annotated[int, typer.Option(help="Tuning trials of each entry that has a search space.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="Time after which to stop, such as 30m or 6h.")] = None,
     processes: Annotated[
         int,
         typer.Option(
-            "--processes", min=1, help="How many at a time, each with a seed or, where it is tuned, an entry."
+            "--processes", min=1, help="Number of parallel processes; each computes one seed, or one tuned entry."
         ),
     ] = 1,
     diagnose: Annotated[
-        Path | None, typer.Option(help="A folder for a report of the embedding spaces: which collapsed.")
+        Path | None, typer.Option(help="Folder for a report on collapse of the embedding spaces.")
     ] = None,
-    plan_only: Annotated[bool, typer.Option("--dry-run", help="List the jobs and their time.")] = False,
+    plan_only: Annotated[bool, typer.Option("--dry-run", help="Only list the jobs and their time.")] = False,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare models on the same users: every model gets the same data, split, filters and tuning budget.
+    """Benchmark models on the same users, with the same data, split, filters and tuning budget.
 
-    Exit code 1: a job has failed, or the budget has left some for the next time.
+    Exits with code 1 if a job failed, or if the budget ran out before all jobs finished.
     """
     from adrec.bench.forecast import forecast
     from adrec.bench.grid import check_labels, parse_models, read_grid
@@ -116,22 +116,22 @@ def benchmark(
 
 
 def list_results(
-    ledger: Annotated[Path, typer.Argument(help="A ledger's folder, as adrec benchmark writes it.")],
+    ledger: Annotated[Path, typer.Argument(help="Ledger folder written by adrec benchmark.")],
     out: Annotated[
-        list[Path] | None, typer.Option("--out", help="A .md, .tex, .json, .png or .svg file; repeatable.")
+        list[Path] | None, typer.Option("--out", help="Output file: .md, .tex, .json, .png or .svg; repeatable.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="By which entries are sorted and compared.")] = "ndcg@20",
+    metric: Annotated[str, typer.Option(help="Metric by which entries are sorted and compared.")] = "ndcg@20",
     reference: Annotated[
-        str | None, typer.Option(help="Compare with this entry, beside the best; ADRec's best by default.")
+        str | None, typer.Option(help="Entry to compare with, in addition to the best; default: ADRec's best.")
     ] = None,
     grid: Annotated[
-        list[Path] | None, typer.Option(help="Only the entries of this grid, as adrec benchmark takes it; repeatable.")
+        list[Path] | None, typer.Option(help="Grid (a file or a built-in name) whose entries to show; repeatable.")
     ] = None,
     preface: Annotated[
-        Path | None, typer.Option(help="A Markdown file that a .md page begins with, its title included.")
+        Path | None, typer.Option(help="Markdown file to put at the top of a .md page; it includes the title.")
     ] = None,
 ) -> None:
-    """Show what a ledger says: means with intervals, paired significance, costs; nothing is trained."""
+    """Show the results in a ledger: means with intervals, paired significance tests and costs. Nothing is trained."""
     from adrec.bench.figure import draw
     from adrec.bench.grid import read_grid
     from adrec.bench.ledger import Ledger
@@ -163,7 +163,7 @@ def list_results(
 
 
 def _output() -> Console:
-    """Return the console of results; brackets in a label are no markup."""
+    """Return the console for results. Markup is off, as labels may contain brackets."""
     return Console(highlight=False, markup=False)
 
 
@@ -193,7 +193,7 @@ def show(found: object, output: Console) -> None:
             (f"{name}: cost", [[row[0], *row[COST_FROM:]] for row in cost]),
         ):
             if len(cells[0]) == 1:
-                continue  # one entry differs from none
+                continue  # a single entry has no differences
             table = Table(*cells[0], title=title)
             for row in cells[1:]:
                 table.add_row(*row)
@@ -203,7 +203,7 @@ def show(found: object, output: Console) -> None:
 
 
 def _bare_name(table: Path) -> str:
-    """Return a table's name without what it says of its format."""
+    """Return a table's file name without the endings for format and compression."""
     from adrec.data.source import COMPRESSED_ENDINGS, SHARD_ENDINGS
 
     name = Path(table.absolute().name)
@@ -213,22 +213,20 @@ def _bare_name(table: Path) -> str:
 
 
 def compare(
-    source: Annotated[Path, typer.Argument(help="Your table of user, item and time, or a prepared data set.")],
+    source: Annotated[Path, typer.Argument(help="Table with user, item and time columns, or a prepared data set.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="A folder for the data set, the report and the chosen run; TABLE-compare by default."
-        ),
+        typer.Option("--out", help="Folder for the data set, the report and the chosen run; default: TABLE-compare."),
     ] = None,
-    budget: Annotated[str, typer.Option(help="How long it may take, such as 30m or 2h.")] = "30m",
-    user: Annotated[str | None, typer.Option(help="The column of user ids; guessed by default.")] = None,
-    item: Annotated[str | None, typer.Option(help="The column of item ids; guessed by default.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column of times; guessed by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    budget: Annotated[str, typer.Option(help="Total time budget, such as 30m or 2h.")] = "30m",
+    user: Annotated[str | None, typer.Option(help="Column of user ids; guessed by default.")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of item ids; guessed by default.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column of timestamps; guessed by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say which model is right for your data, by how much, how sure, and at what cost."""
+    """Choose a model for a data set, and report its margin, its significance and its cost."""
     from adrec.bench.advice import compare_models
 
     console, limit = console_for(quiet), seconds(budget)

@@ -1,4 +1,4 @@
-"""How results look on a terminal."""
+"""Tables and texts that show results on a terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def counter(console: Console) -> Progress:
-    """Return a transient progress bar that counts users; nothing where there is no terminal."""
+    """Return a transient progress bar that counts users; it is disabled if there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
@@ -70,9 +70,9 @@ def difference_table(evaluation: Evaluation, other: Evaluation, differences: Map
 
 
 def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
-    """Return of whom and how the metrics are, and what the recommended items are like.
+    """Return notes on an evaluation: its users, its protocol, and the coverage and popularity of recommended items.
 
-    ``option`` is what leaves seen items out, named where they were ranked.
+    ``option`` is the option that leaves seen items out. It is named if seen items were ranked.
     """
     seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
     if option and not evaluation.filter_seen:
@@ -100,7 +100,7 @@ def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
 
 
 def frame_table(frame: pl.DataFrame, most: int = 40) -> Table:
-    """Return the first rows of a frame as a table; the caption counts those left out."""
+    """Return the first rows of a frame as a table. The caption counts the rows that are not shown."""
     left = frame.height - most
     table = Table(caption=f"and {left:,} more rows; --out FILE writes them all" if left > 0 else None)
     for name, dtype in frame.schema.items():
@@ -127,7 +127,7 @@ def comparison_table(metrics: Sequence[str], models: Mapping[str, Evaluation]) -
 
 
 def facts_table(facts: Facts) -> Table:
-    """Return what is in a data set."""
+    """Return the statistics of a data set as a table."""
     table = Table(show_header=False)
     table.add_column("what")
     table.add_column("figure", overflow="fold")
@@ -161,7 +161,7 @@ def facts_table(facts: Facts) -> Table:
 
 
 def recipes_table(recipes: Iterable[Recipe]) -> Table:
-    """Return the known data sets, one a row."""
+    """Return the known data sets as a table, one per row."""
     table = Table(caption="adrec prepare FILE --recipe NAME --out data/NAME; adrec recipes NAME shows one whole")
     for column in ("recipe", "for", "where to get it", "licence"):
         table.add_column(column, overflow="fold")
@@ -171,7 +171,7 @@ def recipes_table(recipes: Iterable[Recipe]) -> Table:
 
 
 def recipe_page(recipe: Recipe) -> str:
-    """Return all that is known of one data set."""
+    """Return the full description of one recipe."""
     options = ", ".join(f"{key} = {value!r}" for key, value in recipe.options.items()) or "none"
     lines = [
         f"{recipe.name}: {recipe.title}",
@@ -198,7 +198,7 @@ def config_table(config: Settings) -> Table:
 
 
 def models_table(models: Mapping[str, type[Model] | UserError]) -> Table:
-    """Return the models by name, or why one of them is not to be had."""
+    """Return the models by name, or why a model is not available."""
     table = Table(caption="adrec config --model NAME prints a model's settings, which adrec train --set changes")
     table.add_column("model")
     table.add_column("settings", justify="right")
@@ -218,7 +218,7 @@ def size(num_bytes: float) -> str:
 
 
 def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
-    """Yield what a run will take: its stages, its memory and its disk."""
+    """Yield the cost of a training run: its stages, memory and disk."""
     from adrec.train.cost import duration
 
     data = plan.data

@@ -1,4 +1,4 @@
-"""Verbs for data: prepare, recipes, import-published, inspect, interactions."""
+"""Commands for data: prepare, recipes, import-published, inspect, interactions."""
 
 from __future__ import annotations
 
@@ -29,53 +29,47 @@ READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
 def prepare(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Files, a folder of shards, or - for standard input.")
+        list[Path], typer.Argument(metavar="INPUT...", help="Input files, a folder of shards, or - for standard input.")
     ],
     out: Out,
-    recipe: Annotated[str | None, typer.Option(help="Read it as this known data set (adrec recipes).")] = None,
-    user: Annotated[str | None, typer.Option(help="The column of user ids.", rich_help_panel=READ)] = None,
-    item: Annotated[str | None, typer.Option(help="The column of item ids.", rich_help_panel=READ)] = None,
-    time: Annotated[str | None, typer.Option(help="The column of times.", rich_help_panel=READ)] = None,
-    rating: Annotated[str | None, typer.Option(help="The column of ratings.", rich_help_panel=READ)] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of a known data set (see adrec recipes).")] = None,
+    user: Annotated[str | None, typer.Option(help="Column of user ids.", rich_help_panel=READ)] = None,
+    item: Annotated[str | None, typer.Option(help="Column of item ids.", rich_help_panel=READ)] = None,
+    time: Annotated[str | None, typer.Option(help="Column of timestamps.", rich_help_panel=READ)] = None,
+    rating: Annotated[str | None, typer.Option(help="Column of ratings.", rich_help_panel=READ)] = None,
     columns: Annotated[
-        str | None, typer.Option(help="The columns, with commas, of files without a header.", rich_help_panel=READ)
+        str | None, typer.Option(help="Comma-separated column names of files without header.", rich_help_panel=READ)
     ] = None,
     file_format: Annotated[FormatName | None, typer.Option("--format", rich_help_panel=READ)] = None,
-    separator: Annotated[str | None, typer.Option(help="Between fields: , or :: or \\t.", rich_help_panel=READ)] = None,
-    time_unit: Annotated[TimeUnit | None, typer.Option(help="Of numeric times.", rich_help_panel=READ)] = None,
+    separator: Annotated[str | None, typer.Option(help="Field separator: , :: or \\t.", rich_help_panel=READ)] = None,
+    time_unit: Annotated[TimeUnit | None, typer.Option(help="Unit of numeric times.", rich_help_panel=READ)] = None,
     time_format: Annotated[
-        str | None, typer.Option(help="Of written times, such as %d.%m.%Y.", rich_help_panel=READ)
+        str | None, typer.Option(help="Format of written times, such as %d.%m.%Y.", rich_help_panel=READ)
     ] = None,
-    min_rating: Annotated[
-        float | None, typer.Option(help="Keep interactions rated at least so.", rich_help_panel=KEEP)
-    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Lowest rating to keep.", rich_help_panel=KEEP)] = None,
     duplicates: Annotated[
-        Duplicates | None, typer.Option(help="Of a user and an item, keep all, first, last.", rich_help_panel=KEEP)
+        Duplicates | None, typer.Option(help="Which repeated interactions of a pair to keep.", rich_help_panel=KEEP)
     ] = None,
-    min_user: Annotated[
-        int | None, typer.Option(help="Interactions of a user, at least.", rich_help_panel=KEEP)
-    ] = None,
-    min_item: Annotated[
-        int | None, typer.Option(help="Interactions of an item, at least.", rich_help_panel=KEEP)
-    ] = None,
+    min_user: Annotated[int | None, typer.Option(help="Fewest interactions of a user.", rich_help_panel=KEEP)] = None,
+    min_item: Annotated[int | None, typer.Option(help="Fewest interactions of an item.", rich_help_panel=KEEP)] = None,
     max_rejected: Annotated[
-        float | None, typer.Option(help="The share of rows that may be unusable: 0.01.", rich_help_panel=KEEP)
+        float | None, typer.Option(help="Largest share of unusable rows to accept, such as 0.01.", rich_help_panel=KEEP)
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail at the first such row.", rich_help_panel=KEEP)] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail at an unusable row.", rich_help_panel=KEEP)] = False,
     quarantine: Annotated[
-        Path | None, typer.Option(help="The file for such rows; OUT.rejected.jsonl.", rich_help_panel=KEEP)
+        Path | None, typer.Option(help="File for unusable rows; default: OUT.rejected.jsonl.", rich_help_panel=KEEP)
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="leave-one-out, time:MOMENT, ratio:0.8,0.1,0.1, ... (README).")
+        str | None, typer.Option(help="Split: leave-one-out, time:MOMENT, ratio:0.8,0.1,0.1, ... (see README).")
     ] = None,
     vocabulary: Annotated[
-        Path | None, typer.Option(help="A data set prepared before: its users and items keep their numbers.")
+        Path | None, typer.Option(help="Earlier prepared data set whose user and item numbers to keep.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The data set's name; the file's by default.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's name.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing data set at --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a table of interactions into a prepared data set."""
+    """Prepare a table of interactions as a data set for training."""
     quarantine = quarantine or quarantine_of(out)
     lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
     _check_outputs(out, quarantine, overwrite, [*sources, *lists])
@@ -92,14 +86,14 @@ def prepare(
         name=name,
         **{option: value for option, value in options.items() if value is not None},
     )
-    said = list(preparation(dataset.info, out, quarantine))  # now: --out may replace the folder we are in
+    said = list(preparation(dataset.info, out, quarantine))  # before printing: --out may replace the working directory
     write_dataset(dataset, out, overwrite=overwrite)
     for line in said:
         console_for(quiet).print(line)
 
 
 def _check_outputs(out: Path, quarantine: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
-    """Raise :class:`UserError` where an output cannot be written or would destroy an input: before any work."""
+    """Raise :class:`UserError`, before any work, if an output cannot be written or would overwrite an input."""
     if quarantine.resolve().is_relative_to(out.resolve()):
         raise ConfigError(f"--quarantine {quarantine} is in --out {out}, which must be empty; choose a place outside.")
     check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
@@ -108,7 +102,7 @@ def _check_outputs(out: Path, quarantine: Path, overwrite: bool, inputs: Sequenc
 
 
 def list_recipes(
-    name: Annotated[str | None, typer.Argument(help="Show one whole.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Recipe to show in full; default: list all.")] = None,
 ) -> None:
     """List the known data sets that adrec prepare --recipe reads, where to get them, and their licences."""
     found = recipes()
@@ -119,17 +113,17 @@ def list_recipes(
 
 
 def import_published(
-    path: Annotated[Path, typer.Argument(help="A dataset.pkl or a .pth file of the published repository.")],
+    path: Annotated[Path, typer.Argument(help="File of the published repository: dataset.pkl, or a .pth file.")],
     out: Out,
-    trust: Annotated[bool, typer.Option("--trust", help="You know where the file is from.")] = False,
-    data: Annotated[Path | None, typer.Option(help="For weights: the data set imported before.")] = None,
-    name: Annotated[str | None, typer.Option(help="The data set's name; its folder's by default.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Confirm that the file comes from a trusted source.")] = False,
+    data: Annotated[Path | None, typer.Option(help="For weights: the imported data set.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set; default: its folder's name.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="For weights: a configuration key they do not tell; repeatable.")
+        list[str] | None, typer.Option("--set", help="For weights: KEY=VALUE missing from the file; repeatable.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Turn the published repository's data sets and weights into prepared data sets and runs."""
+    """Convert data sets and weights of the published repository to prepared data sets and runs."""
     from adrec.published import importing
 
     console = console_for(quiet)
@@ -149,12 +143,12 @@ def import_published(
 
 def inspect(
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw them here, a .png or .svg file.")] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="The positions that a model sees.")] = inspection.WINDOW,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the statistics.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Picture of the statistics: .png or .svg.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Length of the model's window.")] = inspection.WINDOW,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what is in a prepared data set, and warn of what will hurt."""
+    """Show the statistics of a prepared data set, and warn of likely problems."""
     from adrec.data import pictures
 
     if picture is not None:
@@ -179,12 +173,12 @@ def interactions(
     data: Annotated[Path, typer.Argument(help="A prepared data set.")],
     part: Annotated[
         Literal["train", "history", "validation", "test"],
-        typer.Option(help="What trains, is held out, or is known of the test users when they are recommended to."),
+        typer.Option(help="Part to write: training, a held-out part, or the test users' history before the test."),
     ],
     out: Annotated[Path, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")],
     quiet: Quiet = False,
 ) -> None:
-    """Write a part of a data set's split as a table of user, item and time: for other programs."""
+    """Export a part of a data set's split as a table of user, item and time, for other programs."""
     check_output(out)
     check_apart(out, [data], "--out")
     dataset = open_dataset(data)

@@ -29,7 +29,7 @@ from adrec.utils.errors import UserError, needs_extra
 from adrec.utils.files import write_json
 from adrec.utils.tables import write_table
 
-# Few people: smaller batches than the default's take fewer epochs, and a smaller network less time.
+# With few users, smaller batches than the default's need fewer epochs, and a smaller network takes less time.
 CHANGES: dict[str, Any] = {"batch_size": 32, "hidden_size": 64, "max_length": 50, "finetune.averaging": 0.99}
 MIN_ITEM = 5
 SHOWN_METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
@@ -59,7 +59,7 @@ def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _fresh(out: Path) -> None:
-    """Make ``out`` an empty folder; an earlier demo there is replaced, anything else is not."""
+    """Create ``out`` as an empty folder. An earlier demo there is replaced; any other content is kept and refused."""
     if (out / "demo.json").exists():
         shutil.rmtree(out)
     elif out.exists() and any(out.iterdir()):
@@ -109,7 +109,7 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
 
 
 def _show_commands(out: Path, person: int, console: Console) -> None:
-    """Print what to try next, a command a line."""
+    """Print commands to try next, one per line."""
     commands = {
         f"adrec recommend {out}/run --user {person}": "more for this person",
         f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
@@ -121,13 +121,13 @@ def _show_commands(out: Path, person: int, console: Console) -> None:
         f"adrec refit {out}/run --out {out}/final": "train on all ratings, for production",
         "adrec prepare YOUR.csv --out data/yours": "your own table of user, item, time",
     }
-    width = sorted(map(len, commands))[-2]  # the longest stands out by itself
+    width = sorted(map(len, commands))[-2]  # the longest command may exceed the column
     for command, what in commands.items():
         console.print(f"{command:{width}}  [dim]# {what}[/]", soft_wrap=True)
 
 
 def _show_person(recommender: Recommender, films: pl.DataFrame, console: Console) -> None:
-    """Print the last films of one person and what is recommended to them, by title."""
+    """Print the last films of one user and the recommended films, by title."""
     dataset = recommender.dataset
     person = dataset.users.ids[0]
     last = dataset.catalogue.decode(dataset.history(0)[-8:].astype(np.int64) - 1)

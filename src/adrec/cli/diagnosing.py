@@ -1,4 +1,4 @@
-"""The verb that judges embedding spaces: diagnose."""
+"""The command that diagnoses embedding collapse: diagnose."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
 
     from adrec.diagnose.attributes import Attribute
 
-MOST_BESIDE = 2  # spaces whose measures fit into a terminal beside their yardsticks
+MOST_BESIDE = 2  # spaces whose measures and yardsticks fit the width of a terminal
 
 
 def diagnose(
-    embedding: Annotated[Path, typer.Argument(help="A run folder, a .npy or a .safetensors file.")],
-    against: Annotated[list[Path] | None, typer.Option(help="Another one to show beside it; repeatable.")] = None,
+    embedding: Annotated[Path, typer.Argument(help="Embedding: a run folder, a .npy or a .safetensors file.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another embedding to compare; repeatable.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A folder for report.html, pictures and diagnosis.json.")
+        Path | None, typer.Option("--out", help="Folder for report.html, pictures and diagnosis.json.")
     ] = None,
-    attributes: Annotated[Path | None, typer.Option(help="A table with an item column: colours of the maps.")] = None,
-    attribute: Annotated[str | None, typer.Option(help="Which of its columns.")] = None,
-    names: Annotated[str | None, typer.Option(help="Which of its columns names an item on the maps.")] = None,
+    attributes: Annotated[Path | None, typer.Option(help="Table of item attributes, with an item column.")] = None,
+    attribute: Annotated[str | None, typer.Option(help="Column of --attributes that colours the maps.")] = None,
+    names: Annotated[str | None, typer.Option(help="Column of --attributes that labels items on the maps.")] = None,
     fail_on: Annotated[
         Literal["fading", "collapsed"] | None,
-        typer.Option(help="Exit with 1 where the first embedding is so, or worse: for pipelines."),
+        typer.Option(help="Exit with code 1 if the first embedding has this state or a worse one."),
     ] = None,
     pictures: Annotated[
-        str | None, typer.Option(help="Endings of the pictures, with commas: png,svg; png by default.")
+        str | None, typer.Option(help="Picture formats, separated by commas, such as png,svg; default: png.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measures here as JSON.")] = None,
-    tensor: Annotated[str | None, typer.Option(help="Which matrix of a safetensors file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the measures.")] = None,
+    tensor: Annotated[str | None, typer.Option(help="Name of the matrix in a .safetensors file.")] = None,
     data: Data = None,
     own_model: OwnModel = None,
     diffusion: Annotated[
-        bool, typer.Option("--diffusion", help="Tell what diffusion contributes to the ranking, not what the space is.")
+        bool, typer.Option("--diffusion", help="Measure instead what diffusion contributes to the ranking.")
     ] = False,
     part: Annotated[
         Literal["validation", "test"] | None,
-        typer.Option("--on", help="The held-out part, for --diffusion; validation by default."),
+        typer.Option("--on", help="With --diffusion: the held-out part; default: validation."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=2, help="Of each user, for --diffusion; 8 by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of samples and maps.")] = 0,
+    samples: Annotated[int | None, typer.Option(min=2, help="With --diffusion: samples per user; default: 8.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of samples and maps.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Tell whether an embedding space is alive, beside random noise, its shuffled self and stage 1."""
+    """Diagnose embedding collapse: compare an embedding with random noise, its shuffled columns and stage 1."""
     from adrec.diagnose.diagnosis import diagnose as diagnosed
     from adrec.diagnose.maps import check_drawing
     from adrec.diagnose.pictures import check_kinds
@@ -121,7 +121,7 @@ def _check_options(
 
 
 def check_folder(out: Path) -> None:
-    """Raise :class:`ConfigError` where a file stands in the place of a folder."""
+    """Raise :class:`ConfigError` if the path of the output folder is a file."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder.")
 

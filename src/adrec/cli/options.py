@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: their options, and where they speak."""
+"""Options and output helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from adrec.cli.console import frame_table
 from adrec.utils.errors import ConfigError
 from adrec.utils.tables import check_output, write_table
 
-Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as adrec train writes it.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Where the run's data set is now, if it was moved.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder written by adrec train.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Path of the run's data set, if it was moved.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads; default: all cores.")]
 ModelName = Annotated[
-    str, typer.Option("--model", help="adrec, a baseline (adrec models lists them), or module:Class of your own.")
+    str, typer.Option("--model", help="Model: adrec, a baseline (see adrec models), or your own module:Class.")
 ]
 OwnModel = Annotated[
-    str | None, typer.Option("--model", help="module:Class of your own, where the run is of it: so that it is run.")
+    str | None, typer.Option("--model", help="module:Class of the run's model, if it is your own; allows its import.")
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="default, or another preset of the model: of adrec's fast, paper and published.")
+    str, typer.Option("--preset", help="Preset of the model; adrec has default, fast, paper and published.")
 ]
 Augment = Annotated[
-    str | None, typer.Option("--augment", help="diffuasr generates items in front of each training sequence.")
+    str | None, typer.Option("--augment", help="Augmentation: diffuasr generates items before each training sequence.")
 ]
 Steps = Annotated[
-    int | None, typer.Option("--steps", help="Denoising steps at inference; the run's num_inference_steps by default.")
+    int | None, typer.Option("--steps", help="Denoising steps at inference; default: the run's num_inference_steps.")
 ]
 SamplerName = Annotated[
-    Literal["ancestral", "ddim"] | None, typer.Option("--sampler", help="How they sample; the run's by default.")
+    Literal["ancestral", "ddim"] | None, typer.Option("--sampler", help="Diffusion sampler; default: the run's.")
 ]
-OutFile = Annotated[Path | None, typer.Option("--out", help="A .csv, .jsonl or .parquet file.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="Output file: .csv, .jsonl or .parquet.")]
 Format = Annotated[
-    Literal["table", "csv", "jsonl"] | None, typer.Option("--format", help="On standard output, without --out.")
+    Literal["table", "csv", "jsonl"] | None, typer.Option("--format", help="Format on standard output, without --out.")
 ]
 
 
 def console_for(quiet: bool = False) -> Console:
-    """Return the console for people: standard error, so that standard output holds results alone."""
+    """Return the console for messages. It writes to standard error, so standard output has only results."""
     if quiet:
         warnings.simplefilter("ignore")
     return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 
 def check_result(out: Path | None, output_format: str | None) -> None:
-    """Raise :class:`UserError` where a result could not go where it is asked for: before any work."""
+    """Raise :class:`UserError`, before any work, if the requested output cannot be written."""
     check_output(out)
     if out is not None and output_format is not None:
         raise ConfigError(f"--format says how standard output is written, and --out {out} writes a file; give one.")
@@ -73,7 +73,7 @@ def emit(table: pl.DataFrame, out: Path | None, output_format: str | None, conso
 
 
 def cutoffs(text: str) -> list[int]:
-    """Return the numbers in a text such as ``5,10,20``. Raises :class:`ConfigError` where it has anything else."""
+    """Parse cut-offs such as ``5,10,20``. Raises :class:`ConfigError` if the text has anything else."""
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
@@ -89,7 +89,7 @@ def use_own_model(name: str | None) -> None:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let PyTorch use so many CPU threads; None leaves its own choice, all cores."""
+    """Set PyTorch's number of CPU threads; None keeps its default, all cores."""
     import torch
 
     if threads is not None:

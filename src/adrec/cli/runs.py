@@ -1,4 +1,4 @@
-"""Verbs for trained runs: evaluate, recommend, similar."""
+"""Commands for trained runs: evaluate, recommend, similar."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from adrec.utils.tables import check_output, write_table
 
 def evaluate(
     run: RunFolder,
-    on: Annotated[Literal["test", "validation"], typer.Option(help="The held-out part.")] = "test",
-    k: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,10,20",
-    filter_seen: Annotated[bool, typer.Option(help="Leave the history's items out of the ranking.")] = False,
-    batch_means: Annotated[bool, typer.Option(help="Add the published code's average over batches.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    on: Annotated[Literal["test", "validation"], typer.Option(help="Held-out part to evaluate.")] = "test",
+    k: Annotated[str, typer.Option(help="Cut-offs of the metrics, separated by commas.")] = "5,10,20",
+    filter_seen: Annotated[bool, typer.Option(help="Leave items of the history out of the ranking.")] = False,
+    batch_means: Annotated[bool, typer.Option(help="Add the batch average of the published code.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the result.")] = None,
     ranks: Annotated[
-        Path | None, typer.Option(help="Write each user's rank here (.parquet, .csv, .jsonl); into the run by default.")
+        Path | None, typer.Option(help="Output file for the ranks (.parquet, .csv, .jsonl); default: in the run.")
     ] = None,
-    against: Annotated[Path | None, typer.Option(help="Another run: a paired test over the same users.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another run, for a paired test over the same users.")] = None,
     recommendations: Annotated[
         Path | None,
-        typer.Option(help="Evaluate this table (user, item, rank or score) of any program instead; RUN may be data."),
+        typer.Option(help="Table (user, item, rank or score) to evaluate instead; RUN may be a data set."),
     ] = None,
     steps: Steps = None,
     sampler: SamplerName = None,
@@ -55,7 +55,7 @@ def evaluate(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure HR, NDCG and MRR with 95 % intervals over users, against the whole catalogue."""
+    """Evaluate HR, NDCG and MRR over the whole catalogue, with 95 % intervals over users."""
     from adrec.cli import workflow
     from adrec.evaluate.comparison import compare
 
@@ -112,21 +112,21 @@ def evaluate(
 
 def recommend(
     run: RunFolder,
-    users: Annotated[Path | None, typer.Option(help="A table with a column of user ids; all users by default.")] = None,
-    user: Annotated[list[str] | None, typer.Option(help="One user id; repeatable.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Table with a column of user ids; default: all users.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="User id; repeatable.")] = None,
     history: Annotated[
         Path | None,
-        typer.Option(help="Instead of users: a table of the interactions of people never seen."),
+        typer.Option(help="Instead of users: table of the interactions of new users."),
     ] = None,
     given: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of users: an item somebody interacted with, oldest first; repeatable."),
+        typer.Option(help="Instead of users: item of one new user's history, oldest first; repeatable."),
     ] = None,
-    k: Annotated[int, typer.Option(help="Items for each.")] = 10,
-    filter_seen: Annotated[bool, typer.Option(help="Leave out the items of the history.")] = True,
-    allow: Annotated[Path | None, typer.Option(help="Recommend only the items in this table.")] = None,
-    block: Annotated[Path | None, typer.Option(help="Never recommend the items in this table.")] = None,
-    on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="For users who are not in the data.")] = "error",
+    k: Annotated[int, typer.Option(help="Number of items for each user.")] = 10,
+    filter_seen: Annotated[bool, typer.Option(help="Leave out items of the history.")] = True,
+    allow: Annotated[Path | None, typer.Option(help="Table of the only items to recommend.")] = None,
+    block: Annotated[Path | None, typer.Option(help="Table of items never to recommend.")] = None,
+    on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="What to do with unknown users.")] = "error",
     steps: Steps = None,
     sampler: SamplerName = None,
     out: OutFile = None,
@@ -137,7 +137,7 @@ def recommend(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Recommend items to users of the data set, or to people never seen in training."""
+    """Recommend items to users of the data set, or to new users with a history."""
     from adrec.cli import workflow
 
     console = console_for(quiet)
@@ -168,15 +168,15 @@ def recommend(
 
 def similar(
     run: RunFolder,
-    item: Annotated[list[str], typer.Option(help="An item id; repeatable.")],
-    k: Annotated[int, typer.Option(help="Similar items for each.")] = 10,
+    item: Annotated[list[str], typer.Option(help="Item id; repeatable.")],
+    k: Annotated[int, typer.Option(help="Number of similar items for each item.")] = 10,
     out: OutFile = None,
     output_format: Format = None,
     data: Data = None,
     own_model: OwnModel = None,
     quiet: Quiet = False,
 ) -> None:
-    """Find the items whose embeddings are nearest to an item's."""
+    """Find the items with the nearest embeddings to a given item."""
     from adrec.cli import workflow
 
     use_own_model(own_model)

@@ -1,4 +1,4 @@
-"""Verbs for models: train, refit, plan, models, config, demo."""
+"""Commands for models: train, refit, plan, models, config, demo."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="A prepared data set.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The run folder to write.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run; DATA only if it was moved.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Folder of the prepared data set.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Output run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume this run; give DATA only if it was moved.")] = None,
     model_name: ModelName = "adrec",
     preset_name: Preset = "default",
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A configuration key, such as model.hidden_size=64; repeatable."),
+        typer.Option("--set", help="Configuration change, such as model.hidden_size=64; repeatable."),
     ] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Largest number of epochs in each stage.")] = None,
     augment: Augment = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model; an interrupted run goes on with --resume and loses nothing."""
+    """Train a model; --resume continues an interrupted run without loss."""
     from adrec.cli import workflow
     from adrec.models.factory import make_model
 
@@ -58,7 +58,7 @@ def train(
     if resume is not None:
         if out is not None:
             raise ConfigError("--resume takes no --out: it goes on in the run folder.")
-        own = model_name if ":" in model_name else None  # a run of it is opened only where the user names the class
+        own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
         given = (own or model_name, preset_name, seed, device, max_epochs, augment)
         if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None):
             raise ConfigError(
@@ -88,7 +88,7 @@ def refit(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train with a run's settings and chosen epochs on all interactions, nothing held out: for production."""
+    """Retrain a run for production, on all interactions, with its settings and chosen epochs."""
     from adrec.cli import workflow
 
     use_own_model(own_model)
@@ -99,23 +99,23 @@ def refit(
 
 
 def _named(model: str) -> str:
-    """Return the option without which a run of the user's own code is not opened."""
+    """Return the option that opening a run of the user's own model requires."""
     return f" --model {model}" if ":" in model else ""
 
 
 def plan(
-    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the prepared data set.")],
     model_name: ModelName = "adrec",
     preset_name: Preset = "default",
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="A configuration key; repeatable.")] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="At most so many epochs in each stage.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="Configuration change; repeatable.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Largest number of epochs in each stage.")] = None,
     augment: Augment = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan here as JSON.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the plan.")] = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tell memory, time and disk of a training run before it starts, from a few real steps."""
+    """Estimate the memory, time and disk of a training run from a few real steps."""
     from adrec.cli import workflow
     from adrec.models.factory import make_model
 
@@ -131,27 +131,27 @@ def plan(
 
 
 def list_models() -> None:
-    """List the models that --model takes, with their papers."""
+    """List the available models, with their papers."""
     from adrec.models.registry import find_model, model_names
 
     found: dict[str, type[Model] | ConfigError] = {}
     for name in model_names():
         try:
             found[name] = find_model(name)
-        except ConfigError as error:  # one that cannot be imported hides no other
+        except ConfigError as error:  # a model that cannot be imported does not hide the others
             found[name] = error
     Console(highlight=False).print(models_table(found))
 
 
 def config(
-    preset_name: Annotated[str | None, typer.Argument(metavar="PRESET", help="default, unless named.")] = None,
+    preset_name: Annotated[str | None, typer.Argument(metavar="PRESET", help="Preset; default: default.")] = None,
     model_name: ModelName = "adrec",
-    preset_option: Annotated[str | None, typer.Option("--preset", help="The preset, as train takes it.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="A key to change; repeatable.")] = None,
+    preset_option: Annotated[str | None, typer.Option("--preset", help="Preset, as an option instead.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="Configuration change; repeatable.")] = None,
     augment: Augment = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the configuration as JSON.")] = False,
 ) -> None:
-    """Print a preset's configuration: every key that has an effect in it, with its meaning."""
+    """Print the configuration of a preset: every effective key, its value and its meaning."""
     from adrec.models.factory import make_model
 
     if preset_name is not None and preset_option is not None:
@@ -169,8 +169,8 @@ def config(
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the data set and the run here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = DEFAULT_SEED,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the data set and the run.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:

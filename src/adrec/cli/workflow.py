@@ -1,4 +1,4 @@
-"""What each verb of the command line does, from paths to paths."""
+"""Implementation of the commands: functions that take and return paths."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Frame = pl.DataFrame
 
 
 class Announcement(Callback):
-    """Says what is about to be computed and what it will cost."""
+    """Prints what is about to be trained, and its estimated cost."""
 
     def __init__(self, console: Console, run: Run) -> None:
         self.console, self.run = console, run
 
     @contextmanager
     def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
-        """Say it, before the training."""
+        """Print the announcement before training starts."""
         self._say(trainers)
         yield
 
@@ -125,14 +125,14 @@ def train_dataset(
     try:
         return _train(run, dataset, console)
     except BaseException:
-        # Without epochs nothing is lost, and the same command can be given again.
+        # A model without epochs has no progress to resume: its run is removed, so the same command can be repeated.
         if not isinstance(model, NetworkModel):
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
 def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
-    """Return what training on the prepared data set ``data``, with its own split, will take.
+    """Return the estimated cost of training on the prepared data set ``data``, with its own split.
 
     Raises :class:`ConfigError` for a model without epochs.
     """
@@ -168,9 +168,9 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
 
 
 def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
-    """Resume an interrupted run, with the threads it had (with others, results are equal but for rounding).
+    """Resume an interrupted run with its own number of threads. Another number changes results by rounding only.
 
-    ``data`` is where its data set is now, if it was moved.
+    ``data`` is the path of its data set, if it was moved.
     """
     run = Run.open(path)
     if run.info.finished:
@@ -215,9 +215,9 @@ def evaluate_run(
 def evaluate_recommendations(
     place: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
 ) -> tuple[Evaluation, tuple[str, ...]]:
-    """Evaluate another program's recommendations on a prepared data set, or on that of a run; return notes too.
+    """Evaluate another program's recommendations on a prepared data set or on a run's data set; also return notes.
 
-    ``data`` is where the run's data set is now, if it was moved.
+    ``data`` is the path of the run's data set, if it was moved.
     """
     if (place / "run.json").is_file():
         run = Run.open(place)
@@ -232,7 +232,7 @@ def evaluate_recommendations(
 
 @dataclass(frozen=True)
 class Audience:
-    """To whom is recommended: users of the data set (a table, ids, or all), or histories (a table, or one)."""
+    """The recipients of recommendations: users of the data set (table, ids or all), or histories (table, or one)."""
 
     users: Path | None = None
     user: Sequence[str] | None = None

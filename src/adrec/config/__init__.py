@@ -1,4 +1,4 @@
-"""Configuration: what every model has, ADRec's own, presets, and strict reading."""
+"""Configuration: settings of all models and of ADRec, presets, and strict parsing."""
 
 from adrec.config.base import OneStageConfig, Settings, TrainingConfig
 from adrec.config.stage import NetworkConfig, StageConfig, TransformerConfig

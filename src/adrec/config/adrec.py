@@ -19,14 +19,14 @@ class ModelConfig(PaddedConfig):
     """The network: CAM, and with ``diffusion`` ADM (paper, section 4).
 
     Attributes:
-        max_length: L, how many last items of a history the model sees.
+        max_length: L, the number of last items of a history that the model sees.
         num_blocks: transformer blocks in CAM, and again in ADM.
         positions: ``none``, ``learned`` or ``rotary``. With ``none`` causal attention and the padding alone tell
             positions apart (the paper); ``learned`` vectors are added to the items; with ``rotary`` queries and keys
             are rotated (arXiv 2104.09864).
-        drops_normalized: dropout of the embedded history comes after its layer norm, as in stage 1.
+        drops_normalized: apply the dropout of the embedded history after its layer norm, as in stage 1.
         embedding_std: standard deviation of the item embedding's initial values.
-        diffusion: token-level diffusion; without it the model is CAM alone.
+        diffusion: token-level diffusion; without it the model is only CAM.
         ablation: variants of the paper's diffusion.
     """
 
@@ -55,7 +55,7 @@ class ModelConfig(PaddedConfig):
 
     @property
     def ranks_by_sample(self) -> bool:
-        """Whether the denoised sample ranks; otherwise the auto-regressive condition does."""
+        """Whether items are ranked by the denoised sample; otherwise by the auto-regressive condition."""
         return self.diffusion is not None and (self.ablation is None or self.ablation.ranks_by == "sample")
 
     @property
@@ -69,7 +69,7 @@ class ModelConfig(PaddedConfig):
         return self.diffusion.num_inference_steps if self.diffusion else 0
 
     def with_inference(self, num_steps: int | None, sampler: Sampler | None) -> Self:
-        """Return the configuration with other denoising steps or another sampler; None leaves one as it is."""
+        """Return the configuration with another number of denoising steps or another sampler; None keeps a setting."""
         if self.diffusion is None:
             return super().with_inference(num_steps, sampler)
         require(
@@ -93,10 +93,10 @@ class CatalogueStageConfig(StageConfig):
     """A stage with a cross-entropy over the catalogue.
 
     Attributes:
-        consistency: the weight of two passes that agree (R-Drop, arXiv 2106.14448); 0 is one pass. Two passes over each
-            batch, with other dropout, are trained to predict alike. Training takes twice as long.
-        negatives: items that are drawn for a step's softmax, beside those of the batch; 0 is the whole catalogue. It is
-            faster where the catalogue is large.
+        consistency: the weight of the R-Drop consistency loss (arXiv 2106.14448); 0 is one pass. Two passes over each
+            batch, with different dropout, are trained to predict alike. Training takes twice as long.
+        negatives: items sampled for a step's softmax, besides those of the batch; 0 is the whole catalogue. Sampling is
+            faster if the catalogue is large.
     """
 
     consistency: float = 0.0
@@ -123,10 +123,10 @@ class ADRecStageConfig(CatalogueStageConfig):
     """Stage 2 or 3: ADRec's own network.
 
     Attributes:
-        start: what the stage starts from: ``scratch``, ``embedding`` or ``continue``. With ``embedding`` the weights
-            are new but for the item embedding of the stage before; ``continue`` takes its weights, Adam's moments and
-            its place in the learning-rate schedule.
-        embedding: how the item embedding is trained: ``train``, ``frozen`` or ``decaying``. A decaying one gets no
+        start: initial weights of the stage: ``scratch``, ``embedding`` or ``continue``. With ``embedding``, all weights
+            are new except the item embedding of the previous stage. ``continue`` takes the previous stage's weights,
+            Adam's moments and position in the learning-rate schedule.
+        embedding: training of the item embedding: ``train``, ``frozen`` or ``decaying``. A decaying embedding gets no
             gradient, but Adam's L2 term still shrinks it: the published code does so where it says frozen.
         loss: ``ce``, ``mse`` or ``ce+mse``: half of (cross-entropy + ``mse_weight`` x squared error).
         mse_weight: the weight of the squared error between ``x0_hat`` and ``x0``.
@@ -159,7 +159,7 @@ class ADRecStageConfig(CatalogueStageConfig):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """The losses that are trained and their weights."""
+        """The training losses and their weights."""
         weights = {"ce": 1.0, "mse": self.mse_weight}
         return {name: weights[name] for name in self.loss.split("+")}
 
@@ -173,8 +173,8 @@ class ADRecStageConfig(CatalogueStageConfig):
         return found
 
 
-# The default is trained in one stage: what the others did for the published design, counted co-occurrences, dropout, a
-# repeat bias and two passes that agree do better for this one (docs/ablation.md).
+# The default is trained in one stage. Initialisation from co-occurrences, dropout, a repeat bias and the consistency
+# loss replace the other stages of the published design, and do better for this one (docs/appendix/ablation.md).
 PRETRAIN = PretrainConfig()
 ALIGN = ADRecStageConfig(epochs=5, start="embedding", embedding="frozen", loss="ce")
 FINETUNE = ADRecStageConfig(
@@ -199,13 +199,13 @@ FINETUNE = ADRecStageConfig(
 class Config(TrainingConfig):
     """ADRec's configuration, with four presets.
 
-    ``default``: what validates best over several data sets: CAM alone in one stage, an embedding that begins with
-    co-occurrences, rotary positions, two passes that agree. ``fast``: a narrower one whose softmax is over part of the
-    catalogue, for a fifth to a third of the time. ``paper``: the three stages of the paper, as it describes them.
-    ``published``: the same with all that the published code does beyond its paper.
+    ``default``: the best on validation over several data sets: only CAM, one stage, an embedding that starts from
+    co-occurrences, rotary positions and the consistency loss. ``fast``: a narrower network with a softmax over part of
+    the catalogue, in a fifth to a third of the time. ``paper``: the three stages as the paper describes them.
+    ``published``: the same, with every deviation of the published code from its paper.
 
     Attributes:
-        batch_size: users of a training step, at most.
+        batch_size: the largest number of users of a training step.
         model: the networks.
         pretrain: stage 1, the pre-training of the item embedding.
         align: stage 2, with the item embedding frozen.

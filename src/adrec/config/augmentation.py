@@ -1,4 +1,4 @@
-"""The configuration of an augmentation, which every model that is trained in stages has."""
+"""The configuration of data augmentation, available in every model that is trained in stages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Literal
 from adrec.config.parsing import ConfigGroup, require
 from adrec.config.stage import NetworkConfig, PaddedConfig, StageConfig, check_steps
 
-PRETRAIN, DIFFUSION = "augment.pretrain", "augment.diffusion"  # stages, and what they train
+PRETRAIN, DIFFUSION = "augment.pretrain", "augment.diffusion"  # names of stages, and kinds of their networks
 
 
 @dataclass(frozen=True)
 class SUNetConfig(NetworkConfig):
-    """What the diffusion network is built from: the augmentation's settings and the model's width.
+    """The configuration of the diffusion network: the augmentation's settings and the model's width.
 
     Attributes:
-        max_length: M + L - 1: a window holds the M items to generate and the L that guide, of which one is its target.
-        num_items: M, how many items are generated.
+        max_length: M + L - 1: a window holds M items to generate and L guiding items, one of which is its target.
+        num_items: M, the number of generated items.
         num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: S, the steps of DDIM.
         noise_schedule: the name of the schedule of ``beta``.
@@ -37,7 +37,7 @@ class SUNetConfig(NetworkConfig):
 
     @property
     def shortest(self) -> int:
-        """M items to generate, and two that guide, as in the published code."""
+        """The shortest sequence: M items to generate and two guiding items, as in the published code."""
         return self.num_items + 2
 
 
@@ -53,7 +53,7 @@ class ItemsConfig(StageConfig):
 
 @dataclass(frozen=True)
 class GenerateConfig(StageConfig):
-    """The stage that learns to generate. It ranks nothing, so nothing is validated."""
+    """The stage that trains the generator. It ranks nothing, so it is not validated."""
 
     def idle(self) -> Mapping[str, str]:
         """Return the keys without effect."""
@@ -68,17 +68,17 @@ class GenerateConfig(StageConfig):
 
     @property
     def start(self) -> Literal["embedding"]:
-        """The pre-trained item embedding."""
+        """The start of the stage: the pre-trained item embedding."""
         return "embedding"
 
     @property
     def embedding(self) -> Literal["frozen"]:
-        """It stays as it is: noise is easiest to predict where all items have one embedding."""
+        """The embedding is frozen. If trained, it collapses: noise is easiest to predict for equal embeddings."""
         return "frozen"
 
     @property
     def validates(self) -> bool:
-        """Never: the last weights are kept."""
+        """False: the stage is never validated, and its last weights are kept."""
         return False
 
 
@@ -91,14 +91,14 @@ class AugmentConfig(ConfigGroup):
     """How the training sequences are augmented (DiffuASR; Liu et al. 2023, arXiv 2309.12858).
 
     Attributes:
-        num_items: M, how many items are generated in front of each training sequence.
+        num_items: M, the number of items generated before each training sequence.
         num_train_timesteps: T, the number of diffusion timesteps.
         num_inference_steps: S, the steps of DDIM that generate them.
         noise_schedule: the name of the schedule of ``beta``.
-        channels: of the U-Net's outermost level; its inner levels have twice as many.
-        dropout: of the U-Net.
-        pretrain: the stage that learns the item embedding.
-        diffusion: the stage that learns to generate.
+        channels: channels of the U-Net's outermost level; its inner levels have twice as many.
+        dropout: dropout of the U-Net.
+        pretrain: the stage that trains the item embedding.
+        diffusion: the stage that trains the generator.
     """
 
     num_items: int = 10
@@ -118,7 +118,7 @@ class AugmentConfig(ConfigGroup):
 
     @property
     def stages(self) -> Mapping[str, StageConfig]:
-        """Its stages by name, which run before the model's own."""
+        """The augmentation's stages by name, which run before the model's own."""
         return MappingProxyType({PRETRAIN: self.pretrain, DIFFUSION: self.diffusion})
 
     def with_epochs(self, epochs: Mapping[str, int]) -> AugmentConfig:
@@ -128,7 +128,7 @@ class AugmentConfig(ConfigGroup):
         return replace(self, pretrain=pretrain, diffusion=diffusion)
 
     def network_of(self, kind: str, model: NetworkConfig) -> NetworkConfig:
-        """Return what its network of a ``kind`` is built from, with the width and the length of the ``model``'s."""
+        """Return the configuration of the network of a ``kind``, with the width and length of the ``model``'s."""
         size, length = model.hidden_size, model.max_length
         if kind == PRETRAIN:
             return PaddedConfig(size, length, num_heads=math.gcd(size, 4))

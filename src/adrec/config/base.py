@@ -1,4 +1,4 @@
-"""What every model's configuration is: frozen dataclasses, their presets, and the strict reading of both.
+"""Base classes of model configurations: frozen dataclasses with presets and strict parsing.
 
 The defaults of a model's dataclasses are its preset ``default``; every other preset is a short list of changes to it.
 A key that does not exist, or has no effect in the configuration at hand, is an error.
@@ -20,13 +20,13 @@ from adrec.config.tree import applied, changes_tree, explicit_groups
 from adrec.utils.errors import ConfigError, did_you_mean
 
 Precision = Literal["float32", "bfloat16"]
-IN_FULL = "augment."  # keys that begin so have no short names: a model's own keep theirs
+IN_FULL = "augment."  # keys with this prefix have no short names, so that short names refer to the model's own keys
 NO_CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": MappingProxyType({})})
 
 
 @dataclass(frozen=True)
 class Settings(ConfigGroup):
-    """Everything that decides what a model computes, apart from the data and the seed.
+    """All settings that determine a model's result, except the data and the seed.
 
     Attributes:
         preset: the preset that the configuration starts from.
@@ -40,10 +40,10 @@ class Settings(ConfigGroup):
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
         """Return the preset ``name`` with ``changes``, keyed ``"model.dropout"`` or, where unique, ``"dropout"``.
 
-        A group of keys, such as ``model.diffusion``, is taken with ``True`` and left out with ``False``.
+        ``True`` enables a group of keys, such as ``model.diffusion``, and ``False`` disables it.
 
-        Raises :class:`ConfigError` for an unknown preset or key (the near one is suggested), for a value that does not
-        fit, and for a key that has no effect in the resulting configuration.
+        Raises :class:`ConfigError` for an unknown preset or key (a similar one is suggested), for an invalid value, and
+        for a key that has no effect in the resulting configuration.
         """
         presets = cls.presets
         require(
@@ -60,7 +60,7 @@ class Settings(ConfigGroup):
         idle = config.idle_keys()
         for key in given:
             require(key not in idle, f"{key} has no effect: {idle.get(key)}. Leave it out.")
-        return cls.from_dict(config.to_dict())  # what has no effect is as by default: configurations compare equal
+        return cls.from_dict(config.to_dict())  # reset values without effect, so that configurations compare equal
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Settings(ConfigGroup):
 
     @classmethod
     def full_key(cls, key: str) -> str:
-        """Return ``key`` in full. Raises :class:`ConfigError` where there is none, or it could be several."""
+        """Return the full form of ``key``. Raises :class:`ConfigError` if it is unknown or ambiguous."""
         known = (*cls.keys(), *groups(cls))
         if key in known:
             return key
@@ -79,7 +79,7 @@ class Settings(ConfigGroup):
             return matches[0]
         if matches:
             raise ConfigError(f"the key {key!r} could be any of {', '.join(matches)}; write it in full.")
-        same = [full for full in own if full.rpartition(".")[2] == key.rpartition(".")[2]]  # perhaps of another stage
+        same = [full for full in own if full.rpartition(".")[2] == key.rpartition(".")[2]]  # in other stages
         others = [*known, *(full.rpartition(".")[2] for full in own)]
         near = f" (did you mean {same[-1]!r}?)" if same else did_you_mean(key, others)
         raise ConfigError(f"there is no configuration key {key!r}{near}.")
@@ -93,15 +93,15 @@ class Settings(ConfigGroup):
         return tuple(absent_groups(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values of what has an effect; :meth:`from_dict` reads them back."""
+        """Return the values that have an effect, as plain JSON; :meth:`from_dict` reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return applied(values, self.idle_keys())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a saved configuration. A group that it does not have is left out.
+        """Read a saved configuration. Missing groups are disabled.
 
-        Raises :class:`ConfigError` on an unknown key or a value that does not fit.
+        Raises :class:`ConfigError` for an unknown key or an invalid value.
         """
         return cls._read(explicit_groups(cls, values))
 
@@ -114,17 +114,17 @@ class Settings(ConfigGroup):
 
 @dataclass(frozen=True)
 class TrainingConfig(Settings):
-    """The configuration of a model that the loop trains in stages.
+    """The configuration of a model that is trained in stages.
 
     Attributes:
-        batch_size: users of a training step, at most.
-        tokens_per_step: tokens of a training step, at most, by the mean of all users; 0 is no limit. Where histories
-            are long a step then has fewer users than ``batch_size``, so that an epoch has enough steps. A change of
-            ``batch_size`` alone sets it to 0.
-        max_tokens: tokens that are computed at a time. A larger batch is computed in parts, whose gradients add up to
-            its own: less memory, the same result but for rounding and the dropout drawn.
-        precision: the precision of training's matrix products. Weights, moments and losses are float32 either way.
-        augment: how the training sequences are augmented first.
+        batch_size: the largest number of users of a training step.
+        tokens_per_step: the largest number of tokens of a training step, by the mean over users; 0 is no limit. If
+            histories are long, a step then has fewer users than ``batch_size``, so that an epoch has enough steps.
+            Changing only ``batch_size`` sets it to 0.
+        max_tokens: the largest number of tokens computed at once. A larger batch is computed in parts, whose gradients
+            are summed: less memory, and the same result except for rounding and dropout masks.
+        precision: the precision of matrix products in training. Weights, moments and losses are always float32.
+        augment: augmentation of the training sequences.
     """
 
     batch_size: int = 512
@@ -142,7 +142,7 @@ class TrainingConfig(Settings):
 
     @classmethod
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
-        """As :meth:`Settings.make`; a change of ``batch_size`` alone sets the preset's ``tokens_per_step`` to 0."""
+        """Like :meth:`Settings.make`; changing only ``batch_size`` sets the preset's ``tokens_per_step`` to 0."""
         config = super().make(name, changes)
         given = {cls.full_key(key) for key in changes or {}}
         if "batch_size" in given and "tokens_per_step" not in given:
@@ -151,7 +151,7 @@ class TrainingConfig(Settings):
 
     @property
     def network(self) -> NetworkConfig:
-        """The networks' own configuration, the field ``model``."""
+        """The configuration of the network, the field ``model``."""
         config: NetworkConfig = self.model  # type: ignore[attr-defined]
         return config
 
@@ -161,7 +161,7 @@ class TrainingConfig(Settings):
         raise NotImplementedError
 
     def network_of(self, kind: str) -> NetworkConfig:
-        """Return what the network of a ``StageConfig.network`` is built from."""
+        """Return the configuration of the network that a ``StageConfig.network`` names."""
         return self.network
 
     def with_max_epochs(self, limit: int) -> Self:
@@ -188,7 +188,7 @@ class TrainingConfig(Settings):
 
 
 def check_stages(stages: Mapping[str, StageConfig]) -> None:
-    """Raise :class:`ConfigError` where a stage does not fit the one before it."""
+    """Raise :class:`ConfigError` if a stage does not fit the previous one."""
     together, before = 0, ""
     for name, stage in stages.items():
         last = stages.get(before)
@@ -239,18 +239,18 @@ class OneStageConfig(TrainingConfig):
         return MappingProxyType({"train": self.train})
 
 
-DEFAULT_SEED = 2025  # the published one
+DEFAULT_SEED = 2025  # the seed of the published code
 
 
 def check_seed(seed: int) -> int:
-    """Return ``seed``. Raises :class:`ConfigError` where it is not a whole number from 0 to 2^63 - 1."""
+    """Return ``seed``. Raises :class:`ConfigError` unless it is an integer from 0 to 2^63 - 1."""
     good = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63
     require(good, f"the seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
     return seed
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts; a value is JSON where it can be (``0.5``, ``true``, ``["hr@20"]``), text elsewhere."""
+    """Parse ``key=value`` texts; a value is JSON if it parses (``0.5``, ``true``, ``["hr@20"]``), otherwise text."""
     changes: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -1,4 +1,4 @@
-"""What each key of a configuration means, from the docstrings of its classes."""
+"""Descriptions of configuration keys, from the docstrings of the configuration classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adrec.config.base import Settings
 
 
 def described(config: Settings) -> Iterator[tuple[str, Any, str]]:
-    """Yield the full key, the value and the meaning in one line of everything that has an effect in ``config``."""
+    """Yield the full key, value and one-line meaning of every key that has an effect in ``config``."""
     idle = config.idle_keys()
     yield from ((key, value, meaning) for key, value, meaning in _of_group(config) if key not in idle)
 
@@ -28,7 +28,7 @@ def _of_group(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """Return the first sentence of what the docstrings of a class and its bases say of each attribute."""
+    """Return the first sentence on each attribute in the docstrings of a class and its bases."""
     found: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         _, _, attributes = (inspect.getdoc(each) or "").partition("Attributes:\n")
@@ -39,6 +39,6 @@ def meanings(cls: type) -> dict[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    """Return the text up to the first full stop that ends a sentence, without the marks of code."""
+    """Return the first sentence of a text, without code markup."""
     sentence = re.split(r"\.(?: |$)|(?<=[^.]): (?=:mod:)", text, maxsplit=1)[0]
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", sentence).replace("``", "")

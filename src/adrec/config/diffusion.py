@@ -1,4 +1,4 @@
-"""The configuration of diffusion: the paper's (:class:`DiffusionConfig`), and what only an ablation changes."""
+"""The configuration of diffusion: that of the paper (:class:`DiffusionConfig`), and the ablation settings."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class DiffusionConfig(ConfigGroup):
 
 @dataclass(frozen=True)
 class AblationConfig(ConfigGroup):
-    """Variants of the paper's diffusion, to measure what each part of it is worth.
+    """Variants of the paper's diffusion, to measure the contribution of each part.
 
     Attributes:
         decoder: the ADM: ``attention`` (the paper), a token-wise ``mlp``, or ``adaptive``: a token-wise denoiser whose
             layer norms the condition and the timestep modulate.
-        ranks_by: the vector that ranks and that the cross-entropy trains: the denoised ``sample`` (the paper), or the
+        ranks_by: the vector used for ranking and for the cross-entropy: the denoised ``sample`` (the paper), or the
             auto-regressive ``condition`` c. With the condition, inference takes no denoising steps.
-        noise_level: an independent timestep for every ``token`` (the paper), one per ``sequence``, or noise on each
-            sequence's ``last`` token alone, where the other tokens see their targets clean, at t = 0.
+        noise_level: an independent timestep for every ``token`` (the paper), one per ``sequence``, or noise on only
+            each sequence's ``last`` token, where the other tokens see their targets clean, at t = 0.
         unit_targets: the targets are scaled to variance 1 and have no gradient.
-        detached_targets: the targets have no gradient; those of variance 1 have none anyway.
+        detached_targets: the targets have no gradient; targets of variance 1 never have one.
         causal: false lets every token attend to every other. It leaks targets in training: the negative control.
-        guidance_scale: of classifier-free guidance; 1 is off.
-        condition_dropout: the share of users trained without their condition, where guidance is on.
+        guidance_scale: the scale of classifier-free guidance; 1 is off.
+        condition_dropout: the share of users trained without their condition, if guidance is on.
         geodesic: targets, noise and samples lie on the unit sphere.
     """
 

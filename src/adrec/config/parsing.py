@@ -1,7 +1,7 @@
-"""Strict reading of plain values into dataclasses: nothing unknown, nothing of another type.
+"""Strict parsing of plain values into dataclasses: unknown keys and wrong types are errors.
 
-A configuration is a tree of frozen dataclasses. A field made by :func:`group` is a group of keys that is there or is
-left out (None). A key that has no effect in the configuration at hand is named by :meth:`ConfigGroup.idle`.
+A configuration is a tree of frozen dataclasses. A field made by :func:`group` is an optional group of keys, None if it
+is disabled. :meth:`ConfigGroup.idle` names the keys that have no effect in the given configuration.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from adrec.utils.errors import ConfigError, did_you_mean
 
-OFF = (None, False, "none")  # what leaves a group out; True takes it, with the values that it has by default
+OFF = (None, False, "none")  # values that disable a group; True enables it with its defaults
 
 
 def require(condition: bool, sentence: str) -> None:
-    """Raise :class:`ConfigError` with ``sentence`` where ``condition`` is false."""
+    """Raise :class:`ConfigError` with ``sentence`` if ``condition`` is false."""
     if not condition:
         raise ConfigError(sentence)
 
@@ -34,17 +34,17 @@ class ConfigGroup:
 
 
 def group(default: ConfigGroup, *, on: bool = False) -> Any:
-    """Return a field that holds a group of keys, or None: ``default`` is the group's value where it is taken."""
+    """Return a field that holds an optional group of keys; ``default`` is its value if enabled."""
     return field(default=default if on else None, metadata={"group": default})
 
 
 def is_group(item: Field[Any]) -> bool:
-    """Return whether a field of a configuration can be left out whole."""
+    """Return whether a field of a configuration is an optional group."""
     return "group" in item.metadata
 
 
 def group_default(item: Field[Any]) -> Any:
-    """Return the value of a field that is a dataclass, where its group is taken; None for any other field."""
+    """Return the default of a dataclass field (of a group, its value if enabled); None for any other field."""
     if is_group(item):
         return item.metadata["group"]
     made = item.default_factory() if item.default_factory is not MISSING else item.default
@@ -62,7 +62,7 @@ def leaves(cls: Any, prefix: str = "") -> Iterator[str]:
 
 
 def groups(cls: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the full key, such as ``model.diffusion``, of every group that can be left out."""
+    """Yield the full key, such as ``model.diffusion``, of every optional group."""
     for item in fields(cls):
         inner = group_default(item)
         if is_group(item):
@@ -72,7 +72,7 @@ def groups(cls: Any, prefix: str = "") -> Iterator[str]:
 
 
 def absent_groups(value: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the full key of every group that is left out, but not of those within one."""
+    """Yield the full key of every disabled group, except groups inside a disabled one."""
     for item in fields(value):
         inner = getattr(value, item.name)
         if is_group(item) and inner is None:
@@ -82,7 +82,7 @@ def absent_groups(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def idle_keys(value: Any, prefix: str = "") -> dict[str, str]:
-    """Return the full key of every value that has no effect in the configuration at hand, and why."""
+    """Return the full key of every value that has no effect in the given configuration, and why."""
     found = {prefix + key: why for key, why in value.idle().items()} if isinstance(value, ConfigGroup) else {}
     for item in fields(value):
         inner = getattr(value, item.name)
@@ -94,9 +94,9 @@ def idle_keys(value: Any, prefix: str = "") -> dict[str, str]:
 def read_dataclass(cls: type, default: Any, values: Any, where: str = "", noun: str = "configuration key") -> Any:
     """Build the dataclass ``cls`` from ``values`` over ``default``; ``where`` is the key above it, with its dot.
 
-    ``noun`` is what a key is called where one is unknown. Of a group, None leaves it out.
+    ``noun`` is the word for a key in error messages. None disables a group.
 
-    Raises :class:`ConfigError` on an unknown key, which names the near one, and on a value of another type.
+    Raises :class:`ConfigError` for an unknown key, with a similar one suggested, and for a value of another type.
     """
     require(isinstance(values, Mapping), f"{where or 'the configuration'} must be an object of keys and values.")
     hints, known = _type_hints(cls), {item.name: item for item in fields(cls)}

@@ -1,4 +1,4 @@
-"""ADRec's presets: what each changes of the default configuration (:class:`adrec.config.adrec.Config`)."""
+"""ADRec's presets, as changes to the default configuration (:class:`adrec.config.adrec.Config`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Three quarters of the width, a softmax over part of the catalogue, half the consistency: fewer epochs do. Half the
-# feed-forward and heads and no sink make an epoch shorter, fewer users a step fewer epochs where histories are long.
+# Three quarters of the width, a softmax over part of the catalogue and half the consistency need fewer epochs. Half the
+# feed-forward and heads, and no sink, shorten an epoch. Fewer users per step need fewer epochs if histories are long.
 _FAST: dict[str, Any] = {
     "tokens_per_step": 1024,
     "model.hidden_size": 96,

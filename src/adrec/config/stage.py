@@ -1,4 +1,4 @@
-"""What models' configurations are made of: a network's settings and a stage of training, as frozen dataclasses."""
+"""Building blocks of model configurations: a network's settings and a training stage, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_DIFFUSION = "this model has no diffusion, so it takes no denoising steps and 
 
 @dataclass(frozen=True)
 class NetworkConfig(ConfigGroup):
-    """What every network of a sequence has.
+    """Settings of every sequence network.
 
     Attributes:
         hidden_size: D, the width of the item embedding.
@@ -30,13 +30,13 @@ class NetworkConfig(ConfigGroup):
 
     @property
     def shortest(self) -> int:
-        """How many interactions a sequence must have to train the network: one, and the next."""
+        """The fewest interactions of a training sequence: two, an input and its target."""
         return 2
 
     def with_inference(self, num_steps: int | None, sampler: Literal["ancestral", "ddim"] | None) -> Self:
-        """Return the configuration with other denoising steps or another sampler; None leaves one as it is.
+        """Return the configuration with another number of denoising steps or another sampler; None keeps a setting.
 
-        Raises :class:`ConfigError` for steps that are not from 1 to T, and where there is no diffusion.
+        Raises :class:`ConfigError` for a number of steps outside 1 to T, or a model without diffusion.
         """
         changes = {"num_inference_steps": num_steps, "sampler": sampler}
         given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
@@ -48,7 +48,7 @@ class NetworkConfig(ConfigGroup):
 
 @dataclass(frozen=True)
 class TransformerConfig(NetworkConfig):
-    """What every transformer has.
+    """Settings of every transformer.
 
     Attributes:
         num_blocks: transformer blocks.
@@ -76,15 +76,15 @@ class TransformerConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class PaddedConfig(TransformerConfig):
-    """What a transformer has that pads as the published code does.
+    """Settings of a transformer with the published code's padding.
 
     Attributes:
         attend_padding: tokens attend to the left padding, as in the published code. It is computed exactly as one
             sink token whose logit gets ``log p`` for p paddings.
         padding_class: the padding row is a class of the softmax, and can be ranked.
-        repeat_bias: a learned number is added to the logits of the items of the history. It becomes negative where
-            users do not come back to an item, and positive where they do. Without it the network spends its capacity
-            on telling an item that was just met from those that are like it.
+        repeat_bias: a learned number is added to the logits of the items of the history. It becomes negative if users
+            do not return to an item, and positive if they do. Without it, the network spends capacity on separating
+            recent items from similar ones.
         feed_forward_ratio: the width of a block's feed-forward, as a multiple of ``hidden_size``.
     """
 
@@ -108,7 +108,7 @@ def check_shares(config: NetworkConfig, *names: str) -> None:
 
 
 def check_steps(num_train_timesteps: int, num_inference_steps: int, part: str = "model") -> None:
-    """Raise :class:`ConfigError` where there is no timestep, or there are fewer than steps of inference."""
+    """Raise :class:`ConfigError` if there are no timesteps, or fewer timesteps than inference steps."""
     require(num_train_timesteps >= 1, f"{part}.num_train_timesteps must be at least 1; it is {num_train_timesteps}.")
     require(
         1 <= num_inference_steps <= num_train_timesteps,
@@ -122,7 +122,7 @@ class StageConfig(ConfigGroup):
     """One stage of training.
 
     Attributes:
-        epochs: epochs of the stage, at most.
+        epochs: the largest number of epochs of the stage.
         optimizer: ``adam`` or ``adamw``. The weight decay of Adam is an L2 term added to the gradient.
         learning_rate: the learning rate at the start of the schedule.
         weight_decay: the optimizer's weight decay.
@@ -131,14 +131,14 @@ class StageConfig(ConfigGroup):
         schedule: the learning-rate schedule: ``cosine``, stepped once an epoch, or ``constant``.
         schedule_epochs: the length of the cosine schedule.
         averaging: the decay of the weights' moving average (EMA), per step; 0 keeps the weights themselves. The average
-            is what is validated and kept. Its decay is less at first: a share of 9 / (10 + steps) is new.
+            is validated and kept. Early decay is lower: the newest weights have a share of 9 / (10 + steps).
         first_evaluation: epochs before the first validation.
         evaluate_every: epochs between validations.
         patience: validations without improvement after which the stage stops; 0 never stops early.
         select_by: validation metrics. Weights are kept when any of them improves.
         filter_seen: validation leaves the items of the history out of the ranking, as ``recommend`` does.
-        initial_embedding: what the item embedding starts from: ``random`` values or ``cooccurrence`` of the items. The
-            latter saves the first epochs: :mod:`adrec.train.cooccurrence`.
+        initial_embedding: initial item embedding: ``random`` values or ``cooccurrence`` of the items. The latter saves
+            the first epochs: :mod:`adrec.train.cooccurrence`.
     """
 
     epochs: int = 500
@@ -188,16 +188,16 @@ class StageConfig(ConfigGroup):
             found["initial_embedding"] = "the item embedding is that of the stage before"
         return found
 
-    # What follows is a setting of some models' stages; here it is what the others have.
+    # Some models' stages make the following properties settings; these are the values for all others.
 
     @property
     def network(self) -> str:
-        """Which of the model's networks is trained."""
+        """The kind of network that the stage trains."""
         return "network"
 
     @property
     def start(self) -> Literal["scratch", "embedding", "continue"]:
-        """What the weights start from: new ones; the item embedding of the stage before; all of its state."""
+        """The initial weights: new weights, the item embedding of the previous stage, or its full state."""
         return "scratch"
 
     @property
@@ -207,17 +207,17 @@ class StageConfig(ConfigGroup):
 
     @property
     def validates(self) -> bool:
-        """Whether it is validated, where users are held out to validate; otherwise its last weights are kept."""
+        """Whether the stage is validated, if a validation part exists; otherwise its last weights are kept."""
         return True
 
     @property
     def consistency(self) -> float:
-        """The weight of the divergence between two passes with other dropout; 0 is one pass."""
+        """The weight of the divergence between two passes with different dropout; 0 is one pass."""
         return 0.0
 
     @property
     def negatives(self) -> int:
-        """How many items a batch's softmax is over beside the batch's own; 0 is the whole catalogue."""
+        """The number of items sampled for a batch's softmax besides its own; 0 is the whole catalogue."""
         return 0
 
     @property
@@ -227,5 +227,5 @@ class StageConfig(ConfigGroup):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """The losses that are trained and their weights; none where the network has but one."""
+        """The training losses and their weights; empty if the network has a single loss."""
         return {}

@@ -1,4 +1,4 @@
-"""Changes by full key as a tree of values, in which a group of keys is taken or left out."""
+"""Conversion of changes by full key to a tree of values, with groups of keys enabled or disabled."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from adrec.config.parsing import OFF, ConfigGroup, group_default, groups, is_gro
 def changes_tree(default: ConfigGroup, layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return values in groups from changes by full key, a later layer over an earlier one.
 
-    Within a layer, what takes or leaves out a group (``True``, ``False``, or an object of keys and values) comes first.
-    Raises :class:`ConfigError` for a key of a group that is left out.
+    Within a layer, values of whole groups (``True``, ``False``, or an object of keys and values) are applied first.
+    Raises :class:`ConfigError` for a key of a disabled group.
     """
     tree: dict[str, Any] = {}
     names = set(groups(type(default)))
@@ -52,7 +52,7 @@ def _first_key(inner: Any, leaf: str) -> str:
 
 
 def explicit_groups(cls: Any, values: Mapping[str, Any]) -> Any:
-    """Return saved ``values`` of a dataclass with None for every group that they do not have."""
+    """Return saved ``values`` of a dataclass, with None for every missing group."""
     if not isinstance(values, Mapping):
         return values
     found = dict(values)

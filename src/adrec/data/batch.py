@@ -20,8 +20,8 @@ class PackedBatch:
         items: item numbers s_1..s_n of each user, int64 [N].
         targets: the item after each, s_2..s_{n+1}, int64 [N]; 0 where it is not known (the last at inference).
         lengths: the number of tokens of each user, int64 [B], each at least 1, on the CPU.
-        cu_seqlens: where each user's tokens begin and the last one's end, int64 [B + 1].
-        numbers: what ``items`` holds, on the CPU: asking a GPU for it would mean to wait; None where it is not known.
+        cu_seqlens: the start of each user's tokens, and the end of the last one's, int64 [B + 1].
+        numbers: a copy of ``items`` on the CPU, which avoids a wait for the GPU; None if unknown.
     """
 
     items: Tensor
@@ -32,18 +32,18 @@ class PackedBatch:
 
     @property
     def num_users(self) -> int:
-        """B."""
+        """The number of users, B."""
         return len(self.lengths)
 
     def to(self, device: torch.device) -> PackedBatch:
-        """Return the batch with its tensors on ``device``, without waiting for what a GPU is still to compute."""
+        """Return the batch with its tensors on ``device``, without waiting for pending GPU work."""
         items, targets, cu_seqlens = (
             each.to(device, non_blocking=True) for each in (self.items, self.targets, self.cu_seqlens)
         )
         return PackedBatch(items, targets, self.lengths, cu_seqlens, self.numbers)
 
     def select(self, users: Int64s) -> tuple[PackedBatch, Tensor]:
-        """Return the sequences of some ``users`` [b], and where their tokens stand in this batch, [n]."""
+        """Return the sequences of the given ``users`` [b], and the positions of their tokens in this batch, [n]."""
         lengths = self.lengths[users]
         positions = spans(self.lengths.cumsum()[users] - lengths, lengths)
         device = self.items.device

@@ -1,4 +1,4 @@
-"""Which column is whose: roles find their columns by the name that is given, or by their usual names."""
+"""Column roles: a role's column is found by the given name, or by its usual names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 def find_column(
     columns: Sequence[str], role: str, name: str | None, source: str, advice: str = "say which it is"
 ) -> str:
-    """Return the column for ``role``: the one that is named, or the first by its usual names.
+    """Return the column for ``role``: the named one, or the first with one of its usual names.
 
-    Raises :class:`DataError` that lists the columns and the likely one, and gives ``advice`` beside renaming it.
+    Raises :class:`DataError` with the list of columns, the most likely one, and ``advice`` besides renaming it.
     """
     listed = ", ".join(repr(column) for column in columns)
     if name is not None:
@@ -57,14 +57,14 @@ def find_column(
 def usual_column(columns: Sequence[str], role: str) -> str | None:
     """Return the first column that has one of the usual names for ``role``, or None.
 
-    Capitals do not matter, nor whether words are joined by spaces, hyphens or underscores.
+    Case is ignored, and words may be joined by spaces, hyphens or underscores.
     """
     plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(columns)}
     return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
 
 
 def refuse_shared(columns: Mapping[str, str], source: str) -> None:
-    """Raise :class:`DataError` where a column would have two roles."""
+    """Raise :class:`DataError` if one column has two roles."""
     for role, column in columns.items():
         twin = next((other for other in columns if other != role and columns[other] == column), None)
         if twin is not None:

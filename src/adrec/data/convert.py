@@ -1,4 +1,4 @@
-"""Columns of any type become ids, times and numbers; a value that cannot becomes null, with the reason."""
+"""Conversion of columns of any type to ids and numbers. Unusable values become null, with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Problem:
     """Values that cannot be used.
 
     Attributes:
-        bad: which rows have one, bool [m].
+        bad: mask of the rows with such a value, bool [m].
         reason: one of :data:`adrec.data.report.REASONS`.
         what: the reason in full.
     """
@@ -30,11 +30,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Converted:
-    """A column as it is wanted.
+    """A converted column.
 
     Attributes:
-        values: null where they cannot be used.
-        problems: why.
+        values: the values; null if unusable.
+        problems: the reasons for the nulls.
     """
 
     values: pl.Series
@@ -42,7 +42,7 @@ class Converted:
 
 
 def missing(column: pl.Series) -> Problem:
-    """Return the problem of values that are null, NaN or an empty text."""
+    """Return the missing values (null, NaN or empty text) as a problem."""
     bad = column.is_null()
     if column.dtype.is_float():
         bad = bad | column.is_nan().fill_null(False)
@@ -52,7 +52,7 @@ def missing(column: pl.Series) -> Problem:
 
 
 def without(values: pl.Series, *problems: Problem) -> Converted:
-    """Return ``values`` with null for each problem that there is."""
+    """Return ``values`` with null in the rows of each problem."""
     real = tuple(problem for problem in problems if problem.bad.any())
     for problem in real:
         values = values.zip_with(~problem.bad, pl.Series([None], dtype=values.dtype))
@@ -60,7 +60,7 @@ def without(values: pl.Series, *problems: Problem) -> Converted:
 
 
 def plain_text(column: pl.Series) -> pl.Series:
-    """Return a categorical column as texts, any other as it is."""
+    """Return a categorical column as texts, and any other column unchanged."""
     return column.cast(pl.String) if isinstance(column.dtype, pl.Categorical | pl.Enum) else column
 
 
@@ -74,7 +74,7 @@ def ids(column: pl.Series, source: str) -> Converted:
         return without(column, missing(column))
     if column.dtype.is_float():
         broken = Problem((column != column.round()).fill_null(False), BAD_ID, "the id is not a whole number")
-        # Above this several integers are one floating point number: two people would become one.
+        # Above this limit, several integers map to one floating point number, so two users would be merged.
         exact = 2**24 if column.dtype == pl.Float32 else 2**53
         large = ((column.abs() >= exact) & column.is_finite()).fill_null(False)
         inexact = Problem(large, BAD_ID, "the id is too large to be exact as a float")
@@ -92,7 +92,7 @@ def ids(column: pl.Series, source: str) -> Converted:
 
 
 def meant(texts: pl.Series) -> pl.Series:
-    """Return ids of a text file as Int64 where each is printed as an integer would be: not where one is ``007``."""
+    """Return ids of a text file as Int64 if each is in canonical integer form (``007`` is not), else as texts."""
     if texts.dtype != pl.String or not texts.str.contains(INTEGER).all():
         return texts
     integers = texts.cast(pl.Int64, strict=False)
@@ -111,5 +111,5 @@ def numbers(column: pl.Series, source: str) -> Converted:
 
 
 def may_be_number(column: pl.Series) -> bool:
-    """Return whether a column can hold numbers: it has them, texts, or nothing."""
+    """Return whether a column can hold numbers: it is numeric, text or all null."""
     return column.dtype in (pl.String, pl.Null) or column.dtype.is_numeric()

@@ -1,12 +1,12 @@
-"""The prepared data set: flat arrays on disk, memory-mapped, with the vocabularies beside them.
+"""The prepared data set: memory-mapped flat arrays on disk, with the vocabularies.
 
 ====================  =====================================================================
 ``items.npy``         item numbers, int32 [n], user after user, oldest first
-``offsets.npy``       where each user's interactions begin, and the last one's end, int64 [U + 1]
+``offsets.npy``       start of each user's interactions, and end of the last one's, int64 [U + 1]
 ``times.npy``         times, int64 or float64 [n]
 ``users.parquet``     the users' own ids, in the order of their index
 ``items.parquet``     the items' own ids; item number = position + 1, number 0 is padding
-``test_users.npy``    users whom a split by a list holds out, int64; ``validation_users.npy`` too
+``test_users.npy``    users that a ``users:`` split holds out, int64; also ``validation_users.npy``
 ``dataset.json``      counts, filters, source, sizes of the files, format version
 ====================  =====================================================================
 """
@@ -36,28 +36,28 @@ HELD_OUT_PARTS = ("test", "validation")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What ``dataset.json`` holds.
+    """The content of ``dataset.json``.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         num_users: U.
         num_items: V.
         num_interactions: n, those that were kept.
-        num_read: rows of the source: those that were kept and those in ``left_out``.
-        left_out: why rows were left out, how many for each reason, and the first of them.
-        preparation: every option it was prepared with.
+        num_read: rows of the source: the kept ones and those in ``left_out``.
+        left_out: for each reason, the number of rows left out, and the first examples.
+        preparation: the preparation options.
         sources: the files, or the kind of frame.
-        sha256: of each file.
+        sha256: SHA-256 of each file.
         columns: the source's column for each role.
-        guesses: what was guessed of the source, a sentence each.
-        time_unit: of the times: ``s``, ``ms``, ``us`` or ``ns`` since 1970, or ``none`` where they only give an order.
-        split: the name of what is held out.
-        notes: what else to know of it, a sentence each.
-        recipe: the name of the known data set it was read as.
-        fingerprint: of items, offsets, times, ids and the split; equal fingerprints are equal data sets.
-        files: the size of each file, in bytes.
-        format_version: of the folder.
-        adrec_version: that wrote it.
+        guesses: guesses about the source, one sentence each.
+        time_unit: unit of the times: ``s``, ``ms``, ``us`` or ``ns`` since 1970, or ``none`` if they are only an order.
+        split: name of the split.
+        notes: further notes, one sentence each.
+        recipe: name of the recipe it was read with.
+        fingerprint: hash of items, offsets, times, ids and the split; equal fingerprints mean equal data sets.
+        files: size of each file, in bytes.
+        format_version: version of the folder's format.
+        adrec_version: version of adrec that wrote it.
     """
 
     name: str
@@ -91,8 +91,8 @@ class Dataset:
         times: int64 or float64 [n].
         users: index 0..U-1 of each user's id.
         catalogue: index 0..V-1 of each item's id; the item number is one more.
-        info: where it came from.
-        held_out: the indices of the users whom a split by a list of users holds out: ``test``, ``validation``.
+        info: metadata: sources, preparation and counts.
+        held_out: indices of the users that a ``users:`` split holds out: ``test``, ``validation``.
         path: the folder it was opened from.
     """
 
@@ -107,12 +107,12 @@ class Dataset:
 
     @property
     def num_users(self) -> int:
-        """U."""
+        """The number of users, U."""
         return len(self.users)
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """The number of items, V."""
         return len(self.catalogue)
 
     @property
@@ -122,7 +122,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this data set from any other."""
+        """The hash that identifies this data set."""
         return self.info.fingerprint
 
     def history(self, user: int) -> NDArray[np.int32]:
@@ -131,15 +131,15 @@ class Dataset:
 
     @cached_property
     def popularity(self) -> NDArray[np.int64]:
-        """The interactions of each item number, int64 [V + 1]."""
+        """The number of interactions of each item number, int64 [V + 1]."""
         return np.bincount(self.items, minlength=self.num_items + 1)
 
     def catalogue_digest(self, num_items: int) -> str:
-        """Return what tells the first ``num_items`` items from any others."""
+        """Return the hash that identifies the first ``num_items`` items."""
         return Vocabulary(self.catalogue.ids.head(num_items)).digest()
 
     def verify(self) -> None:
-        """Read everything that a model depends on. Raises :class:`DataError` where it was altered."""
+        """Check the content that a model depends on. Raises :class:`DataError` if it was altered."""
         if self.with_fingerprint().fingerprint != self.fingerprint:
             raise DataError(
                 f"the data set {self.path or self.info.name} was altered after it was prepared; prepare it again."
@@ -156,9 +156,9 @@ class Dataset:
 
 
 def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> None:
-    """Write ``dataset`` as the folder ``path``, whole or not at all.
+    """Write ``dataset`` to the folder ``path`` atomically.
 
-    Raises :class:`UserError` where something is there already and ``overwrite`` is false.
+    Raises :class:`UserError` if the path already has content and ``overwrite`` is false.
     """
     with atomic_folder(Path(path), overwrite=overwrite) as folder:
         for name in ARRAYS:
@@ -175,7 +175,7 @@ def open_dataset(path: Path) -> Dataset:
     """Open a prepared data set; its arrays are memory-mapped, not read.
 
     Raises:
-        DataError: where there is none, a file of it is missing or cut short, or a newer adrec wrote it.
+        DataError: if there is no data set, a file is missing or truncated, or a newer adrec wrote it.
     """
     path = Path(path)
     recover(path)

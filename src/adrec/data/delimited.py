@@ -1,11 +1,11 @@
-"""CSV and its kin in: lines of fields between separators, read in chunks.
+"""Reader of delimited text (CSV and similar formats), in chunks.
 
-The grammar is RFC 4180's: a field that begins with a double quote goes on to the next single one, over separators and
-line ends. A quote that is never closed, or closed in the middle of a field, makes its line malformed, and reading goes
-on with the next line. A line of nothing but separators and blanks is no row, and blanks around a field are left out.
+The grammar is that of RFC 4180. A quoted field extends to the next double quote that is not doubled, over separators
+and line ends. If a quote is never closed, or is closed in the middle of a field, its line is malformed, and reading
+resumes at the next line. A line of only separators and blanks is not a row. Blanks around a field are removed.
 
-Most chunks are regular: Polars reads them, after the fields of each line were counted (:mod:`adrec.data.fields`). The
-others are read by Python's ``csv``.
+Polars reads the regular chunks, which are most, after the fields of each line are counted (:mod:`adrec.data.fields`).
+Python's ``csv`` reads the others.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from adrec.utils.errors import DataError
 
 USUAL_SEPARATORS = {".tsv": "\t", ".txt": "\t", ".inter": "\t", ".data": "\t", ".dat": "::"}
 SEPARATORS = ("::", ",", ";", "\t", "|")
-UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 NAMES = {"\t": "tabs", " ": "spaces"}
 
 
 def open_delimited(source: Source, options: Preparation) -> Opened:
-    """Open a CSV, TSV or like file. Raises :class:`DataError` where its first line cannot be one."""
+    """Open a delimited file. Raises :class:`DataError` if its first line cannot be read."""
     line = _first_line(source)
     separator, guesses = options.separator, []
     if separator is None:
@@ -81,7 +81,7 @@ def _separator(line: str, source: Source) -> str:
 
 
 def _columns(first: list[str], header: Sequence[str] | None, source: Source) -> Sequence[str]:
-    """Return the names of the columns, those that are empty by their position."""
+    """Return the names of the columns; empty names are replaced by the position."""
     if header is not None:
         if len(header) != len(first):
             raise DataError(
@@ -100,7 +100,7 @@ def _columns(first: list[str], header: Sequence[str] | None, source: Source) -> 
 
 def _pieces(source: Source, dialect: Dialect, wanted: list[int]) -> Iterator[Piece]:
     """Yield the rows of ``source`` with the columns at the indices ``wanted``."""
-    held: Chunk | None = None  # the beginning of a quoted field that goes on in the next chunk
+    held: Chunk | None = None  # the start of a quoted field that continues in the next chunk
     for chunk in _without_header(chunks(source), dialect):
         if chunk.too_long:
             if held is not None:

@@ -1,4 +1,4 @@
-"""Lines of fields become columns: quickly where a chunk is regular, record by record where it is not."""
+"""Parsing of delimited lines to columns: in bulk for a regular chunk, record by record for the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adrec.data.lines import Chunk, lines_at, shown
 from adrec.data.rows import Malformed, Piece
 
 QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
-BLANKS = " \t"  # around a field they are no part of it
+BLANKS = " \t"  # removed around a field
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Dialect:
 
 
 def read_chunk(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> tuple[Piece, Chunk | None]:
-    """Return the rows of a chunk, with the columns at ``wanted``; and what is left of it from an open quote on."""
+    """Return the rows of a chunk, with the columns at ``wanted``, and its rest from an open quote on."""
     quoted = dialect.quoted and b'"' in chunk.content
     content = _unquoted(chunk.content, dialect.separator.encode()) if quoted else chunk.content
     piece = None if content is None else _regular(chunk, content, dialect, wanted)
@@ -44,12 +44,12 @@ def csv_records(lines: Iterable[str], separator: str, *, strict: bool = False) -
 
 
 def refused(chunk: Chunk, dialect: Dialect, wanted: list[int], what: str) -> Piece:
-    """Return a chunk as one row that cannot be used."""
+    """Return a chunk as one malformed row."""
     return _Records(dialect, wanted).refuse(chunk.first_line, what, chunk.content).piece()
 
 
 def _unquoted(content: bytes, separator: bytes) -> bytes | None:
-    """Return a chunk without its quotes, None where they hold a separator, a line end or another quote."""
+    """Return a chunk without its quotes; None if a quoted field contains a separator, a line end or a quote."""
     if len(separator) > 1 or content.count(b"\r") != content.count(b"\r\n"):
         return None
     characters = np.frombuffer(content, dtype=np.uint8)
@@ -67,7 +67,7 @@ def _unquoted(content: bytes, separator: bytes) -> bytes | None:
 
 
 def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) -> Piece | None:
-    """Read ``content``, the chunk without quotes; None where some line has not the form of the others."""
+    """Read ``content``, the chunk without quotes; None if a line has another form than the rest."""
     separator = dialect.separator.encode()
     if len(separator) > 1:
         mark = next((bytes([byte]) for byte in range(1, 9) if byte not in content), None)
@@ -85,7 +85,7 @@ def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) 
 
 
 def _is_uniform(content: bytes, separator: bytes, num_fields: int) -> bool:
-    """Return whether every line has ``num_fields`` fields, and ends in ``\\n`` or ``\\r\\n`` alone."""
+    """Return whether every line has ``num_fields`` fields and ends in ``\\n`` or ``\\r\\n``."""
     if content.count(b"\r") != content.count(b"\r\n"):
         return False
     characters = np.frombuffer(content, dtype=np.uint8)
@@ -106,7 +106,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
-    """Read lines that are known to be whole."""
+    """Parse lines that are known to be regular."""
     if len(dialect.columns) == 1:
         texts = [line.strip(BLANKS) for line in content.decode().replace("\r\n", "\n").split("\n")[:-1]]
         return pl.DataFrame({dialect.columns[0]: texts}, schema={dialect.columns[0]: pl.String})
@@ -123,7 +123,7 @@ def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]
 
 
 def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
-    """Read a chunk without quotes that has lines to be left out."""
+    """Read a chunk without quotes, in which some lines are malformed or blank."""
     separator = dialect.separator.encode()
     records = _Records(dialect, wanted)
     for number, whole in enumerate(chunk.content.split(b"\n")[:-1], start=chunk.first_line):
@@ -140,7 +140,7 @@ def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
 
 
 def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: bool) -> tuple[Piece, Chunk | None]:
-    """Read a chunk with quotes; if it is not ``final`` and its last quote is open, return what is left from there."""
+    """Read a chunk with quotes. If its last quote is open and it is not ``final``, return the rest from there."""
     lines = [line + b"\n" for line in chunk.content.split(b"\n")[:-1]]
     utf8 = _is_utf8(chunk.content)
     records = _Records(dialect, wanted)
@@ -171,7 +171,7 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
 
 @dataclass
 class _Feed:
-    """Gives lines to ``csv``, those from ``at`` to ``end``, and knows how many it has taken."""
+    """Iterator over the lines from ``at`` to ``end`` that counts how many ``csv`` consumed."""
 
     lines: list[bytes]
     at: int = 0
@@ -185,7 +185,7 @@ class _Feed:
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    """Let ``csv`` read fields of any length; its own limit is for the whole process, so it is put back."""
+    """Lift the field length limit of ``csv``. The limit is global to the process, so it is restored."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -205,7 +205,7 @@ class _Records:
     malformed: list[Malformed] = field(default_factory=list)
 
     def add(self, number: int, fields: list[str], line: bytes) -> None:
-        """Take a row, if it has as many fields as there are columns."""
+        """Add a row, if its number of fields matches the columns."""
         expected = len(self.dialect.columns)
         if len(fields) == expected:
             self.numbers.append(number)
@@ -216,7 +216,7 @@ class _Records:
             self.refuse(number, f"the line has {has} where {expected} are named", line)
 
     def refuse(self, number: int, what: str, line: bytes) -> _Records:
-        """Take note of a line that is no row."""
+        """Record a malformed line."""
         self.malformed.append(Malformed(number, what, shown(line)))
         return self
 

@@ -1,4 +1,4 @@
-"""Files in: their format is told by the options, the content or the name, in this order."""
+"""Opening of input files. The format follows from the options, the content or the name, in this order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPOOL_BYTES = 1 << 24
 def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Opened:
     """Open a file, or standard input for ``-``.
 
-    Raises :class:`DataError` where the file is missing, empty, damaged, or of a format that is not read.
+    Raises :class:`DataError` if the file is missing, empty, damaged, or in an unsupported format.
     """
     source = Source.open(path)
     kind = options.format or _format(source)
@@ -56,14 +56,14 @@ def _format(source: Source) -> str:
 
 
 def _open_parquet(source: Source) -> Opened:
-    """Open a Parquet file; standard input, or one that is compressed as a whole, goes through a temporary file."""
+    """Open a Parquet file. Standard input and compressed files are first copied to a temporary file."""
     copy = _copy(source) if source.path == STDIN or source.compression else None
     path = source.path if copy is None else Path(copy.name)
     with _whole(source):
         columns = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema().names()
 
     def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
-        # A name such as "ratings[1].parquet" is a name, not a pattern.
+        # A file name such as "ratings[1].parquet" must not be read as a glob pattern.
         with _whole(source):
             table = pl.read_parquet(path, columns=list(wanted), glob=False, hive_partitioning=False)
         yield whole_table(table)
@@ -83,7 +83,7 @@ def _copy(source: Source) -> IO[bytes]:
 
 @contextmanager
 def _whole(source: Source) -> Iterator[None]:
-    """Turn what Polars says of a Parquet file into a sentence."""
+    """Convert Polars' errors on a Parquet file to :class:`DataError`."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

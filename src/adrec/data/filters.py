@@ -1,4 +1,4 @@
-"""Which interactions are kept: by rating, by repetition, and by k-core. Each filter tells what it leaves out."""
+"""Filters of interactions: by rating, by duplicates and by k-core. Each filter reports the rows it removes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
 def kept(table: pl.DataFrame, options: Preparation, ledger: RowAccount, at: Callable[[int], str]) -> pl.DataFrame:
-    """Return the interactions that pass every filter; the ledger is told of the others.
+    """Return the interactions that pass every filter; the others are recorded in the ledger.
 
     Args:
-        table: ``user``, ``item``, ``time``, ``row``, and ``rating`` where there is a rating to keep; sorted by time,
-            and by row where times are the same.
-        options: name the filters.
-        ledger: takes note of what is left out.
-        at: returns where a row stands in its source.
+        table: ``user``, ``item``, ``time``, ``row``, and ``rating`` if ratings are filtered; sorted by time, then by
+            row.
+        options: the preparation options, which define the filters.
+        ledger: records the removed rows.
+        at: returns the location of a row in its source.
     """
 
     def leave_out(reason: str, rows: pl.DataFrame) -> None:
@@ -53,8 +53,8 @@ def without_duplicates(table: pl.DataFrame, keep: Duplicates, leave_out: LeaveOu
 def k_core(table: pl.DataFrame, min_user: int, min_item: int, leave_out: LeaveOut) -> pl.DataFrame:
     """Keep users with ``min_user`` interactions or more and items with ``min_item`` or more.
 
-    Leaving some out leaves others with fewer, so this is repeated until nothing changes: a row is left out with its
-    rare item, or else with its user. The order of rows is kept.
+    Removing rows lowers other counts, so the filter repeats until nothing changes. A removed row is attributed to its
+    rare item, or else to its user. The order of rows is kept.
     """
     while True:
         before = table.height

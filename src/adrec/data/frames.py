@@ -1,4 +1,4 @@
-"""Frames in: polars, pandas and pyarrow tables become polars columns, or one sentence that says why not."""
+"""Conversion of polars, pandas and pyarrow tables to polars columns, or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adrec.utils.errors import DataError, needs_extra
 def open_frame(source: Any) -> Opened:
     """Open a polars, pandas or pyarrow table; the last two are recognised without importing them.
 
-    Raises :class:`DataError` for anything else, and where two columns have one name.
+    Raises :class:`DataError` for any other type, and if two columns have the same name.
     """
     pandas, pyarrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
     if isinstance(source, pl.DataFrame | pl.LazyFrame):

@@ -1,8 +1,8 @@
-"""JSON lines in (and lines of Python literals, which some old collections are): an object a line, read in chunks.
+"""Reader of JSON lines, and of lines of Python literals (some old collections): one object per line, in chunks.
 
-Values become texts, as in a CSV file: whole numbers without a point, others as JSON writes them; of a key that is
-repeated, the first counts. Polars reads a chunk; where it has a line that is none, the lines are looked at one by one,
-and Polars reads the good ones.
+Values become texts, as in a CSV file: integers without a decimal point, other values in JSON notation. The first of
+duplicate keys counts. Polars reads a chunk. If a line is malformed, the lines are checked one by one, and Polars reads
+the valid ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adrec.data.source import Source
 from adrec.utils.errors import DataError
 
 Read = Callable[[str], Any]
-FIRST_LINES = 100  # whose keys are the columns
+FIRST_LINES = 100  # the keys of these lines are the columns
 
 
 def _refuse_constant(name: str) -> Any:
@@ -29,11 +29,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object inside an object: all that is written there, a key that is repeated too."""
+    """A nested object as all its pairs, duplicate keys included."""
 
 
 def _json(line: str) -> Any:
-    """Return what a line holds; of values with one key the first counts, as for Polars."""
+    """Parse a line; the first of duplicate keys counts, as in Polars."""
     value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_Pairs)
     return dict(reversed(value)) if isinstance(value, _Pairs) else value
 
@@ -42,7 +42,7 @@ KINDS: Mapping[str, Read] = {"jsonl": _json, "python-lines": ast.literal_eval}
 
 
 def open_jsonlines(source: Source, kind: str) -> Opened:
-    """Open lines of objects, ``jsonl`` or ``python-lines``. Raises :class:`DataError` where the first ones are none."""
+    """Open lines of objects, ``jsonl`` or ``python-lines``. Raises :class:`DataError` for other content."""
     start = source.head.removeprefix(BOM).lstrip()
     if kind == "jsonl" and start.startswith(b"["):
         raise DataError(f"{source.name} is one JSON list; write one object a line (jq -c '.[]' does it).")
@@ -66,7 +66,7 @@ def _what(kind: str) -> str:
 
 
 def _read(line: bytes, read: Read) -> Any:
-    """Return the value that a line holds; None where it holds none."""
+    """Return the value of a line; None if it is malformed."""
     try:
         return read(line.decode())
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -96,9 +96,9 @@ def _parsed(content: bytes, wanted: Sequence[str]) -> pl.DataFrame | None:
 
 
 def _whole(chunk: Chunk, wanted: Sequence[str]) -> pl.DataFrame | None:
-    """Return the table of a chunk, or None where some line needs to be looked at."""
+    """Return the table of a chunk, or None if its lines must be checked one by one."""
     if b"\\ud" in chunk.content or b"\\uD" in chunk.content:
-        return None  # half a character is no text, and Polars does not say so
+        return None  # a lone surrogate is not valid text, and Polars does not report it
     table = _parsed(chunk.content, wanted)
     if table is None or table.height != chunk.content.count(b"\n"):
         return None
@@ -110,7 +110,7 @@ def _line_by_line(chunk: Chunk, kind: str, wanted: Sequence[str]) -> Piece:
     lines = chunk.content.split(b"\n")[:-1]
     filled = [at for at, line in enumerate(lines) if line.strip()]
     good = {at: values for at in filled if (values := _values(lines[at], kind, wanted)) is not None}
-    if kind == "jsonl":  # what a line is worth must not depend on its neighbours, so Polars reads these values too
+    if kind == "jsonl":  # a line's result must not depend on its neighbours, so Polars parses these values too
         table, kept = _table(lines, list(good), wanted)
     else:
         kept = list(good)
@@ -126,7 +126,7 @@ def _line_by_line(chunk: Chunk, kind: str, wanted: Sequence[str]) -> Piece:
 
 
 def _values(line: bytes, kind: str, wanted: Sequence[str]) -> dict[str, Any] | None:
-    """Return the values that are wanted of the object in a line, None where there is none or they are no texts."""
+    """Return the wanted values of the object in a line; None if there is no object or a value is not valid text."""
     read = _read(line, KINDS[kind])
     values = {name: read.get(name) for name in wanted} if isinstance(read, dict) else None
     return values if values is not None and all(_is_text(value) for value in values.values()) else None
@@ -158,7 +158,7 @@ def _text(value: Any) -> str | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Return whether a value has whole characters alone, as UTF-8 needs."""
+    """Return whether a value can be encoded in UTF-8 (it has no lone surrogates)."""
     try:
         json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""A stream of bytes as chunks that end where a line ends."""
+"""Splitting of a byte stream into chunks at line ends."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from adrec.data.source import Source
 
 CHUNK_BYTES = 1 << 24
-LONGEST_LINE = 1 << 25  # bytes; no interaction is so long, and it must fit in memory several times
+LONGEST_LINE = 1 << 25  # bytes; no interaction is this long, and several copies must fit in memory
 KEPT_OF_LONG = 1000
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines.
+    """A block of complete lines.
 
     Attributes:
-        content: of the lines, each with its ``\\n``.
-        first_line: the number of the first, from 1.
-        too_long: it is the beginning of one line that is longer than :data:`LONGEST_LINE`.
+        content: bytes of the lines, each with its ``\\n``.
+        first_line: number of the first line, from 1.
+        too_long: the chunk is the start of a single line longer than :data:`LONGEST_LINE`.
     """
 
     content: bytes
@@ -31,7 +31,7 @@ class Chunk:
 
 
 def chunks(source: Source) -> Iterator[Chunk]:
-    """Yield the lines of ``source``; a byte order mark is left out, a last line without an end gets one."""
+    """Yield the lines of ``source``. A byte order mark is removed, and a missing last line end is added."""
     held, line, skipping = b"", 1, False
     for number, block in enumerate(source.blocks(CHUNK_BYTES)):
         held += block.removeprefix(BOM) if number == 0 else block
@@ -51,11 +51,11 @@ def chunks(source: Source) -> Iterator[Chunk]:
 
 
 def shown(line: bytes) -> str:
-    """Return a line as text; bytes that are no UTF-8 are written ``\\xff``."""
+    """Return a line as text; bytes that are not UTF-8 are escaped as ``\\xff``."""
     return line.decode(errors="backslashreplace").rstrip("\r\n")
 
 
 def lines_at(content: bytes, rows: Sequence[int]) -> list[str]:
-    """Return the lines at the indices ``rows`` as texts; the others are not made."""
+    """Return the lines at the indices ``rows`` as texts, without decoding the others."""
     ends = np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == ord("\n"))
     return [shown(content[ends[row - 1] + 1 if row else 0 : ends[row]]) for row in rows]

@@ -1,4 +1,4 @@
-"""Lists given on the command line: ids, one a row, and the histories of people never seen."""
+"""Tables given on the command line: ids, histories of new users, recommendations and item attributes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from adrec.data.preparation import Preparation
 from adrec.data.times import Times
 from adrec.utils.errors import DataError, did_you_mean
 
-Names: TypeAlias = Mapping[str, str]  # of the columns, by role
+Names: TypeAlias = Mapping[str, str]  # role to column name
 NO_NAMES: Names = MappingProxyType({})
 
 
 def read_ids(path: Path, role: Literal["user", "item"], prepared: Names = NO_NAMES) -> pl.Series:
-    """Read ids from a table: the column for ``role`` by its ``prepared`` or its usual names, repeats left out.
+    """Read the distinct ids of a table, from the column for ``role`` by its ``prepared`` or usual name.
 
-    Raises :class:`DataError` where there is no such column or no row, and for the first value that is missing.
+    Raises :class:`DataError` if the column is missing, the table has no rows, or a value is missing.
     """
     table = _Table(path, prepared)
     column = table.read([role], f"one {role} id a row")[role]
@@ -32,11 +32,11 @@ def read_ids(path: Path, role: Literal["user", "item"], prepared: Names = NO_NAM
 
 
 def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, list[list[Any]]]:
-    """Read interactions of people: return their ids, in order of appearance, and each one's items, oldest first.
+    """Read histories: return the user ids, in order of appearance, and the items of each, oldest first.
 
-    The table has a user and an item column; where it has a time column too, rows are sorted by it (ties keep their
-    order), else they count as oldest first. A row without an item makes a person known who has no history.
-    ``prepared`` names the columns as the data set's table did; their usual names are known too.
+    The table has a user and an item column. If it has a time column too, rows are sorted by it, and ties keep their
+    order; otherwise the rows are in order, oldest first. A row without an item adds a user with an empty history.
+    ``prepared`` has the column names of the data set's table; the usual names are accepted too.
     """
     table = _Table(path, prepared)
     raw = table.read(["user", "item"], "one interaction a row", optional=["time"])
@@ -45,7 +45,7 @@ def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, l
     if "time" in raw:
         reader = Times(raw["time"].name)
         times = reader.read(raw["time"], table.opened.name, table.at)
-        reader.end(table.opened.name)  # seconds beside milliseconds have no order
+        reader.end(table.opened.name)  # times of mixed units have no order
         rows = rows.with_columns(time=table.usable(times, raw["time"])).sort("time", maintain_order=True)
     items = pl.col("item").filter(pl.col("item").is_not_null() & (pl.col("item").cast(pl.String) != ""))
     people = user.unique(maintain_order=True)
@@ -104,7 +104,7 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
 
 
 class _Table:
-    """A small table, read whole; nothing in it may be unusable."""
+    """A small table, read completely; any unusable value is an error."""
 
     def __init__(self, path: Path, prepared: Names = NO_NAMES) -> None:
         self.opened, self.prepared = open_file(path, Preparation()), prepared
@@ -114,7 +114,7 @@ class _Table:
         return self.opened.at(self.numbers[index])
 
     def columns(self, roles: Sequence[str], optional: Sequence[str] = ()) -> dict[str, str]:
-        """Return the column for each role: all by the names they were prepared with, or all by usual ones."""
+        """Return the column for each role: all by their prepared names, or all by usual names."""
         found, name = self.opened.columns, self.opened.name
         own = all(self.prepared.get(role) in found for role in roles)
         if own:
@@ -135,7 +135,7 @@ class _Table:
     def read(
         self, roles: Sequence[str], expected: str, optional: Sequence[str] = (), also: Sequence[str] = ()
     ) -> dict[str, pl.Series]:
-        """Return the column for each role, of the ``optional`` ones that there are, and ``also`` those named so."""
+        """Return the column of each role, each ``optional`` role present, and the columns in ``also``."""
         opened = self.opened
         columns = self.columns(roles, optional) | {name: name for name in also}
         tables = []
@@ -157,6 +157,6 @@ class _Table:
         return converted.values
 
     def ids(self, raw: pl.Series) -> pl.Series:
-        """Return ids, as integers where the file has texts that are all printed as integers would be."""
+        """Return ids; texts become integers if all are in canonical integer form."""
         values = self.usable(convert.ids(raw, self.opened.name), raw)
         return convert.meant(values) if self.opened.texts else values

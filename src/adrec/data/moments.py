@@ -1,4 +1,4 @@
-"""Moments: dates, numbers in the unit of the data, or shares of its interactions; and back to text."""
+"""Moments of a split: dates, numbers in the data's time unit, or shares of its interactions; parsing and formatting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adrec.utils.errors import ConfigError, DataError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND: Mapping[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-VALIDATION_SHARE = 0.1  # of the interactions before the only moment that is given
+VALIDATION_SHARE = 0.1  # of the interactions before the moment, if only one is given
 
 
 def two_moments(kind: str, text: str, times: NDArray[Any], unit: str) -> str:
@@ -41,7 +41,7 @@ def two_moments(kind: str, text: str, times: NDArray[Any], unit: str) -> str:
 
 
 def moment_of(text: str, times: NDArray[Any], unit: str) -> float:
-    """Return a moment in the unit of the data: of a share of the interactions, a number, or an ISO date."""
+    """Return a moment in the unit of the data, from a share of the interactions, a number or an ISO date."""
     try:
         number = float(text)
     except ValueError:
@@ -74,7 +74,7 @@ def ticks(text: str, unit: str) -> float:
 
 
 def written(moment: float, unit: str) -> str:
-    """Return a moment as text: as a date and time where it is one to the microsecond, else as the number that it is."""
+    """Return a moment as text: a date and time if that is exact to the microsecond, otherwise a number."""
     per_second = PER_SECOND.get(unit)
     if per_second is not None and isinstance(moment, int) and moment * 10**6 % per_second == 0:
         with contextlib.suppress(OverflowError):

@@ -1,4 +1,4 @@
-"""The parts of a split as tables of the user's own ids: for other programs, that they may learn from the same."""
+"""Export of the parts of a split as tables of original ids, so that other programs can train on the same data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Part = Literal["train", "history", "validation", "test"]
 def part_table(dataset: Dataset, split: Split, part: Part) -> pl.DataFrame:
     """Return ``user``, ``item`` and ``time`` of a part, user after user, oldest first.
 
-    ``train`` is what trains; ``validation`` and ``test`` are the held-out interactions; ``history`` is everything of
-    the test users before their first test interaction: what a model may know of them when it recommends.
+    ``train`` has the training interactions; ``validation`` and ``test`` the held-out ones. ``history`` has all
+    interactions of the test users before their first test interaction: the input of a recommendation.
     """
     starts = np.asarray(dataset.offsets[:-1])
     if part == "train":

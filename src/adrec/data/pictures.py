@@ -23,7 +23,7 @@ COLOUR, SECOND = "#2b6cb0", "#c05621"
 
 
 def check_picture(path: Path) -> None:
-    """Raise :class:`UserError` where a picture cannot be made at ``path``, before any work is done."""
+    """Raise :class:`UserError`, before any work, if a picture cannot be written to ``path``."""
     if path.suffix not in ENDINGS:
         raise ConfigError(f"--picture {path} should end in one of {', '.join(ENDINGS)}.")
     if find_spec("matplotlib") is None:
@@ -56,9 +56,9 @@ def _plain(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def _log(axes: Axes, names: str) -> None:
-    """Scale the axes of ``names``, x or y, in logarithms, with plain numbers that keep clear of each other.
+    """Set a logarithmic scale on the axes in ``names`` (x or y), with plain tick labels that do not overlap.
 
-    Call it when the data are drawn: over many decades only the decades have numbers.
+    Call it after the data are drawn: over many decades, only the decades are labelled.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 

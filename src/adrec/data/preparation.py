@@ -1,4 +1,4 @@
-"""How a table is read and what of it is kept: every option of ``prepare``, in one place, with its default."""
+"""The options of ``prepare``: how a table is read and filtered, with their defaults."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Duplicates = Literal["all", "exact", "first", "last"]
 
 @dataclass(frozen=True)
 class Preparation:
-    """The options of :func:`adrec.data.prepare.prepare`; None is a guess from the data, which is told.
+    """The options of :func:`adrec.data.prepare.prepare`; None means a guess from the data, which is reported.
 
     Attributes:
         format: ``delimited`` (CSV and its kin), ``parquet``, ``jsonl`` (a JSON object a line), or ``python-lines`` (a
             Python literal a line, as some old collections have).
-        separator: of fields, such as ``,`` or ``::``.
-        quoted: whether a field may stand in double quotes; a guess is yes, but not for RecBole's ``.inter`` and
+        separator: field separator, such as ``,`` or ``::``.
+        quoted: whether fields may be in double quotes; guessed as true, except for RecBole's ``.inter`` files and
             separators of several characters.
         header: the names of the columns, for a file without a header line.
         user: the column of user ids; by its usual names by default, as the others.
         item: the column of item ids.
         time: the column of times.
         rating: the column of ratings.
-        time_unit: of numeric times; ``none`` where they only give an order.
-        time_format: of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
-        min_rating: keep interactions rated at least so.
+        time_unit: unit of numeric times; ``none`` if they are only an order.
+        time_format: format of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
+        min_rating: the lowest rating to keep.
         duplicates: of interactions of one user with one item, keep ``all``, the ``first`` or the ``last``; ``exact``
-            leaves out only those whose time is the same too.
-        min_user: keep users with at least so many interactions (with ``min_item``, until nothing changes).
-        min_item: keep items with at least so many.
-        split: what is held out: see :mod:`adrec.data.split`.
-        max_rejected: the share of rows that may be unusable, in 0..1; above it preparing fails.
+            removes only those with the same time.
+        min_user: the fewest interactions of a user (applied with ``min_item`` until nothing changes).
+        min_item: the fewest interactions of an item.
+        split: name of the split: see :mod:`adrec.data.split`.
+        max_rejected: the share of rows that may be unusable, in 0..1; above it, preparation fails.
         strict: fail at the first unusable row.
     """
 
@@ -75,7 +75,7 @@ class Preparation:
         require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
 
     def of_delimited(self) -> tuple[str, ...]:
-        """Return which options were given that say how delimited files are read, and mean nothing to others."""
+        """Return the given options that apply to delimited files only."""
         return tuple(name for name in ("separator", "quoted", "header") if getattr(self, name) is not None)
 
     def changed(self, changes: Mapping[str, Any]) -> Preparation:

@@ -1,4 +1,4 @@
-"""From a table of interactions to a prepared data set."""
+"""Preparation of a table of interactions as a data set."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def prepare(
 
     Args:
         source: a path, several, a folder of shards, ``-`` for standard input, or a pandas, polars or pyarrow table.
-        recipe: the name of a known data set, which says how it is read; ``options`` win over it.
-        vocabulary: a data set prepared before: its users and items keep their numbers, new ones come after them.
-        quarantine: a file for the rows that cannot be used; it is kept where preparing fails.
-        name: of the data set; the recipe's, or the file's, by default.
+        recipe: the name of a known data set, whose options are used; ``options`` override them.
+        vocabulary: an earlier data set; its users and items keep their numbers, and new ones follow.
+        quarantine: a file for the unusable rows; it is kept if preparation fails.
+        name: name of the data set; by default the recipe's, or the file's.
         **options: the fields of :class:`~adrec.data.preparation.Preparation`.
 
     Raises:
-        DataError: for a table that cannot be used, more unusable rows than may be, or where the filters leave nothing.
-        ConfigError: for an option or a recipe that does not exist, or a value that does not fit.
+        DataError: for an unusable table, too many unusable rows, or filters that leave nothing.
+        ConfigError: for an unknown option or recipe, or an invalid value.
     """
     chosen = Preparation().changed({**recipe_options(recipe), **options})
     with RowAccount(chosen.max_rejected, chosen.strict, quarantine) as ledger:
@@ -114,7 +114,7 @@ def _build(
 
 
 def _older(dataset: Dataset, num_older: int) -> Iterator[str]:
-    """Tell of the first ``num_older`` items, which are of an older vocabulary."""
+    """Yield notes on the first ``num_older`` items, which come from an older vocabulary."""
     untrained = known_untrained(dataset, num_older) if num_older else 0
     if untrained:
         have, count = ("has", "counts") if untrained == 1 else ("have", "count")
@@ -125,7 +125,7 @@ def _older(dataset: Dataset, num_older: int) -> Iterator[str]:
 
 
 def _untested(dataset: Dataset) -> Iterator[str]:
-    """Tell where leave-one-out has nobody; other splits are refused then."""
+    """Yield a note if leave-one-out evaluates no user; other splits raise an error in that case."""
     if dataset.info.split == "leave-one-out" and not (np.diff(dataset.offsets) >= FEWEST).any():
         yield (
             f"no user has {FEWEST} interactions or more, as leave-one-out needs: all interactions train, and nobody is "
@@ -134,7 +134,7 @@ def _untested(dataset: Dataset) -> Iterator[str]:
 
 
 def quarantine_of(out: Path) -> Path:
-    """Return the file, beside a data set's folder ``out``, for the rows of its table that cannot be used."""
+    """Return the path, next to the data set's folder ``out``, of the file of unusable rows."""
     return out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
 
 
@@ -146,7 +146,7 @@ def _name(interactions: Interactions) -> str:
 
 
 def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_on: bool = True) -> Iterator[str]:
-    """Yield what to tell about a data set prepared into ``out``, with the next command where it ``leads_on``."""
+    """Yield the report on a data set prepared into ``out``, with the next command if ``leads_on``."""
     for guess in info.guesses:
         yield f"guessed: {guess}"
     yield f"read {info.num_read:,} rows"

@@ -1,4 +1,4 @@
-"""Tables in: files and frames become three columns, ``user``, ``item`` and ``time``, and an account of the rest."""
+"""Reading of files and frames to the columns ``user``, ``item`` and ``time``, with an account of unusable rows."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Interactions:
     """A table of interactions as it was read.
 
     Attributes:
-        table: ``user`` and ``item`` (Int64, or Categorical texts), ``time``, ``row`` (which :meth:`at` explains)
-            and, where it is needed, ``rating``; rows in the order of the source.
+        table: ``user`` and ``item`` (Int64, or Categorical texts), ``time``, ``row`` (see :meth:`at`) and, if needed,
+            ``rating``; rows in the order of the source.
         sources: the name of each file, or the kind of frame.
         digests: the SHA-256 of each file.
         columns: the source's column for each role.
-        guesses: sentences on all that was guessed.
-        kind: of the source.
-        time_unit: of the times: ``s``, ``ms``, ``us`` (dates too), ``ns``, or ``none`` where they only give an order.
-        units: what the rows of each source are counted in.
-        bases: what was added to a row's number for each source.
+        guesses: the guesses, one sentence each.
+        kind: kind of the source.
+        time_unit: unit of the times: ``s``, ``ms``, ``us`` (dates too), ``ns``, or ``none`` if they are only an order.
+        units: for each source, the unit of its row numbers.
+        bases: for each source, the offset added to its row numbers.
     """
 
     table: pl.DataFrame
@@ -53,11 +53,11 @@ class Interactions:
 
     @property
     def source(self) -> str:
-        """What it was read from, in a few words."""
+        """A short description of the source."""
         return self.sources[0] if len(self.sources) == 1 else f"{self.sources[0]} and {len(self.sources) - 1} more"
 
     def at(self, row: int) -> str:
-        """Return where a row of the table stands in its source: ``ratings.csv line 7``."""
+        """Return the location of a row in its source: ``ratings.csv line 7``."""
         index = int(np.searchsorted(self.bases, row, side="left")) - 1
         return f"{self.sources[index]} {self.units[index]} {row - self.bases[index]}"
 
@@ -69,12 +69,11 @@ def read_interactions(
 
     Args:
         source: a path, several, a folder of shards, ``-`` for standard input, or a table.
-        options: how it is read; by default everything is guessed.
-        ledger: counts the rows, and those that cannot be used; by default the first of these fails.
+        options: preparation options; by default everything is guessed.
+        ledger: counts the rows and the unusable ones; by default, the first unusable row is an error.
 
     Raises:
-        DataError: for a source that cannot be read, a column that is missing, and for more unusable rows than the
-            ledger allows.
+        DataError: for an unreadable source, a missing column, or more unusable rows than the ledger allows.
     """
     options = options or Preparation()
     ledger = ledger if ledger is not None else RowAccount(strict=True)
@@ -86,7 +85,7 @@ def read_interactions(
 
 
 def _open(source: Any, options: Preparation, ledger: RowAccount) -> Iterator[Opened]:
-    """Yield each file that ``source`` names, or the table that it is."""
+    """Yield each file that ``source`` names, or ``source`` itself if it is a table."""
     if isinstance(source, str | Path):
         source = [source]
     if isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source):
@@ -99,7 +98,7 @@ def _open(source: Any, options: Preparation, ledger: RowAccount) -> Iterator[Ope
 
 
 class _Reading:
-    """What was read so far."""
+    """Accumulator of the rows read so far."""
 
     def __init__(self, options: Preparation, ledger: RowAccount) -> None:
         self.options, self.ledger = options, ledger
@@ -144,7 +143,7 @@ class _Reading:
     def _converted(
         self, opened: Opened, piece: Piece, columns: Mapping[str, str]
     ) -> tuple[pl.DataFrame, list[Rejected]]:
-        """Return the rows of a piece that can be used, and those that cannot."""
+        """Return the usable and the unusable rows of a piece."""
         assert self.times is not None
         raw = {role: piece.columns[name] for role, name in columns.items()}
         converted = {role: convert.ids(raw[role], opened.name) for role in ("user", "item")}
@@ -190,7 +189,7 @@ class _Reading:
 
 
 def _meant(column: pl.Series) -> pl.Series:
-    """Return ids of a text file as integers where all are meant so; each distinct text is looked at once."""
+    """Return ids of a text file as integers if all are in canonical form. Each distinct text is checked once."""
     if column.dtype == pl.Int64:
         return column
     distinct = column.unique()
@@ -209,7 +208,7 @@ def _malformed(opened: Opened, piece: Piece) -> Iterator[Rejected]:
 
 
 def _as_header(row: Rejected) -> Rejected:
-    """Say of a first line without a time that it may be a header, where the columns were named without one."""
+    """Report that a first line without a time may be a header, if the column names were given."""
     if (row.number, row.reason) != (1, BAD_TIME) or any(character.isdigit() for character in str(row.value)):
         return row
     return replace(row, what="the time cannot be read (a header? where columns are named, line 1 is a row)")

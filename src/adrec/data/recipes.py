@@ -1,4 +1,4 @@
-"""Known data sets by name: how each is read and what is kept of it, from the table ``recipes.toml``."""
+"""Recipes: preparation options of known data sets by name, from ``recipes.toml``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from adrec.utils.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a known data set is read.
+    """The preparation of a known data set.
 
     Attributes:
-        name: of the recipe.
-        title: of the data set.
-        files: the names of the files it is for, as they are distributed.
-        url: where to get it.
-        licence: its terms, in short.
-        cite: whom to cite.
+        name: name of the recipe.
+        title: title of the data set.
+        files: names of the distributed files.
+        url: download page.
+        licence: short licence terms.
+        cite: publication to cite.
         options: the fields of :class:`~adrec.data.preparation.Preparation` that differ from the defaults.
-        counts: ``users`` and ``items`` that are published for it; empty where nothing is.
-        note: what is known of how those counts come about.
+        counts: published numbers of ``users`` and ``items``; empty if unknown.
+        note: known origin of these counts.
     """
 
     name: str
@@ -56,7 +56,7 @@ def recipes() -> Mapping[str, Recipe]:
 
 
 def recipe_options(name: str | None) -> Mapping[str, Any]:
-    """Return the options of a recipe, none for None. Raises :class:`ConfigError` where there is no such recipe."""
+    """Return the options of a recipe; empty for None. Raises :class:`ConfigError` for an unknown recipe."""
     if name is None:
         return {}
     known = recipes()

@@ -1,4 +1,4 @@
-"""The account of every row that was left out: how many, why, and the first examples; the unusable ones in a file."""
+"""Account of the rows left out: counts, reasons and first examples. Unusable rows are written to a file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ REASONS: Mapping[str, Kind] = {
     **dict.fromkeys((DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT), "left out"),
 }
 NUM_EXAMPLES = 3
-HOPELESS = 100_000  # rejected rows after which reading does not go on, where they are too many already
+HOPELESS = 100_000  # rejected rows after which reading stops, if their share is already too large
 LONGEST_SHOWN = 40
 
 
 def abridged(value: Any) -> str:
-    """Return a value as it is shown in a sentence."""
+    """Return a value as text, shortened for a message."""
     shown = repr(value)
     return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
 
@@ -46,12 +46,12 @@ class Rejected:
     Attributes:
         place: the file and line, or the frame and row.
         source: the file, or the frame.
-        number: the line, or the row.
+        number: the number of the line or row.
         reason: one of :data:`REASONS` that are ``rejected``.
-        what: the reason in full.
-        column: that has it; None where it is the whole row.
-        value: that is wrong; None where it is missing.
-        text: the row as it stands in the source.
+        what: the full reason.
+        column: the column with the wrong value; None if the whole row is malformed.
+        value: the wrong value; None if it is missing.
+        text: the row's text in the source.
     """
 
     place: str
@@ -64,7 +64,7 @@ class Rejected:
     text: str
 
     def sentence(self) -> str:
-        """Return where and what it is: ``r.csv line 3, column 'time': the time cannot be read: 'soon'``."""
+        """Return location and reason: ``r.csv line 3, column 'time': the time cannot be read: 'soon'``."""
         where = f"{self.place}, column {self.column!r}" if self.column is not None else self.place
         value = "" if self.value is None else f": {abridged(self.value)}"
         return f"{where}: {self.what}{value}"
@@ -76,9 +76,9 @@ class LeftOut:
 
     Attributes:
         reason: one of :data:`REASONS`.
-        kind: ``rejected``, because they cannot be used, or ``left out``, because a filter says so.
-        rows: how many.
-        examples: the first of them, a sentence each.
+        kind: ``rejected`` if they are unusable, ``left out`` if a filter removes them.
+        rows: the number of rows.
+        examples: the first rows, one sentence each.
     """
 
     reason: str
@@ -89,13 +89,13 @@ class LeftOut:
 
 @dataclass
 class RowAccount:
-    """Counts the rows that are read and those that are left out; used as a context, it keeps the quarantine file.
+    """Counts the rows read and the rows left out. As a context manager, it writes the quarantine file.
 
     Args:
         max_rejected: the share of the rows read that may be rejected.
-        strict: fail at the first.
-        quarantine: a file that every rejected row is written to, a JSON object a line; it stays where preparing
-            fails; where there is no such row none is made, and an earlier one is removed.
+        strict: fail at the first rejected row.
+        quarantine: a file of the rejected rows, one JSON object per line. It is kept if preparation fails. Without
+            rejected rows no file is written, and an earlier one is removed.
     """
 
     max_rejected: float = 0.0
@@ -116,19 +116,19 @@ class RowAccount:
         if self._file is not None:
             self._file.close()
         elif kind is None and self.quarantine is not None:
-            discard(self.quarantine)  # of an earlier run: it would seem to be of this one
+            discard(self.quarantine)  # a leftover of an earlier run
         self._open.close()
 
     @property
     def num_rejected(self) -> int:
-        """Rows that cannot be used."""
+        """The number of unusable rows."""
         return sum(rows for reason, rows in self.counts.items() if REASONS[reason] == "rejected")
 
     def read(self, rows: int, rejected: Sequence[Rejected]) -> None:
-        """Take note of ``rows`` more rows, and of those of them that cannot be used.
+        """Record ``rows`` more rows, and the unusable ones among them.
 
         Raises:
-            DataError: for the first of these where that is asked for, or where they are hopelessly many.
+            DataError: for the first unusable row if ``strict``, or if unusable rows are far too many.
         """
         self.num_read += rows
         for row in rejected:
@@ -140,7 +140,7 @@ class RowAccount:
             self.check()
 
     def leave_out(self, reason: str, rows: int, examples: Iterable[str]) -> None:
-        """Take note of rows that a filter leaves out."""
+        """Record rows that a filter removes."""
         if rows:
             self._note(reason, rows, examples)
 
@@ -161,7 +161,7 @@ class RowAccount:
             self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def check(self) -> None:
-        """Raise :class:`DataError` where more rows are rejected than may be."""
+        """Raise :class:`DataError` if too many rows are rejected."""
         rejected = self.num_rejected
         if rejected <= self.max_rejected * self.num_read:
             return

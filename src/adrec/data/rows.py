@@ -1,4 +1,4 @@
-"""What every source of rows gives: pieces of a table, each row with its place, and the rows that are none."""
+"""Common interface of row sources: pieces of a table with row numbers, and the malformed rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FrameKind = Literal["polars", "pandas", "pyarrow", "path"]
 
 @dataclass(frozen=True)
 class Malformed:
-    """A row that has not the form of the others.
+    """A malformed row.
 
     Attributes:
-        number: its line, or its row.
-        what: is wrong with it.
-        text: what stands there; bytes that are no UTF-8 as ``\\xff``.
+        number: number of its line or row.
+        what: the error.
+        text: its text in the source; bytes that are not UTF-8 are escaped as ``\\xff``.
     """
 
     number: int
@@ -30,13 +30,13 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a source, in their order.
+    """Consecutive rows of a source.
 
     Attributes:
-        columns: the columns that were asked for, of whatever types they have.
-        numbers: the line (of a text file) or row of each, from 1, int64 [m].
-        malformed: the rows that are not among them.
-        texts: returns what stands in the source for the rows at these indices; their columns as JSON by default.
+        columns: the requested columns, in their original types.
+        numbers: the line number (of a text file) or row number of each row, from 1, int64 [m].
+        malformed: the malformed rows, which ``columns`` does not contain.
+        texts: returns the source text of the rows at the given indices; by default their columns as JSON.
     """
 
     columns: pl.DataFrame
@@ -45,7 +45,7 @@ class Piece:
     texts: Callable[[Sequence[int]], list[str]] | None = None
 
     def text(self, indices: Sequence[int]) -> list[str]:
-        """Return what stands in the source for the rows at ``indices``."""
+        """Return the source text of the rows at ``indices``."""
         if not indices:
             return []
         if self.texts is not None:
@@ -55,17 +55,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose columns are known and not read yet, so that one nobody asks for does no harm.
+    """An open source with known columns. Data are read lazily, so unused columns cannot cause errors.
 
     Attributes:
-        name: of the source.
-        columns: their names.
-        pieces: yields the rows with these columns, in pieces that fit in memory.
-        kind: of the source.
-        unit: what its rows are counted in.
-        texts: whether every value is a text, so that ``12`` may be meant as a number.
-        guesses: sentences on what was guessed of its format.
-        digest: returns the SHA-256 of a file, once its pieces were read.
+        name: name of the source.
+        columns: names of its columns.
+        pieces: yields the rows of the given columns, in pieces that fit in memory.
+        kind: kind of the source.
+        unit: unit of its row numbers (line or row).
+        texts: whether every value is text, so that ``12`` may stand for a number.
+        guesses: guesses about its format, one sentence each.
+        digest: returns the SHA-256 of a file, after its pieces were read.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Opened:
     digest: Callable[[], str | None] = lambda: None
 
     def at(self, number: int) -> str:
-        """Return where a row is: ``ratings.csv line 7``."""
+        """Return the location of a row: ``ratings.csv line 7``."""
         return f"{self.name} {self.unit} {number}"
 
 

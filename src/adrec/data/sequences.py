@@ -1,4 +1,4 @@
-"""What a stage trains on: sequences as spans of a flat array, and the part of each that a network sees."""
+"""Training sequences of a stage: spans of a flat array, truncated to the network's window."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Sequences:
 
     Attributes:
         items: item numbers, 1..V.
-        starts: where each sequence begins, int64 [U].
-        ends: where it ends (exclusive), int64 [U].
-        max_length: L, how many of its last tokens a network sees.
+        starts: start of each sequence, int64 [U].
+        ends: end of each sequence (exclusive), int64 [U].
+        max_length: L, the number of last tokens that a network sees.
     """
 
     items: NDArray[np.int32]
@@ -31,30 +31,30 @@ class Sequences:
         return len(self.starts)
 
     def at_least(self, interactions: int) -> Sequences:
-        """Return those of so many interactions or more."""
+        """Return the sequences of at least ``interactions`` interactions."""
         long = self.ends - self.starts >= interactions
         return replace(self, starts=self.starts[long], ends=self.ends[long])
 
     @property
     def num_interactions(self) -> int:
-        """Interactions of all of them, within reach of a network or not."""
+        """The number of interactions of all sequences, inside or outside the window."""
         return int((self.ends - self.starts).sum())
 
     @property
     def num_tokens(self) -> int:
-        """Training tokens of all of them: interactions that another one follows."""
+        """The number of training tokens of all sequences: interactions that have a successor."""
         return int(np.minimum(self.ends - self.starts - 1, self.max_length).sum())
 
     def batch(self, users: Int64s) -> PackedBatch:
-        """Return the training batch of some of them, [B]; each must have two interactions or more."""
+        """Return the training batch of the given sequences, [B]; each must have at least two interactions."""
         return training_batch(self.items, self.starts[users], self.ends[users], self.max_length)
 
     def history_batch(self, users: Int64s) -> PackedBatch:
-        """Return some of them, [B], as histories, to tell from."""
+        """Return the given sequences, [B], as a batch of histories for prediction."""
         return history_batch(self.items, self.starts[users], self.ends[users], self.max_length)
 
     def behind(self, prefixes: NDArray[np.integer]) -> Sequences:
-        """Return each sequence behind its own prefix: M items for each of them, [U, M]."""
+        """Return the sequences with a prefix of M items prepended to each, [U, M]."""
         lengths = self.ends - self.starts
         added = np.full_like(lengths, prefixes.shape[1])
         ends = np.cumsum(lengths + added)

@@ -1,4 +1,4 @@
-"""Where rows come from: files, folders of shards and standard input, compressed or not, as a stream of bytes."""
+"""Byte streams of files, folders of shards and standard input, compressed or not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNREAD = {
 COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
 SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 HEAD_BYTES = 1 << 16
-ZSTD_FEED = 256  # packed bytes at a time; the most that can come of them is some 8 MiB
+ZSTD_FEED = 256  # compressed bytes per step; they decompress to 8 MiB or so at most
 
 
 class _Hashing(io.RawIOBase):
@@ -49,7 +49,7 @@ class _Hashing(io.RawIOBase):
 
 
 class _Zstd(io.RawIOBase):
-    """Unpacks zstd, frame after frame; zstandard's own reader takes a frame that is cut short for a whole one."""
+    """Decompresses zstd frame by frame; zstandard's own reader accepts a truncated frame as complete."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.packed, self.unpacked = stream, b"", b""
@@ -66,7 +66,7 @@ class _Zstd(io.RawIOBase):
         return len(content)
 
     def _take(self) -> bool:
-        """Unpack some more; return whether there was any. Raises EOFError in the middle of a frame."""
+        """Decompress the next input; return whether there was any. Raises EOFError if the input ends within a frame."""
         self.packed = self.packed or self.stream.read(ZSTD_FEED)
         if not self.packed:
             if self.frame is not None:
@@ -85,11 +85,11 @@ class Source:
     """One file, or standard input, which can be read once.
 
     Attributes:
-        path: of the file, ``-`` for standard input.
-        name: how it is called in messages.
+        path: path of the file, ``-`` for standard input.
+        name: name in messages.
         head: its first bytes, decompressed.
-        compression: ``gzip``, ``zstd`` or None, told by the first bytes and not by the name.
-        sha256: of what is on the disk, once all of it was read.
+        compression: ``gzip``, ``zstd`` or None, detected from the first bytes, not from the name.
+        sha256: SHA-256 of the bytes on disk, after all of them were read.
     """
 
     path: Path
@@ -161,7 +161,7 @@ class Source:
 
     @contextmanager
     def unharmed(self) -> Iterator[None]:
-        """Turn what goes wrong while reading into a sentence."""
+        """Convert errors while reading to :class:`DataError`."""
         try:
             yield
         except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
@@ -182,12 +182,12 @@ def _read_up_to(stream: IO[bytes], size: int) -> bytes:
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the files that ``paths`` name, folders as the shards in them, and notes on files that are passed over.
+    """Return the files that ``paths`` name, with folders expanded to their shards, and notes on skipped files.
 
-    In a folder hidden files and those that begin with ``_`` (the marks of data-flow systems) are no shards.
+    In a folder, hidden files and files that start with ``_`` (markers of data-flow systems) are not shards.
 
     Raises:
-        DataError: for no path, a folder without shards, or a file that is named twice.
+        DataError: for no path, a folder without shards, or a duplicate file.
     """
     files: list[Path] = []
     notes: list[str] = []

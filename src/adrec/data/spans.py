@@ -1,4 +1,4 @@
-"""Spans of flat arrays: what stands between a start and an end, for many at once."""
+"""Spans of flat arrays: the positions between start and end, for many spans at once."""
 
 from __future__ import annotations
 

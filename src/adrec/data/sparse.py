@@ -1,4 +1,4 @@
-"""Sparse matrices of counts: made from their entries, and where those stand."""
+"""Sparse matrices of counts: construction from entries, and the positions of the entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Matrix = Any  # a sparse.csr_array; SciPy has no types
 
 
 def csr(values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> Matrix:
-    """Return a sparse float32 matrix from its entries in any order; those of one place are added up."""
+    """Return a sparse float32 matrix from its entries in any order; duplicate entries are summed."""
     matrix = sparse.csr_array((values.astype(np.float32, copy=False), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     return matrix
@@ -27,6 +27,6 @@ def rows_of(matrix: Matrix) -> Int64s:
 
 
 def places(matrix: Matrix) -> tuple[Int64s, Int64s]:
-    """Return the row of each stored entry, and where it stands among those of its row."""
+    """Return the row of each stored entry, and its position within the row."""
     lengths = np.diff(matrix.indptr)
     return rows_of(matrix), spans(np.zeros_like(lengths), lengths)

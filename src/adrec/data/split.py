@@ -1,4 +1,4 @@
-"""Splits: which interactions train, which validate, which test. A split is a value with a name, saved with the data.
+"""Splits of interactions into training, validation and test parts. A split has a name, saved with the data.
 
 ========================================  ============================================================================
 ``leave-one-out``                         each user's last interaction tests, the one before validates
@@ -9,10 +9,10 @@
 ``none``                                  everything trains
 ========================================  ============================================================================
 
-``MOMENT`` is an ISO date or time, a number in the data's unit, or a share of all interactions such as ``0.9``. Two,
-with a comma, say from when on interactions validate and test; of one, the last tenth of the interactions before it
-validates. Training ends where validation begins, for everybody: no later interaction is learned from, nor any item that
-appears later (a model does not know it; it ranks last), unless an older vocabulary numbers it.
+``MOMENT`` is an ISO date or time, a number in the data's unit, or a share of all interactions such as ``0.9``. Two
+moments, separated by a comma, are the starts of validation and test. With one, the last tenth of the interactions
+before it validates. Training ends at the start of validation for all users: later interactions and items that first
+appear later are not trained on. Such items are unknown to the model and rank last, unless an older vocabulary has them.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ class Targets:
     """Held-out interactions.
 
     Attributes:
-        users: whose they are, user indices, int64 [m]; a user may have several.
-        positions: where they stand in the data set's flat arrays, int64 [m]; the history of one is everything of
-            the user before it, ``items[offsets[user] : position]``, and never empty.
+        users: user index of each, int64 [m]; a user may have several.
+        positions: their positions in the data set's flat arrays, int64 [m]. The history of each is all earlier
+            interactions of the user, ``items[offsets[user] : position]``, and is never empty.
     """
 
     users: Int64s
     positions: Int64s
 
 
-FEWEST = 3  # interactions of a user whom leave-one-out evaluates: two are held out, and a history is needed
+FEWEST = 3  # interactions of a user that leave-one-out evaluates: two held out, and a history of one
 NOBODY = Targets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is held out of a data set.
+    """The split of a data set.
 
     Attributes:
-        name: what it is called wherever its metrics are shown; equal names of one data set are equal splits.
-        train_ends: where each user's training part ends (exclusive) in the flat arrays, int64 [U].
-        validation: held out to choose by.
-        test: held out to be looked at last.
-        num_items: the items that training may know: numbers 1 to this.
+        name: name of the split, shown with its metrics; equal names on one data set are equal splits.
+        train_ends: end of each user's training part (exclusive) in the flat arrays, int64 [U].
+        validation: interactions held out for model selection.
+        test: interactions held out for the final evaluation.
+        num_items: the largest item number that training may know.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Split:
         return parts[part]
 
     def nobody(self, part: str) -> str:
-        """Return why ``part`` holds nothing out, where that is so."""
+        """Return the reason why ``part`` holds nothing out."""
         kind = self.name.partition(":")[0]
         if kind == "none":
             return "nothing was held out (split none)"
@@ -122,14 +122,14 @@ def time_split(dataset: Dataset, arguments: str) -> Split:
 
 
 def temporal_leave_one_out(dataset: Dataset, arguments: str) -> Split:
-    """As :func:`time_split`, with one held-out interaction a user and part: the last of those it has there."""
+    """Like :func:`time_split`, with one held-out interaction per user and part: the last one."""
     whole = time_split(dataset, arguments)
     validation, test = _last_of_each(whole.validation), _last_of_each(whole.test)
     return Split(f"temporal-leave-one-out:{arguments}", whole.train_ends, validation, test, whole.num_items)
 
 
 def ratio_split(dataset: Dataset, arguments: str) -> Split:
-    """Shares of each user's interactions, in their order; what is left over trains."""
+    """Split each user's interactions by shares, in order; the remainder trains."""
     _, for_validation, for_test = (float(share) for share in arguments.split(","))
     starts, ends = np.array(dataset.offsets[:-1]), np.array(dataset.offsets[1:])
     lengths = ends - starts
@@ -170,11 +170,11 @@ def make_split(dataset: Dataset, name: str | None = None) -> Split:
 
 
 def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
-    """Return the full name of the split that is asked for, and the users it lists by part.
+    """Return the full name of the requested split, and the users it lists by part.
 
     Raises:
-        ConfigError: for a split that does not exist, or arguments that do not fit it.
-        DataError: where the split would leave nothing to train on, or nothing to test.
+        ConfigError: for an unknown split, or invalid arguments.
+        DataError: if the split leaves nothing to train on, or nothing to test.
     """
     kind, _, text = asked.partition(":")
     if kind not in SPLITS:
@@ -199,7 +199,7 @@ def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
 
 
 def _cuts(dataset: Dataset, arguments: str) -> tuple[Int64s, Int64s]:
-    """Return where each user's interactions before the first moment end, and before the second, int64 [U] each."""
+    """Return the ends of each user's interactions before the first and before the second moment, int64 [U] each."""
     users = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
     starts = np.array(dataset.offsets[:-1])
     first, second = (ticks(text, dataset.info.time_unit) for text in arguments.split(","))
@@ -237,9 +237,9 @@ def _known_items(dataset: Dataset, train_ends: Int64s) -> int:
 
 
 def known_untrained(dataset: Dataset, first: int) -> int:
-    """Return how many of the ``first`` item numbers training knows without an interaction of theirs.
+    """Return how many of the ``first`` item numbers are known to training without any training interaction.
 
-    There are such numbers where an older vocabulary gave them: these stand before what appears in the data.
+    They come from an older vocabulary, whose numbers precede those of items that appear in the data.
     """
     split = make_split(dataset)
     known = min(first, split.num_items)
@@ -264,8 +264,8 @@ def _shares(text: str) -> str:
 
 
 def _listed(text: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
-    """Return the names of the lists with what tells them from others, and the users in them."""
-    from adrec.data.lists import read_ids  # noqa: PLC0415 - lists read tables, which know nothing of splits
+    """Return the names of the lists with their hashes, and the users in them."""
+    from adrec.data.lists import read_ids  # noqa: PLC0415 - avoids a circular import
 
     paths = [part.strip() for part in text.split(",") if part.strip()]
     if not 1 <= len(paths) <= 2:

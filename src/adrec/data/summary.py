@@ -1,4 +1,4 @@
-"""What is in a prepared data set, and what of it will hurt."""
+"""Statistics of a prepared data set, and warnings on likely problems."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from adrec.data.split import Split, make_split
 from adrec.utils.text import counted
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-MANY_REPEATS = 0.01  # above it, what is recommended depends on whether seen items are left out
-LARGE_CATALOGUE = 1_000_000  # scores of 512 users of so many items are 2 GB
+MANY_REPEATS = 0.01  # above it, recommendations depend on whether seen items are left out
+LARGE_CATALOGUE = 1_000_000  # scores of 512 users over this many items take 2 GB
 WINDOW = ModelConfig().max_length
-FAR, FEW = 5, 0.1  # a tenth of the times or less, behind a gap of five times what the others span, look wrong
+FAR, FEW = 5, 0.1  # times look wrong if they are a tenth or fewer, behind a gap of 5 spans of the others
 FEW_USERS = 300  # below it, an interval of HR@10 near 0.1 is wider than 0.07
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is in a data set.
+    """Statistics of a data set.
 
     Attributes:
-        name: of the data set.
-        users: with at least one interaction.
-        items: of the catalogue.
-        interactions: n.
+        name: name of the data set.
+        users: number of users with at least one interaction.
+        items: number of items in the catalogue.
+        interactions: number of interactions, n.
         density: interactions over users times items.
-        history_length: of users, by quantile.
+        history_length: history length of users, by quantile.
         popularity: interactions of items, by quantile.
-        top_share: of all interactions, those with the most popular hundredth of the items.
-        time_unit: of the times.
-        first: the earliest time, as a date where the unit is known.
-        last: the latest.
-        far_times: interactions so far from all others in time that their times look wrong.
-        usual: the earliest and the latest time of those others.
-        same_time: the share of a user's consecutive interactions at the same time: their order is that of the table.
-        repeats: the share of interactions with an item that the user had before.
-        single: users with one interaction, who can neither be learned from nor evaluated.
-        never: items of an older vocabulary that have no interaction.
-        split: its name.
+        top_share: share of all interactions that are with the most popular hundredth of the items.
+        time_unit: unit of the times.
+        first: the earliest time, as a date if the unit is known.
+        last: the latest time.
+        far_times: number of interactions so far from all others in time that their times look wrong.
+        usual: the earliest and the latest time of the others.
+        same_time: share of a user's consecutive interactions at the same time, whose order is that of the table.
+        repeats: share of interactions with an item that the user had before.
+        single: number of users with one interaction, who can be neither trained on nor evaluated.
+        never: number of items of an older vocabulary that have no interaction.
+        split: name of the split.
         trained: the share of interactions that train.
         held_out: for each part, interactions, users, cold items (never in training) and cold users (with no training).
         max_length: L, the window that the next figures are about.
@@ -84,7 +84,7 @@ class Facts:
 
 
 def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
-    """Return what is in a data set.
+    """Return the statistics of a data set.
 
     Args:
         dataset: the prepared data set.
@@ -138,7 +138,7 @@ def _moment(moment: float, unit: str) -> str:
 
 
 def _usual(times: NDArray[Any]) -> NDArray[Any]:
-    """Return ordered times without the few at either end that lie behind a gap far longer than the rest."""
+    """Return sorted times without outliers: the few at either end behind a gap far longer than the rest."""
     usual = times
     while len(usual) > 1:
         cut = int(np.argmax(np.diff(usual))) + 1
@@ -183,7 +183,7 @@ def _held_out(dataset: Dataset, split: Split, train_lengths: NDArray[np.int64]) 
 
 
 def warnings(facts: Facts) -> Iterator[str]:
-    """Yield what will hurt, and what to do, a sentence each."""
+    """Yield likely problems with a remedy, one sentence each."""
     if facts.repeats > MANY_REPEATS:
         yield (
             f"{facts.repeats:.1%} of the interactions repeat an item of the same user: recommending leaves seen items "

@@ -1,4 +1,4 @@
-"""Times: numbers of a unit told by their size, dates, and written times; how the first are written holds for all."""
+"""Parsing of times: numbers with a unit inferred from their size, dates, and texts in the format of the first rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adrec.data.preparation import TimeUnit
 from adrec.data.report import BAD_TIME
 from adrec.utils.errors import DataError
 
-# Numbers of seconds since 1970 from here on (1973) have a size that no other unit gives to the years 1973 to 5138.
+# Numbers from here on identify their unit by size, for the years 1973 to 5138.
 SMALLEST_TOLD = 1e8
 UNITS: Mapping[TimeUnit, float] = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": float("inf")}  # and below which they end
 UNIT_NAMES: Mapping[TimeUnit, str] = {
@@ -34,13 +34,13 @@ class Times:
     """Reads the times of a table, piece after piece.
 
     Args:
-        name: of the column.
-        unit: of numbers; told by their size by default.
-        form: of written times, as in ``strptime``; numbers or ISO dates by default.
+        name: name of the column.
+        unit: unit of numbers; inferred from their size by default.
+        form: format of written times, as in ``strptime``; numbers or ISO dates by default.
 
     Attributes:
-        written: ``numbers`` or ``dates``, once a piece with times was read.
-        seen: for each unit that some number looks like: how many do, and where the first is.
+        written: ``numbers`` or ``dates``, after a piece with times was read.
+        seen: for each inferred unit, the count of its numbers and the location of the first.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Times:
     seen: dict[TimeUnit, tuple[int, str]] = field(default_factory=dict)
 
     def read(self, column: pl.Series, source: str, at: Callable[[int], str]) -> Converted:
-        """Return times that sort as they should, Int64 (or Float64), null where there is none that can be read.
+        """Return times as sortable numbers, Int64 (or Float64), null if unreadable.
 
         Args:
-            column: of any type.
-            source: its name.
-            at: returns where the row with an index is.
+            column: a column of any type.
+            source: name of the source.
+            at: returns the location of the row with the given index.
 
         Raises:
-            DataError: for a column of another type, or of dates where there were numbers before.
+            DataError: for a column of an unsupported type, or of dates after numbers.
         """
         column = plain_text(column)
         dated = column.dtype in (pl.Date, pl.Datetime)
@@ -81,7 +81,7 @@ class Times:
         return self._dates(column) if written == "dates" else self._numbers(column, at)
 
     def _written(self, column: pl.Series) -> str:
-        """Return how the times are written: as more of the first ones are."""
+        """Return the notation of the times, by majority of the first ones."""
         if self.form is not None:
             return "dates"
         if self.written is not None or column.dtype != pl.String:
@@ -122,7 +122,7 @@ class Times:
         return converted
 
     def _tell(self, values: pl.Series, at: Callable[[int], str]) -> None:
-        """Count what units the numbers look like."""
+        """Count the inferred units of the numbers."""
         if self.unit is not None:
             return
         sizes, above = values.cast(pl.Float64).abs(), SMALLEST_TOLD
@@ -135,7 +135,7 @@ class Times:
                 self.seen[unit] = (many + int(told.sum()), first)
 
     def end(self, source: str) -> TimeUnit:
-        """Return the unit of all that was read. Raises :class:`DataError` where numbers are of several."""
+        """Return the unit of all times. Raises :class:`DataError` if numbers have several units."""
         if self.written == "dates":
             return "us"
         if self.unit is not None:
@@ -151,7 +151,7 @@ class Times:
         return next(iter(self.seen), "none")
 
     def guesses(self) -> list[str]:
-        """Return what was guessed of the times, sentence by sentence."""
+        """Return the guesses about the times, one sentence each."""
         if self.written == "dates":
             said = [f"column {self.name!r}: dates without a zone are read as UTC"] if self.naive else []
             idle = f"column {self.name!r}: dates, not numbers; time_unit {self.unit!r} is not used"
@@ -164,7 +164,7 @@ class Times:
 
 
 def iso(texts: pl.Series) -> tuple[bool, pl.Series]:
-    """Return whether some have no zone, and microseconds since 1970 of ISO dates and times, null where it is none."""
+    """Return whether some texts have no time zone, and microseconds since 1970 of ISO dates and times (else null)."""
     text = texts.str.strip_chars().str.replace(r"^(\d{4}-?\d\d-?\d\d)[Tt]", "${1} ")
     text = text.str.replace(r"[Zz]$| UTC$", "+00:00").str.replace(r",(\d)", ".${1}")
     naive, moments = False, pl.Series(texts.name, [None], dtype=pl.Int64).new_from_index(0, len(texts))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adrec.utils.errors import DataError
 
-INTEGER = r"^(0|-?[1-9][0-9]*)$"  # a text that an integer id is printed as: "007" is not one
+INTEGER = r"^(0|-?[1-9][0-9]*)$"  # canonical integer form: "007" does not match
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class Vocabulary:
         return cls((ids if ids.dtype == pl.Int64 else ids.cast(pl.String)).alias("id").rechunk())
 
     def grown(self, column: pl.Series, role: str) -> Vocabulary:
-        """Return this vocabulary with the ids of ``column`` that it does not know behind its own, which stay in place.
+        """Return this vocabulary extended by the unknown ids of ``column``; existing ids keep their indices.
 
-        Raises :class:`DataError` where it has integers and the column texts.
+        Raises :class:`DataError` if the vocabulary has integers and the column texts.
         """
         new = Vocabulary.from_column(column).ids
         if self.ids.dtype == pl.Int64 and new.dtype != pl.Int64:
@@ -56,7 +56,7 @@ class Vocabulary:
         return len(self) >= length > 0 and Vocabulary(self.ids.head(length)).digest() == digest
 
     def digest(self) -> str:
-        """Return what tells these ids, in this order, from any others."""
+        """Return a hash of these ids, in order."""
         hasher = hashlib.blake2b(digest_size=16)
         hasher.update(str(self.ids.dtype).encode())
         if self.ids.dtype == pl.String:
@@ -92,7 +92,7 @@ class Vocabulary:
         return numbers
 
     def decode(self, indices: NDArray[np.integer]) -> pl.Series:
-        """Return the ids at ``indices`` [m]. Raises IndexError for -1 (unknown) and whatever else is no index."""
+        """Return the ids at ``indices`` [m]. Raises IndexError for -1 (unknown) and any other invalid index."""
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"indices must be 0..{len(self) - 1}")
         return self.ids.gather(indices)
@@ -120,7 +120,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """The users and the items that are known already."""
+    """The vocabularies of users and items of an earlier data set."""
 
     users: Vocabulary
     catalogue: Vocabulary

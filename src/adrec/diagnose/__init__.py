@@ -1,4 +1,4 @@
-"""Is an embedding space alive? Measures, the yardsticks beside them, and what both say in plain words.
+"""Diagnosis of embedding collapse: measures of an embedding, reference values (yardsticks), and a verdict.
 
 >>> from adrec.diagnose import diagnose, open_space
 >>> print(diagnose(open_space(Path("runs/a"))).verdict.sentences[0])
@@ -30,7 +30,7 @@ PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is asked for: training needs a little of it, and none of the statistics."""
+    """Import public names lazily: training needs few of them, and none of the statistics."""
     if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)

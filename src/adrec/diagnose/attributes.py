@@ -1,4 +1,4 @@
-"""What items are coloured by: the most frequent values of an attribute, the same colours everywhere."""
+"""Colours of items by the most frequent values of an attribute, consistent over all pictures."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Colouring:
     """An attribute over several spaces.
 
     Attributes:
-        name: of the attribute.
-        values: the distinct ones, the most frequent first: the first eight have a colour.
-        rows: for each space the place in ``values`` of each row's, [n]; -1 where it is not known.
+        name: name of the attribute.
+        values: the distinct values, most frequent first: the first eight have a colour.
+        rows: for each space, the index in ``values`` of each row's value, [n]; -1 if unknown.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Colouring:
 
     @property
     def rest(self) -> str:
-        """What grey stands for; empty where nothing is grey."""
+        """The legend label of grey; empty if nothing is grey."""
         other, unknown = len(self.values) > len(PALETTE), any((rows < 0).any() for rows in self.rows)
         return " or ".join(("other",) * other + ("unknown",) * unknown)
 

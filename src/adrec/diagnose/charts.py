@@ -34,11 +34,11 @@ class Plot:
     y: tuple[float, float]
 
     def across(self, values: Float64s) -> Float64s:
-        """Return where values stand, from the left."""
+        """Return the horizontal positions of values, from the left."""
         return LEFT + (values - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
 
     def down(self, values: Float64s) -> Float64s:
-        """Return where values stand, from the top."""
+        """Return the vertical positions of values, from the top."""
         return HEIGHT - BOTTOM - (values - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
 
     def line(self, x: Float64s, y: Float64s, kind: str) -> str:
@@ -53,7 +53,7 @@ class Plot:
         return f'<path class="{kind}" d="{"".join(f"M{a:.1f} {b:.1f}h0" for a, b in places)}"/>'
 
     def drawn(self, inside: Iterable[str], x: Sequence[Tick], y: Sequence[Tick], labels: tuple[str, str]) -> str:
-        """Return the chart: what is inside, the ticks, and what the axes say."""
+        """Return the chart with its content, ticks and axis labels."""
         foot = HEIGHT - BOTTOM
         parts = [f'<line class="grid" x1="{LEFT}" y1="{foot}" x2="{WIDTH - RIGHT}" y2="{foot}"/>']
         for at, (_, label) in zip(self.across(np.array([tick for tick, _ in x])), x, strict=True):

@@ -1,10 +1,9 @@
-"""What diffusion contributes to a trained model: each part taken away at inference, the same users with and without.
+"""The contribution of diffusion to a trained model: inference with and without each part, on the same users.
 
-All T denoising steps stand against one; the model against itself with x_t and t set to 0 (where that changes nothing,
-the diffusion is decoration); the mean of several samples against one; the sample against the condition, where that is
-what ranks. What only a generative model gives is beside it:
-how far a user's samples are apart, whether users with a wide spread are ranked worse, and what the samples' lists cover
-together.
+Four comparisons are made: all T denoising steps with one; the model with itself when x_t and t are set to 0 (if nothing
+changes, the diffusion has no function); the mean of several samples with one sample; the sample with the condition, if
+the condition ranks. Three further measures apply only to a generative model: the spread of a user's samples, its
+correlation with the rank, and the joint coverage of the samples' lists.
 """
 
 from __future__ import annotations

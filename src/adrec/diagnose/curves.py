@@ -1,4 +1,4 @@
-"""What the charts of a diagnosis show, whoever draws them: spectra, norms by popularity, cosines."""
+"""Data of the charts of a diagnosis: spectra, norms by popularity, cosines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How dense the points of a map are: contours around shares of them."""
+"""Density of the points of a map, and contours that enclose shares of them."""
 
 from __future__ import annotations
 

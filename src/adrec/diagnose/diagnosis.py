@@ -1,4 +1,4 @@
-"""Embedding spaces side by side: what each is, its measures, its yardsticks, and the verdict."""
+"""Diagnosis of an embedding space: the space, its measures, its yardsticks, and the verdict."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosed:
-    """A space with what was found.
+    """The diagnosis of a space.
 
     Attributes:
-        space: it.
-        measures: its own.
-        yardsticks: the measures of ``gaussian``, ``shuffled`` and, where there is one, ``stage 1``.
-        verdict: what they say.
+        space: the space.
+        measures: the measures of the space.
+        yardsticks: the measures of ``gaussian``, ``shuffled`` and, if available, ``stage 1``.
+        verdict: the verdict on the measures.
     """
 
     space: Space

@@ -43,7 +43,7 @@ class Map:
 
 
 def check_drawing() -> None:
-    """Raise :class:`UserError` where what draws or embeds is not installed, before any work is done."""
+    """Raise :class:`UserError`, before any work, if a package for drawing or t-SNE is missing."""
     check_scikit_learn()
     if find_spec("matplotlib") is None:
         raise UserError(needs_extra("drawing a space", "diagnose"))

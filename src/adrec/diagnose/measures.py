@@ -1,8 +1,8 @@
-"""Every measure of an embedding space: what it is, who defined it, and its value with the sampling error.
+"""The measures of an embedding space: definition, source, and value with sampling error.
 
-Sums over all rows are exact at any size. What would take all pairs, or an estimator that is slow on many rows, looks at
-some: at pairs that are drawn, or at two or three samples of rows, whose spread is the error. ``published`` is what the
-authors' notebook computes where that differs.
+Sums over all rows are exact at any size. Measures over all pairs, and estimators that are slow on many rows, use
+samples: random pairs, or two or three samples of rows, whose spread gives the error. ``published`` is the value of the
+authors' notebook, if its definition differs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WIDEST = 16_384  # dimensions
 
 @dataclass(frozen=True)
 class Definition:
-    """What a measure is.
+    """The definition of a measure.
 
     Attributes:
         title: in a table.
@@ -241,7 +241,7 @@ def check(embedding: Matrix, name: str) -> None:
 
 
 class _Samples:
-    """Means over some samples of rows, with what they differ by."""
+    """Means over samples of rows, with their standard errors."""
 
     def __init__(self, rows: Rows, seed: int) -> None:
         self.rows, self.seed = rows, seed

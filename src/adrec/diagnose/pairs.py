@@ -1,4 +1,4 @@
-"""What pairs of items tell: how alike they are, how far apart, and whether some are everybody's neighbour."""
+"""Measures over pairs of items: similarity, distance, uniformity, alignment and hubness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the script of the HTML report reads: the maps as small integers, each list of ids once."""
+"""JSON data of the HTML report's script: maps as small integers, with each list of ids stored once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _used(maps: Sequence[Map], coloured: Colouring | None) -> Rows:
 
 
 def _values(each: Map, coloured: Colouring | None, used: Rows) -> list[int] | None:
-    """Return for each point the place of its value among the used ones, -1 where it is not known."""
+    """Return for each point the index of its value among the used ones, -1 if unknown."""
     if coloured is None or each.space is None:
         return None
     own = coloured.rows[each.space][each.rows]

@@ -1,4 +1,4 @@
-"""A diagnosis as one page that opens offline: verdicts, maps to point at, charts, all measures; light or dark."""
+"""HTML report of a diagnosis, usable offline: verdicts, interactive maps, charts and all measures."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _charts(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> str:
 
 
 def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
-    """Return what the columns of the table are."""
+    """Return the explanation of the table's columns."""
     before = any(verdict.STAGE_1 in each.yardsticks for each in diagnosed)
     stage_1 = f", <b>{verdict.STAGE_1}</b> what its training started from" * before
     return (
@@ -195,7 +195,7 @@ def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
 
 
 def _bounds() -> str:
-    """Return what the verdict goes by."""
+    """Return the explanation of the verdict's criteria."""
     signs = {
         "noise": f"less than {bounds.STRUCTURE:.0%} of the spectrum is beyond that of random directions: "
         f"a noise share above {1 - bounds.STRUCTURE:g}. Items are as if never trained.",

@@ -1,4 +1,4 @@
-"""Where embeddings come from: runs, NumPy and safetensors files; and what is known of their items."""
+"""Loading of embeddings from runs, NumPy and safetensors files, with metadata of their items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What takes an estimator: clusters, dependence, and distance from a Gaussian. scikit-learn and SciPy compute it."""
+"""Measures that need an estimator (scikit-learn, SciPy): clusters, dependence, distance from a Gaussian."""
 
 from __future__ import annotations
 

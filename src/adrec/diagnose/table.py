@@ -1,4 +1,4 @@
-"""Measures as a table of a terminal."""
+"""Tables of measures for the terminal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the measures of an embedding say in plain words, against the yardsticks beside them.
+"""The verdict on an embedding: its measures compared with the yardsticks, in plain words.
 
-An embedding space can die in four ways, each with its own sign. The bounds are not tuned to any result:
+An embedding space can collapse in four ways, each with its own sign. The bounds are not tuned to any result:
 
 - **noise**: items are as if never trained. ``noise_share`` is the share of the spectrum of the centred items'
   directions that random directions have too; that of the Gaussian yardstick is 1 but for chance. With less than
@@ -12,8 +12,8 @@ An embedding space can die in four ways, each with its own sign. The bounds are 
   (``RANK``), nine in ten dimensions are lost.
 - **copies**: fewer than half of the items have a row of their own (``OWN``); the others' are another's, or 0.
 
-Where the stage-1 embedding is at hand, it is the measure of life: what is left of its structure beyond noise is told,
-and an embedding that keeps less than half of it (:data:`FADED`) is fading.
+If the stage-1 embedding is available, it is the reference: the remaining share of its structure beyond noise is
+reported, and an embedding that keeps less than half of it (:data:`FADED`) is fading.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GAUSSIAN, SHUFFLED, STAGE_1 = "gaussian", "shuffled", "stage 1"
 
 @dataclass(frozen=True)
 class CollapseVerdict:
-    """Whether an embedding space is alive.
+    """The verdict on collapse of an embedding space.
 
     Attributes:
         state: ``alive``, ``fading`` or ``collapsed``.
@@ -52,7 +52,7 @@ class CollapseVerdict:
 
 
 def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> CollapseVerdict:
-    """Return what measures say beside their yardsticks, of which ``gaussian`` must be there."""
+    """Return the verdict on measures, given their yardsticks; ``gaussian`` is required."""
     noise, cosine = _number(measures, "noise_share"), _number(measures, "mean_cosine")
     rank = _number(measures, "effective_rank") / max(_number(yardsticks[GAUSSIAN], "effective_rank"), 1e-9)
     distinct = _number(measures, "distinct")

@@ -1,4 +1,4 @@
-"""Two evaluations of the same users, compared pair by pair."""
+"""Paired comparison of two evaluations on the same users."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adrec.utils.errors import ConfigError
 
 
 def compare(ours: Evaluation, theirs: Evaluation) -> Mapping[str, Difference]:
-    """Return each metric's difference, ours less theirs; the p-values hold together (Holm).
+    """Return each metric's difference, ours minus theirs, with Holm-adjusted p-values.
 
-    Raises :class:`ConfigError` where the two were not evaluated on the same held-out interactions in the same way.
+    Raises :class:`ConfigError` unless both were evaluated on the same held-out interactions with the same protocol.
     """
     same = ours.ranks.select("user", "item").equals(theirs.ranks.select("user", "item"))
     if not same or (ours.split, ours.part, ours.filter_seen) != (theirs.split, theirs.part, theirs.filter_seen):

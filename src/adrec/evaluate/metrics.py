@@ -1,8 +1,8 @@
 """Metrics of ranks, and their intervals over users.
 
-A rank counts from 0: the number of items scored at least as high as the held-out one. Each held-out item is ranked for
-itself, so hit ratio equals recall, and the ideal DCG is 1. Where a user has several held-out items, the user's value is
-their mean: every user counts the same.
+A rank counts from 0: the number of items scored at least as high as the held-out one. Each held-out item is ranked
+separately, so hit ratio equals recall, and the ideal DCG is 1. If a user has several held-out items, the user's value
+is their mean, so every user has the same weight.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from adrec.utils.errors import ConfigError, did_you_mean
 Float64s = NDArray[np.float64]
 
 KINDS = ("hr", "ndcg", "mrr")
-BEHIND = 1_000_000  # the largest cut-off, which what is not in a ranking at all does not reach in a small catalogue
+BEHIND = 1_000_000  # the largest cut-off; items that are not ranked get at least this rank
 
 
 def behind(num_items: int) -> int:
-    """Return the rank of what is missed among so many items, whatever the cut-off: it is behind all."""
+    """Return the rank of a missed item in a catalogue of ``num_items``: behind every cut-off."""
     return max(num_items, BEHIND)
 
 
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def metric_names(cutoffs: Sequence[int], kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
-    """Return names such as ``hr@5``; raises :class:`ConfigError` for what is no list of whole numbers from 1."""
+    """Return names such as ``hr@5``. Raises :class:`ConfigError` unless cut-offs are a list of positive integers."""
     if not isinstance(cutoffs, Iterable) or not list(cutoffs):
         raise ConfigError(f"cut-offs are a list of whole numbers, such as [5, 10]; they are {cutoffs!r}.")
     for k in cutoffs:
@@ -67,13 +67,13 @@ def values(name: str, ranks: Int64s) -> Float64s:
 
 
 def user_values(names: Sequence[str], ranks: Int64s, users: Int64s) -> Float64s:
-    """Return each user's mean of each metric, [users, metrics]; ``users`` [m] says whose each rank is."""
+    """Return each user's mean of each metric, [users, metrics]; ``users`` [m] has the user of each rank."""
     _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
     return np.stack([np.bincount(owner, values(name, ranks)) / counts for name in names], axis=1)
 
 
 def means(names: Sequence[str], ranks: Int64s, users: Int64s | None = None) -> dict[str, float]:
-    """Return each metric's mean over users; ``users`` [m] says whose each rank is, a user each by default."""
+    """Return each metric's mean over users; ``users`` [m] has the user of each rank, by default one user per rank."""
     if users is not None and _several(users):
         return dict(zip(names, user_values(names, ranks, users).mean(0).tolist(), strict=True))
     return {name: float(values(name, ranks).mean()) for name in names}
@@ -84,7 +84,7 @@ def _several(users: Int64s) -> bool:
 
 
 def batch_means(names: Sequence[str], ranks: Int64s, batch_size: int = 512) -> dict[str, float]:
-    """Return the published code's average: of each batch, then of the batches, whatever their size."""
+    """Return the published code's average: the unweighted mean of batch means."""
     batches = [ranks[first : first + batch_size] for first in range(0, len(ranks), batch_size)]
     per_batch = [means(names, batch) for batch in batches]
     return {name: float(np.mean([each[name] for each in per_batch])) for name in names}
@@ -100,21 +100,21 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return each metric's mean with its 95 % percentile bootstrap interval over users.
 
-    Where a user has one held-out item, metrics depend on the rank alone, so a resample of users is a multinomial draw
-    over the distinct ranks: the same bootstrap, at a cost that does not grow with the number of users.
+    If every user has one held-out item, metrics depend only on the rank. A resample of users is then a multinomial draw
+    over the distinct ranks: the same bootstrap, at a cost independent of the number of users.
 
     Args:
-        names: of the metrics.
+        names: names of the metrics.
         ranks: int64 [m].
-        users: whose each rank is, [m]; a user each by default. Users are drawn whole, with all their items.
-        seed: of the bootstrap.
-        num_resamples: draws.
+        users: the user of each rank, [m]; by default one user per rank. Users are drawn with all their items.
+        seed: seed of the bootstrap.
+        num_resamples: number of resamples.
     """
     if len(ranks) == 0:
         raise ConfigError("there are no users to evaluate: give the rank of one held-out item at least.")
     if users is not None and _several(users):
         return _clustered(names, user_values(names, ranks, users), np.random.default_rng(seed), num_resamples)
-    beyond = max(int(name.partition("@")[2]) for name in names)  # ranks from here on count as nothing
+    beyond = max(int(name.partition("@")[2]) for name in names)  # ranks from here on have value 0
     distinct, counts = np.unique(np.minimum(ranks, beyond), return_counts=True)
     table = np.stack([values(name, distinct) for name in names], axis=1)  # [distinct, metrics]
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Evaluation on held-out interactions: who is evaluated, against what, and everything a table should say of it."""
+"""Evaluation on held-out interactions: the protocol and its result."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ class Evaluation:
         part: ``validation`` or ``test``.
         filter_seen: whether the items of the history were left out of the ranking.
         metrics: each metric's mean and 95 % interval over users, in 0..1.
-        batch_means: the published code's averages over batches of 512 users, where asked for.
-        coverage: the share of the catalogue that is in the first k of at least one evaluated user, k the largest
-            cut-off.
-        popularity: mean training interactions of an item: of the ``recommended`` first k, of the ``held_out``.
-        cutoff: that k.
-        ranks: a row a held-out item: ``user``, ``item``, ``rank`` (from 1; 1,000,001 or more where it is not ranked).
-        num_users: who are evaluated.
-        num_new_items: held-out items that the model does not know, because they appear after its training; they rank
-            behind all.
-        num_repeats: held-out items of the user's own history, where those are left out; they rank behind all too.
+        batch_means: the published code's averages over batches of 512 users, if requested.
+        coverage: the share of the catalogue in the first k of at least one evaluated user; k is the largest cut-off.
+        popularity: mean training interactions of an item, of the ``recommended`` first k and of the ``held_out``.
+        cutoff: the k of ``coverage`` and ``popularity``.
+        ranks: one row per held-out item: ``user``, ``item``, ``rank`` (from 1; 1,000,001 or more if not ranked).
+        num_users: number of evaluated users.
+        num_new_items: number of held-out items that first appear after training; they are unknown to the model and
+            rank last.
+        num_repeats: number of held-out items in the user's own history, if those are left out; they rank last too.
     """
 
     split: str
@@ -90,7 +89,7 @@ def evaluate(
     Args:
         scorer: the model.
         dataset: the prepared data set.
-        split: what was held out of it.
+        split: its split.
         part: ``validation`` or ``test``.
         cutoffs: the k of the metrics.
         filter_seen: leave the history's items out of the ranking; the papers rank them too.
@@ -99,7 +98,7 @@ def evaluate(
         on_batch: called with the number of users done after each batch.
 
     Raises:
-        DataError: where nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).
+        DataError: if nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).
         ConfigError: for a cut-off below 1.
     """
     metric_names(cutoffs)
@@ -120,7 +119,7 @@ def evaluate(
 
 
 def held_out_targets(split: Split, part: str) -> Targets:
-    """Return what ``part`` holds out. Raises :class:`DataError` where that is nothing."""
+    """Return the held-out interactions of ``part``. Raises :class:`DataError` if there are none."""
     targets = split.targets(part)
     if len(targets.users) == 0:
         instead = "evaluate another part, or prepare the data with another split"
@@ -142,7 +141,7 @@ def summary(
     with_batch_means: bool = False,
     seed: int = 0,
 ) -> Evaluation:
-    """Return everything that a table should say of the ranks of ``part``'s held-out items among ``num_items``."""
+    """Return the evaluation of the ranks of ``part``'s held-out items among ``num_items``."""
     names, targets = metric_names(cutoffs), held_out_targets(split, part)
     _, items = held_out(dataset, targets)
     trained, shown = training_popularity(dataset, split), ranked.top[ranked.top > 0]

@@ -18,13 +18,13 @@ from adrec.inference.scores import NOTHING, Masked, count_above
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where the held-out items stand.
+    """The ranks of the held-out items.
 
     Attributes:
-        ranks: how many other items score at least as high as the held-out one, int64 [m]; where it is behind all,
-            :func:`adrec.evaluate.metrics.behind`.
-        top: the first items of each ranking, int64 [m, top]; 0 where there are fewer.
-        num_repeats: held-out items that rank behind all because they were left out with their history.
+        ranks: the number of other items that score at least as high as the held-out one, int64 [m]; if it is not
+            ranked, :func:`adrec.evaluate.metrics.behind`.
+        top: the first items of each ranking, int64 [m, top]; padded with 0.
+        num_repeats: number of held-out items that are not ranked because they are in their own history.
     """
 
     ranks: Int64s
@@ -50,8 +50,8 @@ def ranking(
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
 
-    An item that the model does not know, one after a history of which it knows nothing, and one that is left out as it
-    is in its own history, rank behind all: no service would show them.
+    Three kinds of items rank last, as no service would show them: items unknown to the model, items after a history
+    without known items, and items left out because they are in their own history.
 
     Args:
         scorer: the model.
@@ -63,7 +63,7 @@ def ranking(
         on_batch: called with the number of histories done after each batch.
 
     Raises:
-        RunError: where the model's scores are not numbers.
+        RunError: if the model's scores contain NaN.
     """
     num_items = scorer.num_items
     ranks = np.full(len(histories), behind(num_items), dtype=np.int64)

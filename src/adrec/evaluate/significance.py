@@ -1,4 +1,4 @@
-"""Is one model better than another? Paired tests over users, and intervals over users and seeds."""
+"""Significance of differences between models: paired tests over users, and intervals over users and seeds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy.special import stdtrit
 from adrec.evaluate.metrics import Estimate, Float64s
 from adrec.utils.errors import ConfigError
 
-SURE = 0.05  # a p-value below is of a difference beyond chance
-AT_ONCE = 1 << 22  # signs or draws that exist at a time
+SURE = 0.05  # significance level
+AT_ONCE = 1 << 22  # signs or draws held in memory at once
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a metric differs between two models, user by user.
+    """The paired difference of a metric between two models.
 
     Attributes:
         estimate: the mean difference over users with its 95 % bootstrap interval.
-        p: two-sided, of the permutation test that exchanges the two models' values within users.
-        num_users: who were compared.
+        p: two-sided p-value of the permutation test that exchanges the two models' values within users.
+        num_users: number of compared users.
     """
 
     estimate: Estimate
@@ -31,7 +31,7 @@ class Difference:
     num_users: int
 
     def reversed(self) -> Difference:
-        """Return theirs less ours."""
+        """Return the difference with the opposite sign, theirs minus ours."""
         estimate = Estimate(-self.estimate.mean, -self.estimate.high, -self.estimate.low)
         return Difference(estimate, self.p, self.num_users)
 
@@ -42,8 +42,8 @@ def paired_difference(
     """Compare a metric of the same users under two models.
 
     The permutation test (Fisher 1935; Smucker, Allan and Carterette 2007) draws signs for the users' differences: under
-    the hypothesis that the models are alike, a user's two values could as well be exchanged. ``p`` counts the draws at
-    least as far from 0 as what was seen, the observed one among them, so that it is never 0.
+    the null hypothesis that the models are equal, a user's two values are exchangeable. ``p`` is the share of draws at
+    least as far from 0 as the observed sum. The observed signs count as one draw, so ``p`` is never 0.
 
     Args:
         ours: each user's value, [users].
@@ -67,7 +67,7 @@ def paired_differences(
     num_permutations: int = 10_000,
     num_resamples: int = 2000,
 ) -> dict[str, Difference]:
-    """Compare several models with one, as :func:`paired_difference` does, all with the same draws.
+    """Compare several models with one, like :func:`paired_difference`, with the same draws for all.
 
     Args:
         ours: each model's values by user, [users] each.
@@ -94,8 +94,8 @@ def paired_differences(
 
 
 def _permuted(differences: Float64s, rng: np.random.Generator, num_permutations: int) -> Float64s:
-    """Return the share of draws of signs whose sums are as far from 0 as those seen, these among them, [models]."""
-    changed = differences[(differences != 0).any(1)]  # [c, models]; users alike under all add nothing to any draw
+    """Return the share of sign draws with sums at least as far from 0 as the observed sums, [models]."""
+    changed = differences[(differences != 0).any(1)]  # [c, models]; users without any difference add nothing to a draw
     total = changed.sum(0)
     far, chunk = np.ones(differences.shape[1]), max(1, AT_ONCE // max(len(changed), 1))
     for first in range(0, num_permutations, chunk):
@@ -129,9 +129,9 @@ def _resampled_means(values: Float64s, rng: np.random.Generator, num_resamples: 
 
 
 def holm(p_values: Mapping[str, float], family: int | None = None) -> dict[str, float]:
-    """Return the p-values of several comparisons, adjusted so that all of them hold together (Holm 1979).
+    """Return p-values adjusted for multiple comparisons (Holm 1979).
 
-    ``family`` is how many comparisons there might have been, where these were chosen among them by what was seen.
+    ``family`` is the number of possible comparisons, if the given ones were selected by their outcome.
     """
     family = max(family or 0, len(p_values))
     ordered = sorted(p_values, key=lambda name: p_values[name])
@@ -147,14 +147,14 @@ def over_seeds(values: Sequence[Float64s], *, seed: int = 0, num_resamples: int 
     """Return a metric's mean over seeds and users with a 95 % interval that holds for other users and other seeds.
 
     Two half-widths are added in quadrature: that of the bootstrap over users (of their means over seeds), and that of
-    Student's t over the seeds' means. It errs to the wide side: so two seeds that are far apart say that nothing is
-    known yet, and seeds that agree leave what users decide. With one seed it is the bootstrap over users alone, which
-    says nothing of other seeds.
+    Student's t over the seeds' means. The interval is conservative. Two seeds that differ widely give a wide interval;
+    if seeds agree, the spread over users dominates. With one seed, it is only the bootstrap over users, which does not
+    cover other seeds.
 
     Args:
-        values: of each seed, each user's value, in [0, 1], [users]; the same users in each.
-        seed: of the bootstrap.
-        num_resamples: draws of users.
+        values: for each seed, each user's value, in [0, 1], [users]; the same users for each seed.
+        seed: seed of the bootstrap.
+        num_resamples: number of resamples of users.
     """
     table = np.stack(values)  # [seeds, users]
     mean, of_seeds = float(table.mean()), table.mean(1)

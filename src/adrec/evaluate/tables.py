@@ -1,4 +1,4 @@
-"""Anybody's recommendations under our protocol: a table of user, item, and rank or score, from whatever library."""
+"""Evaluation of other programs' recommendations: a table of user, item, and rank or score."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from adrec.utils.text import counted
 def evaluate_table(
     path: Path, dataset: Dataset, split: Split, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS
 ) -> tuple[Evaluation, tuple[str, ...]]:
-    """Evaluate recommendations that another program made, and return notes on what to know of them.
+    """Evaluate recommendations of another program, and return notes on them.
 
-    A held-out item has the rank at which the table recommends it to its user, and is behind everything where the table
-    does not. Equal scores count against the recommender, as they do for our own models. Whether seen items are left out
-    is the table's own affair; the evaluation says which it is, and the notes how many there are.
+    A held-out item has the rank at which the table recommends it to its user, and ranks last if the table does not.
+    Ties count against the recommender, as for adrec's models. The table decides whether seen items are left out; the
+    evaluation records it, and the notes give the number of seen items.
 
     Args:
         path: a table with a user column, an item column, and ``rank`` (from 1) or ``score`` (higher is better).
@@ -71,9 +71,9 @@ def evaluate_table(
 
 
 def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
-    """Return each row's place among its user's, from 0: its rank, or by its score; equal scores share the last place.
+    """Return each row's position in its user's list, from 0, by rank or by score; ties share the last position.
 
-    Where a rank is left out, nobody moves up: what stood there was recommended all the same.
+    Gaps in the ranks are kept: no item moves up.
     """
     if "rank" in table.columns:
         return table["rank"].to_numpy().astype(np.int64) - 1
@@ -82,7 +82,7 @@ def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
 
 
 def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted: Int64s, last: int) -> Int64s:
-    """Return the place of each wanted (owner, item) pair, ``last`` where it is not in the table, [m]."""
+    """Return the position of each wanted (owner, item) pair, ``last`` if it is not in the table, [m]."""
     table = pl.DataFrame({"user": users, "item": items, "place": places})
     asked = pl.DataFrame({"user": owners, "item": wanted})
     found = asked.join(table, on=["user", "item"], how="left", maintain_order="left")

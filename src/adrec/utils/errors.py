@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: the message is one sentence that says what is wrong, where, and what to do.
+    """An error that the user can fix. The message is one sentence: what is wrong, where, and what to do.
 
-    The command line prints the message alone and exits with code 2; ``--debug`` shows the traceback.
+    The command line prints only the message and exits with code 2; ``--debug`` shows the traceback.
     """
 
 
@@ -26,7 +26,7 @@ class RunError(UserError):
 
 
 def needs_extra(what: str, extra: str) -> str:
-    """Return the sentence that ``what`` needs packages of an extra that are not installed."""
+    """Return the message that ``what`` requires the packages of an extra."""
     return (
         f"{what} needs packages of the extra {extra!r}: run pip install '.[{extra}]' where adrec was cloned to "
         "(make's set-up has them)."
@@ -34,6 +34,6 @@ def needs_extra(what: str, extra: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string where none is near."""
+    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string if no word is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

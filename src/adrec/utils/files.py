@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader sees the old content or the new, never half of it."""
+"""Atomic writing of files and folders: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from filelock import FileLock, Timeout
 from adrec.utils.errors import RunError, UserError
 
 OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
-PARTS = frozenset({*OWN_FILES, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})  # of such a folder
-LOCK = ".lock"  # in a folder that one process at a time works in
+PARTS = frozenset({*OWN_FILES, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})  # its files
+LOCK = ".lock"  # in a folder that only one process at a time may use
 TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.tmp$")
-ABANDONED = 3600.0  # seconds without a write, after which the temporary file of a process that has ended is removed
+ABANDONED = 3600.0  # seconds after the last write at which a dead process's temporary file is removed
 PART_SUFFIXES = frozenset({".npy", ".safetensors"})
 
 
@@ -41,13 +41,13 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    """Return a hidden path beside ``path``, always the same."""
+    """Return the hidden path next to ``path`` with the given ending."""
     whole = path.absolute()
     return whole.with_name(f".{whole.name}.{ending}")
 
 
 def _temporary(path: Path) -> Path:
-    """Return a hidden path beside ``path`` that no other writer has; remove what killed writers left there long ago."""
+    """Return a unique hidden path next to ``path``, and remove abandoned temporary files there."""
     for old in path.absolute().parent.glob(f".{glob.escape(path.absolute().name)}.*.tmp"):
         if TEMPORARY.search(old.name) and _is_abandoned(old):
             shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
@@ -55,14 +55,14 @@ def _temporary(path: Path) -> Path:
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Return whether the process that wrote a temporary file has ended and nobody wrote to it for :data:`ABANDONED`."""
+    """Return whether a temporary file's process has ended and its last write is :data:`ABANDONED` seconds ago."""
     try:
         if time.time() - temporary.stat().st_mtime < ABANDONED:
             return False
         os.kill(int(temporary.name.split(".")[-2].partition("-")[0]), 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is gone, or of another user
+    except OSError:  # the file is gone, or belongs to another user
         return False
     return False
 
@@ -79,7 +79,7 @@ def _standard_stream(status: os.stat_result) -> int | None:
 
 
 def _takes_all(path: Path) -> bool:
-    """Return whether what is at ``path`` is no file to replace: a device, a pipe, a stream that is open."""
+    """Return whether ``path`` must be written to, not replaced: a device, a pipe or an open standard stream."""
     try:
         status = path.stat()
     except OSError:
@@ -88,12 +88,12 @@ def _takes_all(path: Path) -> bool:
 
 
 def _pour(content: Path, path: Path) -> None:
-    """Write what is in the file ``content`` into the device, pipe or stream at ``path``."""
+    """Copy the file ``content`` into the device, pipe or stream at ``path``."""
     descriptor = _standard_stream(path.stat())
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    # A second opening of standard output would have a place of its own, and one would overwrite the other.
+    # A second descriptor of standard output would have its own file offset, and the two would overwrite each other.
     target = path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
     with target, content.open("rb") as source:
         shutil.copyfileobj(source, target)
@@ -101,12 +101,11 @@ def _pour(content: Path, path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well, it replaces ``path`` in one step.
+    """Yield a temporary path next to ``path``. If the block succeeds, the file replaces ``path`` atomically.
 
-    Every writer has a temporary path of its own: of two that write at a time, the last to end wins. When the block
-    raises, ``path`` stays as it was and the temporary file is removed. A device, a pipe or standard
-    output is not replaced: the content is written into it, when the block has ended well. Raises :class:`UserError`
-    where the disk is full or does not let us write.
+    Every writer has its own temporary path; of two concurrent writers, the last to finish wins. If the block raises,
+    ``path`` is unchanged and the temporary file is removed. A device, a pipe or standard output is not replaced: after
+    the block succeeds, the content is written into it. Raises :class:`UserError` if the disk is full or not writable.
     """
     path = Path(path)
     if _takes_all(path):
@@ -122,7 +121,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # some writers make files that only their owner can read
+        temporary.chmod(mode)  # some writers create files that only the owner can read
         _sync(temporary)
         temporary.replace(path)
         _sync(temporary.parent)
@@ -135,7 +134,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _written_into(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well, its content is written into what is at ``path``."""
+    """Yield a temporary path. If the block succeeds, its content is written into the device or stream at ``path``."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "content"
@@ -151,7 +150,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 
 def check_side_output(path: Path | None, option: str) -> None:
-    """Raise :class:`UserError` where a file that ``option`` names is a part of a run or of a prepared data set."""
+    """Raise :class:`UserError` if the output file of ``option`` would be inside a run or a prepared data set."""
     if path is None or not (path.name in PARTS or path.suffix in PART_SUFFIXES):
         return
     if any((path.parent / own).is_file() for own in OWN_FILES):
@@ -159,7 +158,7 @@ def check_side_output(path: Path | None, option: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file that is not up to date; what is no file, or a link to one, stays."""
+    """Remove an outdated file. Anything that is not a regular file, or is a link, is kept."""
     if path.is_file() and not path.is_symlink():
         path.unlink()
 
@@ -176,15 +175,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def check_no_file(path: Path) -> None:
-    """Raise :class:`UserError` where ``path``, which is to be a folder, is a file."""
+    """Raise :class:`UserError` if the path of an output folder is a file."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder; choose another --out.")
 
 
 def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") -> None:
-    """Raise :class:`UserError` where :func:`atomic_folder` could not write ``path``: before any work is done.
+    """Raise :class:`UserError`, before any work, if :func:`atomic_folder` cannot write ``path``.
 
-    ``overwriting`` says how to overwrite a folder that adrec wrote, where that can be asked for.
+    ``overwriting`` is the hint how to overwrite a folder that adrec wrote, if the command allows it.
     """
     recover(path)
     check_no_file(path)
@@ -196,9 +195,9 @@ def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") 
 
 
 def check_apart(output: Path | None, inputs: Iterable[Path | None], option: str) -> None:
-    """Raise :class:`UserError` where writing ``output`` would destroy one of the ``inputs``, files or folders.
+    """Raise :class:`UserError` if writing ``output`` would overwrite one of the ``inputs``, files or folders.
 
-    ``option`` says where to choose another.
+    ``option`` is the option that names the output.
     """
     for each in inputs:
         if output is None or each is None or not (output.exists() and each.exists()):
@@ -211,11 +210,11 @@ def check_apart(output: Path | None, inputs: Iterable[Path | None], option: str)
 
 @contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``path``; when the block ends well, it becomes ``path``.
+    """Yield an empty temporary folder next to ``path``. If the block succeeds, the folder is renamed to ``path``.
 
-    Raises :class:`UserError` where ``path`` exists and holds something, unless ``overwrite`` is true. Of two that write
-    at a time the second is refused, or with ``overwrite`` the last to end wins. When the block raises, nothing is left
-    behind.
+    Raises :class:`UserError` if ``path`` exists and is not empty, unless ``overwrite`` is true. Of two concurrent
+    writers the second is refused; with ``overwrite``, the last to finish wins. If the block raises, the temporary
+    folder is removed.
     """
     path = Path(path)
     check_folder(path, overwrite=overwrite)
@@ -237,7 +236,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename a whole folder to ``target``, one writer at a time. Raises :class:`UserError` as :func:`check_folder`."""
+    """Rename a folder to ``target``, under a lock. Raises :class:`UserError` like :func:`check_folder`."""
     old, parent = _beside(target, "old"), os.open(target.parent, os.O_RDONLY)
     try:
         fcntl.flock(parent, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
@@ -253,7 +252,7 @@ def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def recover(path: Path) -> None:
-    """Put back a folder that was being overwritten when its writer was killed between two renames."""
+    """Restore a folder whose overwriting was interrupted between two renames."""
     old = _beside(path, "old")
     if old.is_dir() and not path.exists():
         old.replace(path)
@@ -267,7 +266,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Keep other processes from a ``folder``. Raises :class:`RunError` with the ``refusal`` where one has it."""
+    """Lock a ``folder`` against other processes. Raises :class:`RunError` with ``refusal`` if it is locked."""
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield

@@ -1,4 +1,4 @@
-"""Tables out: CSV, JSON lines or Parquet, by the ending of the file."""
+"""Writing of tables as CSV, JSON lines or Parquet, by the file's ending."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
 
 
 def check_output(out: Path | None, option: str = "--out") -> None:
-    """Raise :class:`UserError` where ``out`` has an ending that cannot be written, or is a part of a run or of data."""
+    """Raise :class:`UserError` if the ending of ``out`` is unsupported, or ``out`` is inside a run or a data set."""
     if out is not None:
         _check_ending(out, f"{option} {out}")
         check_side_output(out, option)
