@@ -93,6 +93,12 @@ def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> No
     assert inner in (values[outer] if outer else values)
 
 
+@pytest.mark.parametrize("changes", [{"epochs": 3}, {"pretrain": True, "finetune": False, "epochs": 3}])
+def test_a_short_key_is_one_of_the_groups_that_are_there(changes: dict[str, object]) -> None:
+    config = Config.make("default", changes)
+    assert [stage.epochs for stage in config.stages.values()] == [3]
+
+
 def test_a_group_can_be_given_with_its_keys() -> None:
     assert preset(changes={"pretrain": {"epochs": 3}}) == preset(changes={"pretrain": True, "pretrain.epochs": 3})
     assert preset(changes={"pretrain.epochs": 3, "pretrain": True}) == preset(changes={"pretrain": {"epochs": 3}})
@@ -111,7 +117,7 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
     [
         ({"hiden_size": 64}, "no configuration key 'hiden_size' (did you mean 'hidden_size'?)"),
         ({"model.hiden_size": 64}, "did you mean 'model.hidden_size'?"),
-        ({"epochs": 3}, "could be any of pretrain.epochs, align.epochs, finetune.epochs"),
+        ({"pretrain": True, "epochs": 3}, "could be any of pretrain.epochs, finetune.epochs; write it in full"),
         ({"hidden_size": "big"}, "model.hidden_size must be a whole number; it is 'big'"),
         ({"hidden_size": 1.5}, "model.hidden_size must be a whole number"),
         ({"dropout": True}, "model.dropout must be a number"),

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from adrec.diagnose import measures as catalogue
 from adrec.diagnose import pairs as pairs_module
 from adrec.diagnose.diagnosis import Space, diagnose
 from adrec.diagnose.measures import DEFINITIONS, Measures, measure
 from adrec.diagnose.pairs import alignment, hubness, pairs
+from adrec.diagnose.samples import Samples
 from adrec.diagnose.structure import dependence, histogram_entropy, marginal_divergence
 from adrec.diagnose.verdict import verdict
 from adrec.nn.spectrum import effective_rank, entropy, isotropy, moments, parallel_analysis, participation_ratio
@@ -147,8 +147,8 @@ def test_a_mapped_matrix_is_never_copied_whole(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adrec.nn.spectrum.BLOCK", 8 * 8 * 100)
         patch.setattr("adrec.diagnose.pairs.AT_ONCE", 100)
-        original = catalogue._Samples.mean
-        patch.setattr(catalogue._Samples, "mean", lambda self, of, size: original(self, of, min(size, 200)))
+        original = Samples.mean
+        patch.setattr(Samples, "mean", lambda self, of, size: original(self, of, min(size, 200)))
         some = measure(mapped.view(Watched))
     assert largest < rows.nbytes / 4
     assert some["mean_cosine"] == pytest.approx(whole["mean_cosine"])
@@ -218,8 +218,8 @@ def test_every_measure_has_a_definition_and_a_value() -> None:
 def test_samples_are_near_the_whole_and_say_how_near(monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = clusters(2000)
     whole = measure(embedding, seed=0)
-    original = catalogue._Samples.mean
-    monkeypatch.setattr(catalogue._Samples, "mean", lambda self, of, size: original(self, of, min(size, 400)))
+    original = Samples.mean
+    monkeypatch.setattr(Samples, "mean", lambda self, of, size: original(self, of, min(size, 400)))
     some = measure(embedding, seed=0)
     for name in ("noise_share", "silhouette"):
         exact, drawn = whole.values[name].value, some.values[name]

@@ -34,7 +34,11 @@ def interrupt_after(epochs: int) -> OnEpoch:
 
 @pytest.mark.parametrize("prepared", [True, False], ids=["a data set in a folder", "a table"])
 def test_python_resumes_a_run_to_the_same_bits(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared: bool
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    prepared: bool,
 ) -> None:
     write_dataset(dataset, tmp_path / "data")
     given: Any = tmp_path / "data" if prepared else cyclic_table()
@@ -51,8 +55,11 @@ def test_python_resumes_a_run_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             ADRec("paper", changes, seed=3, device="cpu").fit(given, run=tmp_path / "run")
     assert len(Run.open(tmp_path / "run").rows()) == 5
-    again = ADRec("paper", changes, seed=3, device="cpu").fit(given, run=tmp_path / "run")
+    (tmp_path / "run" / ".state.safetensors.1-0123abcd.tmp").touch()  # of a killed process
+    again = ADRec("paper", changes, seed=3, device="cpu", progress=True).fit(given, run=tmp_path / "run")
+    assert "Resumes after epoch 2 of finetune." in capsys.readouterr().err
     assert len(Run.open(tmp_path / "run").rows()) == 7
+    assert not list((tmp_path / "run").glob("*.tmp"))
     expected = whole.recommend(k=3)
     assert again.recommend(k=3).equals(expected)
     assert ADRec.load(tmp_path / "run").recommend(k=3).equals(expected)

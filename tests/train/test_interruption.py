@@ -72,7 +72,7 @@ def test_resumed_runs_end_with_the_same_weights(
         arguments = ["train", "--resume", run]
     result = adrec(*arguments)
     assert result.returncode == 0, result.stderr
-    assert "Resumes at epoch" in result.stderr or "is left to train" in result.stderr
+    assert "Resumes after epoch" in result.stderr or "is left to train" in result.stderr
     assert (run / "weights.safetensors").read_bytes() == (work / undisturbed / "weights.safetensors").read_bytes()
     assert rows(run) == rows(work / undisturbed)
     assert not list(run.glob(".*.tmp"))

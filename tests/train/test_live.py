@@ -49,3 +49,10 @@ def test_a_log_is_not_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("silence", [0, 1e9])
 def test_a_terminal_has_a_bar_for_other_epochs(silence: float) -> None:
     assert len(printed(silence, terminal=True)) == 1
+
+
+def test_a_resumed_training_says_after_which_epoch() -> None:
+    console = Console(file=StringIO(), width=200)
+    Live(console).on_resume([EPOCH, VALIDATED])
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue() == "Resumes after epoch 2 of finetune.\n"

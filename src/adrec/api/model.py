@@ -155,7 +155,7 @@ class ADRec:
         )
         with contextlib.ExitStack() as stack:
             run = None if path is None else stack.enter_context(open_or_create(path, model, info, dataset))
-            live = [stack.enter_context(Live(Console(stderr=True)))] if self.progress else []
+            live = [stack.enter_context(Live(Console(stderr=True, soft_wrap=True)))] if self.progress else []
             stages = fit(model, dataset, split, run, seed=self.seed, device=self.device, callbacks=live)
             if run is not None:
                 run.finish(model, stages)

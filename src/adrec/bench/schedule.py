@@ -132,7 +132,7 @@ def _in_processes(plan: BenchmarkPlan, deadline: float | None, console: Console,
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():  # in the middle of jobs, which go on from their last epochs next time
+            for process in active_children():  # in the middle of jobs, which resume after their last epochs next time
                 if process.pid not in others:
                     process.terminate()
             raise

@@ -78,10 +78,9 @@ def do_job(
 ) -> Finished:
     """Compute a job and store its result; an interrupted job resumes the next time.
 
-    ``callbacks`` are told of each row of metrics, those from before an interruption too; what one raises ends the job,
-    and its run is kept. ``wait`` is called now and then while another process trains a first stage that is shared.
-    With ``keep_run`` the trained run stays at :meth:`Ledger.work`; with ``keep_embedding`` the result has the item
-    embedding beside it, where the model has one, and that of stage 1.
+    An exception raised by one of the ``callbacks`` ends the job, and its run is kept. ``wait`` is called repeatedly
+    while another process trains a shared first stage. With ``keep_run`` the trained run stays at :meth:`Ledger.work`.
+    With ``keep_embedding`` the result contains the item embedding, if the model has one, and that of stage 1.
     """
     run = _run(job, model, dataset, split, ledger)
     cost = _train(job, model, dataset, split, ledger, run, callbacks, wait)
@@ -118,9 +117,6 @@ def _train(
     """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
     device = torch.device(run.info.device)
     before = run.rows()
-    for row in before:  # an interrupted job's: who watches has seen them in another process
-        for each in callbacks:
-            each.on_epoch_end(row)
     if isinstance(model, NetworkModel):
         key = first_stage_key(model, job.fingerprint, job.split, job.seed, device.type, job.source)
         callbacks = [SharedFirstStage(ledger.path / "shared", key, run.path, _total(before), wait), *callbacks]

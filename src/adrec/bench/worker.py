@@ -121,7 +121,7 @@ class Worker:
             self.ledger.forget_work(job)
         except UnfinishedError:
             raise
-        except Exception as error:  # whatever a model raises: it is kept, and the rest goes on
+        except Exception as error:  # whatever a model raises: it is recorded, and the other jobs continue
             finished = self.ledger.fail(job, f"{type(error).__name__}: {error}")
         took = sum(finished.result.get("seconds", {}).values())
         self.say(f"{job.words}: {_outcome(finished)}" + (f" ({duration(took)} of training)" if took else ""))
@@ -134,7 +134,7 @@ class Worker:
     def check_time(self) -> None:
         """Raise :class:`UnfinishedError` where the deadline is past."""
         if self.is_late():
-            raise UnfinishedError("the budget is used up; the same command goes on where it stopped.")
+            raise UnfinishedError("the budget is used up; the same command resumes.")
 
 
 class _Budget(Callback):
@@ -142,6 +142,10 @@ class _Budget(Callback):
 
     def __init__(self, worker: Worker, watch: Watch) -> None:
         self.worker, self.watch = worker, watch
+
+    def on_resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:  # another process may have computed them
+            self.watch(row)
 
     def on_epoch_end(self, row: Mapping[str, Any]) -> None:
         self.watch(row)

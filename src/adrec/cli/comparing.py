@@ -99,7 +99,7 @@ def benchmark(
     try:
         complete = run_plan(plan, console, processes=processes)
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command goes on.")
+        console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command resumes.")
         raise
     ledger, names = Ledger.open(out), {open_dataset(path).info.name for path in data}
     finals = [each.job for each in ledger.finished() if each.job.trial is None and not each.error]

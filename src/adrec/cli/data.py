@@ -60,7 +60,11 @@ def prepare(
         Path | None, typer.Option(help="File for unusable rows; default: OUT.rejected.jsonl.", rich_help_panel=KEEP)
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split: leave-one-out, time:MOMENT, ratio:0.8,0.1,0.1, ... (see README).")
+        str | None,
+        typer.Option(
+            help="Split: leave-one-out (default), time:MOMENT, temporal-leave-one-out:MOMENT, ratio:0.8,0.1,0.1, "
+            "users:TEST.csv or none."
+        ),
     ] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Earlier prepared data set whose user and item numbers to keep.")

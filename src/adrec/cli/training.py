@@ -57,12 +57,12 @@ def train(
     console = console_for(quiet)
     if resume is not None:
         if out is not None:
-            raise ConfigError("--resume takes no --out: it goes on in the run folder.")
+            raise ConfigError("--resume takes no --out: it resumes in the run folder.")
         own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
         given = (own or model_name, preset_name, seed, device, max_epochs, augment)
         if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None):
             raise ConfigError(
-                "--resume goes on with the model, configuration, seed and device that the run began with; give none of "
+                "--resume keeps the model, configuration, seed and device of the run; give none of "
                 "them (but --model module:Class where it is your own), or train a new run."
             )
         use_own_model(own)

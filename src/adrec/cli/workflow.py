@@ -61,9 +61,6 @@ class Announcement(Callback):
         if not left:
             say(f"Nothing of {path} is left to train: its weights are written.")
             return
-        if any(trainer.progress.rows for trainer in trainers):
-            name, _, done = left[0]
-            say(f"Resumes at epoch {done + 1} of {name}.")
         say(f"Estimate for {path}: {estimate(trainers).sentence()}")
         if len(own.split.validation.users) == 0 and own.split.name != "none":
             reason = own.split.nobody("validation")

@@ -14,7 +14,17 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
 from adrec.config.augmentation import DIFFUASR, AugmentConfig
-from adrec.config.parsing import ConfigGroup, absent_groups, group, groups, idle_keys, leaves, read_dataclass, require
+from adrec.config.parsing import (
+    OFF,
+    ConfigGroup,
+    absent_groups,
+    group,
+    groups,
+    idle_keys,
+    leaves,
+    read_dataclass,
+    require,
+)
 from adrec.config.stage import NetworkConfig, StageConfig
 from adrec.config.tree import applied, changes_tree, explicit_groups
 from adrec.utils.errors import ConfigError, did_you_mean
@@ -53,9 +63,8 @@ class Settings(ConfigGroup):
         if name not in presets:
             known = ", ".join(presets)
             raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, presets)}; the model has {known}.")
-        own, given = (
-            {cls.full_key(key): value for key, value in each.items()} for each in (presets[name], changes or {})
-        )
+        own = {cls.full_key(key): value for key, value in presets[name].items()}
+        given = cls._full_changes(own, changes or {})
         config = cls._read({**changes_tree(cls(), [own, given]), "preset": name})
         idle = config.idle_keys()
         for key in given:
@@ -63,18 +72,31 @@ class Settings(ConfigGroup):
         return cls.from_dict(config.to_dict())  # reset values without effect, so that configurations compare equal
 
     @classmethod
+    def _full_changes(cls, preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``changes`` of a preset by full keys; a short key is one of the groups that are then enabled."""
+        switched = {key: value not in OFF for key, value in changes.items() if key in set(groups(cls))}
+        before = cls._read(changes_tree(cls(), [preset])).absent_groups()
+        absent = [key for key in groups(cls) if not switched.get(key, key not in before)]
+        return {cls.full_key(key, absent): value for key, value in changes.items()}
+
+    @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return every key of a value, in full."""
         return tuple(key for key in leaves(cls) if key != "preset")
 
     @classmethod
-    def full_key(cls, key: str) -> str:
-        """Return the full form of ``key``. Raises :class:`ConfigError` if it is unknown or ambiguous."""
+    def full_key(cls, key: str, absent: Iterable[str] = ()) -> str:
+        """Return the full form of ``key``, which is unique outside the ``absent`` groups or unique in all groups.
+
+        Raises :class:`ConfigError` if it is unknown or ambiguous.
+        """
         known = (*cls.keys(), *groups(cls))
         if key in known:
             return key
         own = [full for full in known if not full.startswith(IN_FULL)]
         matches = [full for full in own if full.endswith(f".{key}")]
+        left_out = tuple(f"{group}." for group in absent)
+        matches = [full for full in matches if not full.startswith(left_out)] or matches
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -144,8 +166,7 @@ class TrainingConfig(Settings):
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:
         """Like :meth:`Settings.make`; changing only ``batch_size`` sets the preset's ``tokens_per_step`` to 0."""
         config = super().make(name, changes)
-        given = {cls.full_key(key) for key in changes or {}}
-        if "batch_size" in given and "tokens_per_step" not in given:
+        if "batch_size" in (changes or {}) and "tokens_per_step" not in (changes or {}):
             config = replace(config, tokens_per_step=0)
         return config
 
@@ -194,7 +215,8 @@ def check_stages(stages: Mapping[str, StageConfig]) -> None:
         last = stages.get(before)
         if stage.start != "scratch":
             require(
-                last is not None, f"{name}.start is {stage.start!r}, and no stage is before it; set it to 'scratch'."
+                last is not None,
+                f"{name}.start is {stage.start!r}, and no stage is before it; set {name}.start to 'scratch' too.",
             )
         if last is not None and stage.start == "continue":
             require(

@@ -19,7 +19,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "time": (
         *("timestamp", "time", "ts", "timestamp:float", "datetime", "date", "unixreviewtime", "event_time"),
-        *("created_at", "time_stamp", "unix_timestamp"),
+        *("created_at", "time_stamp", "unix_timestamp", "ordered_at", "order_date", "purchased_at", "purchase_date"),
     ),
     "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
 }

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from adrec.diagnose.diagnosis import Diagnosed
-from adrec.diagnose.measures import DEFINITIONS, Definition, Measures, Value
+from adrec.diagnose.measures import DEFINITIONS, Definition, Measures
+from adrec.diagnose.samples import Value
 from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1
 
 

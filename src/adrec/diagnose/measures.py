@@ -7,7 +7,7 @@ authors' notebook, if its definition differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from adrec.diagnose import structure
 from adrec.diagnose.pairs import QUANTILES, alignment, distinct, hubness, pairs
+from adrec.diagnose.samples import Samples, Value
 from adrec.nn.spectrum import (
     Float64s,
     Matrix,
@@ -32,7 +33,6 @@ from adrec.nn.spectrum import (
 from adrec.utils.errors import DataError
 from adrec.utils.text import counted
 
-SAMPLES = 3
 MOST_FOLLOWERS = 1_000_000  # pairs of items that follow each other; of more, so many are drawn
 WIDEST = 16_384  # dimensions
 
@@ -115,21 +115,6 @@ DEFINITIONS: Mapping[str, Definition] = {
 
 
 @dataclass(frozen=True)
-class Value:
-    """A measure's value.
-
-    Attributes:
-        value: None where it is not defined for the embedding.
-        error: standard error of the sampling; 0 where everything was looked at.
-        published: the value of the authors' variant, where that is another.
-    """
-
-    value: float | None
-    error: float = 0.0
-    published: float | None = None
-
-
-@dataclass(frozen=True)
 class Measures:
     """All measures of an embedding.
 
@@ -183,7 +168,7 @@ def measure(
     singular = np.sqrt(own.eigenvalues)  # [D]
     found = pairs(rows, seed)
     n, norms = len(rows), lengths(rows)
-    sample = _Samples(rows, seed)
+    sample = Samples(rows, seed)
     values = {
         "variance": Value(float(own.eigenvalues.mean())),
         "norm": Value(float(norms.mean())),
@@ -240,29 +225,6 @@ def check(embedding: Matrix, name: str) -> None:
         raise DataError(f"all rows of {name} but one at most are 0: there is nothing to measure.")
 
 
-class _Samples:
-    """Means over samples of rows, with their standard errors."""
-
-    def __init__(self, rows: Rows, seed: int) -> None:
-        self.rows, self.seed = rows, seed
-        self.largest = 0
-
-    def mean(self, measured: Callable[[Matrix], float | None], size: int) -> Value:
-        """Return ``measured`` of all rows where they are no more than ``size``, else its mean over samples."""
-        if len(self.rows) <= size:
-            return Value(measured(self.rows[:]))
-        size = min(size, len(self.rows) // 2)  # two samples at least, so that their spread is known
-        self.largest = max(self.largest, size)
-        count = min(len(self.rows) // size, SAMPLES)
-        order = np.random.default_rng(self.seed).permutation(len(self.rows))
-        parts = np.split(order[: count * size], count)
-        found = [measured(self.rows[np.sort(part)]) for part in parts]
-        known = np.array([each for each in found if each is not None])
-        if len(known) < 2:
-            return Value(None)
-        return Value(float(known.mean()), float(known.std(ddof=1) / np.sqrt(len(known))))
-
-
 def _alignment(embedding: Matrix, followers: tuple[NDArray[np.int64], NDArray[np.int64]] | None) -> Value:
     if followers is None:
         return Value(None)
@@ -270,7 +232,7 @@ def _alignment(embedding: Matrix, followers: tuple[NDArray[np.int64], NDArray[np
     return Value(None) if found is None else Value(found.value, found.error)
 
 
-def _mutual_information(sample: _Samples, own: Moments, seed: int) -> Value:
+def _mutual_information(sample: Samples, own: Moments, seed: int) -> Value:
     if sample.rows.shape[1] < 2 or own.moving.sum() < 2:
         return Value(None)
 
@@ -286,7 +248,7 @@ def _correlated(norms: Float64s, popularity: NDArray[np.int64]) -> float | None:
     return structure.rank_correlation(norms, popularity.astype(np.float64))
 
 
-def _notes(own: Moments, zeros: int, sample: _Samples) -> tuple[str, ...]:
+def _notes(own: Moments, zeros: int, sample: Samples) -> tuple[str, ...]:
     notes = []
     still = int((~own.moving).sum())
     if still:

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from adrec.diagnose.contribution import Contribution
 from adrec.diagnose.diagnosis import Diagnosed
-from adrec.diagnose.measures import DEFINITIONS, Value
+from adrec.diagnose.measures import DEFINITIONS
+from adrec.diagnose.samples import Value
 from adrec.evaluate.significance import SURE
 
 

@@ -141,6 +141,6 @@ def _notes(
     if missed and (items > 0).any():
         notes.append(
             f"no {part} user is recommended what was held out: if the table was made from all interactions, these were "
-            "left out as seen; make it from what adrec interactions writes."
+            "left out as seen; make it from the histories that adrec interactions --part history writes."
         )
     return tuple(notes)

@@ -90,6 +90,10 @@ def fit(
     with ExitStack() as stack:
         for each in (*recorder, *callbacks):
             stack.enter_context(each.around(trainers))
+        rows = [] if run is None else run.rows()
+        if rows and any(trainer.left() for trainer in trainers):
+            for each in callbacks:
+                each.on_resume(rows)
         *augmenting, own = trainers
         for trainer in augmenting:
             prefixes = None if run is None else run.prefixes()

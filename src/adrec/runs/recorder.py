@@ -11,6 +11,7 @@ from adrec.runs.folder import Run
 from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import write_snapshot
 from adrec.train.loop import Trainer
+from adrec.utils.files import remove_temporaries
 
 
 class Recorder(Callback):
@@ -29,6 +30,7 @@ class Recorder(Callback):
     def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
         """Restore the trainers from the run's state. Raises :class:`RunError` if it is damaged."""
         self.trainers = trainers
+        remove_temporaries(self.run.path)
         self.run.restore(trainers)
         yield
 

@@ -23,6 +23,9 @@ class Callback:
         """
         return nullcontext()
 
+    def on_resume(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """An interrupted training resumes; ``rows`` are the rows of metrics of its epochs so far, not empty."""
+
     def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
         """A stage of ``epochs`` epochs starts, or resumes after ``done`` epochs."""
 

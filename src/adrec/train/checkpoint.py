@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ class Progress:
     rows: int = 0
     ended: list[dict[str, Any]] = field(default_factory=list)
     alive: bool = False
+
+    def improves(self, values: Mapping[str, float], metrics: Iterable[str]) -> bool:
+        """Record the validation ``values`` of this epoch; return whether any of ``metrics`` is the best so far."""
+        better = {metric: values[metric] for metric in metrics if values[metric] > self.best.get(metric, -math.inf)}
+        self.best.update(better)
+        self.best_epoch, self.stale = (self.epoch, 0) if better else (self.best_epoch, self.stale + 1)
+        return bool(better)
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

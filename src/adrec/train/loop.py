@@ -32,9 +32,8 @@ from adrec.train.ema import KeptWeights, copied, update_ema
 from adrec.train.health import collapse, health_of
 from adrec.train.precision import slow_bfloat16
 from adrec.train.sequences import stage_sequences, training_histories, users_per_step
-from adrec.train.step import Step, learning_rate, new_optimizer
+from adrec.train.step import Step, check_finite, learning_rate, new_optimizer
 from adrec.train.validation import Validation
-from adrec.utils.errors import RunError
 from adrec.utils.text import counted
 
 FEW_STEPS = 200  # below this, a patience counted in epochs may end a stage before anything is learnt
@@ -184,7 +183,7 @@ class Trainer:
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
             if done % CHECK_EVERY == 0 or done == num_steps:
-                self._check_finite(totals)
+                check_finite(totals)
             for each in self.callbacks:
                 each.on_step_end()
         return {name: float(total) / num_steps for name, total in totals.items()}
@@ -197,10 +196,6 @@ class Trainer:
         self.optimizer.step()
         return losses
 
-    def _check_finite(self, totals: Mapping[str, Tensor]) -> None:
-        if not all(math.isfinite(float(total)) for total in totals.values()):
-            raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
-
     def _is_due(self, stage: StageConfig) -> bool:
         """Whether to validate after this epoch; the last epoch is validated if there is another to choose."""
         after = self.progress.epoch - stage.first_evaluation
@@ -211,15 +206,10 @@ class Trainer:
     def _select(self, stage: StageConfig, validation: Mapping[str, float]) -> bool:
         """Keep the weights if any selecting metric is the best so far in this stage."""
         assert self.network is not None
-        best = self.progress.best
-        better = [metric for metric in stage.select_by if validation[metric] > best.get(metric, -math.inf)]
-        best.update({metric: validation[metric] for metric in better})
+        better = self.progress.improves(validation, stage.select_by)
         if better:
-            self.progress.best_epoch, self.progress.stale = self.progress.epoch, 0
             self.weights.best = copied(self.network.state_dict())
-        else:
-            self.progress.stale += 1
-        return bool(better)
+        return better
 
     def _is_cut(self, stage: StageConfig) -> bool:
         """Return whether a callback ends the stage; it has at least one epoch, and all of them without validation."""

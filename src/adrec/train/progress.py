@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -50,6 +50,10 @@ class Live(Callback):
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+    def on_resume(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Say where training resumes."""
+        self.console.print(f"Resumes after epoch {rows[-1]['epoch']} of {rows[-1]['stage']}.")
 
     def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
         """Start a progress bar for the stage."""

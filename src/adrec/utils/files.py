@@ -54,6 +54,13 @@ def _temporary(path: Path) -> Path:
     return _beside(path, f"{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files of killed processes in ``folder``, which this process has locked."""
+    for path in folder.iterdir():
+        if TEMPORARY.search(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _is_abandoned(temporary: Path) -> bool:
     """Return whether a temporary file's process has ended and its last write is :data:`ABANDONED` seconds ago."""
     try:
