@@ -37,6 +37,7 @@ pages: .venv/.installed
 	$(BIN)/adrec results benchmarks/ledger --grid search --reference "no positions" \
 		--preface docs/appendix/prefaces/search.md --out docs/appendix/search.md
 	$(BIN)/python -m benchmarks.charts
+	$(BIN)/python -m benchmarks.summary
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -10,6 +10,7 @@ from adrec.bench.grid import read_grid
 from adrec.bench.ledger import Ledger
 from adrec.bench.render import markdown
 from adrec.bench.results import results
+from benchmarks.summary import PLACES, filled, table
 
 SLOW = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -37,5 +38,9 @@ def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
     grids, reference = PAGES[name]
     entries = [entry for grid in grids for entry in read_grid(Path(grid))]
     preface = (DOCS / "prefaces" / f"{name}.md").read_text(encoding="utf-8")
-    expected = markdown(results(Ledger.open(LEDGER), reference=reference, entries=entries), preface)
+    found = results(Ledger.open(LEDGER), reference=reference, entries=entries)
+    expected = markdown(found, preface)
     assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == expected, "make pages writes it"
+    for page, ranking in PLACES.items() if name == "results" else ():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert filled(text, table(found, ranking)) == text, "make pages writes it"

@@ -1,4 +1,4 @@
-"""The yardstick of the benchmarks computes what our network computes: the ratios compare like with like."""
+"""The reference of the benchmarks computes what our network computes: the ratios compare like with like."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def sequences() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_training(network: ADRecNetwork) -> None:
     batch = training_batch(*sequences(), MAX_LENGTH)
     draws: TokenNoise = network.draw(batch, torch.Generator().manual_seed(3))
-    padded, yardstick = PaddedBatch.of(batch, MAX_LENGTH), PaddedADRec(network, dropout=False)
+    padded, reference = PaddedBatch.of(batch, MAX_LENGTH), PaddedADRec(network, dropout=False)
     step = Step({"ce": 1.0, "mse": 1.0}, pcgrad=False, embedding="train")
     losses = step.gradients(network, batch, draws)
     ours = {name: parameter.grad for name, parameter in network.named_parameters()}
-    for mine, theirs in zip(losses.values(), yardstick.losses(padded, draws), strict=True):
+    for mine, theirs in zip(losses.values(), reference.losses(padded, draws), strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-5, rtol=1e-5)
-    yardstick.gradients(padded, draws)
+    reference.gradients(padded, draws)
     for name, parameter in network.named_parameters():
         gradient = ours[name]
         assert gradient is not None and parameter.grad is not None, name
@@ -49,8 +49,8 @@ def test_inference(network: ADRecNetwork) -> None:
     batch = history_batch(*sequences(), MAX_LENGTH)
     rng = torch.Generator().manual_seed(4)
     noise = [torch.randn(batch.num_users, 16, generator=rng) for _ in range(5)]
-    yardstick, padded = PaddedADRec(network, dropout=False), PaddedBatch.of(batch, MAX_LENGTH)
+    reference, padded = PaddedADRec(network, dropout=False), PaddedBatch.of(batch, MAX_LENGTH)
     for steps in (4, 2, 1):
         with torch.no_grad():
             ours = network.predict(batch, noise.__getitem__, steps)
-        torch.testing.assert_close(ours, yardstick.predict(padded, noise.__getitem__, steps), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours, reference.predict(padded, noise.__getitem__, steps), atol=1e-5, rtol=1e-5)

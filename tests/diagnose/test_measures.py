@@ -266,7 +266,7 @@ def test_what_stage_1_had_and_is_gone_is_fading() -> None:
 
 def test_a_verdict_reads_nothing_but_the_measures() -> None:
     found = diagnose(Space("x", clusters(400, 16)))
-    assert verdict(found.measures, found.yardsticks) == found.verdict
+    assert verdict(found.measures, found.references) == found.verdict
     assert 0 < RANK < 1
 
 

@@ -74,7 +74,7 @@ def test_the_most_frequent_values_have_the_colours() -> None:
         colouring([Attribute("a", ["x", "y"])], [3])
 
 
-def test_spectra_have_their_yardsticks(two: list[Diagnosed]) -> None:
+def test_spectra_have_their_references(two: list[Diagnosed]) -> None:
     curves = spectra(two)
     assert [(each.label, each.dash, each.colour) for each in curves] == [
         ("one", "solid", 0),

@@ -99,7 +99,7 @@ def test_a_run_has_its_stage_1_beside_it(dataset: Dataset, tmp_path: Path) -> No
     assert space.stage_1 is not None and space.stage_1.shape == space.embedding.shape
     assert not np.array_equal(space.stage_1, space.embedding)
     whole = diagnose.diagnose(space)
-    assert set(whole.yardsticks) == {"gaussian", "shuffled", "stage 1"}
+    assert set(whole.references) == {"gaussian", "shuffled", "stage 1"}
     only = tiny_changes(2, 0, 0)
     first = ADRecModel(preset("paper", only))
     fit(first, dataset, leave_one_out(dataset), seed=model.seed)

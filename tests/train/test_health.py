@@ -130,7 +130,7 @@ def test_as_a_command(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "noise.npy: Collapsed, or hardly trained yet: the spectrum is" in told.stdout
     found = json.loads((tmp_path / "d.json").read_text())
-    assert found["noise.npy"]["verdict"]["state"] == "collapsed" and "stage 1" in found["run"]["yardsticks"]
+    assert found["noise.npy"]["verdict"]["state"] == "collapsed" and "stage 1" in found["run"]["references"]
     made = {each.name for each in (tmp_path / "report").iterdir()}
     assert made >= {"report.html", "diagnosis.json", "maps.png", "maps.svg", "spectrum.png"}
     failed = adrec("diagnose", "noise.npy", "--fail-on", "collapsed", "--quiet", cwd=tmp_path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from adrec.diagnose.attributes import Attribute
 
-MOST_BESIDE = 2  # spaces whose measures and yardsticks fit the width of a terminal
+MOST_BESIDE = 2  # spaces whose measures and references fit the width of a terminal
 
 
 def diagnose(

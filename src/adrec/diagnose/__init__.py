@@ -1,4 +1,4 @@
-"""Diagnosis of embedding collapse: measures of an embedding, reference values (yardsticks), and a verdict.
+"""Diagnosis of embedding collapse: measures of an embedding, reference values (references), and a verdict.
 
 >>> from adrec.diagnose import diagnose, open_space
 >>> print(diagnose(open_space(Path("runs/a"))).verdict.sentences[0])

@@ -16,7 +16,7 @@ from adrec.utils.errors import DataError
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a", "#8a5a2b")
 ON_DARK = ("#3d9be0", "#f0743e", "#20c997", "#e39bc4", "#e69f00", "#8fd3f7", "#f2f2f2", "#f0e442")
 GREY, GREY_ON_DARK = "#9aa3af", "#6b7280"
-NOISE, NOISE_ON_DARK = "#5b6675", "#a0aec0"  # the Gaussian yardstick
+NOISE, NOISE_ON_DARK = "#5b6675", "#a0aec0"  # the Gaussian reference
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def colour(place: int | None) -> str:
 
 
 def spectrum_chart(diagnosed: Sequence[Diagnosed]) -> str:
-    """Return the spectra of spaces, their yardsticks dashed, with a legend."""
+    """Return the spectra of spaces, their references dashed, with a legend."""
     curves = spectra(diagnosed)
     plot = Plot((1, max(2, *(len(each.values) for each in curves))), (0, max(each.values.max() for each in curves)))
     lines = [

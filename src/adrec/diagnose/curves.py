@@ -15,7 +15,7 @@ from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1
 from adrec.nn.spectrum import Float64s, lengths
 
 PLAIN, DASHED = "solid", "dashed"
-YARDSTICK_DASHES = {SHUFFLED: "dotted", STAGE_1: "dash-dot"}
+REFERENCE_DASHES = {SHUFFLED: "dotted", STAGE_1: "dash-dot"}
 FEW = 500  # points that may be drawn large
 NEVER = 0.5  # where an item without interactions stands on a logarithmic axis
 
@@ -53,22 +53,22 @@ class Row:
 
 
 def spectra(diagnosed: Sequence[Diagnosed]) -> list[Curve]:
-    """Return the spectra of spaces, then those of their yardsticks; one Gaussian stands for all of its shape."""
+    """Return the spectra of spaces, then those of their references; one Gaussian stands for all of its shape."""
     curves = [
         Curve(each.space.name, _over_mean(each.measures), place % len(PALETTE), PLAIN)
         for place, each in enumerate(diagnosed)
     ]
     shapes: dict[tuple[int, int], Measures] = {}
     for each in diagnosed:
-        random = each.yardsticks[GAUSSIAN]
+        random = each.references[GAUSSIAN]
         shapes.setdefault((random.items, random.size), random)
     for (items, size), random in shapes.items():
         label = f"{GAUSSIAN}, {items:,} x {size}" if len(shapes) > 1 else GAUSSIAN
         curves.append(Curve(label, _over_mean(random), None, DASHED))
     for place, each in enumerate(diagnosed):
-        for name, measures in each.yardsticks.items():
+        for name, measures in each.references.items():
             if name != GAUSSIAN:
-                label, dash = f"{name} of {each.space.name}", YARDSTICK_DASHES.get(name, DASHED)
+                label, dash = f"{name} of {each.space.name}", REFERENCE_DASHES.get(name, DASHED)
                 curves.append(Curve(label, _over_mean(measures), place % len(PALETTE), dash))
     return curves
 
@@ -84,7 +84,7 @@ def cosine_rows(diagnosed: Sequence[Diagnosed]) -> list[Row]:
         Row(each.space.name, tuple(each.measures.cosine_quantiles.values()), place % len(PALETTE))
         for place, each in enumerate(diagnosed)
     ]
-    return [*rows, Row(GAUSSIAN, tuple(diagnosed[0].yardsticks[GAUSSIAN].cosine_quantiles.values()), None)]
+    return [*rows, Row(GAUSSIAN, tuple(diagnosed[0].references[GAUSSIAN].cosine_quantiles.values()), None)]
 
 
 def norm_points(space: Space, rows: NDArray[np.int64]) -> tuple[Float64s, Float64s]:

@@ -1,4 +1,4 @@
-"""Diagnosis of an embedding space: the space, its measures, its yardsticks, and the verdict."""
+"""Diagnosis of an embedding space: the space, its measures, its references, and the verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adrec.diagnose.structure import check_scikit_learn
 from adrec.diagnose.verdict import GAUSSIAN, SHUFFLED, STAGE_1, CollapseVerdict, verdict
 from adrec.nn.spectrum import Matrix, lengths, shuffled
 
-YARDSTICK_ROWS = 100_000  # at most: drawn from more, which changes measures of all rows little
+REFERENCE_ROWS = 100_000  # at most: drawn from more, which changes measures of all rows little
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class Diagnosed:
     Attributes:
         space: the space.
         measures: the measures of the space.
-        yardsticks: the measures of ``gaussian``, ``shuffled`` and, if available, ``stage 1``.
+        references: the measures of ``gaussian``, ``shuffled`` and, if available, ``stage 1``.
         verdict: the verdict on the measures.
     """
 
     space: Space
     measures: Measures
-    yardsticks: Mapping[str, Measures]
+    references: Mapping[str, Measures]
     verdict: CollapseVerdict
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,29 +63,29 @@ class Diagnosed:
             "name": self.space.name,
             "verdict": self.verdict.to_dict(),
             "measures": self.measures.to_dict(),
-            "yardsticks": {name: each.to_dict() for name, each in self.yardsticks.items()},
+            "references": {name: each.to_dict() for name, each in self.references.items()},
             "accuracy": dict(self.space.accuracy),
             "definitions": {name: vars(each) for name, each in DEFINITIONS.items()},
         }
 
 
 def diagnose(space: Space, *, seed: int = 0) -> Diagnosed:
-    """Measure a space beside its yardsticks.
+    """Measure a space beside its references.
 
     Raises :class:`DataError` for an embedding that cannot be measured, and
     :class:`UserError` where scikit-learn is missing.
     """
     check_scikit_learn()
     own = measure(space.embedding, popularity=space.popularity, followers=space.followers, seed=seed)
-    yardsticks = {
+    references = {
         name: measure(each.embedding, popularity=each.popularity, followers=each.followers, seed=seed)
-        for name, each in yardstick_spaces(space, own["variance"] or 0.0, seed).items()
+        for name, each in reference_spaces(space, own["variance"] or 0.0, seed).items()
     }
-    return Diagnosed(space, own, yardsticks, verdict(own, yardsticks))
+    return Diagnosed(space, own, references, verdict(own, references))
 
 
-def yardstick_spaces(space: Space, variance: float, seed: int) -> dict[str, Space]:
-    """Return the yardsticks of a space, of its shape (of more than 100,000 rows, so many are drawn).
+def reference_spaces(space: Space, variance: float, seed: int) -> dict[str, Space]:
+    """Return the references of a space, of its shape (of more than 100,000 rows, so many are drawn).
 
     ``gaussian`` has independent normal entries with the space's ``variance`` (1 where that is 0); ``shuffled`` the
     space's own columns, each in another order of rows; ``stage 1`` is what stage 1 ended with.
@@ -107,9 +107,9 @@ def yardstick_spaces(space: Space, variance: float, seed: int) -> dict[str, Spac
 def _drawn(space: Space, rng: np.random.Generator) -> Space:
     """Return a space of some of the items, those with a length."""
     alive = np.flatnonzero(lengths(space.embedding) > 0)
-    if len(alive) == len(space.embedding) <= YARDSTICK_ROWS:
+    if len(alive) == len(space.embedding) <= REFERENCE_ROWS:
         return space
-    chosen = np.sort(rng.permutation(alive)[:YARDSTICK_ROWS])
+    chosen = np.sort(rng.permutation(alive)[:REFERENCE_ROWS])
     followers = None
     if space.followers is not None:
         place = np.full(len(space.embedding), -1)

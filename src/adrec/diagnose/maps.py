@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adrec.diagnose.diagnosis import Space, yardstick_spaces
+from adrec.diagnose.diagnosis import Space, reference_spaces
 from adrec.diagnose.structure import check_scikit_learn, principal_coordinates
 from adrec.diagnose.verdict import GAUSSIAN
 from adrec.nn.spectrum import Float64s, Matrix, moments
@@ -32,7 +32,7 @@ class Map:
         rows: which are on the map, [m].
         coordinates: of these rows, [m, 2], by ``PCA`` and ``t-SNE``.
         shares: of the variance, along the two axes of PCA.
-        space: whose rows they are, in the order of the spaces; None for the yardstick.
+        space: whose rows they are, in the order of the spaces; None for the reference.
     """
 
     name: str
@@ -50,11 +50,11 @@ def check_drawing() -> None:
 
 
 def draw_maps(spaces: Sequence[Space], *, seed: int = 0, most: int = ROWS) -> list[Map]:
-    """Map spaces, and the Gaussian yardstick of the first behind them.
+    """Map spaces, and the Gaussian reference of the first behind them.
 
     Args:
         spaces: one at least.
-        seed: of the rows that are drawn, the yardstick and t-SNE.
+        seed: of the rows that are drawn, the reference and t-SNE.
         most: rows on a map.
 
     Raises:
@@ -67,7 +67,7 @@ def draw_maps(spaces: Sequence[Space], *, seed: int = 0, most: int = ROWS) -> li
         for place, (space, rows) in enumerate(zip(spaces, drawn, strict=True))
     ]
     variance = float(moments(spaces[0].embedding).eigenvalues.mean())
-    random = yardstick_spaces(spaces[0], variance, seed)[GAUSSIAN].embedding
+    random = reference_spaces(spaces[0], variance, seed)[GAUSSIAN].embedding
     return [*maps, _map(GAUSSIAN, random, draw(len(random), seed, most), None, seed)]
 
 

@@ -1,4 +1,4 @@
-"""The table of all measures in the HTML report: spaces first, then their yardsticks."""
+"""The table of all measures in the HTML report: spaces first, then their references."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Column:
     """A column of the table.
 
     Attributes:
-        group: ``spaces``, or the yardstick.
+        group: ``spaces``, or the reference.
         diagnosed: of which space.
-        measures: what stands in it; None for a space that has not this yardstick.
+        measures: what stands in it; None for a space that has not this reference.
     """
 
     group: str
@@ -41,10 +41,10 @@ def measure_table(diagnosed: Sequence[Diagnosed]) -> str:
 
 def _columns(diagnosed: Sequence[Diagnosed]) -> list[Column]:
     columns = [Column("spaces", each, each.measures) for each in diagnosed]
-    known = {name for each in diagnosed for name in each.yardsticks}
+    known = {name for each in diagnosed for name in each.references}
     ordered = [name for name in (GAUSSIAN, SHUFFLED, STAGE_1) if name in known]
     for name in (*ordered, *sorted(known.difference(ordered))):
-        columns += [Column(name, each, each.yardsticks.get(name)) for each in diagnosed]
+        columns += [Column(name, each, each.references.get(name)) for each in diagnosed]
     return columns
 
 

@@ -59,7 +59,7 @@ def page(
         _maps(maps, coloured),
         _charts(diagnosed, maps),
         "<h2>All measures</h2>",
-        _yardsticks(diagnosed),
+        _references(diagnosed),
         measure_table(diagnosed),
         _bounds(),
         f'<script type="application/json" id="maps-data">{payload(diagnosed, maps, coloured)}</script>',
@@ -182,12 +182,12 @@ def _charts(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> str:
     return f'<h2>Charts</h2><div class="charts">{"".join(figures)}</div>'
 
 
-def _yardsticks(diagnosed: Sequence[Diagnosed]) -> str:
+def _references(diagnosed: Sequence[Diagnosed]) -> str:
     """Return the explanation of the table's columns."""
-    before = any(verdict.STAGE_1 in each.yardsticks for each in diagnosed)
+    before = any(verdict.STAGE_1 in each.references for each in diagnosed)
     stage_1 = f", <b>{verdict.STAGE_1}</b> what its training started from" * before
     return (
-        '<p class="soft">A measure opens to what it is and who defined it. Yardsticks have the shape of the space: '
+        '<p class="soft">A measure opens to what it is and who defined it. References have the shape of the space: '
         f"<b>{verdict.GAUSSIAN}</b> is random noise of its variance, <b>{verdict.SHUFFLED}</b> its own columns, each "
         f"in another order of items{stage_1}. ± is the standard error of sampling; “as published” is the authors' "
         "variant, where theirs is another.</p>"
@@ -207,7 +207,7 @@ def _bounds() -> str:
     listed = "".join(f"<li><b>{sign}</b>: {meaning}</li>" for sign, meaning in signs.items())
     return (
         "<h2>What the verdict goes by</h2><p>A space is <b>collapsed</b> where it has one of four signs, which are "
-        f"measured against yardsticks and tuned to no result:</p><ul>{listed}</ul><p>It is <b>fading</b> where it has "
+        f"measured against references and tuned to no result:</p><ul>{listed}</ul><p>It is <b>fading</b> where it has "
         f"none of them, but less than {verdict.FADED:.0%} of the structure beyond noise that stage 1 had, where that "
         "embedding is at hand. Else it is <b>alive</b>.</p>"
     )

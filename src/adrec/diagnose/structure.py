@@ -69,7 +69,7 @@ def marginal_divergence(embedding: Matrix, moments: Moments) -> float | None:
     """Return the mean over columns of KL(z || N(0, 1)) of the standardised column z, in nats.
 
     ``log(2 pi e) / 2`` less the differential entropy, which is estimated from spacings (Vasicek 1976): of few rows the
-    estimate is too high, by as much as the Gaussian yardstick's is above 0. Columns of few distinct values have no
+    estimate is too high, by as much as the Gaussian reference's is above 0. Columns of few distinct values have no
     density and are left out; None where no column is left, or of fewer than ten rows.
     """
     if not moments.moving.any() or len(embedding) < FEWEST:

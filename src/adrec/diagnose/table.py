@@ -15,20 +15,20 @@ from adrec.evaluate.significance import SURE
 
 
 def measures_table(found: Sequence[Diagnosed]) -> Table:
-    """Return every measure of each space, beside the yardsticks of the first."""
+    """Return every measure of each space, beside the references of the first."""
     published = any(value.published is not None for value in found[0].measures.values.values())
-    columns = [each.space.name for each in found] + (["as published"] if published else []) + list(found[0].yardsticks)
+    columns = [each.space.name for each in found] + (["as published"] if published else []) + list(found[0].references)
     table = Table(
         caption="± is the standard error of sampling; as published: the authors' variant, where theirs is another"
     )
     table.add_column("measure")
     for name in map(escape, columns):
-        table.add_column(name, justify="right", style="dim" if name in found[0].yardsticks else None)
+        table.add_column(name, justify="right", style="dim" if name in found[0].references else None)
     for name, definition in DEFINITIONS.items():
         cells = [written(each.measures.values[name]) for each in found]
         if published:
             cells.append(number(found[0].measures.values[name].published))
-        cells += [number(each[name]) for each in found[0].yardsticks.values()]
+        cells += [number(each[name]) for each in found[0].references.values()]
         table.add_row(definition.title, *cells)
     return table
 

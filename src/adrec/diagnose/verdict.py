@@ -1,9 +1,9 @@
-"""The verdict on an embedding: its measures compared with the yardsticks, in plain words.
+"""The verdict on an embedding: its measures compared with the references, in plain words.
 
 An embedding space can collapse in four ways, each with its own sign. The bounds are not tuned to any result:
 
 - **noise**: items are as if never trained. ``noise_share`` is the share of the spectrum of the centred items'
-  directions that random directions have too; that of the Gaussian yardstick is 1 but for chance. With less than
+  directions that random directions have too; that of the Gaussian reference is 1 but for chance. With less than
   a twentieth beyond (``STRUCTURE``) nothing but noise can be seen.
 - **cone**: items point the same way. ``mean_cosine`` is the share of the directions' squared length that is common to
   all items; that of the Gaussian is 0. Above nine tenths (``COMMON``), less than a tenth is an item's own. (Vectors
@@ -51,10 +51,10 @@ class CollapseVerdict:
         return asdict(self)
 
 
-def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> CollapseVerdict:
-    """Return the verdict on measures, given their yardsticks; ``gaussian`` is required."""
+def verdict(measures: Measures, references: Mapping[str, Measures]) -> CollapseVerdict:
+    """Return the verdict on measures, given their references; ``gaussian`` is required."""
     noise, cosine = _number(measures, "noise_share"), _number(measures, "mean_cosine")
-    rank = _number(measures, "effective_rank") / max(_number(yardsticks[GAUSSIAN], "effective_rank"), 1e-9)
+    rank = _number(measures, "effective_rank") / max(_number(references[GAUSSIAN], "effective_rank"), 1e-9)
     distinct = _number(measures, "distinct")
     spectrum = f"the spectrum is {noise:.0%} that of random noise"
     signs = {
@@ -67,20 +67,20 @@ def verdict(measures: Measures, yardsticks: Mapping[str, Measures]) -> CollapseV
         "copies": (distinct < OWN, f"{distinct:.0%} of the items have a row of their own"),
     }
     found = {sign: words for sign, (there, words) in signs.items() if there}
-    left = _structure_left(measures, yardsticks.get(STAGE_1))
+    left = _structure_left(measures, references.get(STAGE_1))
     faded = left is not None and left < FADED
     state: State = "collapsed" if found else "fading" if faded else "alive"
     first = "; ".join(found.values()) or f"{spectrum}, {1 - noise:.0%} is structure"
     looks = "Collapsed, or hardly trained yet" if list(found) == ["noise"] else state.capitalize()
-    sentences = [f"{looks}: {first}.", _beyond(measures, yardsticks)]
+    sentences = [f"{looks}: {first}.", _beyond(measures, references)]
     if left is not None:
         sentences.append(f"Of the structure beyond noise that stage 1 had, {left:.0%} is there.")
     return CollapseVerdict(state, tuple(found) or (("faded",) if faded else ()), tuple(sentences))
 
 
-def _beyond(measures: Measures, yardsticks: Mapping[str, Measures]) -> str:
+def _beyond(measures: Measures, references: Mapping[str, Measures]) -> str:
     dimensions = _number(measures, "signal_dimensions")
-    random = _number(yardsticks[GAUSSIAN], "signal_dimensions")
+    random = _number(references[GAUSSIAN], "signal_dimensions")
     rank, cosine = _number(measures, "effective_rank"), _number(measures, "mean_cosine")
     return (
         f"{dimensions:.0f} of {measures.size} dimensions are beyond chance (random noise: {random:.0f}); "
