@@ -16,7 +16,7 @@ from benchmarks.common import run, shown
 INTRODUCTION = """# Performance
 
 What ADRec costs, and how much less that is than the published way of computing the same numbers. Every figure on this
-page was written by `python -m benchmarks.page` from the results in [measurements](measurements), which anyone can measure again:
+page was written by `python -m benchmarks.page` from [measurements](measurements), which anyone can measure again:
 
 | command | measures |
 |---|---|

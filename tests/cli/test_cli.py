@@ -248,7 +248,10 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["evaluate", "table.csv"], ["table.csv is a file"]),
         (["train", "--resume", "run"], ["finished already"]),
         (["train", "--resume", "run", "--out", "r"], ["--resume takes no --out"]),
-        (["train", "--resume", "run", "--max-epochs", "3"], ["the run began with"]),
+        (
+            ["train", "--resume", "run", "--max-epochs", "3"],
+            ["--resume keeps the model, configuration, seed and device of the run"],
+        ),
         (["train", "--resume", "data"], ["data is a prepared data set, not a run"]),
         (["evaluate", "folder"], ["folder is not a run folder"]),
         (["evaluate", "nowhere"], ["no run folder nowhere"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest.mock import patch
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_a_rank_depends_neither_on_the_blocks_nor_on_the_batch(
         products = InnerProducts(query[some], items)
         return Biased(products, pairs, torch.tensor(0.25)) if biased else products
 
-    exact = query.double() @ items.double().T
+    products = query.double()[:, None] * items.double()  # exact, as the factors are float32
+    exact = torch.tensor([[math.fsum(each) for each in row] for row in products.tolist()], dtype=torch.float64)
     if biased:
         exact[pairs.rows, pairs.items] += 0.25
     own = exact.gather(1, targets[:, None])

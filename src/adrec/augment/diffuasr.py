@@ -102,8 +102,8 @@ class DiffuASRNetwork(SequenceNetwork):
         """Predict the noise of each sequence's first M items: return the predicted and true noise, [B, M, D] each."""
         assert draws is not None, "DiffuASR needs noise and timesteps"
         starts, lengths = batch.cu_seqlens[:-1], batch.cu_seqlens.diff()
-        places = torch.arange(self.config.num_items, device=starts.device)
-        x0 = self.directions(batch.items[starts[:, None] + places])  # [B, M, D]
+        positions = torch.arange(self.config.num_items, device=starts.device)
+        x0 = self.directions(batch.items[starts[:, None] + positions])  # [B, M, D]
         behind = torch.arange(len(batch.items), device=starts.device) - starts.repeat_interleave(lengths)  # [N]
         following = batch.targets[behind >= self.config.num_items - 1]  # targets are one position ahead of items
         guide = self.guide(following, lengths - self.config.num_items + 1)  # [B, D]

@@ -106,16 +106,16 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
     ``out`` is locked. Raises :class:`UserError` as :func:`_check`, for what came there since, and for a bad table.
     """
     identity = _check(source, out, columns)
-    place = source if "fingerprint" in identity else out / "data"
-    missing = not (place / "dataset.json").is_file()
+    prepared = source if "fingerprint" in identity else out / "data"
+    missing = not (prepared / "dataset.json").is_file()
     quarantine = quarantine_of(out)
     dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is written to ``out``
     write_json(out / "comparison.json", identity)
     if dataset is not None:
-        write_dataset(dataset, place)
-        for line in preparation(dataset.info, place, quarantine, leads_on=False):
+        write_dataset(dataset, prepared)
+        for line in preparation(dataset.info, prepared, quarantine, leads_on=False):
             console.print(line)
-    dataset = open_dataset(place)
+    dataset = open_dataset(prepared)
     dataset.verify()
     return dataset
 

@@ -101,8 +101,8 @@ def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -
         entries[name] = entry
         contest.train(entry, left, finishes=False)
     waiting = [name for name, entry in entries.items() if entry.label not in contest.finished]
-    for place, name in enumerate(waiting):
-        share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[place:])
+    for index, name in enumerate(waiting):
+        share = SHARE.get(name, 1.0) / sum(SHARE.get(other, 1.0) for other in waiting[index:])
         more = share * (ends - time.time())
         contest.train(entries[name], more if more > WORTH * budget else 0.0, finishes=True)
     return entries

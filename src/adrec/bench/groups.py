@@ -73,8 +73,8 @@ def grouped(finals: Sequence[Finished], users: pl.DataFrame) -> dict[str, Group]
         ranks = each.ranks()
         group.jobs.append(each)
         for kind, column in COLUMNS.items():
-            places = ranks[column].to_numpy().astype(np.int64) - 1
-            group.values[kind].append(user_values(METRICS, places, owner))
+            from_zero = ranks[column].to_numpy().astype(np.int64) - 1
+            group.values[kind].append(user_values(METRICS, from_zero, owner))
     return groups
 
 

@@ -197,9 +197,9 @@ class Ledger:
 
     def _note(self, about: Mapping[str, Any], dataset: Dataset, split: Split) -> None:
         name = about["name"]
-        place = self.path / "datasets" / f"{name}.json"
-        if place.exists():
-            before = json.loads(place.read_bytes())
+        path = self.path / "datasets" / f"{name}.json"
+        if path.exists():
+            before = json.loads(path.read_bytes())
             if before["fingerprint"] != about["fingerprint"] or before["split"] != about["split"]:
                 raise DataError(
                     f"the data set {name} is not the one that {self.path} began with (it has changed, or is split in "
@@ -218,7 +218,7 @@ class Ledger:
             }
         )
         write_frame(users, self.path / "datasets" / f"{name}.parquet")
-        write_json(place, about)
+        write_json(path, about)
 
     def datasets(self) -> dict[str, dict[str, Any]]:
         """Return what is noted of each data set, by name."""

@@ -61,8 +61,8 @@ def _bars(chosen: Contender, contenders: Sequence[Contender]) -> str:
     """Return a bar for each contender's metric, as SVG."""
     most = max(each.mean for each in contenders) or 1.0
     rows = []
-    for place, each in enumerate(contenders):
-        width, top = 300 * each.mean / most, 26 * place
+    for index, each in enumerate(contenders):
+        width, top = 300 * each.mean / most, 26 * index
         kind = "bar chosen" if each is chosen else "bar"
         rows.append(
             f'<text x="0" y="{top + 16}">{html.escape(each.model)}</text>'

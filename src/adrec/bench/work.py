@@ -216,8 +216,8 @@ def recommended(unseen: Ranking, popularity: Int64s, num_items: int) -> dict[str
     """
     shown = unseen.top[unseen.top > 0]
     counts = np.sort(np.bincount(shown, minlength=num_items + 1)[1 : num_items + 1])
-    places = np.arange(1, num_items + 1)
-    gini = float(((2 * places - num_items - 1) * counts).sum() / (num_items * counts.sum()))
+    positions = np.arange(1, num_items + 1)
+    gini = float(((2 * positions - num_items - 1) * counts).sum() / (num_items * counts.sum()))
     shares = np.maximum(popularity[shown], 1) / popularity.sum()
     return {
         "coverage": float((counts > 0).mean()),

@@ -83,13 +83,13 @@ def evaluate(
                 cutoffs=cutoffs(k),
                 filter_seen=filter_seen,
                 with_batch_means=batch_means,
-                steps=steps if place == 0 else None,
-                sampler=sampler if place == 0 else None,
+                steps=steps if index == 0 else None,
+                sampler=sampler if index == 0 else None,
                 data=data,
                 device=device,
                 on_batch=lambda users: progress.advance(task, users),
             )
-            for place, path in enumerate((run, against))
+            for index, path in enumerate((run, against))
             if path is not None
         ]
     result, values = evaluated[0], evaluated[0].to_dict()
@@ -105,9 +105,9 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, values)
     chosen = [*(["filter-seen"] if filter_seen else []), *([f"{steps}-steps"] if steps else []), sampler or ""]
-    place = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
-    write_table(result.ranks, place)
-    console.print(f"Ranks of each user: {place}")
+    path = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
+    write_table(result.ranks, path)
+    console.print(f"Ranks of each user: {path}")
 
 
 def recommend(

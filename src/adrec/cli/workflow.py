@@ -147,11 +147,11 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
     run.require_finished()
     dataset = run.dataset(data, newer=True)
     config = refit_config(run.config, run.info.stages)
-    place = data or dataset.path or Path(run.info.data)
+    source = data or dataset.path or Path(run.info.data)
     seed = run.info.seed
     model = run.model_class(config)
     return train_dataset(
-        place,
+        source,
         out,
         model,
         "none",
@@ -210,19 +210,19 @@ def evaluate_run(
 
 
 def evaluate_recommendations(
-    place: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
+    path: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Evaluate another program's recommendations on a prepared data set or on a run's data set; also return notes.
 
     ``data`` is the path of the run's data set, if it was moved.
     """
-    if (place / "run.json").is_file():
-        run = Run.open(place)
+    if (path / "run.json").is_file():
+        run = Run.open(path)
         dataset = run.dataset(data)
         return evaluate_table(table, dataset, run.split(dataset), part, cutoffs=cutoffs)
     if data is not None:
-        raise ConfigError(f"{place} is a data set, so --data means nothing here; leave it out, or name a run.")
-    dataset = open_dataset(place)
+        raise ConfigError(f"{path} is a data set, so --data means nothing here; leave it out, or name a run.")
+    dataset = open_dataset(path)
     dataset.verify()
     return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
 

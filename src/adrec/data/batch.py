@@ -61,10 +61,10 @@ class PackedBatch:
             return [np.arange(self.num_users)]
         order = np.argsort(self.lengths, kind="stable")
         parts, first, total = [], 0, 0
-        for place, length in enumerate(self.lengths[order].tolist()):
-            if total + length > max_tokens and place > first:
-                parts.append(order[first:place])
-                first, total = place, 0
+        for index, length in enumerate(self.lengths[order].tolist()):
+            if total + length > max_tokens and index > first:
+                parts.append(order[first:index])
+                first, total = index, 0
             total += length
         return [*parts, order[first:]]
 

@@ -44,7 +44,7 @@ class Rejected:
     """A row that cannot be used.
 
     Attributes:
-        place: the file and line, or the frame and row.
+        location: the file and line, or the frame and row.
         source: the file, or the frame.
         number: the number of the line or row.
         reason: one of :data:`REASONS` that are ``rejected``.
@@ -54,7 +54,7 @@ class Rejected:
         text: the row's text in the source.
     """
 
-    place: str
+    location: str
     source: str
     number: int
     reason: str
@@ -65,7 +65,7 @@ class Rejected:
 
     def sentence(self) -> str:
         """Return location and reason: ``r.csv line 3, column 'time': the time cannot be read: 'soon'``."""
-        where = f"{self.place}, column {self.column!r}" if self.column is not None else self.place
+        where = f"{self.location}, column {self.column!r}" if self.column is not None else self.location
         value = "" if self.value is None else f": {abridged(self.value)}"
         return f"{where}: {self.what}{value}"
 

@@ -26,7 +26,7 @@ def rows_of(matrix: Matrix) -> Int64s:
     return rows
 
 
-def places(matrix: Matrix) -> tuple[Int64s, Int64s]:
+def row_positions(matrix: Matrix) -> tuple[Int64s, Int64s]:
     """Return the row of each stored entry, and its position within the row."""
     lengths = np.diff(matrix.indptr)
     return rows_of(matrix), spans(np.zeros_like(lengths), lengths)

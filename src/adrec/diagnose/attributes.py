@@ -70,6 +70,6 @@ def colouring(attribute: Sequence[Attribute], counts: Sequence[int]) -> Colourin
         )
     frequency = Counter(value for each in attribute for value in each.values if value is not None)
     values = sorted(frequency, key=lambda value: (-frequency[value], value))
-    place = {value: k for k, value in enumerate(values)}
-    rows = [np.array([-1 if value is None else place[value] for value in each.values]) for each in attribute]
+    index = {value: k for k, value in enumerate(values)}
+    rows = [np.array([-1 if value is None else index[value] for value in each.values]) for each in attribute]
     return Colouring(attribute[0].name, tuple(values), tuple(rows))

@@ -48,9 +48,9 @@ class Plot:
 
     def points(self, x: Float64s, y: Float64s) -> str:
         """Return points as one path of dots, which a browser draws faster than a circle each."""
-        places = zip(self.across(x), self.down(y), strict=True)
+        dots = zip(self.across(x), self.down(y), strict=True)
         kind = "points" if len(x) > FEW else "points few"
-        return f'<path class="{kind}" d="{"".join(f"M{a:.1f} {b:.1f}h0" for a, b in places)}"/>'
+        return f'<path class="{kind}" d="{"".join(f"M{a:.1f} {b:.1f}h0" for a, b in dots)}"/>'
 
     def drawn(self, inside: Iterable[str], x: Sequence[Tick], y: Sequence[Tick], labels: tuple[str, str]) -> str:
         """Return the chart with its content, ticks and axis labels."""
@@ -80,9 +80,9 @@ def ticks(least: float, most: float, count: int = 6) -> list[Tick]:
     return [(k * step, f"{k * step:.6g}") for k in range(first, last + 1)]
 
 
-def colour(place: int | None) -> str:
+def colour(index: int | None) -> str:
     """Return the class of a colour of the palette; None is the Gaussian's."""
-    return "noise" if place is None else f"c{place}"
+    return "noise" if index is None else f"c{index}"
 
 
 def spectrum_chart(diagnosed: Sequence[Diagnosed]) -> str:
@@ -109,12 +109,12 @@ def _ink(text: str) -> str:
     return f'<span class="ink">{html.escape(text)}</span>'
 
 
-def norms_chart(each: Diagnosed, place: int, rows: Rows) -> str:
+def norms_chart(each: Diagnosed, index: int, rows: Rows) -> str:
     """Return the norms of some rows of a space by their popularity, which must be known."""
     x, y = norm_points(each.space, rows)
     plot = Plot((float(x.min()) - 0.1, float(x.max()) + 0.1), (0, float(y.max()) * 1.05 or 1.0))
     inside = [
-        f'<g class="{colour(place % len(PALETTE))}">{plot.points(x, y)}</g>',
+        f'<g class="{colour(index % len(PALETTE))}">{plot.points(x, y)}</g>',
         plot.line(*medians(x, y), "median"),
     ]
     return plot.drawn(inside, popularity_ticks(x), ticks(*plot.y), ("interactions in training", "norm"))
@@ -133,9 +133,9 @@ def cosines_chart(diagnosed: Sequence[Diagnosed]) -> str:
         kind = "grid zero" if tick == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{at:.1f}" y1="4" x2="{at:.1f}" y2="{foot}"/>')
         parts.append(f'<text x="{at:.1f}" y="{foot + 16}" text-anchor="middle">{label}</text>')
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         a, b, c, d, e = plot.across(np.array(row.quantiles))
-        top = 44 * place + 28
+        top = 44 * index + 28
         parts.append(
             f'<text class="name" x="{LEFT}" y="{top - 12}">{html.escape(_cut(row.label))}</text>'
             f'<g class="{colour(row.colour)}">'

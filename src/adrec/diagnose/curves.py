@@ -27,7 +27,7 @@ class Curve:
     Attributes:
         label: in the legend.
         values: singular values over their mean, [D].
-        colour: a place in the palette; None for the Gaussian's.
+        colour: an index of the palette; None for the Gaussian's.
         dash: ``solid``, ``dashed``, ``dotted`` or ``dash-dot``.
     """
 
@@ -44,7 +44,7 @@ class Row:
     Attributes:
         label: beside it.
         quantiles: of 5, 25, 50, 75 and 95 %.
-        colour: a place in the palette; None for the Gaussian's.
+        colour: an index of the palette; None for the Gaussian's.
     """
 
     label: str
@@ -55,8 +55,8 @@ class Row:
 def spectra(diagnosed: Sequence[Diagnosed]) -> list[Curve]:
     """Return the spectra of spaces, then those of their references; one Gaussian stands for all of its shape."""
     curves = [
-        Curve(each.space.name, _over_mean(each.measures), place % len(PALETTE), PLAIN)
-        for place, each in enumerate(diagnosed)
+        Curve(each.space.name, _over_mean(each.measures), index % len(PALETTE), PLAIN)
+        for index, each in enumerate(diagnosed)
     ]
     shapes: dict[tuple[int, int], Measures] = {}
     for each in diagnosed:
@@ -65,11 +65,11 @@ def spectra(diagnosed: Sequence[Diagnosed]) -> list[Curve]:
     for (items, size), random in shapes.items():
         label = f"{GAUSSIAN}, {items:,} x {size}" if len(shapes) > 1 else GAUSSIAN
         curves.append(Curve(label, _over_mean(random), None, DASHED))
-    for place, each in enumerate(diagnosed):
+    for index, each in enumerate(diagnosed):
         for name, measures in each.references.items():
             if name != GAUSSIAN:
                 label, dash = f"{name} of {each.space.name}", REFERENCE_DASHES.get(name, DASHED)
-                curves.append(Curve(label, _over_mean(measures), place % len(PALETTE), dash))
+                curves.append(Curve(label, _over_mean(measures), index % len(PALETTE), dash))
     return curves
 
 
@@ -81,8 +81,8 @@ def _over_mean(measures: Measures) -> Float64s:
 def cosine_rows(diagnosed: Sequence[Diagnosed]) -> list[Row]:
     """Return the quantiles of cosines of spaces, and of the first one's Gaussian."""
     rows = [
-        Row(each.space.name, tuple(each.measures.cosine_quantiles.values()), place % len(PALETTE))
-        for place, each in enumerate(diagnosed)
+        Row(each.space.name, tuple(each.measures.cosine_quantiles.values()), index % len(PALETTE))
+        for index, each in enumerate(diagnosed)
     ]
     return [*rows, Row(GAUSSIAN, tuple(diagnosed[0].references[GAUSSIAN].cosine_quantiles.values()), None)]
 
@@ -103,9 +103,9 @@ def medians(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
     """
     parts = np.array_split(np.argsort(x, kind="stable"), min(max(len(x) // 20, 1), 10))
     middle = np.array([np.median(x[part]) for part in parts])
-    places = np.unique(middle)
-    together = [np.concatenate([p for p, at in zip(parts, middle, strict=True) if at == place]) for place in places]
-    return places, np.array([np.median(y[part]) for part in together])
+    middles = np.unique(middle)
+    together = [np.concatenate([p for p, at in zip(parts, middle, strict=True) if at == index]) for index in middles]
+    return middles, np.array([np.median(y[part]) for part in together])
 
 
 def popularity_ticks(x: Float64s) -> list[tuple[float, str]]:

@@ -112,9 +112,9 @@ def _drawn(space: Space, rng: np.random.Generator) -> Space:
     chosen = np.sort(rng.permutation(alive)[:REFERENCE_ROWS])
     followers = None
     if space.followers is not None:
-        place = np.full(len(space.embedding), -1)
-        place[chosen] = np.arange(len(chosen))
-        one, other = (place[side] for side in space.followers)
+        row_of = np.full(len(space.embedding), -1)
+        row_of[chosen] = np.arange(len(chosen))
+        one, other = (row_of[side] for side in space.followers)
         both = (one >= 0) & (other >= 0)
         followers = (one[both], other[both])
     popularity = None if space.popularity is None else space.popularity[chosen]

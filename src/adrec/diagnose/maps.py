@@ -63,8 +63,8 @@ def draw_maps(spaces: Sequence[Space], *, seed: int = 0, most: int = ROWS) -> li
     check_drawing()
     drawn = sample(spaces, seed, most)
     maps = [
-        _map(space.name, space.embedding, rows, place, seed)
-        for place, (space, rows) in enumerate(zip(spaces, drawn, strict=True))
+        _map(space.name, space.embedding, rows, index, seed)
+        for index, (space, rows) in enumerate(zip(spaces, drawn, strict=True))
     ]
     variance = float(moments(spaces[0].embedding).eigenvalues.mean())
     random = reference_spaces(spaces[0], variance, seed)[GAUSSIAN].embedding
@@ -88,8 +88,8 @@ def sample(spaces: Sequence[Space], seed: int, most: int = ROWS) -> list[Rows]:
     known, rows of the same number count as the same item.
     """
     drawn: list[Rows] = []
-    for place, space in enumerate(spaces):
-        again = (_same(spaces[k], drawn[k], space) for k in range(place))
+    for index, space in enumerate(spaces):
+        again = (_same(spaces[k], drawn[k], space) for k in range(index))
         found = next((rows for rows in again if rows is not None), None)
         drawn.append(draw(len(space.embedding), seed, most) if found is None else found)
     return drawn

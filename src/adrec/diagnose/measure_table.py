@@ -58,19 +58,19 @@ def _groups(columns: Sequence[Column]) -> str:
 
 def _names(columns: Sequence[Column]) -> str:
     cells = []
-    for place, each in enumerate(columns):
+    for index, each in enumerate(columns):
         name = html.escape(each.diagnosed.space.name)
-        cells.append(f'<th{_first(columns, place)} scope="col" title="{name}">{name}</th>')
+        cells.append(f'<th{_first(columns, index)} scope="col" title="{name}">{name}</th>')
     return f"<tr><th>measure</th>{''.join(cells)}</tr>"
 
 
-def _first(columns: Sequence[Column], place: int) -> str:
+def _first(columns: Sequence[Column], index: int) -> str:
     """Return the class of the first column of a group, which has a line at its left."""
-    return ' class="first"' if place == 0 or columns[place - 1].group != columns[place].group else ""
+    return ' class="first"' if index == 0 or columns[index - 1].group != columns[index].group else ""
 
 
 def _row(head: str, columns: Sequence[Column], cell: Callable[[Column], str], kind: str = "") -> str:
-    cells = "".join(f"<td{_first(columns, place)}>{cell(each)}</td>" for place, each in enumerate(columns))
+    cells = "".join(f"<td{_first(columns, index)}>{cell(each)}</td>" for index, each in enumerate(columns))
     return f'<tr class="{kind}"><th scope="row">{head}</th>{cells}</tr>'
 
 

@@ -24,7 +24,7 @@ class _Arrays:
     def __init__(self) -> None:
         self.kept: list[list[Any]] = []
 
-    def place(self, values: list[Any] | None) -> int | None:
+    def add(self, values: list[Any] | None) -> int | None:
         if values is None:
             return None
         if values not in self.kept:
@@ -75,9 +75,9 @@ def _map(diagnosed: Sequence[Diagnosed], each: Map, values: list[int] | None, ar
     drawn = {method: _drawn(points) for method, points in each.coordinates.items()}
     return {
         "name": each.name,
-        "ids": arrays.place(ids),
-        "counts": arrays.place(counts),
-        "values": arrays.place(values),
+        "ids": arrays.add(ids),
+        "counts": arrays.add(counts),
+        "values": arrays.add(values),
         "at": {method: at for method, (at, _) in drawn.items()},
         "contours": {method: contours for method, (_, contours) in drawn.items()},
     }
@@ -91,14 +91,14 @@ def _drawn(points: Float64s) -> tuple[list[int], list[str]]:
     """Return points as x, y, x, y ... from the upper left corner, and a path for each contour."""
     frame = box(points)
     levels = outlines(density(points, frame))
-    return _places(frame.within(points)).ravel().tolist(), [" ".join(_path(line) for line in level) for level in levels]
+    return _scaled(frame.within(points)).ravel().tolist(), [" ".join(_path(line) for line in level) for level in levels]
 
 
-def _places(shares: Float64s) -> Rows:
+def _scaled(shares: Float64s) -> Rows:
     return np.rint(np.column_stack([shares[:, 0], 1 - shares[:, 1]]) * SCALE).astype(np.int64)
 
 
 def _path(line: Float64s) -> str:
-    places = _places(line)
-    kept = np.append(True, (np.diff(places, axis=0) != 0).any(1))
-    return "M" + "L".join(f"{x} {y}" for x, y in places[kept]) + "Z"
+    points = _scaled(line)
+    kept = np.append(True, (np.diff(points, axis=0) != 0).any(1))
+    return "M" + "L".join(f"{x} {y}" for x, y in points[kept]) + "Z"

@@ -181,13 +181,13 @@ def _spectrum(diagnosed: Sequence[Diagnosed]) -> Figure:
 
 
 def _norms(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> Figure:
-    known = [place for place, each in enumerate(diagnosed) if each.space.popularity is not None]
+    known = [index for index, each in enumerate(diagnosed) if each.space.popularity is not None]
     figure = _figure(4.2 * len(known), 4)
     panels = figure.subplots(1, len(known), squeeze=False)[0]
-    for axes, place in zip(panels, known, strict=True):
-        each = diagnosed[place]
-        x, y = norm_points(each.space, maps[place].rows)
-        colour, size, alpha = PALETTE[place % len(PALETTE)], *((5, 0.4) if len(x) > FEW else (16, 0.8))
+    for axes, index in zip(panels, known, strict=True):
+        each = diagnosed[index]
+        x, y = norm_points(each.space, maps[index].rows)
+        colour, size, alpha = PALETTE[index % len(PALETTE)], *((5, 0.4) if len(x) > FEW else (16, 0.8))
         axes.scatter(x, y, s=size, color=colour, linewidths=0, alpha=alpha, rasterized=True)
         axes.plot(*medians(x, y), color="black", linewidth=1.6, label="running median")
         ticks = popularity_ticks(x)
@@ -204,12 +204,12 @@ def _cosines(diagnosed: Sequence[Diagnosed]) -> Figure:
     rows = cosine_rows(diagnosed)
     figure = _figure(7.5, 1.2 + 0.42 * len(rows))
     axes = figure.subplots()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         colour = NOISE if row.colour is None else PALETTE[row.colour]
         least, low, middle, high, most = row.quantiles
-        axes.plot([least, most], [place, place], color=colour, linewidth=1.5)
-        axes.barh(place, high - low, left=low, height=0.5, color=colour, alpha=0.55)
-        axes.plot([middle, middle], [place - 0.32, place + 0.32], color=colour, linewidth=2.5)
+        axes.plot([least, most], [index, index], color=colour, linewidth=1.5)
+        axes.barh(index, high - low, left=low, height=0.5, color=colour, alpha=0.55)
+        axes.plot([middle, middle], [index - 0.32, index + 0.32], color=colour, linewidth=2.5)
     axes.axvline(0, color="#64748b", linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
     axes.invert_yaxis()

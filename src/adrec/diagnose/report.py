@@ -86,9 +86,9 @@ def write_report(
     maps = draw_maps([each.space for each in found], seed=seed)
     write_pictures(found, folder, kinds=kinds, attribute=attribute, seed=seed, maps=maps)
     write_json(folder / "diagnosis.json", {each.space.name: each.to_dict() for each in found})
-    place = folder / "report.html"
-    write_bytes(place, page(found, attribute=attribute, seed=seed, maps=maps).encode())
-    return place
+    path = folder / "report.html"
+    write_bytes(path, page(found, attribute=attribute, seed=seed, maps=maps).encode())
+    return path
 
 
 def _asset(name: str) -> str:
@@ -124,12 +124,12 @@ def _verdicts(diagnosed: Sequence[Diagnosed]) -> str:
 
 def _maps(maps: Sequence[Map], coloured: Colouring | None) -> str:
     figures = []
-    for place, each in enumerate(maps):
+    for index, each in enumerate(maps):
         first, second = each.shares
         name = html.escape(each.name)
         figures.append(
             f'<figure><figcaption><b>{name}</b><br><span class="soft">PCA: {first:.1%} and {second:.1%} '
-            f'of the variance</span></figcaption><canvas id="map-{place}" role="img" aria-label="map of {name}">'
+            f'of the variance</span></figcaption><canvas id="map-{index}" role="img" aria-label="map of {name}">'
             "</canvas></figure>"
         )
     choices = "".join(
@@ -151,9 +151,9 @@ def _legend(coloured: Colouring | None) -> str:
     if coloured is None:
         return ""
     keys = [
-        f'<li><button type="button" data-value="{place}" aria-pressed="false"><span class="dot {colour(place)}"></span>'
+        f'<li><button type="button" data-value="{index}" aria-pressed="false"><span class="dot {colour(index)}"></span>'
         f"{html.escape(label)}</button></li>"
-        for place, label in enumerate(coloured.labels)
+        for index, label in enumerate(coloured.labels)
     ]
     if coloured.rest:
         keys.append(f'<li><span class="dot grey"></span>{coloured.rest}</li>')
@@ -168,14 +168,14 @@ def _charts(diagnosed: Sequence[Diagnosed], maps: Sequence[Map]) -> str:
         '<figcaption class="soft">From the 5 to the 95 % quantile; the bar holds the middle half. All far right of 0 '
         "is a cone.</figcaption></figure>",
     ]
-    for place, each in enumerate(diagnosed):
+    for index, each in enumerate(diagnosed):
         if each.space.popularity is None:
             continue
         found = each.measures["norm_popularity"]
         said = "" if found is None else f"; rank correlation {found:+.2f}"
         figures.append(
             f"<figure><h3>Norm and popularity: {html.escape(each.space.name)}</h3>"
-            f"{norms_chart(each, place, maps[place].rows)}"
+            f"{norms_chart(each, index, maps[index].rows)}"
             f'<figcaption class="soft">A point is an item, the line a running median{said}.'
             "</figcaption></figure>"
         )

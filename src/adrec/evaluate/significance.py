@@ -88,8 +88,8 @@ def paired_differences(
     means = _resampled(differences, np.random.default_rng([seed, 1]), num_resamples)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     return {
-        name: Difference(Estimate(float(mean), float(low[place]), float(high[place])), float(p[place]), len(theirs))
-        for place, (name, mean) in enumerate(zip(ours, differences.mean(0), strict=True))
+        name: Difference(Estimate(float(mean), float(low[index]), float(high[index])), float(p[index]), len(theirs))
+        for index, (name, mean) in enumerate(zip(ours, differences.mean(0), strict=True))
     }
 
 
@@ -137,8 +137,8 @@ def holm(p_values: Mapping[str, float], family: int | None = None) -> dict[str, 
     ordered = sorted(p_values, key=lambda name: p_values[name])
     adjusted: dict[str, float] = {}
     least = 0.0
-    for place, name in enumerate(ordered):
-        least = max(least, min(1.0, (family - place) * p_values[name]))
+    for index, name in enumerate(ordered):
+        least = max(least, min(1.0, (family - index) * p_values[name]))
         adjusted[name] = least
     return {name: adjusted[name] for name in p_values}
 

@@ -47,7 +47,7 @@ def evaluate_table(
             f"{path.name} recommends to {counted(table['user'].gather(unknown).n_unique(), 'unknown user')} such as "
             f"{table['user'][int(unknown[0])]!r}; give it for the users of {dataset.info.name}."
         )
-    places = _places(table, users)
+    positions = _positions(table, users)
     targets = held_out_targets(split, part)
     if not np.isin(targets.users, users).any():
         raise DataError(f"{path.name} recommends nothing to any {part} user of {dataset.info.name}.")
@@ -59,34 +59,34 @@ def evaluate_table(
             f"recommend {k} or give a smaller --k."
         )
     wanted = dataset.items[targets.positions].astype(np.int64)
-    ranks = _ranks(users, items, places, targets.users, wanted, last=behind(split.num_items))
-    top = items[(places < k) & np.isin(users, targets.users)]
+    ranks = _ranks(users, items, positions, targets.users, wanted, last=behind(split.num_items))
+    top = items[(positions < k) & np.isin(users, targets.users)]
     seen = _seen_rows(dataset, targets, users, items)
     evaluation = summary(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
     missed = bool((ranks == behind(split.num_items)).all())
-    notes = _notes(table, users, items, places, targets.users, part, min(k, split.num_items), seen, missed)
+    notes = _notes(table, users, items, positions, targets.users, part, min(k, split.num_items), seen, missed)
     return evaluation, notes
 
 
-def _places(table: pl.DataFrame, users: Int64s) -> Int64s:
+def _positions(table: pl.DataFrame, users: Int64s) -> Int64s:
     """Return each row's position in its user's list, from 0, by rank or by score; ties share the last position.
 
     Gaps in the ranks are kept: no item moves up.
     """
     if "rank" in table.columns:
         return table["rank"].to_numpy().astype(np.int64) - 1
-    ranked = table.with_columns(place=(-pl.col("score")).rank("max").over(pl.Series(users)))
-    return ranked["place"].to_numpy().astype(np.int64) - 1
+    ranked = table.with_columns(position=(-pl.col("score")).rank("max").over(pl.Series(users)))
+    return ranked["position"].to_numpy().astype(np.int64) - 1
 
 
-def _ranks(users: Int64s, items: Int64s, places: Int64s, owners: Int64s, wanted: Int64s, last: int) -> Int64s:
+def _ranks(users: Int64s, items: Int64s, positions: Int64s, owners: Int64s, wanted: Int64s, last: int) -> Int64s:
     """Return the position of each wanted (owner, item) pair, ``last`` if it is not in the table, [m]."""
-    table = pl.DataFrame({"user": users, "item": items, "place": places})
+    table = pl.DataFrame({"user": users, "item": items, "position": positions})
     asked = pl.DataFrame({"user": owners, "item": wanted})
     found = asked.join(table, on=["user", "item"], how="left", maintain_order="left")
-    ranks: Int64s = found["place"].fill_null(last).to_numpy()
+    ranks: Int64s = found["position"].fill_null(last).to_numpy()
     return ranks
 
 
@@ -107,7 +107,7 @@ def _notes(
     table: pl.DataFrame,
     users: Int64s,
     items: Int64s,
-    places: Int64s,
+    positions: Int64s,
     owners: Int64s,
     part: str,
     k: int,
@@ -121,7 +121,7 @@ def _notes(
         notes.append(f"{counted(missing, f'{part} user')} without a recommendation in the table: missed.")
     if short:
         notes.append(f"{counted(short, f'{part} user')} with fewer than {k} items: what is not there is missed.")
-    gaps = len(np.unique(users[(places >= np.bincount(users)[users]) & np.isin(users, owners)]))
+    gaps = len(np.unique(users[(positions >= np.bincount(users)[users]) & np.isin(users, owners)]))
     if gaps:
         notes.append(f"{counted(gaps, f'{part} user')} with ranks left out: nothing moves up to them.")
     tied = 0.0 if "rank" in table.columns else float(table.select("user", "score").is_duplicated().to_numpy().mean())
@@ -129,7 +129,7 @@ def _notes(
         notes.append(f"{tied:.1%} of the rows have the score of another item of their user: ties count against it.")
     unknown = table["item"].filter(pl.Series(items == 0)).n_unique() if (items == 0).any() else 0
     if unknown:
-        notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their places.")
+        notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their positions.")
     several = len(owners) - len(np.unique(owners))
     if several:
         notes.append(

@@ -95,11 +95,13 @@ class Best:
 
     def add(self, items: slice, block: Tensor) -> None:
         """Merge a block [B, n] into the top k."""
-        scores, places = block.topk(min(self.k, block.shape[1]), dim=1)
-        numbers = places + items.start
+        scores, indices = block.topk(min(self.k, block.shape[1]), dim=1)
+        numbers = indices + items.start
         if self.scores is not None and self.items is not None:
-            both, places = torch.cat([self.scores, scores], 1).topk(min(self.k, self.scores.shape[1] + scores.shape[1]))
-            scores, numbers = both, torch.cat([self.items, numbers], 1).gather(1, places)
+            both, indices = torch.cat([self.scores, scores], 1).topk(
+                min(self.k, self.scores.shape[1] + scores.shape[1])
+            )
+            scores, numbers = both, torch.cat([self.items, numbers], 1).gather(1, indices)
         self.scores, self.items = scores, numbers
 
     def result(self) -> tuple[Tensor, Tensor]:

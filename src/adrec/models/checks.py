@@ -40,8 +40,8 @@ def check_fitted(model: Model, dataset: Dataset, split: Split) -> None:
     if not len(rows):
         return
     together, device = _scores(model, dataset, rows)
-    for place, row in enumerate(rows):
-        if not _alike(_scores(model, dataset, row[None])[0][0], together[place]):
+    for index, row in enumerate(rows):
+        if not _alike(_scores(model, dataset, row[None])[0][0], together[index]):
             raise _broken(
                 model, "a history's scores must not depend on the batch that it is in, and be the same each time."
             )

@@ -115,9 +115,9 @@ class Blocks(nn.ModuleList):
     def fill(self, x: Tensor, layout: Layout) -> list[Cache]:
         """Return each block's keys and values of the rows ``x`` [rows, D]."""
         caches = []
-        for place, block in enumerate(self, start=1):
+        for number, block in enumerate(self, start=1):
             caches.append(block.fill(x, layout))
-            if place < len(self):  # the last block needs only keys and values
+            if number < len(self):  # the last block needs only keys and values
                 x = block(x, layout)
         return caches
 

@@ -45,5 +45,5 @@ def draw_classes(batch: PackedBatch, count: int, num_items: int, padding_class: 
     others = num_items - len(kept) + int(padding_class)
     drawn = order.topk(min(count, others), largest=False).indices
     weight = math.log(others / len(drawn)) if len(drawn) else 0.0
-    items, place = torch.cat([kept, drawn]).sort()
-    return Classes(items, (place >= len(kept)) * weight)
+    items, original = torch.cat([kept, drawn]).sort()
+    return Classes(items, (original >= len(kept)) * weight)

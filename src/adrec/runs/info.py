@@ -73,11 +73,11 @@ class RunInfo:
             out: the run's folder, if it has one.
             values: the other fields, such as ``seed``, ``model`` and ``device``.
         """
-        place = None if dataset.path is None else dataset.path.resolve()
+        folder = None if dataset.path is None else dataset.path.resolve()
         return cls(
             **{
-                "data": "data" if place is None else str(place),
-                "data_beside": "data" if place is None or out is None else os.path.relpath(place, out.resolve()),
+                "data": "data" if folder is None else str(folder),
+                "data_beside": "data" if folder is None or out is None else os.path.relpath(folder, out.resolve()),
                 "data_fingerprint": dataset.fingerprint,
                 "split": split.name,
                 "num_items": split.num_items,

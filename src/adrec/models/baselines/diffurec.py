@@ -203,7 +203,7 @@ class DiffuRecNetwork(SequenceNetwork):
         steps = num_steps or self.config.num_inference_steps
         plan = self.plan(batch, inference=True)
         h, temb = self.history(batch, plan), self.time_embedding()  # [rows, D], [T, D]
-        scale = self._lambda_noise(batch, plan, lambda place: noise(steps + place))
+        scale = self._lambda_noise(batch, plan, lambda position: noise(steps + position))
 
         def denoise(x: Tensor, t: int) -> Tensor:
             return self.approximate(h, x + temb[t], scale, plan)
@@ -215,7 +215,7 @@ class DiffuRecNetwork(SequenceNetwork):
         users = plan.row_users[: plan.num_tokens]
         from_end = batch.cu_seqlens[1:][users] - torch.arange(len(users), device=users.device)  # [N], 1 for the last
         of_sinks = noise(self.config.max_length + 1)  # steps are requested in descending order
-        by_place = [noise(place) for place in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
+        by_place = [noise(position) for position in range(int(batch.lengths.max()), 0, -1)]  # the farthest first
         return torch.cat([torch.stack(by_place)[-from_end, users], of_sinks])
 
 

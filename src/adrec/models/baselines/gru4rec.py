@@ -81,9 +81,9 @@ class GRU4RecNetwork(SequenceNetwork):
 
     def forward(self, batch: PackedBatch, draws: Any = None, rng: Generator | None = None) -> Tensor:
         """Return the state after every token, [N, D]."""
-        places, sizes = by_time(batch.lengths)
+        time_order, sizes = by_time(batch.lengths)
         device = batch.items.device
-        rows, sizes_of_steps = torch.from_numpy(places).to(device), torch.from_numpy(sizes)
+        rows, sizes_of_steps = torch.from_numpy(time_order).to(device), torch.from_numpy(sizes)
         x = self.item_embedding(batch.items[rows])  # [N, D], by time
         x = dropout(x, self.config.embedding_dropout, rng)
         for layer in self.layers:

@@ -16,7 +16,7 @@ from adrec.config.base import Settings
 from adrec.config.parsing import require
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
-from adrec.data.sparse import Matrix, places
+from adrec.data.sparse import Matrix, row_positions
 from adrec.data.split import Split
 from adrec.models.base import Model
 from adrec.models.baselines.sparse import (
@@ -82,7 +82,7 @@ class ItemKNN(Model):
         """Return the similarities of a block of items, from number ``first`` on, to all items, sparse [b, V + 1]."""
         counts = np.diff(items.indptr).astype(np.float64)  # [V + 1]
         together = items[first : first + ITEMS_AT_ONCE] @ users
-        rows, _ = places(together)
+        rows, _ = row_positions(together)
         itself = rows + first == together.indices
         norms = np.sqrt(counts[rows + first] * counts[together.indices])
         together.data = np.where(itself, 0, together.data / (norms + self.config.shrinkage)).astype(np.float32)

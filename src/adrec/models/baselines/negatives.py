@@ -54,8 +54,8 @@ def draw_unseen(batch: PackedBatch, num_items: int, rng: Generator) -> Negatives
     owner = seen // width
     counts = torch.bincount(owner, minlength=batch.num_users)  # [B]
     first = counts.cumsum(0) - counts  # [B]
-    place = torch.arange(len(seen), device=device) - first[owner]
-    unseen_before = owner * width + seen % width - 1 - place  # the number of unseen items before each, user by user
+    position = torch.arange(len(seen), device=device) - first[owner]
+    unseen_before = owner * width + seen % width - 1 - position  # the number of unseen items before each, user by user
     free = (num_items - counts).clamp_(min=1)[users]  # [N]
     r = (torch.rand(len(users), generator=rng, device=device, dtype=torch.float64) * free).long()
     passed = torch.searchsorted(unseen_before, own + r, right=True) - first[users]  # seen items before the r-th unseen

@@ -18,7 +18,7 @@ from torch import Tensor
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
-from adrec.data.sparse import Matrix, csr, places
+from adrec.data.sparse import Matrix, csr, row_positions
 from adrec.data.split import Split
 from adrec.models.base import training_sequences
 
@@ -129,7 +129,7 @@ def history_matrix(batch: PackedBatch, num_items: int, decay: float = 1.0) -> Ma
 
 def strongest(matrix: Matrix, n: int) -> Matrix:
     """Return a sparse matrix with only the n largest entries of each row; ties keep the first columns."""
-    rows, place = places(matrix)
+    rows, position = row_positions(matrix)
     order = np.lexsort((matrix.indices, -matrix.data, rows))
-    kept = order[place < n]  # rows are sorted, so the k-th entry of each keeps its index
+    kept = order[position < n]  # rows are sorted, so the k-th entry of each keeps its index
     return csr(matrix.data[kept], rows[kept], matrix.indices[kept], matrix.shape)

@@ -18,7 +18,7 @@ from adrec.config.parsing import require
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
-from adrec.data.sparse import Matrix, csr, places
+from adrec.data.sparse import Matrix, csr, row_positions
 from adrec.data.split import Split
 from adrec.models.base import Model, training_sequences
 from adrec.models.baselines.sparse import SparseScores, from_tensors, last_uses, sequence_items, strongest, to_tensors
@@ -96,9 +96,9 @@ class VSKNN(Model):
         similarities, shared = histories @ self._index, (histories > 0).astype(np.float32) @ self._index
         for each in (similarities, shared):
             each.sort_indices()  # the same entries, most recent first
-        rows, place = places(similarities)
+        rows, position = row_positions(similarities)
         has_more = shared.data < self._sizes[similarities.indices]
-        kept = np.flatnonzero((place < self.config.candidates) & has_more)
+        kept = np.flatnonzero((position < self.config.candidates) & has_more)
         some = csr(similarities.data[kept], rows[kept], similarities.indices[kept], similarities.shape)
         return strongest(some, self.config.neighbours)
 
@@ -114,8 +114,8 @@ class VSKNN(Model):
         # that it shares. Keeping m for each item is therefore enough, and scoring does not grow with the number of
         # users.
         index = self._sequences.T.tocsr()  # [V + 1, S]
-        rows, place = places(index)
-        kept = np.flatnonzero(place < self.config.candidates)
+        rows, position = row_positions(index)
+        kept = np.flatnonzero(position < self.config.candidates)
         self._index = csr(index.data[kept], rows[kept], index.indices[kept], index.shape)
 
 

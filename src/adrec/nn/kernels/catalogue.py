@@ -144,8 +144,8 @@ class CatalogueSoftmax:
             logits += self.offsets
         if self.repeats is not None and self.bias is not None:
             pairs = tiny[self.repeats.rows]
-            places = tiny.cumsum(0)[self.repeats.rows[pairs]] - 1
-            logits[places, self.repeats.items[pairs] - self.first] += self.bias
+            positions = tiny.cumsum(0)[self.repeats.rows[pairs]] - 1
+            logits[positions, self.repeats.items[pairs] - self.first] += self.bias
         self.log_p[tiny] = logits.gather(1, self.own[tiny]) - logits.logsumexp(1, keepdim=True)
 
 

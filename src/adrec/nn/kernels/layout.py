@@ -110,12 +110,12 @@ class Layout:
     @cached_property
     def steps(self) -> Tensor:
         """The slot in a :class:`Cache` of the step's token of each user and head, in bucket order, int64 [B H]."""
-        places, first = [], 0
+        rows, first = [], 0
         for b, length in (bucket.shape for bucket in self.buckets):
             end = first + b * self.heads * (length + 1)
-            places.append(torch.arange(first + length, end, length + 1))
+            rows.append(torch.arange(first + length, end, length + 1))
             first = end
-        return torch.cat(places).to(self.last_rows.device, non_blocking=True)
+        return torch.cat(rows).to(self.last_rows.device, non_blocking=True)
 
 
 def layout(
@@ -143,7 +143,7 @@ def layout(
     def put(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
-    places, buckets = _Places(len(row_users), heads), []
+    slots, buckets = _Slots(len(row_users), heads), []
     exponents = np.ceil(np.log2(np.maximum(lengths, 4)))  # buckets of up to 4, 8, 16, 32 ... tokens
     for exponent in np.unique(exponents):
         users = np.flatnonzero(exponents == exponent)
@@ -154,7 +154,7 @@ def layout(
         if sink:
             rows = np.concatenate([sink_rows[users, None], rows], axis=1)
             real = np.concatenate([np.ones((len(users), 1), dtype=bool), real], axis=1)
-        places.add(rows.astype(np.int32), real)
+        slots.add(rows.astype(np.int32), real)
         bias, sink_bias = _biases(own, max_length, real, sink=sink, causal=causal)
         shape = (len(users), rows.shape[1])
         near = None if sink_bias is None else put(sink_bias)
@@ -162,11 +162,11 @@ def layout(
     return Layout(
         buckets=tuple(buckets),
         heads=heads,
-        spread=put(np.concatenate(places.spread)),
-        collect=put(places.collect(3)),
-        spread_one=put(np.concatenate(places.spread_one)),
-        collect_one=put(places.collect(1)),
-        dummies=put(np.concatenate(places.dummies)),
+        spread=put(np.concatenate(slots.spread)),
+        collect=put(slots.collect(3)),
+        spread_one=put(np.concatenate(slots.spread_one)),
+        collect_one=put(slots.collect(1)),
+        dummies=put(np.concatenate(slots.dummies)),
         num_tokens=num_tokens,
         last_rows=put(starts + lengths - 1),
         row_users=put(row_users),
@@ -174,7 +174,7 @@ def layout(
     )
 
 
-class _Places:
+class _Slots:
     """Builds the gather indices between rows and slots, one bucket at a time."""
 
     def __init__(self, num_rows: int, heads: int) -> None:
