@@ -19,7 +19,7 @@ SIZE = 128
 
 
 def cost(items: int) -> float:
-    """Return the seconds of a diagnosis of random clusters, yardsticks included."""
+    """Return the seconds of a diagnosis of random clusters, references included."""
     rng = np.random.default_rng(0)
     embedding = rng.standard_normal((items, SIZE), dtype=np.float32)
     embedding += 2 * rng.standard_normal((50, SIZE), dtype=np.float32)[rng.integers(50, size=items)]

@@ -1,4 +1,4 @@
-"""ADRec as it is published, on the weights of our network: the yardstick of the benchmarks.
+"""ADRec as it is published, on the weights of our network: the reference of the benchmarks.
 
 Every history is left-padded to L positions and every position is computed. Training goes backward twice, once for each
 loss, and holds the logits of all real tokens of the batch at once. Inference decodes the whole sequence at every step.

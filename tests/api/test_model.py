@@ -183,6 +183,20 @@ class TestBadInput:
     def test_a_model_without_its_data_names_it(self, model: ADRec, tmp_path: Path, device: torch.device) -> None:
         model.save(tmp_path / "model")
         (tmp_path / "model" / "data").rename(tmp_path / "elsewhere")
-        with pytest.raises(DataError, match="name its place with --data"):
+        with pytest.raises(DataError, match="give its path with --data"):
             ADRec.load(tmp_path / "model", device=str(device))
         assert ADRec.load(tmp_path / "model", data=tmp_path / "elsewhere", device=str(device)).recommend(k=1).height > 0
+
+
+def test_a_saved_model_reads_its_own_data(tmp_path: Path, device: torch.device) -> None:
+    """Also one that was loaded from elsewhere, and whose old data are gone or were replaced by newer ones."""
+    table = cyclic_table()
+    write_dataset(prepare(table), tmp_path / "data")
+    make(device).fit(tmp_path / "data", run=tmp_path / "run")
+    ADRec.load(tmp_path / "run", device=str(device)).save(tmp_path / "saved")
+    newer = pl.concat([table, table.head(12).with_columns(user_id=pl.lit("new"))])
+    write_dataset(prepare(newer, vocabulary=open_dataset(tmp_path / "data")), tmp_path / "newer")
+    ADRec.load(tmp_path / "run", data=tmp_path / "newer").save(tmp_path / "later")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert len(ADRec.load(tmp_path / "saved").recommend(users=["user 1"], k=2)) == 2
+    assert set(ADRec.load(tmp_path / "later").recommend(users=["new"], k=2)["user"]) == {"new"}

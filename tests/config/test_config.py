@@ -115,6 +115,10 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"finetune": {"mse_weight": 3.0}}, "finetune.mse_weight has no effect"),
+        ({"augment": {"diffusion": {"epochs": 400}}}, "schedule"),
+        ({"finetune.learning_rate": 10**400}, "finetune.learning_rate must be a number"),
+        ({5: 1}, "changes are given by key"),
         ({"hiden_size": 64}, "no configuration key 'hiden_size' (did you mean 'hidden_size'?)"),
         ({"model.hiden_size": 64}, "did you mean 'model.hidden_size'?"),
         ({"pretrain": True, "epochs": 3}, "could be any of pretrain.epochs, finetune.epochs; write it in full"),

@@ -65,6 +65,30 @@ def test_python_resumes_a_run_to_the_same_bits(
     assert ADRec.load(tmp_path / "run").recommend(k=3).equals(expected)
 
 
+def test_a_run_that_another_process_finished_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
+    """It was opened before the other process ended, and is locked after it."""
+    model = ADRecModel(ADRecModel.Config.make("paper", tiny_changes(0, 0, 1)))
+    info = RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu")
+    with open_or_create(tmp_path / "run", model, info, dataset) as run:
+        late = Run.open(tmp_path / "run")
+        run.finish(model, fit(model, dataset, leave_one_out(dataset), run, seed=3))
+    with pytest.raises(RunError, match="is finished already; there is nothing to resume"), late.locked():
+        pass
+    assert len(late.rows()) == 1
+
+
+def test_half_a_row_of_metrics_is_not_read(dataset: Dataset, tmp_path: Path) -> None:
+    model = ADRecModel(ADRecModel.Config.make("paper", tiny_changes(0, 0, 2)))
+    run = Run.create(tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[interrupt_after(1)])
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "fine')
+    assert len(run.rows()) == 1
+    fit(model, dataset, leave_one_out(dataset), run, seed=3)
+    assert [row["epoch"] for row in run.rows()] == [1, 2]
+
+
 def test_a_run_of_something_else_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     def fitted(path: str, table: Any = dataset, seed: int = 3, **changes: Any) -> ADRec:
         model = ADRec("paper", {**tiny_changes(0, 0, 1), **changes}, seed=seed, device="cpu")

@@ -120,6 +120,30 @@ def test_a_folder_killed_while_it_was_overwritten_comes_back(tmp_path: Path) -> 
     assert names(tmp_path) == ["data"]
 
 
+def test_a_reader_does_not_disturb_a_folder_that_is_being_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between the writer's two renames, and waits for the second."""
+    with atomic_folder(tmp_path / "data") as folder:
+        (folder / "dataset.json").write_text("old")
+    replace, readers = Path.replace, []
+
+    def slow(self: Path, target: Path) -> Path:
+        moved = replace(self, target)
+        if Path(target).name == ".data.old":
+            readers.append(threading.Thread(target=recover, args=[tmp_path / "data"]))
+            readers[-1].start()
+            readers[-1].join(0.2)
+        return moved
+
+    monkeypatch.setattr(Path, "replace", slow)
+    with atomic_folder(tmp_path / "data", overwrite=True) as folder:
+        (folder / "dataset.json").write_text("new")
+    readers[0].join()
+    assert (tmp_path / "data" / "dataset.json").read_text() == "new"
+    assert names(tmp_path) == ["data"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_is_read_only_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
+import torch
 from rich.console import Console
 
 from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame
@@ -156,7 +157,8 @@ class ADRec:
         with contextlib.ExitStack() as stack:
             run = None if path is None else stack.enter_context(open_or_create(path, model, info, dataset))
             live = [stack.enter_context(Live(Console(stderr=True, soft_wrap=True)))] if self.progress else []
-            stages = fit(model, dataset, split, run, seed=self.seed, device=self.device, callbacks=live)
+            device = self.device if run is None else torch.device(run.info.device)
+            stages = fit(model, dataset, split, run, seed=self.seed, device=device, callbacks=live)
             if run is not None:
                 run.finish(model, stages)
         self._dataset, self._trained = dataset, model
@@ -239,7 +241,7 @@ class ADRec:
         check_folder(Path(path), overwrite=overwrite, overwriting="pass overwrite=True")
         with atomic_folder(Path(path), overwrite=overwrite) as folder:
             write_json(folder / "config.json", model.config.to_dict())
-            write_json(folder / "run.json", asdict(info))
+            write_json(folder / "run.json", asdict(replace(info, data="data", data_beside="data")))
             write_weights(folder / "weights.safetensors", model)
             write_dataset(dataset, folder / "data")
 

@@ -109,12 +109,16 @@ class SharedFirstStage(Callback):
         """Keep the first stage."""
         if self.trainer is None or self.lock is None or self.trainer.progress.stage != 1:
             return
-        whole = self.trainer.snapshot()
-        kept = {key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")}
-        progress = asdict(replace(self.trainer.progress, rows=0))
-        write_snapshot(self._file, Snapshot(kept, {"progress": progress, "cost": self.cost}))
+        if not self.trainer.progress.ended[-1].get("cut"):  # a stage cut short by time would cut all later jobs'
+            self._write(self.trainer)
         self.trainer = None
         self.lock.release(force=True)
+
+    def _write(self, trainer: Trainer) -> None:
+        whole = trainer.snapshot()
+        kept = {key: value for key, value in whole.tensors.items() if key.split("/")[0] in ("generator", "selected")}
+        progress = asdict(replace(trainer.progress, rows=0))
+        write_snapshot(self._file, Snapshot(kept, {"progress": progress, "cost": self.cost}))
 
 
 def _acquire(lock: FileLock, wait: Callable[[], None]) -> None:

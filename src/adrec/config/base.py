@@ -26,7 +26,7 @@ from adrec.config.parsing import (
     require,
 )
 from adrec.config.stage import NetworkConfig, StageConfig
-from adrec.config.tree import applied, changes_tree, explicit_groups
+from adrec.config.tree import applied, changes_tree, explicit_groups, flat
 from adrec.utils.errors import ConfigError, did_you_mean
 
 Precision = Literal["float32", "bfloat16"]
@@ -57,7 +57,7 @@ class Settings(ConfigGroup):
         """
         presets = cls.presets
         require(
-            changes is None or isinstance(changes, Mapping),
+            changes is None or (isinstance(changes, Mapping) and all(isinstance(key, str) for key in changes)),
             f"changes are given by key, such as {{'model.dropout': 0.2}}; they are {changes!r}.",
         )
         if name not in presets:
@@ -67,7 +67,7 @@ class Settings(ConfigGroup):
         given = cls._full_changes(own, changes or {})
         config = cls._read({**changes_tree(cls(), [own, given]), "preset": name})
         idle = config.idle_keys()
-        for key in given:
+        for key in flat(given):
             require(key not in idle, f"{key} has no effect: {idle.get(key)}. Leave it out.")
         return cls.from_dict(config.to_dict())  # reset values without effect, so that configurations compare equal
 
@@ -161,6 +161,8 @@ class TrainingConfig(Settings):
         require(self.tokens_per_step >= 0, f"tokens_per_step must not be negative; it is {self.tokens_per_step}.")
         require(bool(self.stages), "every stage is left out: nothing would be trained.")
         check_stages(self.stages)
+        if self.augment is not None:
+            check_stages(self.augment.stages)
 
     @classmethod
     def make(cls, name: str = "default", changes: Mapping[str, Any] | None = None) -> Self:

@@ -6,7 +6,7 @@ is disabled. :meth:`ConfigGroup.idle` names the keys that have no effect in the 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -138,7 +138,7 @@ def _check(hint: Any, value: Any, key: str) -> Any:
         require(good, f"{key} must be a list of texts; it is {value!r}.")
         return tuple(texts)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
+    if hint is float and number and abs(value) <= sys.float_info.max:  # not infinite, not NaN
         return float(value)
     fits = {int: number and isinstance(value, int), bool: isinstance(value, bool), str: isinstance(value, str)}
     kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]

@@ -46,6 +46,14 @@ def _put(tree: dict[str, Any], default: ConfigGroup, key: str, value: Any) -> No
         tree[leaf] = {**(tree.get(leaf) or {}), **({} if value is True else value)}
 
 
+def flat(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the full key of every value in ``changes``, inside objects too."""
+    keys = []
+    for key, value in changes.items():
+        keys += flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+    return keys
+
+
 def _first_key(inner: Any, leaf: str) -> str:
     first: str = next(iter(group_default(type(inner).__dataclass_fields__[leaf]).__dataclass_fields__))
     return first

@@ -101,7 +101,7 @@ def fit(
                 trainer.run()
                 prefixes = generate_prefixes(trainer)
                 if run is not None:
-                    run.keep_prefixes(prefixes, trainer.progress.ended)
+                    run.keep_prefixes(prefixes, trainer.progress)
             own.use_prefixes(prefixes)
         model.adopt(own.run(), seed)
     check_fitted(model, dataset, split)

@@ -193,6 +193,10 @@ def check_folder(path: Path, *, overwrite: bool = False, overwriting: str = "") 
     ``overwriting`` is the hint how to overwrite a folder that adrec wrote, if the command allows it.
     """
     recover(path)
+    _check_empty(path, overwrite=overwrite, overwriting=overwriting)
+
+
+def _check_empty(path: Path, *, overwrite: bool, overwriting: str = "") -> None:
     check_no_file(path)
     if path.is_dir() and any(path.iterdir()):
         ours = any((path / name).is_file() for name in OWN_FILES)
@@ -244,16 +248,24 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
     """Rename a folder to ``target``, under a lock. Raises :class:`UserError` like :func:`check_folder`."""
-    old, parent = _beside(target, "old"), os.open(target.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(parent, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
-        check_folder(target, overwrite=overwrite)
+    old = _beside(target, "old")
+    with _renaming(target) as parent:
+        _check_empty(target, overwrite=overwrite)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
             target.replace(old)
         temporary.replace(target)
         shutil.rmtree(old, ignore_errors=True)
         os.fsync(parent)
+
+
+@contextmanager
+def _renaming(target: Path) -> Iterator[int]:
+    """Lock the folder that contains ``target``, and yield its descriptor."""
+    parent = os.open(target.absolute().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
+        yield parent
     finally:
         os.close(parent)
 
@@ -262,7 +274,9 @@ def recover(path: Path) -> None:
     """Restore a folder whose overwriting was interrupted between two renames."""
     old = _beside(path, "old")
     if old.is_dir() and not path.exists():
-        old.replace(path)
+        with _renaming(path):  # not while another process is between the renames
+            if old.is_dir() and not path.exists():
+                old.replace(path)
 
 
 def sha256(path: Path) -> str:
