@@ -102,14 +102,14 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def in_buckets(qkv: Tensor, plan: Layout, masks: list[Tensor], attend: Callable[..., Tensor]) -> Tensor:
     """Attend in each bucket of the layout."""
-    slots = gather(qkv.view(-1, qkv.shape[1] // (3 * plan.heads)), plan.spread, plan.collect)
+    slots = gather(qkv.view(-1, qkv.shape[1] // (3 * plan.heads)), plan.qkv_of_slots, plan.slots_of_qkv)
     shapes = [(3, bucket.shape[0], plan.heads, bucket.shape[1], slots.shape[1]) for bucket in plan.buckets]
     parts = torch.split(slots, [3 * b * heads * length for _, b, heads, length, _ in shapes])
     mixed = [
         attend(*part.view(shape).unbind(0), mask).flatten(0, 2)
         for part, shape, mask in zip(parts, shapes, masks, strict=True)
     ]
-    return gather(torch.cat(mixed), plan.collect_one, plan.spread_one, plan.dummies).view(len(qkv), -1)
+    return gather(torch.cat(mixed), plan.slots_of_rows, plan.rows_of_slots, plan.dummies).view(len(qkv), -1)
 
 
 def bucketed(users: Users, attend: Callable[..., Tensor], *, compiled: bool = False) -> Attention:

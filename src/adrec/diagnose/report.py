@@ -52,9 +52,8 @@ def page(
     coloured = colouring(attribute, [len(each.space.embedding) for each in diagnosed]) if attribute else None
     maps = draw_maps([each.space for each in diagnosed], seed=seed) if maps is None else maps
     names = ", ".join(each.space.name for each in diagnosed)
-    title = "Is the embedding space alive?" if len(diagnosed) == 1 else "Are the embedding spaces alive?"
     parts = [
-        f"<h1>{title}</h1>",
+        "<h1>Diagnosis of embedding collapse</h1>",
         _verdicts(diagnosed),
         _maps(maps, coloured),
         _charts(diagnosed, maps),
@@ -66,7 +65,7 @@ def page(
         f"<script>{_asset('page.js')}</script>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{html.escape(f'{title} {names}')}</title><style>{_asset('page.css')}{_colours()}</style>"
+    head += f"<title>{html.escape(f'Diagnosis of embedding collapse: {names}')}</title><style>{_asset('page.css')}{_colours()}</style>"
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 

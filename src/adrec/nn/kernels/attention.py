@@ -45,8 +45,8 @@ def mix(qkv: Tensor, plan: Layout, p: float, rng: Generator | None) -> tuple[Ten
     """
     heads = plan.heads
     head_size = qkv.shape[1] // (3 * heads)
-    slots = qkv.view(-1, head_size).index_select(0, plan.spread)
-    mixed = slots.new_empty(len(plan.spread_one), head_size)
+    slots = qkv.view(-1, head_size).index_select(0, plan.qkv_of_slots)
+    mixed = slots.new_empty(len(plan.rows_of_slots), head_size)
     done, used = [], 0
     for bucket in plan.buckets:
         b, length = bucket.shape
@@ -62,7 +62,7 @@ def mix(qkv: Tensor, plan: Layout, p: float, rng: Generator | None) -> tuple[Ten
         done.append(Mixed(q, k, v, weights, keep_mask(weights, p, rng)))
         torch.bmm(done[-1].dropped, v, out=mixed[used:end].view(b * heads, length, head_size))
         used = end
-    return mixed.index_select(0, plan.collect_one).view(len(qkv), -1), done
+    return mixed.index_select(0, plan.slots_of_rows).view(len(qkv), -1), done
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ class Attend(torch.autograd.Function):
         plan, heads, saved = ctx.plan, ctx.plan.heads, ctx.saved_tensors
         all_done = [Mixed(*saved[first : first + 5]) for first in range(0, len(saved), 5)]
         head_size = grad.shape[1] // heads
-        d_mixed = grad.reshape(-1, head_size).index_select(0, plan.spread_one).index_fill_(0, plan.dummies, 0)
-        d_slots = d_mixed.new_empty(len(plan.spread), head_size)
+        d_mixed = grad.reshape(-1, head_size).index_select(0, plan.rows_of_slots).index_fill_(0, plan.dummies, 0)
+        d_slots = d_mixed.new_empty(len(plan.qkv_of_slots), head_size)
         used = 0
         for bucket, done in zip(plan.buckets, all_done, strict=True):
             b, length = bucket.shape
@@ -109,7 +109,7 @@ class Attend(torch.autograd.Function):
             if plan.uniform_sink:
                 d_q[:, 0] = 0
             used = end
-        return d_slots.index_select(0, plan.collect).view(len(grad), -1), None, None, None
+        return d_slots.index_select(0, plan.slots_of_qkv).view(len(grad), -1), None, None, None
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Attention(nn.Module):
     def fill(self, x: Tensor, plan: Layout) -> Cache:
         """Return the keys and values of the rows ``x`` [rows, D]."""
         head_size = x.shape[1] // self.num_heads
-        slots = self._project(x, plan.rotation).view(-1, head_size).index_select(0, plan.spread)
+        slots = self._project(x, plan.rotation).view(-1, head_size).index_select(0, plan.qkv_of_slots)
         cache, used = Cache.empty(plan, slots, head_size), 0
         for bucket, keys, values in zip(plan.buckets, cache.keys, cache.values, strict=True):
             b, length = bucket.shape

@@ -69,11 +69,11 @@ class Layout:
     Attributes:
         buckets: the padded buckets.
         heads: H.
-        spread: gather indices from rows to slots: for each query, key and value slot, its index in [rows, 3, H], int32.
-        collect: gather indices from slots back to rows, int32, one for each of [rows, 3, H]; the inverse of ``spread``.
-        spread_one: like ``spread``, for one of queries, keys and values: indices in [rows, H].
-        collect_one: the inverse of ``spread_one``.
-        dummies: the slots of ``spread_one`` that hold a repeated row.
+        qkv_of_slots: the index in [rows, 3, H] of what each query, key and value slot holds, int32.
+        slots_of_qkv: the slot of each of [rows, 3, H], int32; the inverse of ``qkv_of_slots``.
+        rows_of_slots: the index in [rows, H] of what each query slot holds, int32.
+        slots_of_rows: the inverse of ``rows_of_slots``.
+        dummies: the slots of ``rows_of_slots`` that hold a repeated row.
         num_tokens: N, the number of real tokens; the rows after them are sinks.
         last_rows: the flat row of each user's last token, [B].
         row_users: the user of each row, [rows].
@@ -86,10 +86,10 @@ class Layout:
 
     buckets: tuple[Bucket, ...]
     heads: int
-    spread: Tensor
-    collect: Tensor
-    spread_one: Tensor
-    collect_one: Tensor
+    qkv_of_slots: Tensor
+    slots_of_qkv: Tensor
+    rows_of_slots: Tensor
+    slots_of_rows: Tensor
     dummies: Tensor
     num_tokens: int
     last_rows: Tensor
@@ -162,10 +162,10 @@ def layout(
     return Layout(
         buckets=tuple(buckets),
         heads=heads,
-        spread=put(np.concatenate(slots.spread)),
-        collect=put(slots.collect(3)),
-        spread_one=put(np.concatenate(slots.spread_one)),
-        collect_one=put(slots.collect(1)),
+        qkv_of_slots=put(np.concatenate(slots.qkv_of_slots)),
+        slots_of_qkv=put(slots.inverse(3)),
+        rows_of_slots=put(np.concatenate(slots.rows_of_slots)),
+        slots_of_rows=put(slots.inverse(1)),
         dummies=put(np.concatenate(slots.dummies)),
         num_tokens=num_tokens,
         last_rows=put(starts + lengths - 1),
@@ -182,8 +182,8 @@ class _Slots:
         self.head = np.arange(heads, dtype=np.int32)
         # For each row: the number of slots in earlier buckets, its user and slot in its bucket, its bucket's b and l.
         self.before, self.user, self.slot, self.b, self.length = (np.empty(num_rows, dtype=np.int32) for _ in range(5))
-        self.spread: list[Int32s] = []
-        self.spread_one: list[Int32s] = []
+        self.qkv_of_slots: list[Int32s] = []
+        self.rows_of_slots: list[Int32s] = []
         self.dummies: list[Int64s] = []
 
     def add(self, rows: Int32s, real: NDArray[np.bool_]) -> None:
@@ -192,8 +192,8 @@ class _Slots:
         head = self.head[:, None]  # [H, 1]
         part = np.arange(3, dtype=np.int32)[:, None, None, None]  # [3, 1, 1, 1]
         spaced = rows[:, None, :]  # [b, 1, l]
-        self.spread.append(((spaced * 3 + part) * self.heads + head).ravel())  # [3 b H l]
-        self.spread_one.append((spaced * self.heads + head).ravel())  # [b H l]
+        self.qkv_of_slots.append(((spaced * 3 + part) * self.heads + head).ravel())  # [3 b H l]
+        self.rows_of_slots.append((spaced * self.heads + head).ravel())  # [b H l]
         idle = np.broadcast_to(~real[:, None, :], (b, self.heads, length))
         self.dummies.append(np.flatnonzero(idle) + self.used * self.heads)
         user, slot = np.nonzero(real)
@@ -207,7 +207,7 @@ class _Slots:
         )
         self.used += b * length
 
-    def collect(self, parts: int) -> Int32s:
+    def inverse(self, parts: int) -> Int32s:
         """Return the slot of each of [rows, parts, H], where each bucket's slots are [parts, b, H, l]."""
         first = (self.before * parts + self.user * self.length) * self.heads + self.slot  # [rows]
         of_part = np.arange(parts, dtype=np.int32) * (self.b * self.length * self.heads)[:, None]  # [rows, parts]
