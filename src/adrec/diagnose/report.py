@@ -65,7 +65,8 @@ def page(
         f"<script>{_asset('page.js')}</script>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{html.escape(f'Diagnosis of embedding collapse: {names}')}</title><style>{_asset('page.css')}{_colours()}</style>"
+    title = html.escape(f"Diagnosis of embedding collapse: {names}")
+    head += f"<title>{title}</title><style>{_asset('page.css')}{_colours()}</style>"
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
