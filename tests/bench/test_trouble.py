@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -205,7 +206,7 @@ def test_only_the_data_that_were_asked_for_are_shown(data: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes_at_once(data: Path, tmp_path: Path) -> None:
-    sets = ", ".join(f'"{key}" = {value!r}' for key, value in SMALL.items()).replace("'", '"')
+    sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in SMALL.items() if key != "finetune.epochs")
     (tmp_path / "grid.toml").write_text(
         f'[adrec]\npreset = "paper"\nset = {{ {sets}, "finetune.epochs" = 9999, "finetune.schedule" = "constant", '
         '"finetune.patience" = 0 }\n'

@@ -108,9 +108,10 @@ def _told_by(
     """Return the kind of network, and the configuration as far as the weights determine it."""
     kind = "sasrec" if any(name.startswith("blocks.") for name in weights) else "adrec"
     blocks = {found[1] for name in weights if (found := re.match(r"(?:cam|blocks)\.(\d+)\.", name))}
-    told = {
+    told: dict[str, Any] = {
         "model.hidden_size": weights["item_embedding.weight"].shape[1],
         "model.num_blocks": len(blocks),
-        "model.decoder": "mlp" if "diffu.net.decoder.0.weight" in published else "attention",
     }
+    if "diffu.net.decoder.0.weight" in published:
+        told |= {"model.ablation": True, "model.ablation.decoder": "mlp"}
     return kind, preset("published", {**told, **changes})
