@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def commands() -> Iterator[tuple[str, str, str]]:
 def test_links_lead_to_files(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_table_of_the_tutorial_is_written(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "examples" / "make_orders.py"], cwd=tmp_path, check=True)
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert "\n".join((tmp_path / "orders.csv").read_text(encoding="utf-8").splitlines()[:3]) in page
 
 
 def test_commands_and_their_options_exist() -> None:

@@ -214,6 +214,7 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
     [
         (["prepare", "nowhere.csv", "--out", "d"], ["there is no file nowhere.csv"]),
         (["prepare", "folder", "--out", "d"], ["folder is an empty folder"]),
+        (["prepare", "data", "--out", "d"], ["data is a prepared data set already"]),
         (["prepare", "table.csv", "--out", "d", "--min-user", "99"], ["everything was filtered away"]),
         (["prepare", "table.csv", "--out", "d", "--min-rating", "4"], ["no rating column"]),
         (["prepare", "table.csv", "--out", "d", "--user", "usr_id"], ["no column 'usr_id'", "did you mean 'user_id'?"]),

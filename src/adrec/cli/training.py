@@ -162,6 +162,8 @@ def config(
         print(json.dumps(model.config.to_dict(), indent=2))
         return
     output = Console(highlight=False, markup=False)
+    if not output.is_terminal:
+        output = Console(highlight=False, markup=False, width=200)  # a line for each key
     output.print(config_table(model.config))
     absent = model.config.absent_groups()
     if absent:

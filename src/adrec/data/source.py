@@ -195,6 +195,8 @@ def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if path == STDIN or not path.is_dir():
             files.append(path)
             continue
+        if (path / "dataset.json").is_file():
+            raise DataError(f"{path} is a prepared data set already; train on it, or name the table that it is from.")
         visible = sorted(each for each in path.iterdir() if each.name[0] not in "._")
         inside = [each for each in visible if each.is_file()]
         shards = [each for each in inside if _is_shard(each)]

@@ -137,7 +137,7 @@ class Run:
             what = (
                 f"is split as {dataset.info.split}, and {self.path} was trained on {self.info.split}"
                 if dataset.info.split != self.info.split
-                else f"is newer than the data set that {self.path} was trained on"
+                else f"is another version of the data set that {self.path} was trained on"
             )
             raise DataError(
                 f"{data} {what}; a run can recommend from it and be refitted on it, but not be evaluated or resumed."

@@ -162,7 +162,10 @@ def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) 
 def check_finite(losses: Mapping[str, Tensor]) -> None:
     """Raise :class:`RunError` if a loss is not finite."""
     if not all(math.isfinite(float(loss)) for loss in losses.values()):
-        raise RunError("the loss is no longer a number: training has diverged; set a smaller learning_rate.")
+        raise RunError(
+            "the loss is no longer a number: training has diverged; train anew, with a smaller learning_rate and in "
+            "another folder."
+        )
 
 
 def _trained(network: SequenceNetwork) -> list[nn.Parameter]:
