@@ -222,6 +222,7 @@ def test_bad_tables(tmp_path: Path, name: str, content: bytes, parts: list[str])
         (["prepare", "table.csv", "--out", "table.csv"], ["table.csv is a file"]),
         (["train", "nowhere", "--out", "r"], ["no prepared data set nowhere"]),
         (["train", "folder", "--out", "r"], ["folder has no dataset.json"]),
+        (["train", "table.csv", "--out", "r"], ["table.csv is a file", "adrec prepare table.csv --out DATA"]),
         (["train", "data"], ["--out"]),
         (["train", "data", "--out", "r", "--preset", "publishd"], ["did you mean 'published'?"]),
         (["train", "data", "--out", "r", "--set", "hiden_size=3"], ["did you mean 'hidden_size'?"]),

@@ -149,7 +149,7 @@ def facts_table(facts: Facts) -> Table:
     }
     for part, figures in facts.held_out.items():
         rows[part] = (
-            f"{figures['interactions']:,} interactions of {figures['users']:,} users; "
+            f"{counted(figures['interactions'], 'interaction')} of {counted(figures['users'], 'user')}; "
             f"{figures['cold_items']:,} with items that never train, {figures['cold_users']:,} users who never train"
         )
     rows[f"the window of {facts.max_length}"] = (

@@ -210,6 +210,10 @@ def open_dataset(path: Path) -> Dataset:
 def _read_info(path: Path) -> DatasetInfo:
     if not path.exists():
         raise DataError(f"there is no prepared data set {path}; `adrec prepare INPUT --out {path}` makes one.")
+    if path.is_file():
+        raise DataError(
+            f"{path} is a file, not a prepared data set; `adrec prepare {path} --out DATA` makes one of it."
+        )
     file = path / "dataset.json"
     if not file.is_file():
         what = "is a run folder" if (path / "run.json").is_file() else "has no dataset.json"
