@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,7 +31,7 @@ from adrec.models.network import NetworkModel
 from adrec.models.registry import find_model
 from adrec.nn.adrec import ADRecNetwork
 from adrec.runs.fit import fit, make_trainers
-from adrec.runs.folder import open_or_create
+from adrec.runs.folder import Run, open_or_create
 from adrec.runs.info import RunInfo
 from adrec.runs.refit import refit_config
 from adrec.train.callbacks import Callback
@@ -350,6 +351,30 @@ def test_a_shared_first_stage_gives_the_same_bits(small: Config, dataset: Datase
     assert same(*networks)
     alone, _ = trained(small, dataset)
     assert alone.network is not None and same(networks[0], alone.network)
+
+
+def test_a_row_without_a_state_is_dropped_behind_a_shared_first_stage(
+    small: Config, dataset: Dataset, tmp_path: Path
+) -> None:
+    """The shared epochs are not in the run's metrics, so they do not count as its rows."""
+    split = leave_one_out(dataset)
+
+    def run_of(name: str, *callbacks: Callback) -> Run:
+        model = ADRecModel(small)
+        spent = {"seconds": 0.0, "core_seconds": 0.0}
+        key = first_stage_key(model, "f", "s", 1)
+        with open_or_create(tmp_path / name, model, RunInfo.of(dataset, split, seed=1, device="cpu"), dataset) as run:
+            shared = SharedFirstStage(tmp_path / "shared", key, run.path, spent, lambda: None)
+            fit(model, dataset, split, run, seed=1, callbacks=[shared, *callbacks])
+        return run
+
+    expected = [(row["stage"], row["epoch"]) for row in run_of("first").rows()]
+    taken = [each for each in expected if each[0] != PRETRAIN]
+    with pytest.raises(TimeoutError):
+        run_of("second", Cut(len(taken) - 1))
+    with (tmp_path / "second" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"stage": taken[-1][0], "epoch": taken[-1][1]}) + "\n")
+    assert [(row["stage"], row["epoch"]) for row in run_of("second").rows()] == taken
 
 
 def test_models_without_epochs_are_refused() -> None:

@@ -24,7 +24,7 @@ from adrec.bench.render import latex, markdown
 from adrec.bench.results import results
 from adrec.bench.schedule import make_plan, run_plan
 from adrec.bench.series import Series, make_job
-from adrec.bench.shared import first_stage_key
+from adrec.bench.shared import SharedFirstStage, first_stage_key
 from adrec.config.adrec import preset
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
@@ -176,6 +176,22 @@ def test_what_a_first_stage_depends_on(changes: Mapping[str, Any], same: bool, d
     other_key, other_weights = trained(ADRecModel(preset("paper", grouped({**SMALL, **changes}))))
     assert (key == other_key) is same
     assert (weights == other_weights) is same
+
+
+class Stops(Callback):
+    """Ends each stage after an epoch."""
+
+    def should_stop(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_stage_that_was_cut_short_is_not_shared(dataset: Dataset, tmp_path: Path, stops: bool) -> None:
+    model = ADRecModel(preset("paper", SMALL))
+    key, spent = first_stage_key(model, "f", "s", 1), {"seconds": 0.0, "core_seconds": 0.0}
+    shared = SharedFirstStage(tmp_path / "shared", key, tmp_path, spent, lambda: None)
+    fit(model, dataset, leave_one_out(dataset), seed=1, callbacks=[shared, *([Stops()] if stops else [])])
+    assert bool(list((tmp_path / "shared").glob("*.safetensors"))) is not stops
 
 
 def test_an_interrupted_job_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,8 @@ class Run:
 def open_or_create(path: Path, model: Model, info: RunInfo, dataset: Dataset) -> Iterator[Run]:
     """Yield the run at ``path``, locked: a new one, or an unfinished one of the same data, settings and seed.
 
-    A data set without a folder is written into the run's folder. Raises :class:`RunError` for any other run.
+    An unfinished run keeps its own device. A data set without a folder is written into the run's folder. Raises
+    :class:`RunError` for any other run.
     """
     if (path / "run.json").is_file():
         run = Run.open(path, type(model))
