@@ -188,11 +188,12 @@ def recipe_page(recipe: Recipe) -> str:
 
 def config_table(config: Settings) -> Table:
     """Return the keys of a configuration that have an effect, with their values and meanings."""
+    rows = list(described(config))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("key", no_wrap=True, min_width=max(len(key) for key, _, _ in described(config)))
+    table.add_column("key", no_wrap=True, min_width=max(len(key) for key, _, _ in rows))
     table.add_column("value", overflow="fold")
     table.add_column("meaning", overflow="fold")
-    for key, value, meaning in described(config):
+    for key, value, meaning in rows:
         shown = (
             ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value
         )

@@ -47,10 +47,17 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a unique hidden path next to ``path``, and remove abandoned temporary files there."""
-    for old in path.absolute().parent.glob(f".{glob.escape(path.absolute().name)}.*.tmp"):
-        if TEMPORARY.search(old.name) and _is_abandoned(old):
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    """Return a unique hidden path next to ``path``, in a folder that is made if needed.
+
+    Abandoned temporary files of ``path`` are removed. Raises :class:`UserError` if the folder is not writable.
+    """
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        for old in path.absolute().parent.glob(f".{glob.escape(path.absolute().name)}.*.tmp"):
+            if TEMPORARY.search(old.name) and _is_abandoned(old):
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     return _beside(path, f"{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
@@ -119,11 +126,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with _written_into(path) as temporary:
             yield temporary
         return
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    temporary = _temporary(path)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode
@@ -229,11 +232,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_folder(path, overwrite=overwrite)
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary
