@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -50,24 +50,35 @@ def styled(axes: Axes, names: Sequence[str]) -> None:
     axes.title.set_color(GREY)
 
 
-def accuracy(found: Results) -> Figure:
-    """Draw each model's metric, seen items left out, with its interval, a panel a data set."""
+def bars(found: Results, draw: Callable[[Axes, int, Row, str], None], label: str) -> Figure:
+    """Return a panel for each data set with a row for each model of :data:`ACCURACY`."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     panels = figure.subplots(1, len(found.rows))
     for number, (axes, (data, rows)) in enumerate(zip(panels, found.rows.items(), strict=True)):
         by_name = {row.label: row for row in rows}
-        shown = [by_name.get(name) for name in ACCURACY]
-        for at, row in enumerate(shown):
-            if row is None:
-                continue
-            estimate = row.metrics["unseen"][METRIC]
-            colour = OURS if row.model == "adrec" else THEIRS
-            axes.barh(at, 100 * estimate.mean, color=colour, alpha=0.85, height=0.7)
-            axes.plot([100 * estimate.low, 100 * estimate.high], [at, at], color=GREY, linewidth=1.2)
+        for at, name in enumerate(ACCURACY):
+            if name in by_name:
+                draw(axes, at, by_name[name], OURS if by_name[name].model == "adrec" else THEIRS)
+        axes.set_ylim(-0.6, len(ACCURACY) - 0.4)
         styled(axes, [SHORT.get(name, name) for name in ACCURACY] if number == 0 else [""] * len(ACCURACY))
         axes.set_title(data, fontsize=10)
-        axes.set_xlabel("NDCG@20 x 100", fontsize=8)
+        axes.set_xlabel(label, fontsize=8)
     return figure
+
+
+def accuracy(axes: Axes, at: int, row: Row, colour: str) -> None:
+    """Draw a model's metric, seen items left out, with its interval."""
+    estimate = row.metrics["unseen"][METRIC]
+    axes.barh(at, 100 * estimate.mean, color=colour, alpha=0.85, height=0.7)
+    axes.plot([100 * estimate.low, 100 * estimate.high], [at, at], color=GREY, linewidth=1.2)
+
+
+def training_time(axes: Axes, at: int, row: Row, colour: str) -> None:
+    """Draw a model's core seconds of training on a logarithmic axis; nothing for a model that was trained on a GPU."""
+    axes.set_xscale("log")
+    axes.set_xlim(1, 1e5)
+    if row.core_time:
+        axes.barh(at, max(row.seconds, 1.0), color=colour, alpha=0.85, height=0.7)
 
 
 def differences(found: Results, reference: str, names: dict[str, str]) -> Figure:
@@ -135,7 +146,9 @@ DEFAULT = {
 def main() -> None:
     """Draw every chart."""
     ledger = Ledger.open(LEDGER)
-    save(accuracy(results(ledger, entries=entries_of("published", "tuned"))), "accuracy")
+    found = results(ledger, entries=entries_of("published", "tuned"))
+    save(bars(found, accuracy, "NDCG@20 x 100"), "accuracy")
+    save(bars(found, training_time, "core seconds of training"), "training-time")
     paper = results(ledger, reference=PAPER, entries=entries_of("paper"))
     save(differences(paper, PAPER, PARTS), "parts-of-the-paper")
     ablation = results(ledger, reference="base", entries=entries_of("ablation"))
