@@ -17,8 +17,10 @@ from adrec.utils.errors import ConfigError
 
 WHOLE: dict[str, Any] = {
     **dict.fromkeys(("augment", "model.diffusion", "model.ablation", "pretrain", "align"), True),
-    "finetune.loss": "ce+mse",
+    "pretrain.epochs": 9,
 }
+CONTINUED: dict[str, Any] = {"pretrain": True, "align": True, "finetune.start": "continue"}
+NO_STAGES: dict[str, Any] = {"pretrain": False, "align": False, "finetune.start": "scratch"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -71,12 +73,12 @@ def test_every_key_can_be_set_to_its_own_value_where_it_has_an_effect(key: str) 
 
 @pytest.mark.parametrize("key", Config.keys())
 def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
-    absent = [name for name in preset().absent_groups() if key.startswith(f"{name}.")]
+    absent = [name for name in preset("cam").absent_groups() if key.startswith(f"{name}.")]
     if absent:
         with pytest.raises(
             ConfigError, match=f"^{key} has no effect, as {absent[0]} is left out; set {absent[0]}=true"
         ):
-            preset(changes={key: value_at(preset(changes=WHOLE), key)})
+            preset("cam", {key: value_at(preset(changes=WHOLE), key)})
 
 
 @pytest.mark.parametrize("on", [True, {}])
@@ -85,9 +87,9 @@ def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
     "name", [name for name in groups(Config) if name not in ("align", "finetune", "model.ablation")]
 )
 def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> None:
-    taken = preset(changes={name: on})
-    assert name not in taken.absent_groups() and name in preset().absent_groups()
-    assert preset(changes={name: off}) == preset()
+    taken = preset("cam", {name: on})
+    assert name not in taken.absent_groups() and name in preset("cam").absent_groups()
+    assert preset("cam", {name: off}) == preset("cam")
     outer, _, inner = name.rpartition(".")
     values = taken.to_dict()
     assert inner in (values[outer] if outer else values)
@@ -95,7 +97,7 @@ def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> No
 
 @pytest.mark.parametrize("changes", [{"epochs": 3}, {"pretrain": True, "finetune": False, "epochs": 3}])
 def test_a_short_key_is_one_of_the_groups_that_are_there(changes: dict[str, object]) -> None:
-    config = Config.make("default", changes)
+    config = Config.make("cam", changes)
     assert [stage.epochs for stage in config.stages.values()] == [3]
 
 
@@ -134,11 +136,11 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
         ({"finetune.select_by": ["ndcg@0"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"finetune.epochs": 600, "finetune.schedule": "cosine"}, "set finetune.schedule_epochs too"),
         (
-            {"pretrain": True, "align": True, "finetune.start": "continue", "finetune.warmup_epochs": 0},
+            {**CONTINUED, "finetune.optimizer": "adam", "finetune.beta2": 0.98, "finetune.warmup_epochs": 0},
             "set finetune.optimizer and align.optimizer alike",
         ),
         (
-            {"pretrain": True, "align": True, "align.optimizer": "adamw", "finetune.start": "continue"},
+            {**CONTINUED, "finetune.beta2": 0.9},
             "set finetune.beta2 and align.beta2 alike",
         ),
         ({"finetune.averaging": 1.0}, "averaging of a stage must be in [0, 1)"),
@@ -148,7 +150,7 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
         ({"embedding_std": 0.0}, "model.embedding_std must be above 0"),
         ({"finetune.select_by": ["accuracy"]}, "select_by names metrics such as 'ndcg@20'"),
         ({"pretrain": True, "pretrain.loss": "mse"}, "no configuration key 'pretrain.loss'"),
-        ({"model.diffusion": True, "finetune.pcgrad": True}, "pcgrad needs two losses"),
+        ({"model.diffusion": True, "finetune.loss": "ce", "finetune.pcgrad": True}, "pcgrad needs two losses"),
         ({"finetune.consistency": -1.0}, "consistency of a stage must not be negative; it is -1.0"),
         ({"finetune.loss": "mse"}, "consistency is between two passes' cross-entropies"),
         ({"finetune.loss": "ce+mse"}, "finetune.loss has no effect: without model.diffusion the cross-entropy alone"),
@@ -157,7 +159,7 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
         ({"noise_schedule": "cosine"}, "has no effect, as model.diffusion is left out; set model.diffusion=true too"),
         ({"model.ablation": True}, "model.ablation changes model.diffusion, which is left out"),
         (
-            {"model.diffusion": True, "model.ablation": True, "ranks_by": "condition"},
+            {"model.diffusion": True, "model.ablation": True, "ranks_by": "condition", "finetune.loss": "ce"},
             "nothing would train the denoiser",
         ),
         (
@@ -167,22 +169,30 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
         ({**WHOLE, "condition_dropout": 0.5}, "condition_dropout has no effect: guidance is off"),
         ({"finetune.schedule_epochs": 50}, "finetune.schedule_epochs has no effect: the learning rate is constant"),
         (
-            {
-                **{"pretrain": True, "align": True, "align.optimizer": "adamw", "align.beta2": 0.98},
-                "finetune.start": "continue",
-            },
+            {**CONTINUED, "finetune.warmup_epochs": 1},
             "finetune continues with the learning rate of align, so it has no warm-up",
         ),
         ({"finetune.start": "embedding"}, "finetune.start is 'embedding', and no stage is before it"),
-        ({"pretrain": True, "finetune.start": "continue"}, "finetune continues pretrain, which trains another network"),
+        ({"pretrain": True, "finetune.start": "continue"}, "finetune continues pretrain, which trains nothing"),
+        (
+            {"pretrain": {"epochs": 9}, "finetune.start": "continue"},
+            "finetune continues pretrain, which trains another network",
+        ),
         ({"finetune": False}, "every stage is left out: nothing would be trained"),
         ({"finetune.epochs": 0}, "epochs of a stage must be at least 1; it is 0"),
+        ({"pretrain": True, "pretrain.initial_embedding": "random"}, "epochs of a stage must be at least 1; it is 0"),
+        ({"pretrain": True, "pretrain.patience": 2}, "pretrain.patience has no effect: pretrain.epochs is 0"),
+        ({"model.diffusion": {"adm_blocks": 0}}, "model.diffusion.adm_blocks must be at least 1; it is 0"),
+        (
+            {"model.diffusion": {"adm_blocks": 2}, "model.ablation": {"decoder": "mlp"}},
+            "model.diffusion.adm_blocks has no effect: ADM is an MLP",
+        ),
         ({"pretrain": 5}, "pretrain is a group of keys: set it to true or false, or its keys, such as pretrain.epochs"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=".*") as caught:
-        preset(changes=changes)
+        preset("cam", changes)
     assert sentence in str(caught.value)
 
 
@@ -224,7 +234,8 @@ def test_a_group_that_a_saved_configuration_does_not_have_is_left_out() -> None:
 
 def test_max_epochs_limits_every_stage() -> None:
     assert [stage.epochs for stage in preset("paper").with_max_epochs(3).stages.values()] == [3, 3, 3]
-    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [3]
+    assert [stage.epochs for stage in preset().with_max_epochs(3).stages.values()] == [0, 2, 3]
+    assert [stage.epochs for stage in preset("cam").with_max_epochs(3).stages.values()] == [3]
     assert [stage.epochs for stage in preset("paper").with_max_epochs(7).stages.values()] == [7, 5, 7]
     with pytest.raises(ConfigError, match="--max-epochs"):
         preset().with_max_epochs(0)
@@ -238,9 +249,32 @@ def test_every_key_of_every_model_has_a_meaning_in_one_line(name: str) -> None:
 
 
 def test_what_is_described_is_what_has_an_effect() -> None:
-    shown = {key: value for key, value, _ in described(preset())}
+    shown = {key: value for key, value, _ in described(preset("cam"))}
     assert "model.hidden_size" in shown and shown["finetune.filter_seen"] is True
     assert not any(key.startswith(("model.diffusion", "pretrain", "align", "augment")) for key in shown)
     assert "finetune.loss" not in shown and "finetune.schedule_epochs" not in shown
     assert len(shown) < 45
     assert meanings(Config)["align"] == "stage 2, with the item embedding frozen"
+
+
+def test_the_default_is_the_whole_system_in_three_stages() -> None:
+    config = preset()
+    assert list(config.stages) == ["pretrain", "align", "finetune"]
+    assert config.model.diffusion is not None and config.model.ranks_by_sample and config.model.ablation is None
+    pretrain, align, finetune = config.pretrain, config.align, config.finetune
+    assert pretrain is not None and align is not None and finetune is not None
+    assert (pretrain.epochs, pretrain.initial_embedding) == (0, "cooccurrence")
+    assert (align.start, align.embedding) == ("embedding", "frozen")
+    assert (finetune.start, finetune.embedding, finetune.loss) == ("continue", "train", "ce+mse")
+    assert {key for key, _, _ in described(config) if key.startswith("pretrain")} == {
+        "pretrain.epochs",
+        "pretrain.initial_embedding",
+    }
+
+
+def test_cam_is_the_default_without_diffusion_and_its_stages() -> None:
+    staged = preset()
+    assert staged.finetune is not None
+    alone = {"model.diffusion": False, **NO_STAGES, "finetune.initial_embedding": "cooccurrence"}
+    begins = {"finetune.warmup_epochs": 1, "finetune.first_evaluation": 3}
+    assert preset("cam").to_dict() == {**preset(changes={**alone, **begins}).to_dict(), "preset": "cam"}

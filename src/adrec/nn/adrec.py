@@ -84,8 +84,9 @@ class ADRecNetwork(PaddedNetwork):
         return ForwardProcess(schedule)
 
     def make_adm(self) -> Any:
-        """Return ADM: as many transformer blocks as CAM has."""
-        return Blocks.of(self.config)
+        """Return ADM: transformer blocks like CAM's."""
+        assert self.config.diffusion is not None
+        return Blocks.of(self.config, self.config.diffusion.adm_blocks)
 
     def initialize(self, rng: Generator) -> None:
         """Draw the initial weights: the embedding N(0, std), blocks Xavier normal, MLPs as PyTorch does."""

@@ -88,10 +88,10 @@ class Blocks(nn.ModuleList):
     """A stack of blocks."""
 
     @classmethod
-    def of(cls, config: PaddedConfig) -> Blocks:
-        """Return the stack that ``config`` describes."""
+    def of(cls, config: PaddedConfig, num_blocks: int | None = None) -> Blocks:
+        """Return the stack that ``config`` describes, or one of another number of blocks."""
         size, heads = config.hidden_size, config.num_heads
-        return cls(config.num_blocks, size, heads, config.dropout, config.feed_forward_ratio)
+        return cls(num_blocks or config.num_blocks, size, heads, config.dropout, config.feed_forward_ratio)
 
     def __init__(
         self, num_blocks: int, hidden_size: int, num_heads: int, dropout: float, feed_forward_ratio: int = 4

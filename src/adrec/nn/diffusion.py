@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -172,7 +173,7 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: int, /) -> Tensor: ...  # noqa: D102
 
 
-def sample(
+def samples(
     denoise: Denoiser,
     schedule: Schedule,
     noise: Callable[[int], Tensor],
@@ -180,18 +181,19 @@ def sample(
     sampler: Sampler = "ancestral",
     variance: Literal["forward", "posterior"] = "forward",
     project: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Run the reverse process from pure noise to ``x0`` [B, D] (DDPM algorithm 2, with a prediction of x0).
+) -> Iterator[Tensor]:
+    """Run the reverse process from pure noise to ``x0`` (DDPM algorithm 2, with a prediction of x0).
 
-    ``noise(S)`` is the initial sample and ``noise(i)`` the unit noise [B, D] added at step i, S-1..1. Its ``variance``
-    is the forward process's ``beta_i`` ("fixed large") or the posterior's ("fixed small", DDPM section 3.2). No noise
-    is added at i = 0, nor at any step by the sampler ``ddim``. ``project`` is applied to every sample except the
-    initial one.
+    Yield the S + 1 samples [B, D]: the initial one, ``noise(S)``, then that of each step, the last of which is x0.
+    ``noise(i)`` is the unit noise [B, D] added at step i, S-1..1. Its ``variance`` is the forward process's ``beta_i``
+    ("fixed large") or the posterior's ("fixed small", DDPM section 3.2). No noise is added at i = 0, nor at any step by
+    the sampler ``ddim``. ``project`` is applied to every sample except the initial one.
     """
     of_x0, of_xt = schedule.deterministic if sampler == "ddim" else schedule.posterior[:2]
     variances = schedule.betas if variance == "forward" else schedule.posterior[2]
     num_steps = len(schedule.timesteps)
     x = noise(num_steps)  # [B, D]
+    yield x
     for i in reversed(range(num_steps)):
         x0_hat = denoise(x, int(schedule.timesteps[i]))  # [B, D]
         x = float(of_x0[i]) * x0_hat + float(of_xt[i]) * x
@@ -199,4 +201,9 @@ def sample(
             x = x + math.sqrt(variances[i]) * noise(i)
         if project is not None:
             x = project(x)
-    return x
+        yield x
+
+
+def sample(denoise: Denoiser, schedule: Schedule, noise: Callable[[int], Tensor], **options: Any) -> Tensor:
+    """Return the last of :func:`samples`, ``x0`` [B, D]; ``options`` are its keywords."""
+    return deque(samples(denoise, schedule, noise, **options), maxlen=1).pop()

@@ -107,11 +107,14 @@ def _told_by(
 ) -> tuple[str, Config]:
     """Return the kind of network, and the configuration as far as the weights determine it."""
     kind = "sasrec" if any(name.startswith("blocks.") for name in weights) else "adrec"
-    blocks = {found[1] for name in weights if (found := re.match(r"(?:cam|blocks)\.(\d+)\.", name))}
+    found = {match.groups() for name in weights if (match := re.match(r"(cam|adm|blocks)\.(\d+)\.", name))}
+    parts = [part for part, _ in found]
     told: dict[str, Any] = {
         "model.hidden_size": weights["item_embedding.weight"].shape[1],
-        "model.num_blocks": len(blocks),
+        "model.num_blocks": parts.count("cam") + parts.count("blocks"),
     }
+    if "adm" in parts:
+        told["model.diffusion.adm_blocks"] = parts.count("adm")
     if "diffu.net.decoder.0.weight" in published:
         told |= {"model.ablation": True, "model.ablation.decoder": "mlp"}
     return kind, preset("published", {**told, **changes})

@@ -44,7 +44,7 @@ class Progress:
         best_epoch: the epoch whose weights are kept; 0 before the first validation.
         stale: validations since ``best_epoch``.
         rows: epochs of all stages.
-        ended: the stages that have ended: name, epochs, chosen epoch.
+        ended: the record of each stage that has ended (:func:`adrec.train.stages.ended_stage`).
         alive: whether the item embedding was not collapsed at the last measurement; at the start it is noise.
     """
 

@@ -18,6 +18,7 @@ from torch import nn
 from adrec.data.sequences import Sequences
 from adrec.data.spans import spans
 from adrec.data.sparse import Matrix, csr, rows_of
+from adrec.nn.base import SequenceNetwork
 
 WINDOW = 5  # maximum distance in positions of two co-occurring items of a sequence
 DECAY = 0.7  # factor on the weight of a co-occurrence for each further position
@@ -26,6 +27,14 @@ MOST_INTERACTIONS = 10_000_000  # maximum counted, in a minute or two and 2 GiB;
 PRODUCTS, SPARE = 3, 16  # iterations of the random subspace, and its dimensions in excess of those requested
 
 Float32s = NDArray[np.float32]
+
+
+def start_from_cooccurrences(network: SequenceNetwork, sequences: Sequences, seed: int) -> int:
+    """Initialise the item embedding of ``network`` from a part of ``sequences``; return the counted interactions."""
+    rng = np.random.default_rng(seed)
+    counted = few_enough(sequences, rng)
+    initialize_from_cooccurrences(network.item_embedding, counted, network.num_items, rng)
+    return counted.num_interactions
 
 
 def initialize_from_cooccurrences(

@@ -17,11 +17,13 @@ from adrec.evaluate.ranking import held_out, ranking
 from adrec.inference.scorer import BATCH_SIZE, Histories
 from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork
+from adrec.train.cooccurrence import MOST_INTERACTIONS
 from adrec.train.loop import Trainer
 from adrec.train.step import Step, new_optimizer
 
 STEPS = 3  # minimum number of timed steps, after a warm-up step
 MOST_STEPS, BRIEF = 12, 1.0  # quick steps are timed for BRIEF seconds, at most MOST_STEPS: the first ones are slower
+COUNTED = 150_000  # interactions a second whose co-occurrences are counted and factorised, on one core
 ENOUGH = 5.0  # seconds after which no further step is timed
 
 
@@ -43,6 +45,10 @@ class StageCost:
     total: float
     epochs: int
 
+    def amount(self) -> str:
+        """Return the epochs and the time of one, or the time of a stage without epochs, in words."""
+        return f"{self.epochs} x {duration(self.epoch)}" if self.epochs else duration(self.total)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -63,7 +69,7 @@ class Cost:
 
     def sentence(self) -> str:
         """Return the cost of the stages in words."""
-        each = ", ".join(f"{name} {stage.epochs} x {duration(stage.epoch)}" for name, stage in self.stages.items())
+        each = ", ".join(f"{name} {stage.amount()}" for name, stage in self.stages.items())
         if self.may_stop_early:
             return f"at most {duration(self.total)} (early stopping usually ends stages sooner): {each}."
         return f"{duration(self.total)} in all: {each}."
@@ -81,21 +87,28 @@ def duration(seconds: float) -> str:
 def estimate(trainers: Sequence[Trainer]) -> Cost:
     """Time a few steps and validations on separate weights; the trainers are unchanged.
 
-    The time of counting co-occurrences, for an embedding initialised from them, is not included. It is about one second
-    per 150,000 interactions; an epoch takes many times as long.
+    The time of co-occurrences, for an embedding initialised from them, is not measured but taken as :data:`COUNTED`.
     """
     stages: dict[str, StageCost] = {}
     may_stop_early = False
     for trainer in trainers:
         num_validated, left = len(trainer.split.validation.users), trainer.left()
         for name, stage, done in left:
-            network, sequences = fresh_network(trainer, stage), trainer.sequences[name]
+            sequences = trainer.sequences[name]
+            counting = 0.0
+            if not done and stage.start == "scratch" and stage.initial_embedding == "cooccurrence":
+                counting = min(sequences.num_interactions, MOST_INTERACTIONS) / COUNTED
+            if stage.epochs == 0:
+                stages[name] = StageCost(0.0, 0.0, 0.0, counting, 0)
+                continue
+            network = fresh_network(trainer, stage)
             step = _step_seconds(trainer, stage, sequences, network)
             validations = _validations(stage, stage.epochs, last=True) - _validations(stage, done)
             validated = num_validated and validations and stage.validates
             validation = _validation_seconds(trainer, stage, network) if validated else 0.0
             epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
-            stages[name] = StageCost(step, epoch, validation, epochs * epoch + validations * validation, epochs)
+            total = counting + epochs * epoch + validations * validation
+            stages[name] = StageCost(step, epoch, validation, total, epochs)
             may_stop_early |= bool(num_validated and stage.patience and stage.validates)
     return Cost(stages, may_stop_early)
 

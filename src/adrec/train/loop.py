@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,16 +26,15 @@ from adrec.data.split import Split
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import Progress, Snapshot, load_optimizer, optimizer_tensors, with_prefix
-from adrec.train.cooccurrence import few_enough, initialize_from_cooccurrences
+from adrec.train.cooccurrence import start_from_cooccurrences
 from adrec.train.ema import KeptWeights, copied, update_ema
 from adrec.train.health import collapse, health_of
 from adrec.train.precision import slow_bfloat16
 from adrec.train.sequences import stage_sequences, training_histories, users_per_step
+from adrec.train.stages import ended_stage, how_it_ended, stopped_early
 from adrec.train.step import Step, check_finite, learning_rate, new_optimizer
 from adrec.train.validation import Validation
-from adrec.utils.text import counted
 
-FEW_STEPS = 200  # below this, a patience counted in epochs may end a stage before anything is learnt
 CHECK_EVERY = 20  # steps between two checks that the loss is finite: a check synchronises with the GPU
 
 
@@ -141,18 +139,16 @@ class Trainer:
 
     def _start(self, name: str, stage: StageConfig) -> None:
         """Construct the initial network and optimizer of ``stage``."""
+        if stage.purpose and len(self.stages) > 1:
+            self._tell(f"{name:>8}  stage {self.progress.stage + 1} of {len(self.stages)}: {stage.purpose}.")
         if stage.start != "continue":
             self.network = self.new_network(stage)
             self.network.initialize(self.rng)
             if stage.start == "embedding":
                 self.network.item_embedding.weight.data.copy_(self.weights.selected["item_embedding.weight"])
             elif stage.initial_embedding == "cooccurrence":
-                rng = np.random.default_rng(self.seed)
-                sequences = few_enough(self._current, rng)
-                self._tell(
-                    f"{name:>8}  starts from the items' co-occurrences in {sequences.num_interactions:,} interactions."
-                )
-                initialize_from_cooccurrences(self.network.item_embedding, sequences, self.split.num_items, rng)
+                counted_in = start_from_cooccurrences(self.network, self._current, self.seed)
+                self._tell(f"{name:>8}  starts from the items' co-occurrences in {counted_in:,} interactions.")
             self.optimizer = new_optimizer(self.network, stage)
             self.progress.schedule_epoch = 0
         assert self.network is not None
@@ -221,10 +217,7 @@ class Trainer:
         return any(each.should_stop() for each in self.callbacks)
 
     def _has_ended(self, stage: StageConfig) -> bool:
-        return self.progress.epoch >= stage.epochs or self._stopped_early(stage)
-
-    def _stopped_early(self, stage: StageConfig) -> bool:
-        return 0 < stage.patience <= self.progress.stale
+        return self.progress.epoch >= stage.epochs or stopped_early(stage, self.progress)
 
     def _row(
         self, name: str, stage: StageConfig, losses: Mapping[str, float], started: tuple[float, float]
@@ -251,19 +244,12 @@ class Trainer:
         """Select the stage's final weights (the last ones if there was no validation) and move to the next stage."""
         assert self.network is not None
         self.weights.select(self.network)
-        progress, early = self.progress, self._stopped_early(stage)
-        cut = progress.epoch < stage.epochs and not early
-        ended = {"stage": name, "epochs": progress.epoch, "chosen_epoch": progress.best_epoch or progress.epoch}
-        progress.ended.append({**ended, "cut": True} if cut else ended)
-        why = " (validation stopped improving)" if early else " (time is up)" if cut else ""
-        kept = f"epoch {progress.best_epoch} is kept"
-        if not progress.best_epoch:
-            kept = "the last one is kept, as none was validated"
-        self._tell(f"{name:>8}  ended after {counted(progress.epoch, 'epoch')}{why}; {kept}.")
-        steps, size = progress.epoch * self.steps(self._current), self.users_per_step(self._current)
-        if early and steps < FEW_STEPS and size > 1:
-            self._tell(f"{'':>8}  That is only {counted(steps, 'step')}: set a batch_size below {size} for more.")
+        progress, steps, size = self.progress, self.steps(self._current), self.users_per_step(self._current)
         health = health_of(self.weights.selected["item_embedding.weight"], self.network.num_items)
+        ended = ended_stage(name, stage, progress, health)
+        progress.ended.append(ended)
+        for sentence in how_it_ended(ended, stage, progress, progress.epoch * steps, size):
+            self._tell(sentence)
         found = collapse(health, self.network.config.hidden_size, self.network.num_items)
         if found and stage.validates:
             looks = "looks collapsed, or hardly trained yet"

@@ -65,7 +65,7 @@ class TrainingPlan:
 def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
     """Measure a few steps and validations of every stage; the trainers are unchanged."""
     trainer = trainers[-1]  # the model's own
-    stages = [(each, name, stage) for each in trainers for name, stage in each.stages]
+    stages = [(each, name, stage) for each in trainers for name, stage in each.stages if stage.epochs]
     base, dataset = memory_now(trainer.device), trainer.dataset
     cost = estimate(trainers)
     peak = memory_peak(trainer.device)
@@ -98,7 +98,7 @@ def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
         disk={"while it trains": (3 + copies) * weights, "finished": last},
         flop={name: each.flop for name, each in measured.items()},
         cost=cost,
-        epochs={name: stage.epochs for _, name, stage in stages},
+        epochs={name: stage.epochs for each in trainers for name, stage in each.stages},
         device=str(trainer.device),
         threads=torch.get_num_threads(),
     )

@@ -74,7 +74,8 @@ class AblationNetwork(ADRecNetwork):
             return super().make_adm()
         if self.ablation.decoder == "mlp":
             return MLPDecoder(self.config.hidden_size)
-        return AdaptiveDecoder(self.config.hidden_size, self.config.num_blocks)
+        assert self.config.diffusion is not None
+        return AdaptiveDecoder(self.config.hidden_size, self.config.diffusion.adm_blocks)
 
     def draw(self, batch: PackedBatch, rng: Generator) -> AblationNoise:
         """Draw the timesteps, the noise and the dropped conditions of a training step."""
