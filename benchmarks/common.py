@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adrec.cli.demo import MIN_ITEM, movielens
+from adrec.cli.demo import MIN_ITEM
+from adrec.cli.movielens import movielens
 from adrec.config.adrec import Config, preset
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset, open_dataset
@@ -60,7 +61,7 @@ def trainer(dataset: Dataset, config: Config | None = None) -> Trainer:
 
 def batches(trainer: Trainer, count: int, seed: int = 0) -> list[PackedBatch]:
     """Return so many training batches of users drawn at random."""
-    sequences = trainer.own_sequences
+    sequences = trainer.last_sequences
     rng, size = np.random.default_rng(seed), trainer.users_per_step(sequences)
     return [sequences.batch(rng.permutation(len(sequences))[:size]) for _ in range(count)]
 

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from adrec.bench.compare import Memory, compare, fitted
+from adrec.bench.compare import CONTENDERS, Memory, compare, fitted
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.verdict import Contender, verdict
@@ -31,7 +31,7 @@ BASE = (RNG.random(2000) < 0.1) * 1.0
 
 def contender(model: str, values: np.ndarray) -> Contender:
     job = Job("data", "f", "leave-one-out", model, model, {}, 1)
-    network = model in ("adrec", "sasrec+")
+    network = model in ("adrec", "cam", "sasrec+")
     return Contender(model, values, 10.0, 1000.0, is_network=network, cut=False, finished=Finished(job, {}, Path()))
 
 
@@ -91,25 +91,22 @@ def test_training_that_the_budget_ended_is_told() -> None:
     assert "Against sasrec+ (" in clear.sentences[1] and ", whose training the budget ended)" in clear.sentences[1]
 
 
-def test_epochs_fit_the_budget(dataset: Dataset) -> None:
-    entry, split = Entry("adrec", "adrec", "paper"), leave_one_out(dataset)
-    short = fitted(entry, dataset, split, 0.5, seed=1).config()
-    whole = fitted(entry, dataset, split, 1e9, seed=1).config()
-    assert isinstance(short, TrainingConfig) and isinstance(whole, TrainingConfig)
-    assert replace(whole, batch_size=64) == replace(entry.config(), batch_size=64)
-    assert all(1 <= short.stages[name].epochs < stage.epochs for name, stage in whole.stages.items())
+ADREC, CAM = (Entry(name, *CONTENDERS[name]) for name in ("adrec", "cam"))
 
 
-def test_a_budget_trains_no_stage_that_is_left_out(dataset: Dataset) -> None:
-    """The default has one stage: the time ends it, not a number of epochs; of two stages the third stays out."""
+def test_the_last_stage_keeps_its_epochs_and_the_others_as_few_as_time_allows(dataset: Dataset) -> None:
+    """The deadline or validation ends the last stage; a stage before it is not validated."""
     split = leave_one_out(dataset)
-    entry = Entry("adrec", "adrec")
-    assert set(fitted(entry, dataset, split, 600.0, seed=1).changes) == {"batch_size"}
-    two = Entry("adrec", "adrec", "paper", {"align": False, "finetune.start": "embedding"})
-    config = fitted(two, dataset, split, 0.5, seed=1).config()
-    assert isinstance(config, TrainingConfig)
-    assert list(config.stages) == ["pretrain", "finetune"]
-    assert 1 <= config.stages["pretrain"].epochs < 500 and 1 <= config.stages["finetune"].epochs < 495
+    assert set(fitted(ADREC, dataset, split, 600.0, seed=1).changes) == {"batch_size"}
+    short = fitted(ADREC, dataset, split, 0.01, seed=1)
+    config, whole = short.config(), ADREC.config()
+    assert isinstance(config, TrainingConfig) and isinstance(whole, TrainingConfig)
+    assert {name: stage.epochs for name, stage in config.stages.items()} == {
+        "pretrain": 0,
+        "align": 1,
+        "finetune": whole.stages["finetune"].epochs,
+    }
+    assert (short.label, short.preset) == ("adrec", "default")
 
 
 @pytest.mark.parametrize(("users", "expected"), [(300, 16), (1_000, 64), (20, 8)])
@@ -130,26 +127,24 @@ def test_who_cannot_be_trained_is_told_by_the_job() -> None:
 
 def test_enough_users_are_trained_on_as_everywhere() -> None:
     many = prepare(cyclic_table(700, 12))
-    entry = Entry("adrec", "adrec")
-    assert fitted(entry, many, leave_one_out(many), 600.0, seed=1) == entry
+    for entry in (ADREC, CAM):
+        assert fitted(entry, many, leave_one_out(many), 600.0, seed=1) == entry
 
 
 def test_a_short_time_is_for_the_fast_preset() -> None:
-    """A few epochs of the default would rank worse than as many seconds of `fast`; SASRec+ has no other preset."""
+    """A few epochs of `cam` would rank worse than as many seconds of `fast`; SASRec+ has no other preset."""
     many = prepare(cyclic_table(700, 12))
     split = leave_one_out(many)
-    short = fitted(Entry("adrec", "adrec"), many, split, 0.01, seed=1)
-    assert (short.label, short.preset, short.changes) == ("adrec (fast)", "fast", {})
+    short = fitted(CAM, many, split, 0.01, seed=1)
+    assert (short.label, short.preset, short.changes) == ("cam (fast)", "fast", {})
     assert fitted(Entry("sasrec+", "sasrec+"), many, split, 0.01, seed=1).preset == "default"
-    own = Entry("adrec", "adrec", "published")
-    assert fitted(own, many, split, 0.01, seed=1).preset == "published", "a preset that was asked for stays"
 
 
 def test_long_histories_are_split_by_tokens_already() -> None:
     """The tokens of a step of `fast` leave enough steps: a smaller batch_size would do away with them."""
     rows = [(f"user {user}", f"item {(user + step) % 120}", step) for user in range(300) for step in range(90)]
     long = prepare(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"))
-    entry = Entry("adrec (fast)", "adrec", "fast")
+    entry = Entry("cam (fast)", "adrec", "fast")
     assert fitted(entry, long, leave_one_out(long), 600.0, seed=1) == entry
 
 
@@ -163,8 +158,9 @@ def test_as_a_command(tmp_path: Path) -> None:
     done = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
-        ("Use ", "markov is enough", "itemknn is enough", "sasrec+ is enough", "popular is enough")
+        ("Use ", *(f"{name} is enough" for name in CONTENDERS)),
     )
+    assert "Diffusion " in done.stdout
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Which model for mine?" in page and "http" not in page.replace("http-equiv", "")
     again = adrec("compare", "mine.csv", "--out", "c", "--budget", "60s", cwd=tmp_path)
@@ -219,13 +215,13 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
 
 def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "plan.json", 60.0, 1)
-    assert memory.entry("adrec") is None
-    memory.keep("adrec", Entry("adrec (fast)", "adrec", "fast", {"finetune.epochs": 3}))
-    again = Memory(tmp_path / "plan.json", 60.0, 1).entry("adrec")
+    assert memory.entry("cam") is None
+    memory.keep("cam", Entry("cam (fast)", "adrec", "fast", {"finetune.epochs": 3}))
+    again = Memory(tmp_path / "plan.json", 60.0, 1).entry("cam")
     assert again is not None and again.changes == {"finetune.epochs": 3}
-    assert (again.label, again.preset) == ("adrec (fast)", "fast")
+    assert (again.label, again.preset) == ("cam (fast)", "fast")
     assert memory.entry("popular") is None
-    assert Memory(tmp_path / "plan.json", 600.0, 1).entry("adrec") is None
+    assert Memory(tmp_path / "plan.json", 600.0, 1).entry("cam") is None
 
 
 def test_who_runs_out_of_time_is_tested_with_what_there_is(
@@ -238,7 +234,7 @@ def test_who_runs_out_of_time_is_tested_with_what_there_is(
     _, contenders, missing = compare(open_dataset(tmp_path / "data"), tmp_path / "c", budget=0.5, console=console)
     tested = {each.model: each for each in contenders}
     assert tested["sasrec+"].cut
-    assert bool(missing) == ("adrec" not in tested)
+    assert len(missing) == len({"cam", "adrec"} - set(tested))
     ledger = Ledger.open(tmp_path / "c" / "ledger")
     stages = {each.job.model: each.result["stages"] for each in ledger.finished()}
     assert stages["sasrec+"][-1]["cut"]
@@ -253,7 +249,8 @@ def test_what_others_leave_of_their_time_goes_to_who_needs_it(
 ) -> None:
     """Its own share would have ended sasrec+; nobody else trains, so that it goes on until validation ends it."""
     write_dataset(dataset, tmp_path / "data")
-    monkeypatch.setattr("adrec.bench.compare.CONTENDERS", ("popular", "sasrec+"))
+    two = {name: CONTENDERS[name] for name in ("popular", "sasrec+")}
+    monkeypatch.setattr("adrec.bench.compare.CONTENDERS", two)
     monkeypatch.setattr("adrec.bench.compare.SHARE", {"sasrec+": 1e-4})
     data, quiet = open_dataset(tmp_path / "data"), Console(quiet=True)
     _, contenders, missing = compare(data, tmp_path / "c", budget=600.0, console=quiet)
@@ -297,6 +294,24 @@ def test_what_is_likely_is_used_and_told_to_be_no_more() -> None:
         (said,) = (line for line in found.sentences if line.startswith(f"Against {name} "))
         assert f"likely, not sure (p = {found.differences[name].p:.2g} alone, " in said
         assert said.endswith(" among 10 comparisons).")
+
+
+def test_whether_diffusion_pays_is_told() -> None:
+    gained, lost = BASE.copy(), BASE.copy()
+    gained[np.flatnonzero(BASE == 0)[:60]], lost[np.flatnonzero(BASE == 1)[:60]] = 1, 0
+    for values, said in (
+        (gained, "Diffusion gains: adrec has "),
+        (lost, "Diffusion costs: adrec has "),
+        (BASE, "Diffusion neither gains nor costs what these users could show: adrec has "),
+    ):
+        found = verdict([contender("popular", BASE * 0), contender("cam", BASE), contender("adrec", values)])
+        (sentence,) = (each for each in found.sentences if each.startswith("Diffusion "))
+        assert sentence.startswith(said) and sentence.endswith("for 1.0 times the training time.")
+        pair = paired_difference(values, BASE)
+        low, high = 100 * pair.estimate.low, 100 * pair.estimate.high
+        assert f"{low:+.2f} to {high:+.2f} points" in sentence
+    alone = verdict([contender("cam (fast)", BASE), contender("adrec", BASE)])
+    assert not any(each.startswith("Diffusion ") for each in alone.sentences), "a narrower network is another one"
 
 
 def test_bad_budgets(tmp_path: Path) -> None:

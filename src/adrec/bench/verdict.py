@@ -146,7 +146,7 @@ def _diffusion(found: ModelChoice) -> Iterator[str]:
         return
     by_name = {each.model: each for each in found.contenders}
     with_it, without = by_name[WITH], by_name[WITHOUT]
-    low, high = (100 * bound for bound in (found.diffusion.estimate.low, found.diffusion.estimate.high))
+    low, high = _points(found.diffusion)
     pays = "gains" if low > 0 else "costs" if high < 0 else "neither gains nor costs what these users could show"
     yield (
         f"Diffusion {pays}: {WITH} has {100 * with_it.mean:.2f}, {WITHOUT} (the same without diffusion) "
@@ -155,10 +155,16 @@ def _diffusion(found: ModelChoice) -> Iterator[str]:
     )
 
 
+def _points(found: Difference) -> tuple[float, float]:
+    """Return the interval of a difference x 100, without a negative zero."""
+    low, high = (round(100 * bound, 2) + 0.0 for bound in (found.estimate.low, found.estimate.high))
+    return low, high
+
+
 def _against(each: Contender, found: Difference, together: float, number: int) -> str:
     """Return how the chosen model compares with another: alone, and among a ``number`` of comparisons."""
     gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
-    low, high = (100 * bound for bound in (found.estimate.low, found.estimate.high))
+    low, high = _points(found)
     amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing" if found.estimate.mean else "as little"
     ended = ", whose training the budget ended" if each.cut else ""
     alone = f"p = {found.p:.2g}"
