@@ -27,7 +27,8 @@ ACCURACY = (
     "diffurec",
     "adrec (published)",
     "sasrec+ as tuned on baby, repeat bias",
-    "adrec (fast)",
+    "cam (fast)",
+    "cam",
     "adrec",
 )
 SHORT = {"sasrec+ as tuned on baby, repeat bias": "sasrec+ (tuned, repeat logits)", "adrec": "adrec (default)"}

@@ -12,7 +12,8 @@ from benchmarks.charts import LEDGER, METRIC, ROOT, SHORT, entries_of
 
 MODELS = (
     "adrec",
-    "adrec (fast)",
+    "cam",
+    "cam (fast)",
     "adrec (published)",
     "sasrec+ as tuned on baby, repeat bias",
     "sasrec+",

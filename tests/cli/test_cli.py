@@ -99,7 +99,7 @@ def test_evaluate(work: Path) -> None:
 def test_recommend_on_standard_output(work: Path) -> None:
     result = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "csv", cwd=work)
     table = pl.read_csv(result.stdout.encode())
-    assert table.columns == ["user", "item", "score", "rank", "source"]
+    assert table.columns == ["user", "item", "score", "rank", "source", "confidence"]
     seen = set(cyclic_table().filter(pl.col("user_id") == "user 3")["item_id"])
     assert not seen & set(table["item"])
     as_lines = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "jsonl", cwd=work).stdout
@@ -171,8 +171,10 @@ def test_config_prints_what_has_an_effect() -> None:
     assert value["align"]["embedding"] == "decaying"
     shown = adrec("config").stdout
     assert "model.hidden_size" in shown and "D, the width of the item embedding" in shown
-    assert "noise_schedule" not in shown
-    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align." in shown
+    assert "model.diffusion.noise_schedule" in shown
+    assert "Left out: augment, model.ablation." in shown
+    assert "noise_schedule" not in (alone := adrec("config", "cam").stdout)
+    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align." in alone
 
 
 HEADER = "user,item,timestamp\n"

@@ -276,5 +276,5 @@ def test_cam_is_the_default_without_diffusion_and_its_stages() -> None:
     staged = preset()
     assert staged.finetune is not None
     alone = {"model.diffusion": False, **NO_STAGES, "finetune.initial_embedding": "cooccurrence"}
-    begins = {"finetune.warmup_epochs": 1, "finetune.first_evaluation": 3}
+    begins = {"finetune.warmup_epochs": 1, "finetune.first_evaluation": 3, "finetune.patience": 5}
     assert preset("cam").to_dict() == {**preset(changes={**alone, **begins}).to_dict(), "preset": "cam"}

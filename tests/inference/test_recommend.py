@@ -75,7 +75,7 @@ def test_top_k_equals_sorting(
     model = scorer(device)
     candidates = np.zeros(NUM_ITEMS + 1, dtype=bool)
     candidates[list(allowed)] = True
-    items, scores = top_k(
+    items, scores, _ = top_k(
         model, packed(lists), k, filter_seen=filter_seen, candidates=candidates, batch_size=batch_size
     )
     for history, row, values in zip(lists, items, scores, strict=True):

@@ -39,7 +39,7 @@ BATCH = packed([[3, 1, 3, 7, 2], [5, 6], [9, 10, 11]])
 
 
 def network(device: torch.device, padding_class: bool = False) -> ADRecNetwork:
-    config = preset("default", {**SETTINGS, "model.padding_class": padding_class})
+    config = preset("cam", {**SETTINGS, "model.padding_class": padding_class})
     made = paper_network(config.model, NUM_ITEMS)
     made.initialize(torch.Generator().manual_seed(1))
     made.item_embedding.weight.data *= 30  # scores that differ
@@ -144,7 +144,7 @@ def test_it_is_the_cross_entropy_of_the_classes_and_so_are_its_gradients(device:
 def small(**changes: object) -> Config:
     values = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 2, "finetune.learning_rate": 0.01}
     values |= {"model.dropout": 0.3, "finetune.consistency": 5.0}
-    return preset("default", {**values, "finetune.averaging": 0.5, "finetune.negatives": 4, **changes})
+    return preset("cam", {**values, "finetune.averaging": 0.5, "finetune.negatives": 4, **changes})
 
 
 def test_it_trains_and_is_the_same_again(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ SIZE, HEADS, MAX_LENGTH, NUM_ITEMS = 16, 2, 8, 9
 
 
 def made(device: torch.device, *, causal: bool = True, diffusion: bool = False, **changes: Any) -> ADRecNetwork:
-    groups: dict[str, Any] = {"diffusion": DiffusionConfig()} if diffusion or not causal else {}
+    groups: dict[str, Any] = {"diffusion": DiffusionConfig() if diffusion or not causal else None}
     if not causal:
         groups["ablation"] = AblationConfig(causal=False, ranks_by="sample" if diffusion else "condition")
     config = ModelConfig(hidden_size=SIZE, num_heads=HEADS, max_length=MAX_LENGTH, **groups, **changes)

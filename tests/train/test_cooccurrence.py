@@ -125,6 +125,6 @@ def test_only_new_weights_can_begin_so() -> None:
     with pytest.raises(ConfigError, match=r"^finetune\.initial_embedding has no effect: the item embedding is that of"):
         preset("paper", {"finetune.initial_embedding": "cooccurrence"})
     with pytest.raises(ConfigError, match=r"as pretrain is left out; set pretrain=true too"):
-        preset(changes={"pretrain.initial_embedding": "cooccurrence"})
+        preset("cam", {"pretrain.initial_embedding": "cooccurrence"})
     config = preset("paper", {"pretrain.initial_embedding": "cooccurrence"})
     assert json.loads(json.dumps(config.to_dict()))["pretrain"]["initial_embedding"] == "cooccurrence"

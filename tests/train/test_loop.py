@@ -521,7 +521,7 @@ def test_what_is_validated_is_the_average_too(trainer: Maker, tiny: Make, datase
     assert [row["validation"] for row in rows] != [row["validation"] for row in unaveraged]
 
 
-@pytest.mark.parametrize("name", ["default", "fast"])
+@pytest.mark.parametrize("name", ["default", "cam", "fast"])
 def test_the_presets_learn_what_follows_what(name: str, trainer: Maker, dataset: Dataset) -> None:
     small = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16, "finetune.learning_rate": 0.01}
     config = preset(name, {**small, "finetune.epochs": 30, "finetune.averaging": 0.5})

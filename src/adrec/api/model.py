@@ -141,6 +141,7 @@ class ADRec:
         """Retrain on all interactions with the chosen numbers of epochs, for production. Nothing is held out."""
         dataset, _, info = self._fitted()
         self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
+        self._info = replace(self._info, calibration=info.calibration)  # type: ignore[type-var]
         return self
 
     def _train(self, untrained: Model, dataset: Dataset, split_name: str, path: Path | None = None) -> None:
@@ -159,8 +160,9 @@ class ADRec:
             live = [stack.enter_context(Live(Console(stderr=True, soft_wrap=True)))] if self.progress else []
             device = self.device if run is None else torch.device(run.info.device)
             stages = fit(model, dataset, split, run, seed=self.seed, device=device, callbacks=live)
+            info = info.calibrated(model, dataset, split)
             if run is not None:
-                run.finish(model, stages)
+                run.finish(model, stages, replace(run.info, calibration=info.calibration))
         self._dataset, self._trained = dataset, model
         self._info = replace(info, data="data", data_beside="data", finished=True, stages=stages)
 
@@ -188,8 +190,9 @@ class ADRec:
 
         Returns:
             A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
-            ``item``, ``score``, ``rank`` (from 1) and ``source`` (``popular`` if no item of the history is known,
-            else ``model``). A warning reports skipped users and items.
+            ``item``, ``score``, ``rank`` (from 1), ``source`` (``popular`` if no item of the history is known, else
+            ``model``) and, of a network that was validated, ``confidence``: the probability that the item is the next
+            one. A warning reports skipped users and items.
 
         Raises:
             DataError: for unknown users, or if no item may be recommended.
@@ -283,8 +286,8 @@ class ADRec:
 
     def recommender(self) -> Recommender:
         """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
-        dataset, model, _ = self._fitted()
-        return Recommender(model, dataset)
+        dataset, model, info = self._fitted()
+        return Recommender(model, dataset, info.confidence())
 
     def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
         if self._dataset is None or self._trained is None or self._info is None:

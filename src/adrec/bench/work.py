@@ -91,7 +91,7 @@ def do_job(
         **made_on(run),
     }
     if keep_run:  # before the result: what is found in the ledger later has a run that is whole
-        run.finish(model, cost["stages"])
+        run.finish(model, cost["stages"], run.info.calibrated(model, dataset, split))
     if keep_embedding and model.item_vectors is not None:
         ledger.keep_embedding(job, torch.from_numpy(model.item_vectors), run.stage_1())
     if job.trial is not None:

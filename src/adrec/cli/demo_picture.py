@@ -75,7 +75,7 @@ def _bars(axes: Axes, results: Mapping[str, Evaluation], metric: str) -> None:
     """Draw a bar for each model, with its 95 % interval."""
     for at, (name, evaluation) in enumerate(reversed([*results.items()])):
         found = evaluation.metrics[metric]
-        axes.barh(at, found.mean, color=PALETTE[1] if name in ("adrec", "cam") else PALETTE[0], height=0.7)
+        axes.barh(at, found.mean, color=PALETTE[1] if name not in ("popular", "itemknn") else PALETTE[0], height=0.7)
         axes.plot([found.low, found.high], [at, at], color="black", linewidth=1.2)
     axes.set_yticks(range(len(results)), list(results)[::-1])
     axes.set_title(f"{metric} on the test part, with 95 % intervals", fontsize=10)

@@ -77,7 +77,7 @@ def _train(run: Run, dataset: Dataset, console: Console) -> Run:
         with run.locked(), live:
             callbacks = [Announcement(console, run), live]
             stages = fit(model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks)
-            return run.finish(model, stages)
+            return run.finish(model, stages, run.info.calibrated(model, dataset, split))
     except KeyboardInterrupt:
         if isinstance(model, NetworkModel):
             kept = "everything up to the last epoch is kept" if run.rows() else "no epoch was finished"
@@ -95,7 +95,7 @@ def train_dataset(
     *,
     device: str = "auto",
     threads: int | None = None,
-    refit_of: Path | None = None,
+    refit_of: Run | None = None,
     name: str | None = None,
 ) -> Run:
     """Train ``model`` as a run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
@@ -116,7 +116,8 @@ def train_dataset(
         seed=seed,
         model=name or model.name,
         device=str(find_device(device)),
-        refit_of=str(refit_of.resolve()) if refit_of else None,
+        refit_of=str(refit_of.path.resolve()) if refit_of else None,
+        calibration=refit_of.info.calibration if refit_of else None,
     )
     run = Run.create(out, model, info)
     try:
@@ -159,7 +160,7 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
         console,
         device=device,
         threads=threads,
-        refit_of=path,
+        refit_of=run,
         name=run.info.model,
     )
 

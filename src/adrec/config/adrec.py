@@ -228,7 +228,7 @@ FINETUNE = replace(
     warmup_epochs=0,
     first_evaluation=1,
     evaluate_every=1,
-    patience=5,
+    patience=3,
 )
 
 

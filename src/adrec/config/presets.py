@@ -15,6 +15,7 @@ _CAM: dict[str, Any] = {
     "finetune.initial_embedding": "cooccurrence",
     "finetune.warmup_epochs": 1,
     "finetune.first_evaluation": 3,
+    "finetune.patience": 5,
 }
 
 # Three quarters of the width, a softmax over part of the catalogue and half the consistency need fewer epochs. Half the

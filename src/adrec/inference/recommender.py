@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
-from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, top_k
+from adrec.inference.confidence import Calibration
+from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, Top, top_k
 from adrec.inference.scores import Masked, best_items
 from adrec.nn.scores import InnerProducts
 from adrec.utils.errors import ConfigError, DataError
@@ -28,7 +29,9 @@ class Recommendations:
 
     Attributes:
         table: one row per item: ``user`` (or ``history``, the index of the given history, from 0), ``item``, ``score``,
-            ``rank`` (from 1) and ``source``: ``model``, or ``popular`` if no item of the history is known.
+            ``rank`` (from 1) and ``source``: ``model``, or ``popular`` if no item of the history is known. With a
+            calibration also ``confidence``: the probability that the item is the next one, if the next one is among
+            the items that may be recommended; null for popular items.
         notes: sentences on skipped users and items.
     """
 
@@ -44,10 +47,16 @@ def examples(values: Iterable[Any], most: int = 3) -> str:
 
 
 class Recommender:
-    """Recommends with a scorer and its training data set, which provides ids and popularity."""
+    """Recommends with a scorer and its training data set, which provides ids and popularity.
 
-    def __init__(self, scorer: Scorer, dataset: Dataset) -> None:
-        self.scorer, self.dataset = scorer, dataset
+    Args:
+        scorer: the model.
+        dataset: the data set.
+        calibration: the calibration of the model's probabilities, if there is one.
+    """
+
+    def __init__(self, scorer: Scorer, dataset: Dataset, calibration: Calibration | None = None) -> None:
+        self.scorer, self.dataset, self.calibration = scorer, dataset, calibration
 
     def for_users(
         self,
@@ -95,10 +104,10 @@ class Recommender:
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
         notes += self._new_items(histories)
-        numbers, scores, popular = self._best(histories, k, filter_seen, candidates, on_batch)
+        best, popular = self._best(histories, k, filter_seen, candidates, on_batch)
         notes += silent(popular, ("user", "users"))
-        notes += few(numbers, k, ("user", "users"))
-        table = self._table(numbers, scores, popular)
+        notes += few(best.items, k, ("user", "users"))
+        table = self._table(best, popular)
         users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
         return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
 
@@ -131,10 +140,10 @@ class Recommender:
         ends = np.cumsum(kept)
         spoken = Histories(numbers[known], ends - kept, ends)
         notes += self._new_items(spoken)
-        best, scores, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
+        best, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
         notes += silent(popular, ("history", "histories"))
-        notes += few(best, k, ("history", "histories"))
-        return Recommendations(self._table(best, scores, popular).rename({"row": "history"}), tuple(notes))
+        notes += few(best.items, k, ("history", "histories"))
+        return Recommendations(self._table(best, popular).rename({"row": "history"}), tuple(notes))
 
     def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
@@ -209,43 +218,45 @@ class Recommender:
         filter_seen: bool,
         candidates: NDArray[np.bool_] | None,
         on_batch: Callable[[int], None],
-    ) -> tuple[Int64s, NDArray[np.float32], NDArray[np.bool_]]:
-        """Return item numbers and scores [m, k], and which rows are the most popular items (no known history)."""
+    ) -> tuple[Top, NDArray[np.bool_]]:
+        """Return the best items [m, k], and which rows are the most popular items (no known history), [m]."""
         k = min(k, self.scorer.num_items)
         known = histories.known(self.scorer.num_items)
         spoken = np.flatnonzero(known.ends > known.starts)
-        numbers, scores = self._popular(len(histories), k, candidates)
+        best = self._popular(len(histories), k, candidates)
         if len(spoken):
             some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-            numbers[spoken], scores[spoken] = top_k(
-                self.scorer, some, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch
-            )
-        return numbers, scores, known.ends == known.starts
+            found = top_k(self.scorer, some, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch)
+            best.items[spoken], best.scores[spoken], best.log_p[spoken] = found
+        return best, known.ends == known.starts
 
-    def _popular(
-        self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None
-    ) -> tuple[Int64s, NDArray[np.float32]]:
-        """Return the most popular items, the same in each of ``num_rows`` rows, and their interactions as scores."""
+    def _popular(self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None) -> Top:
+        """Return the most popular items, the same in each of ``num_rows`` rows; the scores are their interactions."""
         counts = self.dataset.popularity[: self.scorer.num_items + 1].astype(np.float32)
         counts[0] = -np.inf
         if candidates is not None:
             counts[~candidates] = -np.inf
         order = np.argsort(-counts, kind="stable")[:k]
         numbers = np.where(np.isfinite(counts[order]), order, 0)
-        return np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
+        items, scores = np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
+        return Top(items, scores, np.full_like(scores, np.nan))
 
-    def _table(self, numbers: Int64s, scores: NDArray[np.float32], popular: NDArray[np.bool_]) -> pl.DataFrame:
+    def _table(self, best: Top, popular: NDArray[np.bool_]) -> pl.DataFrame:
         """Return the real recommendations, a row each; slots of [m, k] that were not filled are left out."""
-        rows, columns = np.nonzero(numbers)
-        return pl.DataFrame(
+        rows, columns = np.nonzero(best.items)
+        table = pl.DataFrame(
             {
                 "row": rows,
-                "item": self.dataset.catalogue.decode(numbers[rows, columns] - 1),
-                "score": scores[rows, columns],
+                "item": self.dataset.catalogue.decode(best.items[rows, columns] - 1),
+                "score": best.scores[rows, columns],
                 "rank": columns + 1,
                 "source": np.where(popular, "popular", "model")[rows],
             }
         )
+        if self.calibration is None:
+            return table
+        confidence = pl.Series("confidence", self.calibration(best.log_p[rows, columns]))
+        return table.with_columns(confidence.fill_nan(None))
 
 
 def missing(ids: Ids, indices: Int64s) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
-from adrec.inference.scores import NOTHING, Masked, best_items
+from adrec.inference.scores import NOTHING, Masked, best_items_and_totals
 from adrec.models.base import NO_LIMIT
 from adrec.nn.scores import Scores
 
@@ -93,6 +93,22 @@ def seen(histories: Histories, chosen: Int64s) -> tuple[Int64s, Int64s]:
     return rows, histories.items[spans(starts, ends - starts)].astype(np.int64)
 
 
+class Top(NamedTuple):
+    """The best items of each history, best first, [m, k] each.
+
+    If fewer than k items may be recommended, a row is padded with item 0 and score ``-inf``.
+
+    Attributes:
+        items: item numbers, int64.
+        scores: their scores, float32.
+        log_p: the logarithms of their softmax probabilities among the items that may be recommended, float32.
+    """
+
+    items: Int64s
+    scores: NDArray[np.float32]
+    log_p: NDArray[np.float32]
+
+
 def top_k(
     scorer: Scorer,
     histories: Histories,
@@ -102,10 +118,8 @@ def top_k(
     candidates: NDArray[np.bool_] | None = None,
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
-) -> tuple[Int64s, NDArray[np.float32]]:
-    """Return the best items of each history, best first: item numbers and scores, [m, k] each (k at most V).
-
-    If fewer than k items may be recommended, the row is padded with item 0 and score ``-inf``.
+) -> Top:
+    """Return the best items of each history; k is at most V.
 
     Args:
         scorer: the model.
@@ -122,10 +136,13 @@ def top_k(
     k = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    log_p = values.copy()
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
         masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
-        best, best_scores = best_items(scores, k, scorer.num_items, replace(masked, excluded=excluded))
+        masked = replace(masked, excluded=excluded)
+        best, best_scores, total = best_items_and_totals(scores, k, scorer.num_items, masked)
         items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
+        log_p[chosen] = torch.where(best > 0, best_scores - total[:, None], -torch.inf).numpy()
         on_batch(len(chosen))
-    return items, values
+    return Top(items, values, log_p)

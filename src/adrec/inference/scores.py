@@ -86,15 +86,20 @@ class Best:
     Attributes:
         scores: the best scores so far, best first, [B, up to k].
         items: their item numbers, int64 [B, up to k].
+        log_total: the logarithm of the sum of exp(score) over all items so far, [B]; None if not requested.
     """
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, k: int, *, totals: bool = False) -> None:
+        self.k, self.totals = k, totals
+        self.log_total: Tensor | None = None
         self.scores: Tensor | None = None
         self.items: Tensor | None = None
 
     def add(self, items: slice, block: Tensor) -> None:
         """Merge a block [B, n] into the top k."""
+        if self.totals:
+            total = block.logsumexp(1)
+            self.log_total = total if self.log_total is None else torch.logaddexp(self.log_total, total)
         scores, indices = block.topk(min(self.k, block.shape[1]), dim=1)
         numbers = indices + items.start
         if self.scores is not None and self.items is not None:
@@ -112,10 +117,22 @@ class Best:
 
 def best_items(scores: Scores, k: int, num_items: int, masked: Masked = NOTHING) -> tuple[Tensor, Tensor]:
     """Return the item numbers and scores of each history's k best items, [B, up to k] each; padding is excluded."""
-    best = Best(k)
+    return _best(Best(k), scores, num_items, masked).result()
+
+
+def best_items_and_totals(
+    scores: Scores, k: int, num_items: int, masked: Masked = NOTHING
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return :func:`best_items`, and log of the sum of exp(score) over all items that are not masked, [B]."""
+    best = _best(Best(k, totals=True), scores, num_items, masked)
+    assert best.log_total is not None
+    return *best.result(), best.log_total.cpu()
+
+
+def _best(best: Best, scores: Scores, num_items: int, masked: Masked) -> Best:
     for items, block in masked_blocks(scores, item_blocks(scores.num_users, 1, num_items), masked):
         best.add(items, block)
-    return best.result()
+    return best
 
 
 def count_above(

@@ -209,10 +209,13 @@ class Run:
         path = self.path / STAGE_1
         return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
 
-    def finish(self, model: Model, stages: Sequence[Mapping[str, Any]]) -> Run:
-        """Write the weights of the model and a record of each stage, and return the finished run."""
+    def finish(self, model: Model, stages: Sequence[Mapping[str, Any]], info: RunInfo | None = None) -> Run:
+        """Write the weights of the model and a record of each stage, and return the finished run.
+
+        ``info`` replaces the run's metadata.
+        """
         write_weights(self.path / "weights.safetensors", model)
-        info = replace(self.info, finished=True, stages=tuple(stages))
+        info = replace(info or self.info, finished=True, stages=tuple(stages))
         write_json(self.path / "run.json", asdict(info))
         for name in ("state.safetensors", PREFIXES):
             (self.path / name).unlink(missing_ok=True)
