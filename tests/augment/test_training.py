@@ -107,7 +107,7 @@ def test_stages_run_in_order_and_the_models_own_train_behind_the_prefixes(
     model, stages = trained(small, dataset, device, [watch, OnEpoch(rows.append)])
     assert isinstance(model.network, ADRecNetwork)
     assert [stage["stage"] for stage in stages] == STAGES
-    assert stages[1] == {"stage": DIFFUSION, "epochs": 3, "chosen_epoch": 3}
+    assert (stages[1]["stage"], stages[1]["epochs"], stages[1]["chosen_epoch"]) == (DIFFUSION, 3, 3)
     assert all("validation" not in row and list(row["loss"]) == ["mse"] for row in rows if row["stage"] == DIFFUSION)
     own, split, starts = watch.trainers[1], leave_one_out(dataset), dataset.offsets[:-1]
     sequences = own.last_sequences

@@ -18,6 +18,7 @@ DOCS, LEDGER = ROOT / "docs" / "appendix", ROOT / "benchmarks" / "ledger"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
     "results": (("published", "tuned"), "adrec"),
+    "default": (("default",), "adrec"),
     "ablation": (("ablation",), "base"),
     "paper": (("paper",), "adrec (paper)"),
     "search": (("search",), "no positions"),
@@ -32,7 +33,7 @@ def test_the_jobs_of_the_ledger_have_the_keys_that_they_were_filed_under() -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["results", "ablation", *(pytest.param(name, marks=SLOW) for name in ("paper", "search"))]
+    "name", ["results", "default", "ablation", *(pytest.param(name, marks=SLOW) for name in ("paper", "search"))]
 )
 def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
     grids, reference = PAGES[name]

@@ -18,7 +18,6 @@ from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.evaluate.ranking import held_out
 from adrec.inference.confidence import Calibration, calibrate, log_odds
-from adrec.inference.recommender import Recommender
 from adrec.inference.scorer import Histories, top_k
 from adrec.models.network import NetworkModel
 from adrec.nn.scores import Table
@@ -142,4 +141,3 @@ def test_a_run_has_that_of_its_validation_part_and_its_refit_the_same(tmp_path: 
 def test_models_that_count_have_none(dataset: Dataset) -> None:
     model = ADRec(model="itemknn").fit(dataset)
     assert "confidence" not in model.recommend(k=2).columns
-    assert "confidence" not in Recommender(KnownScorer(beliefs()), dataset).for_users(k=2).table.columns

@@ -7,6 +7,8 @@ from typing import ClassVar
 from conftest import TINY
 from models.contract import ModelContract
 
+QUICK = {"learning_rate": 0.01, "averaging": 0.5}
+
 
 class TestDefault(ModelContract):
     model = "adrec"
@@ -14,10 +16,21 @@ class TestDefault(ModelContract):
         **{"hidden_size": 16, "num_heads": 2, "max_length": 8, "batch_size": 16},
         "finetune.epochs": 2,
     }
-    learning: ClassVar = {"finetune.epochs": 30, "finetune.learning_rate": 0.01, "finetune.averaging": 0.5}
+    learning: ClassVar = {
+        **{f"{stage}.{key}": value for stage in ("align", "finetune") for key, value in QUICK.items()},
+        "finetune.epochs": 30,
+    }
+    diffuses = True
 
 
-class TestThreeStages(ModelContract):
+class TestCam(ModelContract):
+    model = "adrec"
+    preset = "cam"
+    changes: ClassVar = {**TestDefault.changes}
+    learning: ClassVar = {**{f"finetune.{key}": value for key, value in QUICK.items()}, "finetune.epochs": 30}
+
+
+class TestPaper(ModelContract):
     model = "adrec"
     preset = "paper"
     changes: ClassVar = {**TINY, "pretrain.epochs": 2, "align.epochs": 1, "finetune.epochs": 2}

@@ -125,8 +125,10 @@ def best_items_and_totals(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return :func:`best_items`, and log of the sum of exp(score) over all items that are not masked, [B]."""
     best = _best(Best(k, totals=True), scores, num_items, masked)
-    assert best.log_total is not None
-    return *best.result(), best.log_total.cpu()
+    assert best.items is not None and best.scores is not None and best.log_total is not None
+    items = torch.where(best.scores > -torch.inf, best.items, 0).cpu()
+    together = torch.cat([best.scores, best.log_total[:, None]], 1).cpu()  # one transfer: each waits for the GPU
+    return items, together[:, :-1], together[:, -1]
 
 
 def _best(best: Best, scores: Scores, num_items: int, masked: Masked) -> Best:
