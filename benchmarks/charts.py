@@ -129,6 +129,20 @@ PARTS = {
     f"{PAPER}: rotary positions": "with rotary positions",
 }
 DEFAULT = {
+    "cam": "cam: without ADM and stages",
+    "cam: 3 blocks": "cam with 3 blocks",
+    "adrec: cross-entropy alone": "cross-entropy only",
+    "adrec: squared error of weight 1": "squared error of weight 1",
+    "adrec: lambda 0": "lambda 0 (no noise)",
+    "adrec: lambda 1": "lambda 1",
+    "adrec: ranked by the condition": "ranked by the condition",
+    "adrec: ADM of 2 blocks": "ADM of 2 blocks",
+    "adrec: no stage 1": "without stage 1",
+    "adrec: no stage 2": "without stage 2",
+    "adrec: stage 1 a SASRec": "stage 1 a SASRec",
+    "adrec: stage 1 a SASRec from co-occurrences": "stage 1 a SASRec, from co-occurrences",
+}
+CAM = {
     "base: no consistency": "without two passes that agree",
     "base: no repeat bias": "without repeat logits",
     "base: no averaging of weights": "without averaged weights",
@@ -153,7 +167,9 @@ def main() -> None:
     paper = results(ledger, reference=PAPER, entries=entries_of("paper"))
     save(differences(paper, PAPER, PARTS), "parts-of-the-paper")
     ablation = results(ledger, reference="base", entries=entries_of("ablation"))
-    save(differences(ablation, "base", DEFAULT), "parts-of-the-default")
+    save(differences(ablation, "base", CAM), "parts-of-cam")
+    own = results(ledger, reference="adrec", entries=entries_of("default"))
+    save(differences(own, "adrec", DEFAULT), "parts-of-the-default")
 
 
 if __name__ == "__main__":
