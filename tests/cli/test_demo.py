@@ -16,8 +16,12 @@ from command import adrec, refused
 def test_the_demo_trains_compares_and_recommends_by_title(tmp_path: Path) -> None:
     result = adrec("demo", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for part in ("100,004 ratings by 671 people", "most popular", "Recommended next:", "adrec similar"):
+    for part in ("100,004 MovieLens ratings by 671 people", "Recommended next:", "adrec similar"):
         assert part in result.stdout
+    for row in ("after pretrain", "after align", "after finetune", "end to end", "popular", "itemknn", "cam", "adrec"):
+        assert re.search(rf"│ {row} +│", result.stdout), f"a row of a table for {row}"
+    assert "32 steps left" in result.stdout and "denoised" in result.stdout
+    assert (tmp_path / "adrec-demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert len(re.findall(r"\(\d{4}\)", result.stdout.partition("Recommended next:")[2])) >= 8, "films by title"
     run = tmp_path / "adrec-demo" / "run"
     assert json.loads((run / "run.json").read_text())["finished"]

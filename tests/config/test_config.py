@@ -180,7 +180,11 @@ def test_what_has_no_effect_is_not_saved_and_makes_no_difference() -> None:
         ),
         ({"finetune": False}, "every stage is left out: nothing would be trained"),
         ({"finetune.epochs": 0}, "epochs of a stage must be at least 1; it is 0"),
-        ({"pretrain": True, "pretrain.initial_embedding": "random"}, "epochs of a stage must be at least 1; it is 0"),
+        (
+            {"pretrain": True, "pretrain.initial_embedding": "random"},
+            "pretrain.epochs is 0, which takes co-occurrences",
+        ),
+        ({"pretrain": True, "finetune": False}, "nothing would be trained"),
         ({"pretrain": True, "pretrain.patience": 2}, "pretrain.patience has no effect: pretrain.epochs is 0"),
         ({"model.diffusion": {"adm_blocks": 0}}, "model.diffusion.adm_blocks must be at least 1; it is 0"),
         (

@@ -22,8 +22,10 @@ from conftest import SMALL
 
 @pytest.fixture
 def trained(dataset: Dataset) -> ADRecModel:
-    model = ADRecModel(preset("default", {**SMALL, "num_train_timesteps": 6, "finetune.epochs": 2}))
-    fit(model, dataset, leave_one_out(dataset), seed=0)
+    model = ADRecModel(
+        preset("default", {**SMALL, "num_train_timesteps": 6, "noise_weight": 0.5, "finetune.epochs": 2})
+    )
+    fit(model, dataset, leave_one_out(dataset), seed=7)
     return model
 
 
@@ -40,7 +42,7 @@ def test_the_start_of_the_chain_is_the_noise(trained: ADRecModel, dataset: Datas
     network, history = trained.network, dataset.history(0)
     assert isinstance(network, ADRecNetwork)
     batch = history_batch(history, np.array([0]), np.array([len(history)]), network.config.max_length)
-    noise = HistoryNoise(batch, network.config.hidden_size, 0, torch.device("cpu"))(6)  # [1, D]
+    noise = HistoryNoise(batch, network.config.hidden_size, trained.seed, torch.device("cpu"))(6)  # [1, D]
     scores = (noise @ network.item_embedding.weight.T)[0, 1:]  # [V]
     scores[torch.from_numpy(history.astype(np.int64)) - 1] = -torch.inf
     assert denoised_items(trained, history, [6], 3)[6].tolist() == (scores.topk(3).indices + 1).tolist()
@@ -51,3 +53,11 @@ def test_a_model_that_denoises_nothing_is_refused(dataset: Dataset) -> None:
     fit(model, dataset, leave_one_out(dataset), seed=0)
     with pytest.raises(ConfigError, match="denoises nothing"):
         denoised_items(model, dataset.history(0), [0], 3)
+
+
+def test_more_steps_than_there_are_and_more_items_than_may_be_shown(trained: ADRecModel, dataset: Dataset) -> None:
+    history = dataset.history(0)
+    with pytest.raises(ConfigError, match="steps_left are whole numbers from 0 to 6; they are \\[7\\]"):
+        denoised_items(trained, history, [7], 3)
+    found = denoised_items(trained, history, [0], dataset.num_items)[0]
+    assert sorted(found) == sorted(set(range(1, dataset.num_items + 1)) - set(history.tolist()))

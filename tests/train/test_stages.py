@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.models.adrec import ADRecModel
 from adrec.runs.fit import fit
+from adrec.train import loop
 from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import Progress
 from adrec.train.cooccurrence import cooccurrence_vectors
@@ -57,7 +60,7 @@ def test_stage_1_is_the_co_occurrences_stage_2_keeps_them_and_stage_3_moves_them
     assert torch.equal(watch.embeddings["align"], first)
     assert not torch.equal(watch.embeddings["finetune"], first)
     assert watch.sentences[:3] == [
-        "pretrain  stage 1 of 3: learns the item embedding.",
+        "pretrain  stage 1 of 3: takes the item embedding from co-occurrences.",
         f"pretrain  starts from the items' co-occurrences in {trainer.sequences['pretrain'].num_interactions:,} "
         "interactions.",
         "pretrain  ended: the factorised co-occurrences are the item embedding.",
@@ -83,6 +86,29 @@ def test_the_estimate_counts_the_co_occurrences(dataset: Dataset) -> None:
     assert pretrain.epochs == 0
     assert pretrain.total == pytest.approx(trainer.sequences["pretrain"].num_interactions / COUNTED)
     assert "pretrain under 0.1 s, align 1 x " in cost.sentence()
+
+
+def test_the_time_of_stage_1_counts_in_the_first_row(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = loop.start_from_cooccurrences
+    monkeypatch.setattr(loop, "start_from_cooccurrences", lambda *given: (time.sleep(1.0), begin(*given))[1])
+    rows: list[Mapping[str, Any]] = []
+    trainer = adrec_trainer(
+        default(), dataset, leave_one_out(dataset), seed=4, device=torch.device("cpu"), on_epoch=rows.append
+    )
+    trainer.run()
+    assert rows[0]["stage"] == "align"
+    assert rows[0]["seconds"] > 1.0 > rows[1]["seconds"]
+
+
+def test_only_what_was_trained_can_look_collapsed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "collapse", lambda *_: "as if")
+    watch = Watch()
+    trainer = adrec_trainer(default(), dataset, leave_one_out(dataset), seed=4, device=torch.device("cpu"))
+    watch.trainer, trainer.callbacks = trainer, [watch]
+    trainer.run()
+    assert [each.split(" the embedding")[0] for each in watch.sentences if "looks collapsed" in each] == [
+        "after finetune"
+    ]
 
 
 def test_how_a_stage_ended() -> None:

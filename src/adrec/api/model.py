@@ -141,7 +141,8 @@ class ADRec:
         """Retrain on all interactions with the chosen numbers of epochs, for production. Nothing is held out."""
         dataset, _, info = self._fitted()
         self._train(type(self.model)(refit_config(self.model.config, info.stages)), dataset, "none")
-        self._info = replace(self._info, calibration=info.calibration)  # type: ignore[type-var]
+        assert self._info is not None
+        self._info = replace(self._info, temperature=info.temperature)
         return self
 
     def _train(self, untrained: Model, dataset: Dataset, split_name: str, path: Path | None = None) -> None:
@@ -162,7 +163,7 @@ class ADRec:
             stages = fit(model, dataset, split, run, seed=self.seed, device=device, callbacks=live)
             info = info.calibrated(model, dataset, split)
             if run is not None:
-                run.finish(model, stages, replace(run.info, calibration=info.calibration))
+                run.finish(model, stages, replace(run.info, temperature=info.temperature))
         self._dataset, self._trained = dataset, model
         self._info = replace(info, data="data", data_beside="data", finished=True, stages=stages)
 
@@ -191,8 +192,9 @@ class ADRec:
         Returns:
             A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
             ``item``, ``score``, ``rank`` (from 1), ``source`` (``popular`` if no item of the history is known, else
-            ``model``) and, of a network that was validated, ``confidence``: the probability that the item is the next
-            one. A warning reports skipped users and items.
+            ``model``) and ``confidence``: the probability that the item is the next one, given that the next one is
+            among the items that may be recommended; null where it is not known. A warning reports skipped users and
+            items.
 
         Raises:
             DataError: for unknown users, or if no item may be recommended.
@@ -287,7 +289,7 @@ class ADRec:
     def recommender(self) -> Recommender:
         """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
         dataset, model, info = self._fitted()
-        return Recommender(model, dataset, info.confidence())
+        return Recommender(model, dataset, info.temperature)
 
     def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
         if self._dataset is None or self._trained is None or self._info is None:

@@ -13,7 +13,7 @@ from adrec.evaluate.metrics import Float64s
 from adrec.evaluate.significance import SURE, Difference, holm, paired_difference
 from adrec.train.cost import duration
 
-WITH, WITHOUT = "adrec", "cam"  # contenders: ADRec, and its causal attention module without diffusion
+WITH, WITHOUT = "adrec", "cam"  # contenders: ADRec, and its causal attention alone
 METRIC = "ndcg@20"
 
 
@@ -55,7 +55,8 @@ class ModelChoice:
         differences: each other's model, to the chosen one's metric less theirs; each of a comparison alone.
         together: each other's model, to that p-value adjusted for all pairs (Holm): they hold together.
         contenders: all that were compared.
-        diffusion: of ADRec, its metric less that of the same network without diffusion; None if one was not compared.
+        diffusion: ADRec's metric less that of its causal attention alone, with the adjusted p-value; None if one was
+            not compared.
     """
 
     chosen: Contender
@@ -63,7 +64,7 @@ class ModelChoice:
     differences: dict[str, Difference]
     together: dict[str, float]
     contenders: tuple[Contender, ...]
-    diffusion: Difference | None = None
+    diffusion: tuple[Difference, float] | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -111,7 +112,10 @@ def verdict(contenders: Sequence[Contender]) -> ModelChoice:
         name: next(adjusted[pair] for pair in (f"{chosen.model} {name}", f"{name} {chosen.model}") if pair in adjusted)
         for name in others
     }
-    return ModelChoice(chosen, best, differences, together, tuple(contenders), pairs.get((WITH, WITHOUT)))
+    both = pairs.get((WITH, WITHOUT))
+    p = next((adjusted[pair] for pair in (f"{WITH} {WITHOUT}", f"{WITHOUT} {WITH}") if pair in adjusted), 1.0)
+    diffusion = None if both is None else (both, p)
+    return ModelChoice(chosen, best, differences, together, tuple(contenders), diffusion)
 
 
 def _first(found: ModelChoice) -> str:
@@ -141,17 +145,21 @@ def _first(found: ModelChoice) -> str:
 
 
 def _diffusion(found: ModelChoice) -> Iterator[str]:
-    """Yield whether diffusion pays here, if ADRec was compared with and without it."""
+    """Yield how ADRec with diffusion compares with its causal attention alone, if both were compared."""
     if found.diffusion is None:
         return
+    difference, together = found.diffusion
     by_name = {each.model: each for each in found.contenders}
     with_it, without = by_name[WITH], by_name[WITHOUT]
-    low, high = _points(found.diffusion)
-    pays = "gains" if low > 0 else "costs" if high < 0 else "neither gains nor costs what these users could show"
+    low, high = _points(difference)
+    better = "better" if difference.estimate.mean > 0 else "worse"
+    how = better if together < SURE else "neither surely better nor surely worse"
+    cut = " and ".join(each.model for each in (with_it, without) if each.cut)
     yield (
-        f"Diffusion {pays}: {WITH} has {100 * with_it.mean:.2f}, {WITHOUT} (the same without diffusion) "
-        f"{100 * without.mean:.2f}; the difference is {low:+.2f} to {high:+.2f} points in 95 of 100 cases, for "
+        f"Diffusion: {WITH} (denoiser and stages, {100 * with_it.mean:.2f}) ranks {how} than {WITHOUT} (its causal "
+        f"attention alone, {100 * without.mean:.2f}): {low:+.2f} to {high:+.2f} points in 95 of 100 cases, for "
         f"{with_it.seconds / max(without.seconds, 1e-9):.1f} times the training time."
+        + (f" Time ended the training of {cut}." if cut else "")
     )
 
 

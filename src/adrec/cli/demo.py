@@ -24,6 +24,7 @@ from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.diagnose.denoising import denoised_items
+from adrec.diagnose.maps import check_drawing
 from adrec.evaluate.protocol import Evaluation, evaluate, training_popularity
 from adrec.inference.recommender import Recommender
 from adrec.models.adrec import ADRecModel
@@ -39,7 +40,6 @@ from adrec.utils.tables import write_table
 
 # With few users, smaller batches need fewer epochs, and a smaller network takes less time.
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_size": 64, "max_length": 50, "finetune.averaging": 0.99}
-STAGED: dict[str, Any] = {**SMALL, "align.averaging": 0.99}
 END_TO_END: dict[str, Any] = {  # from an embedding N(0, 1), as published
     **SMALL,
     "pretrain": False,
@@ -93,6 +93,7 @@ def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
     """Tell the demo's story; everything is kept in ``out``, ``adrec-demo`` by default."""
     out = out or Path("adrec-demo")
     began = time.perf_counter()
+    check_drawing()
     ratings, films = movielens()
     _fresh(out)
     dataset = prepare(ratings, min_item=MIN_ITEM, name="movielens-small")
@@ -133,13 +134,14 @@ def _train_in_stages(demo: Demo) -> Run:
     say("Stage 1, pretrain: the item embedding, before the network. Films that people watch together lie together.")
     say("Stage 2, align: CAM (the causal attention) and ADM (the denoiser) learn around the frozen embedding.")
     say("Stage 3, finetune: all weights. Each film to predict is hidden by noise of its own timestep.")
-    return demo.train("run", STAGED, quiet=False)
+    return demo.train("run", SMALL, quiet=False)
 
 
 def _train_end_to_end(demo: Demo, staged: Run) -> Run:
     """Train the same network without stages 1 and 2, and show the embedding's health beside that of the stages."""
     demo.console.rule("[bold]3. What the stages do to the item embedding")
-    demo.console.print("The same network, trained end to end from an embedding N(0, 1), for comparison ...")
+    epochs = END_TO_END["finetune.epochs"]
+    demo.console.print(f"The same network, trained end to end from an embedding N(0, 1) for {epochs} epochs ...")
     end_to_end = demo.train("end-to-end", END_TO_END, quiet=True)
     table = Table("item embedding")
     for column in ("effective rank", "like noise", "mean cosine"):

@@ -28,7 +28,7 @@ OwnModel = Annotated[
     str | None, typer.Option("--model", help="module:Class of the run's model, if it is your own; allows its import.")
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="Preset of the model; adrec has default, fast, paper and published.")
+    str, typer.Option("--preset", help="Preset of the model; adrec has default, cam, fast, paper and published.")
 ]
 Augment = Annotated[
     str | None, typer.Option("--augment", help="Augmentation: diffuasr generates items before each training sequence.")

@@ -117,7 +117,7 @@ def train_dataset(
         model=name or model.name,
         device=str(find_device(device)),
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
-        calibration=refit_of.info.calibration if refit_of else None,
+        temperature=refit_of.info.temperature if refit_of else None,
     )
     run = Run.create(out, model, info)
     try:

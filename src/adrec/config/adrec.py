@@ -126,15 +126,23 @@ class PretrainConfig(CatalogueStageConfig):
         """The pre-training network; without epochs only the embedding of ADRec's own network is used."""
         return "sasrec" if self.epochs else "adrec"
 
+    def __post_init__(self) -> None:
+        require(
+            self.epochs != 0 or self.initial_embedding == "cooccurrence",
+            "pretrain.epochs is 0, which takes co-occurrences as they are; set pretrain.initial_embedding to "
+            "'cooccurrence', or pretrain.epochs to 1 or more.",
+        )
+        super().__post_init__()
+
     @property
     def fewest_epochs(self) -> int:
         """The smallest valid value of ``epochs``."""
-        return 0 if self.initial_embedding == "cooccurrence" else 1
+        return 0
 
     @property
     def purpose(self) -> str:
         """What the stage does, in a few words for the log."""
-        return "learns the item embedding"
+        return "learns the item embedding" if self.epochs else "takes the item embedding from co-occurrences"
 
     def idle(self) -> Mapping[str, str]:
         """Return the keys without effect."""
@@ -186,7 +194,11 @@ class ADRecStageConfig(CatalogueStageConfig):
     @property
     def purpose(self) -> str:
         """What the stage does, in a few words for the log."""
-        return "trains all weights" if self.embedding == "train" else "trains all weights but the item embedding"
+        return {
+            "train": "trains all weights",
+            "frozen": "trains all weights but the item embedding",
+            "decaying": "trains all weights but the item embedding, which decays",
+        }[self.embedding]
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -217,11 +229,11 @@ ALIGN = ADRecStageConfig(
     beta2=0.98,
     warmup_epochs=1,
     schedule="constant",
-    averaging=0.998,
     consistency=10.0,
 )
 FINETUNE = replace(
     ALIGN,
+    averaging=0.998,
     epochs=200,
     start="continue",
     embedding="train",

@@ -159,7 +159,9 @@ class TrainingConfig(Settings):
         for name in ("batch_size", "max_tokens"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; it is {getattr(self, name)}.")
         require(self.tokens_per_step >= 0, f"tokens_per_step must not be negative; it is {self.tokens_per_step}.")
-        require(bool(self.stages), "every stage is left out: nothing would be trained.")
+        require(
+            any(stage.epochs for stage in self.stages.values()), "every stage is left out: nothing would be trained."
+        )
         check_stages(self.stages)
         if self.augment is not None:
             check_stages(self.augment.stages)

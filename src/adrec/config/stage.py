@@ -213,7 +213,7 @@ class StageConfig(ConfigGroup):
 
     @property
     def purpose(self) -> str:
-        """What the stage does, in a few words for the log; empty if the model has one stage."""
+        """What the stage does, in a few words for the log of several stages; empty if it is the model's only one."""
         return ""
 
     @property

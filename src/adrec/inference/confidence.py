@@ -1,87 +1,105 @@
-"""The confidence of a recommendation: the probability that the item is the next one, calibrated on validation.
+"""The confidence of a recommendation: the calibrated probability that the item is the next one.
 
-A model's softmax over the items that may be recommended gives a probability p. It is mapped to the observed share of
-hits by a logistic regression on its log-odds (Platt 1999, "Probabilistic Outputs for Support Vector Machines").
+It is a softmax over the items that may be recommended, of scores divided by a temperature that is fitted on validation
+(Guo et al. 2017, "On Calibration of Modern Neural Networks").
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit
+import torch
+from torch import Tensor
 
 from adrec.data.spans import Int64s
-from adrec.inference.scorer import Histories, Scorer, top_k
+from adrec.inference.scorer import Histories, Scorer, scored_batches, seen
+from adrec.inference.scores import Masked, item_blocks, masked_blocks
+from adrec.nn.scores import Scores
 
-TOP = 20  # items of each validation history that calibration looks at
-STEPS = 50  # of Newton's method, at most
-SMALL = 1e-9
-
-Float64s = NDArray[np.float64]
+MOST_SCORES = 1 << 27  # that the temperature is fitted on: some seconds
+STEPS, HALVINGS = 30, 20  # of Newton's method, at most, and of one of its steps
+CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Maps a softmax probability p to ``sigmoid(slope * logit(p) + intercept)``.
+class Fit:
+    """The mean negative log-likelihood of the next items at an inverse temperature, with two derivatives."""
 
-    Attributes:
-        slope: 1 for a softmax that is as sure as it should be, below 1 for one that is too sure.
-        intercept: 0 for a softmax that is calibrated.
+    loss: float
+    gradient: float
+    curvature: float
+
+
+def fitted_temperature(scorer: Scorer, histories: Histories, items: Int64s, *, seed: int = 0) -> float | None:
+    """Return the temperature under which held-out ``items`` [m], after ``histories``, are most likely.
+
+    The items of the history are left out. Held-out items that cannot be recommended do not count: those of their own
+    history, and those unknown to the model. If the scores are too many, histories are drawn with ``seed``. Returns None
+    if there is no such item, or no temperature is best.
     """
-
-    slope: float
-    intercept: float
-
-    def __call__(self, log_p: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the confidence of probabilities given by their logarithms."""
-        found: NDArray[np.float32] = expit(self.slope * log_odds(log_p) + self.intercept).astype(np.float32)
-        return found
-
-
-def log_odds(log_p: NDArray[np.floating]) -> Float64s:
-    """Return ``log(p / (1 - p))`` of probabilities given by their logarithms."""
-    exact = np.minimum(log_p.astype(np.float64), -SMALL)  # p = 1 has no finite log-odds
-    odds: Float64s = exact - np.log1p(-np.exp(exact))
-    return odds
-
-
-def calibrate(scorer: Scorer, histories: Histories, items: Int64s) -> Calibration | None:
-    """Return the calibration of a model on held-out ``items`` [m] and the ``histories`` before each.
-
-    The first :data:`TOP` items of each ranking count, without the items of the history. Returns None if hits and misses
-    do not determine it: there are no hits, or the model's probabilities do not rise with them.
-    """
+    usable = _usable(scorer, histories, items)
+    most = max(1, MOST_SCORES // scorer.num_items)
+    if len(usable) > most:
+        usable = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
+    if len(usable) == 0:
+        return None
     known = histories.known(scorer.num_items)
-    spoken = np.flatnonzero(known.ends > known.starts)
-    if len(spoken) == 0:
-        return None
-    some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-    best = top_k(scorer, some, TOP)
-    shown = best.items > 0
-    hits = (best.items == items[spoken, None])[shown]
-    found = _logistic(log_odds(best.log_p[shown]), hits)
-    return found if found is not None and found.slope > 0 else None
+    some = Histories(known.items, known.starts[usable], known.ends[usable])
+    return _newton(lambda beta: _fit(scorer, some, items[usable], beta))
 
 
-def _logistic(x: Float64s, hits: NDArray[np.bool_]) -> Calibration | None:
-    """Fit ``P(hit) = sigmoid(slope x + intercept)`` by Newton's method; None if it does not converge."""
-    if hits.all() or not hits.any() or np.ptp(x) == 0:
-        return None
-    features = np.stack([x, np.ones_like(x)], axis=1)  # [n, 2]
-    weights = np.array([1.0, 0.0])
+def _usable(scorer: Scorer, histories: Histories, items: Int64s) -> Int64s:
+    """Return the indices of histories with a known item whose held-out item can be recommended."""
+    known = histories.known(scorer.num_items)
+    rows, past = seen(known, np.arange(len(known)))
+    repeated = np.bincount(rows[past == items[rows]], minlength=len(items)) > 0
+    return np.flatnonzero((known.ends > known.starts) & (items <= scorer.num_items) & ~repeated)
+
+
+def _newton(fit: Callable[[float], Fit]) -> float | None:
+    """Minimise a convex loss over the inverse temperature by Newton's method with halved steps; return 1 / beta."""
+    beta, at = 1.0, fit(1.0)
     for _ in range(STEPS):
-        p = expit(features @ weights)
-        slope = features.T @ (hits - p)
-        curvature = (features * (p * (1 - p))[:, None]).T @ features
-        try:
-            step = np.linalg.solve(curvature, slope)
-        except np.linalg.LinAlgError:
+        if at.curvature <= 0 or not np.isfinite(at.loss):
             return None
-        weights = weights + step
-        if not np.isfinite(weights).all():
-            return None
-        if np.abs(step).max() < SMALL:
-            return Calibration(float(weights[0]), float(weights[1]))
+        step = -at.gradient / at.curvature
+        for _ in range(HALVINGS):
+            if beta + step > 0 and (found := fit(beta + step)).loss <= at.loss:
+                break
+            step /= 2
+        else:
+            return 1 / beta
+        beta, at = beta + step, found
+        if abs(step) < CLOSE * beta:
+            return 1 / beta
     return None
+
+
+def _fit(scorer: Scorer, histories: Histories, items: Int64s, beta: float) -> Fit:
+    loss = gradient = curvature = 0.0
+    for chosen, scores in scored_batches(scorer, histories):
+        masked = Masked.of(*seen(histories, chosen))
+        log_total, mean, square = _moments(scores, scorer.num_items, masked, beta)
+        rows = torch.arange(len(chosen), device=scores.device)
+        own = scores.of(rows, torch.from_numpy(items[chosen]).to(scores.device))  # [B]
+        loss += float((log_total - beta * own).sum())
+        gradient += float((mean - own).sum())
+        curvature += float((square - mean.square()).sum())
+    count = len(histories)
+    return Fit(loss / count, gradient / count, curvature / count)
+
+
+def _moments(scores: Scores, num_items: int, masked: Masked, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log of the sum of ``exp(beta score)``, and the mean of the score and of its square under it, [B] each."""
+    parts = []
+    for _, block in masked_blocks(scores, item_blocks(scores.num_users, 1, num_items), masked):
+        exact = block.double()
+        log_total = (beta * exact).logsumexp(1)
+        p = (beta * exact - log_total[:, None]).exp()
+        finite = exact.masked_fill(exact == -torch.inf, 0.0)
+        parts.append((log_total, (p * finite).sum(1), (p * finite.square()).sum(1)))
+    log_totals, means, squares = (torch.stack(each) for each in zip(*parts, strict=True))  # [blocks, B]
+    share = log_totals.softmax(0).nan_to_num()  # a block may be masked as a whole
+    return log_totals.logsumexp(0), (share * means.nan_to_num()).sum(0), (share * squares.nan_to_num()).sum(0)

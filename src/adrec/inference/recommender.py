@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
-from adrec.inference.confidence import Calibration
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, Top, top_k
 from adrec.inference.scores import Masked, best_items
 from adrec.nn.scores import InnerProducts
@@ -29,9 +28,9 @@ class Recommendations:
 
     Attributes:
         table: one row per item: ``user`` (or ``history``, the index of the given history, from 0), ``item``, ``score``,
-            ``rank`` (from 1) and ``source``: ``model``, or ``popular`` if no item of the history is known. With a
-            calibration also ``confidence``: the probability that the item is the next one, if the next one is among
-            the items that may be recommended; null for popular items.
+            ``rank`` (from 1), ``source`` (``model``, or ``popular`` if no item of the history is known) and
+            ``confidence``: the probability that the item is the next one, given that the next one is among the items
+            that may be recommended; null for popular items and without a temperature.
         notes: sentences on skipped users and items.
     """
 
@@ -52,11 +51,11 @@ class Recommender:
     Args:
         scorer: the model.
         dataset: the data set.
-        calibration: the calibration of the model's probabilities, if there is one.
+        temperature: of the confidence (:mod:`adrec.inference.confidence`), if one was fitted.
     """
 
-    def __init__(self, scorer: Scorer, dataset: Dataset, calibration: Calibration | None = None) -> None:
-        self.scorer, self.dataset, self.calibration = scorer, dataset, calibration
+    def __init__(self, scorer: Scorer, dataset: Dataset, temperature: float | None = None) -> None:
+        self.scorer, self.dataset, self.temperature = scorer, dataset, temperature
 
     def for_users(
         self,
@@ -226,8 +225,15 @@ class Recommender:
         best = self._popular(len(histories), k, candidates)
         if len(spoken):
             some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-            found = top_k(self.scorer, some, k, filter_seen=filter_seen, candidates=candidates, on_batch=on_batch)
-            best.items[spoken], best.scores[spoken], best.log_p[spoken] = found
+            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top_k(
+                self.scorer,
+                some,
+                k,
+                filter_seen=filter_seen,
+                candidates=candidates,
+                temperature=self.temperature,
+                on_batch=on_batch,
+            )
         return best, known.ends == known.starts
 
     def _popular(self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None) -> Top:
@@ -244,19 +250,17 @@ class Recommender:
     def _table(self, best: Top, popular: NDArray[np.bool_]) -> pl.DataFrame:
         """Return the real recommendations, a row each; slots of [m, k] that were not filled are left out."""
         rows, columns = np.nonzero(best.items)
-        table = pl.DataFrame(
+        confidence = pl.Series(best.confidence[rows, columns]).fill_nan(None)
+        return pl.DataFrame(
             {
                 "row": rows,
                 "item": self.dataset.catalogue.decode(best.items[rows, columns] - 1),
                 "score": best.scores[rows, columns],
                 "rank": columns + 1,
                 "source": np.where(popular, "popular", "model")[rows],
+                "confidence": confidence,
             }
         )
-        if self.calibration is None:
-            return table
-        confidence = pl.Series("confidence", self.calibration(best.log_p[rows, columns]))
-        return table.with_columns(confidence.fill_nan(None))
 
 
 def missing(ids: Ids, indices: Int64s) -> list[Any]:

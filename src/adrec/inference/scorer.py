@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.spans import Int64s, spans
-from adrec.inference.scores import NOTHING, Masked, best_items_and_totals
+from adrec.inference.scores import NOTHING, Masked, best_items, probable_items
 from adrec.models.base import NO_LIMIT
 from adrec.nn.scores import Scores
 
@@ -101,12 +101,13 @@ class Top(NamedTuple):
     Attributes:
         items: item numbers, int64.
         scores: their scores, float32.
-        log_p: the logarithms of their softmax probabilities among the items that may be recommended, float32.
+        confidence: their softmax probabilities among the items that may be recommended, float32; NaN without a
+            temperature.
     """
 
     items: Int64s
     scores: NDArray[np.float32]
-    log_p: NDArray[np.float32]
+    confidence: NDArray[np.float32]
 
 
 def top_k(
@@ -116,6 +117,7 @@ def top_k(
     *,
     filter_seen: bool = True,
     candidates: NDArray[np.bool_] | None = None,
+    temperature: float | None = None,
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> Top:
@@ -127,6 +129,7 @@ def top_k(
         k: the number of items.
         filter_seen: leave out the items of the history.
         candidates: bool [V + 1], whether each item number may be recommended; all by default.
+        temperature: of the softmax of the confidence (:mod:`adrec.inference.confidence`).
         batch_size: the number of histories scored at a time.
         on_batch: called after each batch with the number of finished histories.
 
@@ -136,13 +139,16 @@ def top_k(
     k = min(k, scorer.num_items)
     items = np.zeros((len(histories), k), dtype=np.int64)
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
-    log_p = values.copy()
+    confidence = np.full_like(values, np.nan)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
         masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
         masked = replace(masked, excluded=excluded)
-        best, best_scores, total = best_items_and_totals(scores, k, scorer.num_items, masked)
+        if temperature is None:
+            best, best_scores = best_items(scores, k, scorer.num_items, masked)
+        else:
+            best, best_scores, p = probable_items(scores, k, scorer.num_items, masked, temperature)
+            confidence[chosen] = p.numpy()
         items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
-        log_p[chosen] = torch.where(best > 0, best_scores - total[:, None], -torch.inf).numpy()
         on_batch(len(chosen))
-    return Top(items, values, log_p)
+    return Top(items, values, confidence)

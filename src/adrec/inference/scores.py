@@ -86,19 +86,20 @@ class Best:
     Attributes:
         scores: the best scores so far, best first, [B, up to k].
         items: their item numbers, int64 [B, up to k].
-        log_total: the logarithm of the sum of exp(score) over all items so far, [B]; None if not requested.
+        log_total: the logarithm of the sum of exp(score / temperature) over all items so far, [B]; None without a
+            temperature.
     """
 
-    def __init__(self, k: int, *, totals: bool = False) -> None:
-        self.k, self.totals = k, totals
+    def __init__(self, k: int, temperature: float | None = None) -> None:
+        self.k, self.temperature = k, temperature
         self.log_total: Tensor | None = None
         self.scores: Tensor | None = None
         self.items: Tensor | None = None
 
     def add(self, items: slice, block: Tensor) -> None:
         """Merge a block [B, n] into the top k."""
-        if self.totals:
-            total = block.logsumexp(1)
+        if self.temperature is not None:
+            total = (block / self.temperature).logsumexp(1)
             self.log_total = total if self.log_total is None else torch.logaddexp(self.log_total, total)
         scores, indices = block.topk(min(self.k, block.shape[1]), dim=1)
         numbers = indices + items.start
@@ -120,15 +121,19 @@ def best_items(scores: Scores, k: int, num_items: int, masked: Masked = NOTHING)
     return _best(Best(k), scores, num_items, masked).result()
 
 
-def best_items_and_totals(
-    scores: Scores, k: int, num_items: int, masked: Masked = NOTHING
+def probable_items(
+    scores: Scores, k: int, num_items: int, masked: Masked, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return :func:`best_items`, and log of the sum of exp(score) over all items that are not masked, [B]."""
-    best = _best(Best(k, totals=True), scores, num_items, masked)
+    """Return :func:`best_items`, and their probabilities [B, up to k]: the softmax of score / ``temperature``.
+
+    The softmax is over all items that are not masked.
+    """
+    best = _best(Best(k, temperature), scores, num_items, masked)
     assert best.items is not None and best.scores is not None and best.log_total is not None
     items = torch.where(best.scores > -torch.inf, best.items, 0).cpu()
     together = torch.cat([best.scores, best.log_total[:, None]], 1).cpu()  # one transfer: each waits for the GPU
-    return items, together[:, :-1], together[:, -1]
+    found = together[:, :-1]
+    return items, found, torch.where(items > 0, (found / temperature - together[:, -1:]).exp(), 0.0)
 
 
 def _best(best: Best, scores: Scores, num_items: int, masked: Masked) -> Best:

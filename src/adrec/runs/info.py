@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from adrec._version import __version__
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.evaluate.ranking import held_out
-from adrec.inference.confidence import Calibration, calibrate
+from adrec.inference.confidence import fitted_temperature
 from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.network import NetworkModel
@@ -44,8 +44,8 @@ class RunInfo:
         refit_of: the run that provided the settings and epochs of a refit.
         finished: whether weights.safetensors exists.
         stages: the record of each stage (:func:`adrec.train.stages.ended_stage`).
-        calibration: slope and intercept of the confidence of recommendations
-            (:class:`adrec.inference.confidence.Calibration`); None without validation. A refit takes them over.
+        temperature: the temperature of the confidence of recommendations (:mod:`adrec.inference.confidence`); None
+            without validation, or if validation does not determine it. A refit takes it over.
         format_version: the version of the folder's format.
         adrec_version: the version of adrec that wrote it.
     """
@@ -66,7 +66,7 @@ class RunInfo:
     frame: str = "polars"
     finished: bool = False
     stages: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
-    calibration: Mapping[str, float] | None = None
+    temperature: float | None = None
     format_version: int = FORMAT_VERSION
     adrec_version: str = __version__
 
@@ -97,15 +97,10 @@ class RunInfo:
         )
 
     def calibrated(self, model: Model, dataset: Dataset, split: Split) -> RunInfo:
-        """Return the same metadata with the calibration of a trained network, if ``split`` validates."""
+        """Return the same metadata with the temperature of a trained network, if ``split`` validates."""
         if not isinstance(model, NetworkModel) or len(split.validation.users) == 0:
             return self
-        found = calibrate(model, *held_out(dataset, split.validation))
-        return replace(self, calibration=None if found is None else asdict(found))
-
-    def confidence(self) -> Calibration | None:
-        """Return the calibration of the confidence of recommendations, if there is one."""
-        return None if self.calibration is None else Calibration(**self.calibration)
+        return replace(self, temperature=fitted_temperature(model, *held_out(dataset, split.validation)))
 
     def moved(self, out: Path) -> RunInfo:
         """Return the same metadata with the data set's path relative to the folder ``out``."""

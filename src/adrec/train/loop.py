@@ -117,9 +117,9 @@ class Trainer:
         """Train the remaining stages and return the network with its selected weights."""
         if self.config.precision == "bfloat16" and (slow := slow_bfloat16(self.device)):
             self._tell(slow, warning=True)
+        started = time.perf_counter(), time.process_time()
         while self.progress.stage < len(self.stages):
             name, stage = self.stages[self.progress.stage]
-            started = time.perf_counter(), time.process_time()
             if self.progress.epoch == 0:
                 self._start(name, stage)
             for each in self.callbacks:
@@ -133,6 +133,8 @@ class Trainer:
                     each.on_epoch_end(row)
                 started = time.perf_counter(), time.process_time()
             self._end(name, stage)
+            if stage.epochs:  # the time of a stage without epochs counts in the next row
+                started = time.perf_counter(), time.process_time()
         assert self.network is not None
         self.network.load_state_dict(self.weights.selected)
         return self.network
@@ -251,7 +253,7 @@ class Trainer:
         for sentence in how_it_ended(ended, stage, progress, progress.epoch * steps, size):
             self._tell(sentence)
         found = collapse(health, self.network.config.hidden_size, self.network.num_items)
-        if found and stage.validates:
+        if found and stage.validates and stage.epochs and stage.embedding == "train":
             looks = "looks collapsed, or hardly trained yet"
             self._tell(f"after {name} the embedding space {looks}: {found}; adrec diagnose tells more.", warning=True)
         progress.stage, progress.epoch = progress.stage + 1, 0

@@ -96,7 +96,7 @@ def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
             "writing the state": (3 + copies) * weights,
         },
         disk={"while it trains": (3 + copies) * weights, "finished": last},
-        flop={name: each.flop for name, each in measured.items()},
+        flop={name: measured[name].flop if name in measured else 0.0 for each in trainers for name, _ in each.stages},
         cost=cost,
         epochs={name: stage.epochs for each in trainers for name, stage in each.stages},
         device=str(trainer.device),
