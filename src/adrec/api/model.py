@@ -40,13 +40,13 @@ class ADRec:
     """Sequential recommendation with auto-regression and token-level diffusion.
 
     >>> model = ADRec().fit(interactions)                     # pandas, polars, pyarrow or a path
-    >>> model.recommend(users=["anna"], k=10)                 # user, item, score, rank, source
+    >>> model.recommend(users=["anna"], k=10)                 # user, item, score, rank, source, confidence
     >>> model.recommend(histories=[["tt0111161", "tt0068646"]], k=10)
     >>> model.save("model/"); model = ADRec.load("model/")
 
     Args:
-        preset: the configuration to start from: ``default``, or another of the model's (ADRec has ``fast``,
-            ``paper`` and ``published``).
+        preset: the configuration to start from: ``default``, or another of the model's (ADRec has ``cam``,
+            ``fast``, ``paper`` and ``published``).
         model: ``adrec``, or the name of a baseline (:func:`adrec.models.registry.model_names`), or ``module:Class``.
         changes: changes of single keys, such as ``{"hidden_size": 64, "finetune.epochs": 50}``.
         max_epochs: the largest number of epochs in each stage.

@@ -38,7 +38,8 @@ def benchmark(
     grid: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file of entries, or a built-in grid: published, tuned, search, ablation, paper, collapse. "
+            help="TOML file of entries, or a built-in grid: published, tuned, default, ablation, search, paper, "
+            "collapse. "
             'Example entry: \\[short], then model = "adrec", preset = "default", set = { finetune.epochs = 3 }.'
         ),
     ] = None,
