@@ -25,6 +25,8 @@ class ModelConfig(PaddedConfig):
             positions apart (the paper); ``learned`` vectors are added to the items; with ``rotary`` queries and keys
             are rotated (arXiv 2104.09864).
         drops_normalized: apply the dropout of the embedded history after its layer norm, as in stage 1.
+        repeat_projection: items of the history are also scored by a second projection of the query, besides the
+            number of ``repeat_bias``: users then return to some items, and in some situations, more than to others.
         embedding_std: standard deviation of the item embedding's initial values.
         diffusion: token-level diffusion; without it the model is only CAM.
         ablation: variants of the paper's diffusion.
@@ -34,6 +36,7 @@ class ModelConfig(PaddedConfig):
     embedding_dropout: float = 0.3
     dropout: float = 0.1
     repeat_bias: bool = True
+    repeat_projection: bool = False
     positions: Literal["none", "learned", "rotary"] = "rotary"
     drops_normalized: bool = True
     embedding_std: float = 0.04
@@ -46,6 +49,10 @@ class ModelConfig(PaddedConfig):
             self.positions != "rotary" or self.hidden_size % (2 * self.num_heads) == 0,
             "rotary positions rotate the numbers of a head in pairs: set model.hidden_size to a multiple of twice "
             f"model.num_heads, or model.positions to 'learned'; they are {self.hidden_size} and {self.num_heads}.",
+        )
+        require(
+            self.repeat_bias or not self.repeat_projection,
+            "model.repeat_projection is added to model.repeat_bias; set model.repeat_bias=true too.",
         )
         require(self.embedding_std > 0, f"model.embedding_std must be above 0; it is {self.embedding_std}.")
         require(

@@ -42,6 +42,7 @@ class PaddedNetwork(RepeatBiased):
         """
         query, embedding, classes = objective.query(x), self.item_embedding.weight, objective.classes
         repeats = Repeats.of_tokens(batch) if self.config.repeat_bias else None
+        bias = self.repeat_logits(x, repeats)
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
         if classes is not None:
             repeats = repeats and replace(repeats, items=classes.indices(repeats.items))
@@ -54,7 +55,7 @@ class PaddedNetwork(RepeatBiased):
             padding_class=padding_class,
             num_tokens=objective.num_tokens,
             consistency=objective.consistency,
-            repeat_bias=self.repeat_bias,
+            repeat_bias=bias,
             repeats=repeats,
             offsets=offsets,
         )

@@ -34,9 +34,13 @@ class Repeats:
         put = [torch.from_numpy(each).to(batch.items.device, non_blocking=True) for each in (rows, items)]
         return cls(put[0], put[1], starts)
 
+    def pairs(self, tokens: slice) -> slice:
+        """Return the indices of the pairs of some tokens."""
+        return slice(int(self.starts[tokens.start]), int(self.starts[tokens.stop]))
+
     def part(self, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return the pairs of some tokens: token indices relative to ``first``, and item numbers."""
-        some = slice(int(self.starts[first]), int(self.starts[end]))
+        some = self.pairs(slice(first, end))
         return self.rows[some] - first, self.items[some]
 
 

@@ -125,10 +125,15 @@ class ItemPairs:
         """Return the pairs for scores on ``device``."""
         return ItemPairs(self.numbers, *(each.to(device, non_blocking=True) for each in (self.items, self.rows)))
 
+    def between(self, items: slice) -> slice:
+        """Return the indices of the pairs within a block of item numbers."""
+        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
+        return slice(int(first), int(end))
+
     def within(self, items: slice) -> tuple[Tensor, Tensor]:
         """Return the rows and columns of the pairs within a block of item numbers, [n] each."""
-        first, end = np.searchsorted(self.numbers, [items.start, items.stop])
-        return self.rows[first:end], self.items[first:end] - items.start
+        some = self.between(items)
+        return self.rows[some], self.items[some] - items.start
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Biased:
     Attributes:
         scores: the scores before the addition.
         pairs: the pairs whose score is raised.
-        bias: the number, a scalar tensor.
+        bias: the number, a scalar tensor, or one for each pair, [n].
     """
 
     scores: Scores
@@ -158,15 +163,22 @@ class Biased:
     def block(self, items: slice) -> Tensor:
         """Return the scores of some item numbers, [B, n]."""
         block = self.scores.block(items)
-        block[self.pairs.within(items)] += self.bias
+        bias = self.bias[self.pairs.between(items)] if self.bias.dim() else self.bias
+        block[self.pairs.within(items)] += bias.to(block.dtype)
         return block
 
     def of(self, rows: Tensor, items: Tensor) -> Tensor:
         """Return the precise score of some pairs, [n]."""
-        width = max(int(self.pairs.numbers[-1]) if len(self.pairs.numbers) else 0, int(items.max())) + 1
-        biased = torch.isin(rows * width + items, self.pairs.rows * width + self.pairs.items)
-        return self.scores.of(rows, items) + biased * self.bias.double()
+        if len(self.pairs.numbers) == 0:
+            return self.scores.of(rows, items)
+        width = max(int(self.pairs.numbers[-1]), int(items.max())) + 1
+        known, order = (self.pairs.rows * width + self.pairs.items).sort()
+        wanted = rows * width + items
+        at = torch.searchsorted(known, wanted).clamp_(max=len(known) - 1)
+        bias = self.bias.double().expand(len(known))[order[at]]
+        return self.scores.of(rows, items) + torch.where(known[at] == wanted, bias, 0.0)
 
     def rounding(self) -> Tensor:
         """Return the bound of the rounding error, [B, 1], including that of the sum."""
-        return 2 * self.scores.rounding() + ROUNDING * torch.finfo(torch.float32).eps * self.bias.abs()
+        largest = self.bias.abs().max() if self.bias.numel() else self.bias.sum()
+        return 2 * self.scores.rounding() + ROUNDING * torch.finfo(torch.float32).eps * largest

@@ -62,7 +62,7 @@ class CatalogueSoftmax:
         of_x, of_embedding = ctx.needs_input_grad[:2]
         self.d_x = torch.empty_like(x) if of_x else None
         self.d_embedding = torch.zeros_like(item_embedding, dtype=self.precise) if of_embedding else None
-        self.d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)
+        self.d_bias = None if repeat_bias is None else torch.zeros_like(repeat_bias)  # [] or [P], as the bias
 
     def logit_buffers(self, number: int, chunk: int) -> list[Tensor]:
         """Return ``number`` buffers for logits, in ``x``'s precision, [chunk, C].
@@ -87,7 +87,8 @@ class CatalogueSoftmax:
         logits = torch.mm(self.x[some], self.classes.T, out=buffer[: some.stop - some.start])
         if self.repeats is not None and self.bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
-            logits[rows, items - self.first] += self.bias  # each pair once
+            bias = self.bias[self.repeats.pairs(some)] if self.bias.dim() else self.bias
+            logits[rows, items - self.first] += bias.to(logits.dtype)  # each pair once
         return logits
 
     def softmax(self, logits: Tensor, some: slice, buffer: Tensor) -> Tensor:
@@ -113,7 +114,11 @@ class CatalogueSoftmax:
         gradient.scatter_add_(1, own, torch.full_like(self.log_p[some], -1))
         if self.repeats is not None and self.d_bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
-            self.d_bias += gradient[rows, items - self.first].sum()
+            of_pairs = gradient[rows, items - self.first]
+            if self.d_bias.dim():
+                self.d_bias[self.repeats.pairs(some)] = of_pairs
+            else:
+                self.d_bias += of_pairs.sum()
         low = gradient if gradient.dtype == self.x.dtype else buffer[: len(gradient)].copy_(gradient)
         if self.d_x is not None:
             torch.mm(low, self.classes, out=self.d_x[some])
@@ -145,7 +150,9 @@ class CatalogueSoftmax:
         if self.repeats is not None and self.bias is not None:
             pairs = tiny[self.repeats.rows]
             positions = tiny.cumsum(0)[self.repeats.rows[pairs]] - 1
-            logits[positions, self.repeats.items[pairs] - self.first] += self.bias
+            logits[positions, self.repeats.items[pairs] - self.first] += (
+                self.bias[pairs] if self.bias.dim() else self.bias
+            )
         self.log_p[tiny] = logits.gather(1, self.own[tiny]) - logits.logsumexp(1, keepdim=True)
 
 

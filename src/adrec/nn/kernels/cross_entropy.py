@@ -66,7 +66,7 @@ def cross_entropy(
         padding_class: whether row 0 is a class, whether or not it is padding.
         num_tokens: the denominator of the mean: N, or that of the whole batch if these tokens are part of one.
         consistency: the weight of the divergence.
-        repeat_bias: the number added to the logits of ``repeats``.
+        repeat_bias: the number added to the logits of ``repeats``, [] or one for each pair, [P].
         repeats: the items seen so far by each token.
         offsets: the numbers added to every token's logits, [classes]; they are not trained.
     """
