@@ -1,11 +1,13 @@
 """Which measure of a ranking's uncertainty tells how well a user is served: ``python -m benchmarks.uncertainty RUN..``.
 
 For each run of ADRec with diffusion, on the test part and with the items of the history left out: the rank correlation
-of each measure with the held-out item's rank, and NDCG@20 of the half of the users that each measure trusts most.
+of each measure with the held-out item's rank, and NDCG@20 of the half of the users that each measure trusts most. Then
+the reliability of the confidence of recommended items: what is said, and the share that is hit.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,17 +21,19 @@ from adrec.diagnose.contribution import SampleMean
 from adrec.diagnose.structure import rank_correlation
 from adrec.evaluate.metrics import Float64s, values
 from adrec.evaluate.ranking import held_out, ranking
-from adrec.inference.scorer import Histories, scored_batches, seen
+from adrec.inference.confidence import fitted_temperature
+from adrec.inference.scorer import Histories, scored_batches, seen, top_k
 from adrec.inference.scores import Masked
 from adrec.models.network import NetworkModel, NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import last_tokens
 from adrec.runs.folder import Run
-from benchmarks.common import JsonFile, report, run
+from benchmarks.common import JsonFile, print_table, report, run
 
 METRIC = "ndcg@20"
-SAMPLES = 16  # of the denoised last token, and passes with dropout
+SAMPLES = 8  # of the denoised last token, and passes with dropout
 RESAMPLES = 2000
+BINS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # ends of the bins of confidence
 
 
 class DropoutScorer(NetworkScorer):
@@ -117,6 +121,31 @@ def measured(path: Path, part: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def reliability(path: Path, part: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each bin of the confidence of the first 20 items, without the items of the history."""
+    opened = Run.open(path)
+    model, dataset = opened.model(), opened.dataset()
+    split = opened.split(dataset)
+    temperature = fitted_temperature(model, *held_out(dataset, split.validation))
+    histories, items = held_out(dataset, split.targets(part))
+    best = top_k(model, histories, 20, temperature=temperature)
+    said, hit = best.confidence.ravel().astype(np.float64), (best.items == items[:, None]).ravel()
+    for low, high in itertools.pairwise(BINS):
+        inside = (said >= low) & (said < high)
+        if inside.any():
+            share = hit[inside].mean()
+            error = 1.96 * np.sqrt(share * (1 - share) / inside.sum())
+            yield {
+                "data": dataset.info.name,
+                "temperature": round(temperature or 0.0, 3),
+                "confidence": f"{low} to {high}",
+                "items": int(inside.sum()),
+                "said": round(float(said[inside].mean()), 4),
+                "hit": round(float(share), 4),
+                "interval": f"{max(0.0, share - error):.4f} to {share + error:.4f}",
+            }
+
+
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Runs of ADRec with diffusion.")],
     part: Annotated[str, typer.Option(help="validation or test.")] = "test",
@@ -125,7 +154,10 @@ def main(
     """Compare measures of uncertainty."""
     rows = [row for path in runs for row in measured(path, part)]
     title = f"rank correlation of uncertainty and rank; {METRIC} x 100 of all and of the trusted half ({part} part)"
-    report(title, rows, {}, json_file)
+    print_table(
+        "reliability of the confidence", (reliable := [row for path in runs for row in reliability(path, part)])
+    )
+    report(title, rows, {}, json_file, reliability=reliable)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
 
+from adrec.config.adrec import preset
 from adrec.data.batch import PackedBatch, history_batch
+from adrec.data.prepare import prepare
+from adrec.data.split import leave_one_out
+from adrec.evaluate.protocol import evaluate
 from adrec.inference.scores import count_above
+from adrec.models.adrec import ADRecModel
 from adrec.models.network import NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.kernels import catalogue
 from adrec.nn.kernels.pairs import pair_products, plain_pair_products
 from adrec.nn.losses import Objective
 from adrec.nn.repeats import Repeats
+from adrec.runs.fit import fit
 from adrec.train.step import Step
 from conftest import paper_model, paper_network
 
@@ -112,3 +119,28 @@ def test_parts_of_a_batch_add_up(consistency: float, negatives: int, device: tor
         found.append(made.repeat_projection.grad.clone())
     assert found[0].any()
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
+def staples(num_users: int = 250, num_staples: int = 12, num_others: int = 80) -> pl.DataFrame:
+    """Return users who return to three staples of their own, and buy everything else once, in an order."""
+    rng, rows = np.random.default_rng(0), []
+    for user in range(num_users):
+        own, last = rng.choice(num_staples, 3, replace=False), int(rng.integers(num_others))
+        for step in range(14):
+            returns = rng.random() < 0.5
+            last = last if returns else (last + 1) % num_others
+            rows.append((user, f"staple {rng.choice(own)}" if returns else f"other {last}", step))
+    return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+
+
+def test_it_learns_which_items_people_return_to() -> None:
+    """One number for all items of the history cannot tell staples from what is bought once."""
+    dataset = prepare(staples())
+    split, found = leave_one_out(dataset), {}
+    for projects in (False, True):
+        changes = {"hidden_size": 16, "num_heads": 2, "max_length": 16, "batch_size": 32, "finetune.epochs": 20}
+        changes |= {"finetune.learning_rate": 0.01, "finetune.averaging": 0.9, "model.repeat_projection": projects}
+        model = ADRecModel(preset("cam", {**changes, "finetune.filter_seen": False}))
+        fit(model, dataset, split, seed=0)
+        found[projects] = evaluate(model, dataset, split, cutoffs=(5,)).metrics["ndcg@5"]
+    assert found[True].low > found[False].high

@@ -22,7 +22,7 @@ class PretrainingNetwork(PaddedNetwork):
     reads = frozenset(
         {
             *("hidden_size", "num_blocks", "num_heads", "feed_forward_ratio", "max_length"),
-            *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias"),
+            *("embedding_dropout", "dropout", "attend_padding", "padding_class", "repeat_bias", "repeat_projection"),
         }
     )
 
