@@ -83,7 +83,7 @@ def training_time(axes: Axes, at: int, row: Row, colour: str) -> None:
 
 
 def differences(found: Results, reference: str, names: dict[str, str]) -> Figure:
-    """Draw the difference from a reference entry of each entry with a result, seen items left out, with its interval."""
+    """Draw the differences from a reference entry, seen items left out, with intervals, of entries with results."""
     there = {row.label for rows in found.rows.values() for row in rows}
     names = {label: name for label, name in names.items() if label in there}
     figure = Figure(figsize=(10, 0.6 + 0.27 * len(names)), layout="constrained")

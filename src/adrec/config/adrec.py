@@ -25,8 +25,8 @@ class ModelConfig(PaddedConfig):
             positions apart (the paper); ``learned`` vectors are added to the items; with ``rotary`` queries and keys
             are rotated (arXiv 2104.09864).
         drops_normalized: apply the dropout of the embedded history after its layer norm, as in stage 1.
-        repeat_projection: items of the history are also scored by a second projection of the query, besides the
-            number of ``repeat_bias``: users then return to some items, and in some situations, more than to others.
+        repeat_projection: items of the history are also scored by a second projection of the query. Users may then
+            return to some items, and in some situations, more than to others.
         embedding_std: standard deviation of the item embedding's initial values.
         diffusion: token-level diffusion; without it the model is only CAM.
         ablation: variants of the paper's diffusion.
