@@ -153,6 +153,8 @@ def test_as_a_command(trained: ADRecModel, module_dataset: Dataset, tmp_path: Pa
     ADRec(model="popular").fit(module_dataset).save(tmp_path / "popular")
     assert "popular is of popular" in refused("diagnose", "popular", "--diffusion", cwd=tmp_path)
     small = {"hidden_size": 16, "num_heads": 2, "max_length": 8, "finetune.epochs": 1}
-    ADRec("default", small, seed=3).fit(module_dataset).save(tmp_path / "without")
+    ADRec("default", small, seed=3).fit(module_dataset).save(tmp_path / "default")
+    assert adrec("diagnose", "default", "--diffusion", "--samples", "2", cwd=tmp_path).returncode == 0
+    ADRec("cam", small, seed=3).fit(module_dataset).save(tmp_path / "without")
     assert "without has no denoiser" in refused("diagnose", "without", "--diffusion", cwd=tmp_path)
     assert "goes with --against" in refused("diagnose", "run", "--diffusion", "--out", "x", cwd=tmp_path)
