@@ -99,6 +99,9 @@ def verdict(contenders: Sequence[Contender]) -> ModelChoice:
     adjusted = holm({f"{a} {b}": each.p for (a, b), each in half.items()})
     pairs = {**half, **{(b, a): each.reversed() for (a, b), each in half.items()}}
 
+    def adjusted_p(one: str, other: str) -> float:
+        return next(adjusted[pair] for pair in (f"{one} {other}", f"{other} {one}") if pair in adjusted)
+
     def beaten(each: Contender) -> bool:
         others = (other for other in contenders if other.mean > each.mean)
         return any(pairs[other.model, each.model].p < SURE for other in others)
@@ -108,13 +111,9 @@ def verdict(contenders: Sequence[Contender]) -> ModelChoice:
     chosen = max(counting, key=lambda each: each.mean) if counting else left[0]
     others = [each.model for each in contenders if each is not chosen]
     differences = {name: pairs[chosen.model, name] for name in others}
-    together = {
-        name: next(adjusted[pair] for pair in (f"{chosen.model} {name}", f"{name} {chosen.model}") if pair in adjusted)
-        for name in others
-    }
+    together = {name: adjusted_p(chosen.model, name) for name in others}
     both = pairs.get((WITH, WITHOUT))
-    p = next((adjusted[pair] for pair in (f"{WITH} {WITHOUT}", f"{WITHOUT} {WITH}") if pair in adjusted), 1.0)
-    diffusion = None if both is None else (both, p)
+    diffusion = None if both is None else (both, adjusted_p(WITH, WITHOUT))
     return ModelChoice(chosen, best, differences, together, tuple(contenders), diffusion)
 
 

@@ -19,7 +19,7 @@ from adrec.cli.console import comparison_table
 from adrec.cli.demo_picture import draw_demo
 from adrec.cli.movielens import movielens
 from adrec.cli.workflow import train_dataset
-from adrec.config.adrec import preset
+from adrec.config.adrec import Config, preset
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
@@ -62,7 +62,7 @@ class Demo:
         dataset: the prepared ratings.
         films: the films: ``item``, ``title``, ``genres``, ``genre``.
         seed: the random seed.
-        console: receives the story.
+        console: receives the output.
     """
 
     out: Path
@@ -83,14 +83,17 @@ class Demo:
         model = ADRecModel(preset(named, changes))
         return train_dataset(self.out / "data", self.out / name, model, "leave-one-out", self.seed, console)
 
+    def films_of(self, items: pl.Series) -> pl.DataFrame:
+        """Return the films of some ids, in their order."""
+        return items.alias("item").to_frame().join(self.films, on="item", how="left", maintain_order="left")
+
     def titles(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
         """Return the titles of films by their item numbers, from 1."""
-        items = self.dataset.catalogue.decode(numbers - 1).alias("item").to_frame()
-        return items.join(self.films, on="item", how="left", maintain_order="left")["title"].to_list()
+        return self.films_of(self.dataset.catalogue.decode(numbers - 1))["title"].to_list()
 
 
 def run_demo(out: Path | None, *, seed: int, console: Console) -> None:
-    """Tell the demo's story; everything is kept in ``out``, ``adrec-demo`` by default."""
+    """Run the demo; everything is kept in ``out``, ``adrec-demo`` by default."""
     out = out or Path("adrec-demo")
     began = time.perf_counter()
     check_drawing()
@@ -164,8 +167,8 @@ def _train_end_to_end(demo: Demo, staged: Run) -> Run:
 def _denoise(demo: Demo, staged: Run) -> None:
     """Show the films nearest to the last token of a person while it is denoised."""
     model = staged.model()
-    assert isinstance(model, ADRecModel)
-    steps = model.training.network.num_train_timesteps  # type: ignore[attr-defined]
+    assert isinstance(model, ADRecModel) and isinstance(model.config, Config)
+    steps = model.config.model.num_train_timesteps
     demo.console.rule(f"[bold]4. Denoising the next film of person {demo.person}")
     demo.console.print(
         f"The next film starts as noise and becomes a prediction in {steps} steps. The films nearest to it on the way:"
@@ -216,8 +219,8 @@ def _recommend(demo: Demo, staged: Run) -> None:
 
 def _show_films(items: pl.Series, demo: Demo) -> None:
     """Print films in the order of ``items``, numbered from 1."""
-    table = items.alias("item").to_frame().join(demo.films, on="item", how="left", maintain_order="left")
-    for number, (title, genres) in enumerate(table.select("title", "genres").iter_rows(), start=1):
+    table = demo.films_of(items).select("title", "genres")
+    for number, (title, genres) in enumerate(table.iter_rows(), start=1):
         demo.console.print(f"{number:>4}  {escape(title)}  [dim]{escape(genres)}[/]")
 
 
@@ -230,8 +233,7 @@ def _draw(demo: Demo, staged: Run, end_to_end: Run, results: Mapping[str, Evalua
         "after stage 3": _vectors(staged),
         "end to end": _vectors(end_to_end),
     }
-    known = demo.dataset.catalogue.ids.alias("item").to_frame()
-    genres = known.join(demo.films, on="item", how="left", maintain_order="left")["genre"].to_list()
+    genres = demo.films_of(demo.dataset.catalogue.ids)["genre"].to_list()
     path = demo.out / "demo.png"
     draw_demo(path, maps, genres, training_popularity(demo.dataset, split)[1:], results, "ndcg@20")
     demo.console.rule("[bold]7. Next")
