@@ -8,13 +8,15 @@ the reliability of the confidence of recommended items: what is said, and the sh
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from adrec.data.batch import PackedBatch
 from adrec.diagnose.contribution import SampleMean
@@ -28,11 +30,15 @@ from adrec.models.network import NetworkModel, NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import last_tokens
 from adrec.runs.folder import Run
+from adrec.utils.files import atomic_file
+from benchmarks.charts import GREY, OURS
 from benchmarks.common import JsonFile, print_table, report, run
 
 METRIC = "ndcg@20"
 SAMPLES = 8  # of the denoised last token, and passes with dropout
 RESAMPLES = 2000
+ENDS = (1e-3, 1.0)  # of the chart
+FEWEST = 20  # items of a bin in the chart
 BINS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # ends of the bins of confidence
 
 
@@ -146,10 +152,34 @@ def reliability(path: Path, part: str) -> Iterator[dict[str, Any]]:
             }
 
 
+def draw_reliability(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the share that is hit, with 95 % intervals, against the confidence: a panel for each data set, as SVG."""
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    with rc_context({"svg.hashsalt": "adrec"}):
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            own = [row for row in rows if row["data"] == name and row["items"] >= FEWEST]
+            said, hit = ([row[key] for row in own] for key in ("said", "hit"))
+            ends = np.array([[float(end) for end in row["interval"].split(" to ")] for row in own])
+            below, above = np.maximum(0, hit - ends[:, 0]), np.maximum(0, ends[:, 1] - hit)
+            axes.errorbar(said, hit, yerr=[below, above], marker="o", color=OURS, linewidth=1.4, markersize=4)
+            axes.plot(ENDS, ENDS, color=GREY, linewidth=1, linestyle="--")
+            axes.set(xscale="log", yscale="log", xlim=ENDS, ylim=ENDS, xlabel="confidence", ylabel="share that is hit")
+            axes.set_title(name, fontsize=10, color=GREY)
+            axes.tick_params(colors=GREY, labelsize=8, which="both")
+            axes.spines[["top", "right"]].set_visible(False)
+            for each in (*axes.spines.values(), axes.xaxis.label, axes.yaxis.label):
+                each.set_color(GREY)
+            axes.grid(alpha=0.25)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+
+
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Runs of ADRec with diffusion.")],
     part: Annotated[str, typer.Option(help="validation or test.")] = "test",
     json_file: JsonFile = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw the reliability of the confidence here, as SVG.")] = None,
 ) -> None:
     """Compare measures of uncertainty."""
     rows = [row for path in runs for row in measured(path, part)]
@@ -157,6 +187,8 @@ def main(
     print_table(
         "reliability of the confidence", (reliable := [row for path in runs for row in reliability(path, part)])
     )
+    if chart is not None:
+        draw_reliability(reliable, chart)
     report(title, rows, {}, json_file, reliability=reliable)
 
 

@@ -133,7 +133,7 @@ def test_ids_come_as_series_and_arrays(model: ADRec) -> None:
 
 
 def test_evaluation_of_the_known_answer(model: ADRec) -> None:
-    result = model.evaluate(cutoffs=(1, 5), filter_seen=False)
+    result = model.evaluate(cutoffs=(1, 5), seen="keep")
     assert result.metrics["hr@1"].mean > 0.8
     assert set(result.metrics) == {f"{kind}@{k}" for kind in ("hr", "ndcg", "mrr") for k in (1, 5)}
     with pytest.raises(ConfigError, match="did you mean 'validation'"):
@@ -174,7 +174,7 @@ class TestBadInput:
 
     def test_one_user_trains_and_recommends(self, device: torch.device) -> None:
         table = cyclic_table(num_users=1)
-        assert make(device, 1).fit(table).recommend(k=2, filter_seen=False).height == 2
+        assert make(device, 1).fit(table).recommend(k=2, seen="keep").height == 2
 
     def test_no_such_model(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="no run folder"):

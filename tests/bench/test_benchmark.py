@@ -76,9 +76,9 @@ def test_results_are_those_of_the_models(data: Path, dataset: Dataset, tmp_path:
     values = []
     for seed in (2025, 2026):
         fit(model, dataset, split, seed=seed)
-        values.append(evaluate(model, dataset, split).metrics["ndcg@20"].mean)
+        values.append(evaluate(model, dataset, split, seen="keep").metrics["ndcg@20"].mean)
     assert rows["adrec"].metrics["all"]["ndcg@20"].mean == pytest.approx(np.mean(values), abs=1e-9)
-    unseen = evaluate(model, dataset, split, filter_seen=True).metrics["hr@5"].mean
+    unseen = evaluate(model, dataset, split, seen="leave-out").metrics["hr@5"].mean
     (second,) = [each for each in ledger.finished() if each.job.label == "adrec" and each.job.seed == 2026]
     assert second.result["test"]["unseen"]["hr@5"] == pytest.approx(unseen)
     assert rows["popular"].seeds == 1 and rows["adrec"].seeds == 2
@@ -126,7 +126,7 @@ def test_a_first_stage_is_trained_once_and_changes_nothing(data: Path, dataset: 
     for label, changes in (("adrec", SMALL), ("no noise", {**SMALL, "noise_weight": 0.0})):
         model = ADRecModel(preset("paper", changes))
         fit(model, dataset, leave_one_out(dataset), seed=2025)
-        alone = evaluate(model, dataset, leave_one_out(dataset)).ranks["rank"].to_list()
+        alone = evaluate(model, dataset, leave_one_out(dataset), seen="keep").ranks["rank"].to_list()
         assert jobs[label].ranks()["rank"].to_list() == alone
 
 

@@ -82,7 +82,7 @@ def test_evaluate(work: Path) -> None:
     result = adrec("evaluate", "run", "--json", "out.json", "--k", "1,5", "--batch-means", cwd=work)
     assert "ndcg@5" in result.stdout
     assert "95 % interval" in result.stdout
-    assert "seen items ranked too (--filter-seen leaves them out)." in " ".join(result.stdout.split())
+    assert "seen items left out (--seen keep does the opposite)." in " ".join(result.stdout.split())
     value = json.loads((work / "out.json").read_text())
     assert (value["split"], value["part"], value["users"]) == ("leave-one-out", "test", 60)
     estimate = value["metrics"]["ndcg@5"]
@@ -91,9 +91,9 @@ def test_evaluate(work: Path) -> None:
     ranks = pl.read_parquet(work / "run" / "ranks-test.parquet")
     assert ranks.columns == ["user", "item", "rank"]
     assert (ranks["rank"] <= 5).mean() == pytest.approx(value["metrics"]["hr@5"]["mean"])
-    filtered = adrec("evaluate", "run", "--on", "validation", "--filter-seen", cwd=work)
-    assert "seen items left out." in " ".join(filtered.stdout.split())
-    assert "ranks-validation-filter-seen.parquet" in names(work / "run")
+    kept = adrec("evaluate", "run", "--on", "validation", "--seen", "keep", cwd=work)
+    assert "seen items ranked too (--seen leave-out does the opposite)." in " ".join(kept.stdout.split())
+    assert "ranks-validation-keep.parquet" in names(work / "run")
 
 
 def test_recommend_on_standard_output(work: Path) -> None:
@@ -130,7 +130,7 @@ def test_recommend_with_lists_and_histories(work: Path, tmp_path: Path) -> None:
     skipped = adrec("recommend", run, "--users", tmp_path / "users.csv", "--on-unknown", "skip", "--format", "csv")
     assert set(pl.read_csv(skipped.stdout.encode())["user"]) == {"user 1"}
     assert "skipped 1 unknown user" in skipped.stderr
-    lists = ["--allow", tmp_path / "allow.csv", "--block", tmp_path / "block.csv", "--no-filter-seen"]
+    lists = ["--allow", tmp_path / "allow.csv", "--block", tmp_path / "block.csv", "--seen", "keep"]
     allowed = pl.read_csv(adrec("recommend", run, "--user", "user 1", *lists, "--format", "csv").stdout.encode())
     assert set(allowed["item"]) == {"item 1", "item 3"}
     new = pl.read_csv(adrec("recommend", run, "--history", tmp_path / "new.csv", "--format", "csv").stdout.encode())

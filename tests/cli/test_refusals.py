@@ -93,7 +93,7 @@ def test_users_of_a_split_who_are_not_there_are_told(work: Path) -> None:
 
 
 def test_who_cannot_get_as_many_as_were_asked_for(work: Path) -> None:
-    done = adrec("recommend", "run", "--k", "100", "--no-filter-seen", "--out", "r.csv", cwd=work)
+    done = adrec("recommend", "run", "--k", "100", "--seen", "keep", "--out", "r.csv", cwd=work)
     assert "60 users cannot get 100 items" in done.stderr
     (work / "none.csv").write_text("item\nnothing\n")
     said = refused("recommend", "run", "--allow", "none.csv", cwd=work)

@@ -40,11 +40,11 @@ def test_published_is_what_the_design_lists() -> None:
     assert align.embedding == "decaying"
     assert align.epochs + finetune.epochs == finetune.schedule_epochs == 500
     assert len(finetune.select_by) == 6
-    assert not any(stage.filter_seen for stage in config.stages.values())
+    assert all(stage.seen == "keep" for stage in config.stages.values())
 
 
 def test_the_default_validates_as_recommend_ranks() -> None:
-    assert all(stage.filter_seen for stage in preset().stages.values())
+    assert all(stage.seen == "data" for stage in preset().stages.values())
 
 
 def test_short_and_full_keys() -> None:
@@ -254,7 +254,7 @@ def test_every_key_of_every_model_has_a_meaning_in_one_line(name: str) -> None:
 
 def test_what_is_described_is_what_has_an_effect() -> None:
     shown = {key: value for key, value, _ in described(preset("cam"))}
-    assert "model.hidden_size" in shown and shown["finetune.filter_seen"] is True
+    assert "model.hidden_size" in shown and shown["finetune.seen"] == "data"
     assert not any(key.startswith(("model.diffusion", "pretrain", "align", "augment")) for key in shown)
     assert "finetune.loss" not in shown and "finetune.schedule_epochs" not in shown
     assert len(shown) < 45

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.dataset import FORMAT_VERSION, Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.utils.errors import DataError, UserError
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_what_is_opened(folder: Path) -> None:
     assert opened.users.ids.equals(written.users.ids, check_dtypes=True)
     assert opened.catalogue.ids.equals(written.catalogue.ids, check_dtypes=True)
     assert (opened.fingerprint, opened.path) == (written.fingerprint, folder)
-    assert opened.info.format_version == 2
+    assert opened.info.format_version == FORMAT_VERSION
 
 
 @settings(deadline=None, max_examples=50)
@@ -92,7 +92,10 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
 
 
 def test_a_newer_format(folder: Path) -> None:
-    info = json.loads((folder / "dataset.json").read_text()) | {"format_version": 3, "something_new": 1}
+    info = json.loads((folder / "dataset.json").read_text()) | {
+        "format_version": FORMAT_VERSION + 1,
+        "something_new": 1,
+    }
     (folder / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match="newer"):
         open_dataset(folder)

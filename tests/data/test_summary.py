@@ -47,9 +47,11 @@ def test_figures_by_hand() -> None:
 
 
 def test_warnings() -> None:
-    said = " ".join(warnings(inspect(prepare(TABLE))))
+    said = " ".join(warnings(inspect(prepare(TABLE, seen="leave-out"))))
     for part in ("22.2% of the interactions repeat", "1 user (33.3%)", "2 test users", "50.0% of the test items never"):
         assert part in said
+    kept = " ".join(warnings(inspect(prepare(TABLE, seen="keep"))))
+    assert "repeat" not in kept and "1 user (33.3%)" in kept
     large = pl.DataFrame({"user": [1, 1, 1] * 400, "item": range(1200), "time": range(1200)})
     quiet = prepare(large.with_columns(user=pl.col("item") // 3), split="none")
     assert list(warnings(inspect(quiet))) == []

@@ -49,7 +49,7 @@ def test_a_recommendation_of_ours_agrees_with_our_evaluation(dataset: Dataset, t
         made.append(result.with_columns(user=pl.lit(dataset.users.decode(np.array([user]))[0])))
     pl.concat(made).select("user", "item", "rank").write_parquet(tmp_path / "ours.parquet")
     found, _ = evaluate_table(tmp_path / "ours.parquet", dataset, split, cutoffs=(2, 4))
-    ours = evaluate(popular, dataset, split, cutoffs=(2, 4), filter_seen=True)
+    ours = evaluate(popular, dataset, split, cutoffs=(2, 4), seen="leave-out")
     assert found.filter_seen
     assert found.metrics == ours.metrics
     assert found.coverage == ours.coverage
@@ -148,7 +148,7 @@ def test_who_is_missed_is_missed_in_a_small_catalogue_too(tmp_path: Path) -> Non
     repeats = prepare(table.with_columns(item=pl.Series(list("pqsspqrs"))))
     popular = Popularity()
     popular.fit(repeats, make_split(repeats, None))
-    ours = evaluate(popular, repeats, make_split(repeats, None), cutoffs=(20,), filter_seen=True)
+    ours = evaluate(popular, repeats, make_split(repeats, None), cutoffs=(20,), seen="leave-out")
     assert (ours.num_repeats, ours.metrics["hr@20"].mean) == (1, 0.5), "a's s is in its history"
 
 

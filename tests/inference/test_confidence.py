@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -126,9 +127,9 @@ def test_of_many_scores_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, sizes = beliefs(), []
     fit: Callable[..., confidence.Fit] = confidence._fit
 
-    def watched(scorer: KnownScorer, histories: Histories, items: np.ndarray, beta: float) -> confidence.Fit:
+    def watched(scorer: KnownScorer, histories: Histories, *rest: Any) -> confidence.Fit:
         sizes.append(len(histories))
-        return fit(scorer, histories, items, beta)
+        return fit(scorer, histories, *rest)
 
     monkeypatch.setattr(confidence, "MOST_SCORES", 2000 * NUM_ITEMS)
     monkeypatch.setattr(confidence, "_fit", watched)
@@ -144,6 +145,18 @@ def test_what_held_out_items_do_not_determine_is_no_temperature() -> None:
     assert fitted_temperature(KnownScorer(truth), nobody, following[:0]) is None
     assert fitted_temperature(KnownScorer(truth), histories, histories.items.astype(np.int64)) is None, "all repeat"
     assert fitted_temperature(KnownScorer(truth), histories, following + NUM_ITEMS) is None, "all unknown"
+
+
+def test_where_seen_items_are_kept_they_count() -> None:
+    truth = beliefs()
+    rng = np.random.default_rng(3)
+    last = rng.integers(1, NUM_ITEMS + 1, size=USERS)
+    logits = truth[last].copy()
+    logits[:, 0] = -np.inf
+    following = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # the item of the history as often as it says
+    histories = Histories(last.astype(np.int32), np.arange(USERS), np.arange(USERS) + 1)
+    found = fitted_temperature(KnownScorer(truth * 2), histories, following, filter_seen=False)
+    assert found == pytest.approx(2.0, rel=0.05)
 
 
 def test_it_is_recommended_saved_and_taken_over_by_a_refit(tmp_path: Path) -> None:

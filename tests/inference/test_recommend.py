@@ -147,7 +147,7 @@ class TestForUsers:
         assert Recommender(scorer(device), dataset()).for_users(k=1).table["user"].to_list() == ["ann", "bob", "cy"]
 
     def test_seen_items_come_back_when_asked_for(self, device: torch.device) -> None:
-        table = Recommender(scorer(device), dataset()).for_users(["ann"], 100, filter_seen=False).table
+        table = Recommender(scorer(device), dataset()).for_users(["ann"], 100, seen="keep").table
         assert sorted(table["item"]) == list("abcdef")
 
     def test_k_larger_than_the_catalogue_gives_what_there_is(self, device: torch.device) -> None:
@@ -245,7 +245,7 @@ class TestEvaluate:
         }
         popular = Popularity()
         popular.fit(data, split)
-        result = evaluate(popular, data, split, "test", cutoffs=(2, 4), filter_seen=False)
+        result = evaluate(popular, data, split, "test", cutoffs=(2, 4), seen="keep")
         # Users 1 and 2 are tested on d and c, which tie with each other behind a and b: rank 4 of 4.
         assert result.ranks["rank"].to_list() == [4, 4]
         assert result.metrics["hr@2"].mean == 0

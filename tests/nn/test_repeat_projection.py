@@ -140,7 +140,7 @@ def test_it_learns_which_items_people_return_to() -> None:
     for projects in (False, True):
         changes = {"hidden_size": 16, "num_heads": 2, "max_length": 16, "batch_size": 32, "finetune.epochs": 20}
         changes |= {"finetune.learning_rate": 0.01, "finetune.averaging": 0.9, "model.repeat_projection": projects}
-        model = ADRecModel(preset("cam", {**changes, "finetune.filter_seen": False}))
+        model = ADRecModel(preset("cam", {**changes, "finetune.seen": "keep"}))
         fit(model, dataset, split, seed=0)
         found[projects] = evaluate(model, dataset, split, cutoffs=(5,)).metrics["ndcg@5"]
     assert found[True].low > found[False].high

@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 import torch
 
-from adrec.config.adrec import Config, StageConfig, preset
+from adrec.config.adrec import Config, preset
+from adrec.config.stage import StageConfig
 from adrec.data.batch import history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare

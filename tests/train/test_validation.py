@@ -24,19 +24,19 @@ def repeating() -> Dataset:
     return prepare(pl.concat([table, table.with_columns(pl.col("timestamp") + 20)]))
 
 
-@pytest.mark.parametrize("filter_seen", [False, True])
+@pytest.mark.parametrize(("seen", "opposite"), [("keep", "leave-out"), ("leave-out", "keep"), ("data", "leave-out")])
 def test_a_stage_validates_as_evaluation_ranks(
-    tiny: Callable[..., Config], repeating: Dataset, filter_seen: bool
+    tiny: Callable[..., Config], repeating: Dataset, seen: Any, opposite: Any
 ) -> None:
     rows: list[Mapping[str, Any]] = []
-    config = tiny((0, 0, 3), finetune__filter_seen=filter_seen)
+    config = tiny((0, 0, 3), finetune__seen=seen)
     split = leave_one_out(repeating)
     trainer = adrec_trainer(config, repeating, split, rows.append, seed=1)
     scorer = NetworkScorer(trainer.run(), 1)
     kept = [row["validation"] for row in rows if row.get("selected")][-1]
-    expected = evaluate(scorer, repeating, split, "validation", filter_seen=filter_seen).metrics
+    expected = evaluate(scorer, repeating, split, "validation", seen=seen).metrics
     assert {name: kept[name] for name in expected if name in kept} == {
         name: pytest.approx(estimate.mean) for name, estimate in expected.items() if name in kept
     }
-    other = evaluate(scorer, repeating, split, "validation", filter_seen=not filter_seen).metrics
+    other = evaluate(scorer, repeating, split, "validation", seen=opposite).metrics
     assert any(kept[name] != pytest.approx(estimate.mean) for name, estimate in other.items() if name in kept)

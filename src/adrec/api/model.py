@@ -16,6 +16,7 @@ from rich.console import Console
 from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame
 from adrec.config.base import DEFAULT_SEED, Settings, check_seed
 from adrec.config.diffusion import Sampler
+from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import prepare
@@ -173,7 +174,8 @@ class ADRec:
         histories: Sequence[Iterable[Any]] | None = None,
         k: int = 10,
         *,
-        filter_seen: bool = True,
+        seen: SeenOrData = "data",
+        diversity: float = 0.0,
         items: Iterable[Any] | None = None,
         exclude: Iterable[Any] | None = None,
         on_unknown: Literal["error", "skip"] = "error",
@@ -184,7 +186,10 @@ class ADRec:
             users: user ids; all users by default. Their whole history is used, held-out interactions included.
             histories: instead of users: lists of item ids, oldest first.
             k: the number of items for each user or history.
-            filter_seen: leave out the items of the history.
+            seen: ``keep`` or ``leave-out`` the items of the history; by default as people return to items in the data
+                or not (``fit(.., seen=..)`` decides otherwise).
+            diversity: 0..1, how much an item loses for resembling items above it; 0 is the most probable list
+                (:mod:`adrec.inference.diversity`).
             items: recommend only these.
             exclude: never recommend these.
             on_unknown: ``error`` or ``skip`` for users who are not in the data set.
@@ -198,11 +203,12 @@ class ADRec:
 
         Raises:
             DataError: for unknown users, or if no item may be recommended.
-            ConfigError: where both users and histories are given, or k is below 1.
+            ConfigError: where both users and histories are given, or k is below 1, or for diversity of a model without
+                item vectors.
         """
         if users is not None and histories is not None:
             raise ConfigError("recommend takes users or histories, not both; call it twice.")
-        limits: dict[str, Any] = {"filter_seen": filter_seen, "items": ids(items), "exclude": ids(exclude)}
+        limits: dict[str, Any] = {"seen": seen, "diversity": diversity, "items": ids(items), "exclude": ids(exclude)}
         if is_frame(histories):
             raise ConfigError(
                 "histories are lists of item ids, oldest first, and a table was given; group its items by person."
@@ -225,9 +231,11 @@ class ADRec:
         return as_kind(self._frame, self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
 
     def evaluate(
-        self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, filter_seen: bool = False
+        self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, seen: SeenOrData = "data"
     ) -> Evaluation:
         """Return metrics with intervals on the held-out ``validation`` or ``test`` interactions.
+
+        Seen items are ranked or left out as :meth:`recommend` does; ``seen="keep"`` ranks them, as the papers do.
 
         Raises :class:`UserError` after :meth:`refit`, which holds nothing out.
         """
@@ -238,7 +246,7 @@ class ADRec:
             raise UserError(
                 "this model was trained on older data than these, so they cannot evaluate it; fit a new one."
             )
-        return evaluate(model, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, filter_seen=filter_seen)
+        return evaluate(model, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, seen=seen)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
@@ -289,7 +297,7 @@ class ADRec:
     def recommender(self) -> Recommender:
         """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
         dataset, model, info = self._fitted()
-        return Recommender(model, dataset, info.temperature)
+        return Recommender(model, dataset, info.temperature, model.item_vectors)
 
     def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
         if self._dataset is None or self._trained is None or self._info is None:

@@ -31,7 +31,7 @@ def compare_models(
     budget: float,
     seed: int,
     console: Console,
-    columns: Mapping[str, str] = MappingProxyType({}),
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[ModelChoice, list[str]]:
     """Compare models on a table or a prepared data set, and write a report and the chosen run to ``out``.
 
@@ -43,20 +43,20 @@ def compare_models(
         budget: time budget in seconds.
         seed: the random seed.
         console: receives progress messages.
-        columns: the table's columns by role: ``user``, ``item``, ``time``; missing ones are guessed.
+        options: of preparing the table: its columns ``user``, ``item`` and ``time``, and ``seen``.
 
     Raises:
         UserError: if ``out`` is a file.
-        ConfigError: if ``out`` has other content, or columns are given for a prepared data set.
+        ConfigError: if ``out`` has other content, or options of preparation are given for a prepared data set.
         DataError: for an unusable table.
         RunError: if another process uses ``out``, or the budget is too small for any model.
     """
-    _check(source, out, columns)
+    _check(source, out, options)
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, f"another adrec compare is at work in {out}; wait for it, or name a new --out."):
         try:
-            dataset = _compared(source, out, columns, console)
+            dataset = _compared(source, out, options, console)
         except BaseException:
             if is_new and not (out / "comparison.json").exists():
                 shutil.rmtree(out, ignore_errors=True)  # it contains only the lock
@@ -76,7 +76,7 @@ def _copy_run(work: Path, run: Path) -> None:
             write_json(folder / "run.json", asdict(Run.open(work).info.moved(run)))
 
 
-def _check(source: Path, out: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+def _check(source: Path, out: Path, options: Mapping[str, str]) -> dict[str, Any]:
     """Return what identifies a comparison; nothing is written.
 
     Raises :class:`UserError` where ``out`` is a file, holds something else, or the comparison of another table.
@@ -84,32 +84,32 @@ def _check(source: Path, out: Path, columns: Mapping[str, str]) -> dict[str, Any
     if not source.exists():
         raise ConfigError(f"there is no table or prepared data set {source}.")
     about = source.stat()
-    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns, **columns}
+    identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns, **options}
     if (source / "dataset.json").is_file():
-        if columns:
-            raise ConfigError(f"{source} is prepared already: --{next(iter(columns))} names a column of a table.")
+        if options:
+            raise ConfigError(f"{source} is prepared already, so --{next(iter(options))} means nothing; leave it out.")
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
     check_no_file(out)
     kept = out / "comparison.json"
     if kept.exists() and json.loads(kept.read_bytes()) != identity:
         raise ConfigError(
-            f"{out} compares another table, or this one before it changed or with other columns; name a new --out."
+            f"{out} compares another table, or this one before it changed or with other options; name a new --out."
         )
     if not kept.exists() and out.exists() and any(each.name != LOCK for each in out.iterdir()):
         raise ConfigError(f"{out} is not empty, and no comparison of adrec compare; name a new --out.")
     return identity
 
 
-def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Console) -> Dataset:
+def _compared(source: Path, out: Path, options: Mapping[str, str], console: Console) -> Dataset:
     """Return the data set of a comparison: the prepared one, or the table's, prepared once into ``out``.
 
     ``out`` is locked. Raises :class:`UserError` as :func:`_check`, for what came there since, and for a bad table.
     """
-    identity = _check(source, out, columns)
+    identity = _check(source, out, options)
     prepared = source if "fingerprint" in identity else out / "data"
     missing = not (prepared / "dataset.json").is_file()
     quarantine = quarantine_of(out)
-    dataset = _prepared(source, columns, quarantine) if missing else None  # before anything is written to ``out``
+    dataset = _prepared(source, options, quarantine) if missing else None  # before anything is written to ``out``
     write_json(out / "comparison.json", identity)
     if dataset is not None:
         write_dataset(dataset, prepared)
@@ -120,10 +120,10 @@ def _compared(source: Path, out: Path, columns: Mapping[str, str], console: Cons
     return dataset
 
 
-def _prepared(table: Path, columns: Mapping[str, str], quarantine: Path) -> Dataset:
+def _prepared(table: Path, options: Mapping[str, str], quarantine: Path) -> Dataset:
     """Prepare a table. An error message refers to ``adrec prepare``, which has all the options."""
     try:
-        return prepare(table, quarantine=quarantine, **cast("PreparationOptions", columns))
+        return prepare(table, quarantine=quarantine, **cast("PreparationOptions", options))
     except DataError as error:
         way = f"adrec prepare {table} --out FOLDER has more options; then run adrec compare FOLDER."
         raise DataError(f"{error} Where that does not do, {way}") from error

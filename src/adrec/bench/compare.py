@@ -21,6 +21,7 @@ from adrec.bench.work import job_device
 from adrec.bench.worker import UnfinishedError, Worker
 from adrec.config.base import DEFAULT_SEED, TrainingConfig
 from adrec.data.dataset import Dataset
+from adrec.data.seen import leaves_out
 from adrec.data.split import Split, make_split
 from adrec.evaluate.metrics import user_values
 from adrec.models.network import NetworkModel
@@ -84,12 +85,12 @@ def compare(
         if finished is None or finished.error:
             notes.append(_why_not(label, finished, contest, budget))
         else:
-            contenders.append(_contender(finished, split, entries[name]))
+            contenders.append(_contender(finished, split, entries[name], dataset))
             if entries[name].preset == FAST.get(name):
                 notes.append(_instead(name, budget))
     if not contenders:
         raise RunError(f"no model finished within {duration(budget)}; give a larger --budget.")
-    return verdict(contenders), contenders, notes
+    return verdict(contenders, leaves_out("data", dataset)), contenders, notes
 
 
 def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
@@ -257,8 +258,9 @@ def _smaller_batches(trainer: Trainer) -> dict[str, int]:
     return {"batch_size": batch_size} if batch_size < trainer.config.batch_size else {}
 
 
-def _contender(finished: Finished, split: Split, entry: Entry) -> Contender:
-    ranks = finished.ranks()["rank_unseen"].to_numpy().astype(np.int64) - 1
+def _contender(finished: Finished, split: Split, entry: Entry, dataset: Dataset) -> Contender:
+    column = "rank_unseen" if leaves_out("data", dataset) else "rank"
+    ranks = finished.ranks()[column].to_numpy().astype(np.int64) - 1
     return Contender(
         model=entry.label,
         values=user_values([METRIC], ranks, split.test.users)[:, 0],

@@ -43,11 +43,11 @@ def page(
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{info.num_users:,} users, {info.num_items:,} items, {info.num_interactions:,} interactions. Held out: "
-        f"{html.escape(info.split)}; items that a user has seen are left out of the ranking.</p>",
+        f"{html.escape(info.split)}; {found.protocol}.</p>",
         f'<p class="verdict">{html.escape(first)}</p>',
         *(f"<p>{html.escape(sentence)}</p>" for sentence in rest),
         _bars(found.chosen, contenders),
-        _table(contenders),
+        _table(contenders, "unseen" if found.filter_seen else "all"),
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         f"<p>Next: <code>{html.escape(next_)}</code></p>",
     ]
@@ -74,7 +74,7 @@ def _bars(chosen: Contender, contenders: Sequence[Contender]) -> str:
     return f'<svg role="img" aria-label="{label}" viewBox="0 0 450 {height}" width="100%">{"".join(rows)}</svg>'
 
 
-def _table(contenders: Sequence[Contender]) -> str:
+def _table(contenders: Sequence[Contender], kind: str) -> str:
     names = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
     head = ["model", *names, "coverage", "training", "users/s"]
     rows = []
@@ -82,7 +82,7 @@ def _table(contenders: Sequence[Contender]) -> str:
         result = each.finished.result
         cells = [
             html.escape(each.model),
-            *(f"{100 * result['test']['unseen'][name]:.2f}" for name in names),
+            *(f"{100 * result['test'][kind][name]:.2f}" for name in names),
             f"{result['recommended']['coverage']:.0%}",
             duration(each.seconds),
             f"{each.users_per_second:,.0f}",

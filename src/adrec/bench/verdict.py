@@ -23,7 +23,7 @@ class Contender:
 
     Attributes:
         model: its name.
-        values: each test user's METRIC, seen items left out: what a service would show.
+        values: each test user's METRIC, with seen items kept or left out as in recommendations.
         seconds: of training.
         users_per_second: at inference.
         is_network: whether it is trained in epochs, at a cost.
@@ -55,6 +55,7 @@ class ModelChoice:
         differences: each other's model, to the chosen one's metric less theirs; each of a comparison alone.
         together: each other's model, to that p-value adjusted for all pairs (Holm): they hold together.
         contenders: all that were compared.
+        filter_seen: whether seen items are left out.
         diffusion: ADRec's metric less that of its causal attention alone, with the adjusted p-value; None if one was
             not compared.
     """
@@ -64,7 +65,13 @@ class ModelChoice:
     differences: dict[str, Difference]
     together: dict[str, float]
     contenders: tuple[Contender, ...]
+    filter_seen: bool = True
     diffusion: tuple[Difference, float] | None = None
+
+    @property
+    def protocol(self) -> str:
+        """What is done with the items of the history."""
+        return f"items of the history {'left out' if self.filter_seen else 'ranked too'}"
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -87,7 +94,7 @@ class ModelChoice:
         return tuple(said)
 
 
-def verdict(contenders: Sequence[Contender]) -> ModelChoice:
+def verdict(contenders: Sequence[Contender], filter_seen: bool = True) -> ModelChoice:
     """Return which contender to use, and why.
 
     A contender that loses to another in an unadjusted paired test is excluded. Of the rest, the best model without a
@@ -114,7 +121,7 @@ def verdict(contenders: Sequence[Contender]) -> ModelChoice:
     together = {name: adjusted_p(chosen.model, name) for name in others}
     both = pairs.get((WITH, WITHOUT))
     diffusion = None if both is None else (both, adjusted_p(WITH, WITHOUT))
-    return ModelChoice(chosen, best, differences, together, tuple(contenders), diffusion)
+    return ModelChoice(chosen, best, differences, together, tuple(contenders), filter_seen, diffusion)
 
 
 def _first(found: ModelChoice) -> str:
@@ -134,12 +141,12 @@ def _first(found: ModelChoice) -> str:
         most = -100 * differences[best.model].estimate.low
         return (
             f"{chosen.model} is enough: {best.model} has {100 * best.mean:.2f} to its {100 * chosen.mean:.2f} "
-            f"({METRIC} x 100, items of the history left out), which on these {len(best.values):,} users may be "
+            f"({METRIC} x 100, {found.protocol}), which on these {len(best.values):,} users may be "
             f"chance, or a gain of up to {most:.2f} points (in 95 of 100 cases).{simpler}{doubt}"
         )
     return (
         f"Use {chosen.model}: of the {len(found.contenders)} that were tested it ranks best, with {METRIC} "
-        f"{100 * chosen.mean:.2f} (x 100, items of the history left out).{doubt}"
+        f"{100 * chosen.mean:.2f} (x 100, {found.protocol}).{doubt}"
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from adrec.cli.options import Quiet, Threads, console_for, use_threads
 from adrec.config.base import DEFAULT_SEED
+from adrec.data.seen import Seen
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_side_output, write_bytes, write_json
 
@@ -223,6 +224,9 @@ def compare(
     user: Annotated[str | None, typer.Option(help="Column of user ids; guessed by default.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of item ids; guessed by default.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of timestamps; guessed by default.")] = None,
+    seen: Annotated[
+        Seen | None, typer.Option(help="Recommend and rank seen items, or leave them out; default: as people return.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -233,8 +237,9 @@ def compare(
     console, limit = console_for(quiet), seconds(budget)
     use_threads(threads)
     out = out or Path(f"{_bare_name(source)}-compare")
-    columns = {key: name for key, name in {"user": user, "item": item, "time": time}.items() if name is not None}
-    found, notes = compare_models(source, out, budget=limit, seed=seed, console=console, columns=columns)
+    given = {"user": user, "item": item, "time": time, "seen": seen}
+    options = {key: value for key, value in given.items() if value is not None}
+    found, notes = compare_models(source, out, budget=limit, seed=seed, console=console, options=options)
     output = Console(highlight=False, soft_wrap=True)
     for sentence in (*found.sentences, *notes):
         output.print(sentence, markup=False)

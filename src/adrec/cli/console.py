@@ -69,14 +69,13 @@ def difference_table(evaluation: Evaluation, other: Evaluation, differences: Map
     return table
 
 
-def evaluation_notes(evaluation: Evaluation, option: str = "") -> str:
+def evaluation_notes(evaluation: Evaluation, *, names_other: bool = False) -> str:
     """Return notes on an evaluation: its users, its protocol, and the coverage and popularity of recommended items.
 
-    ``option`` is the option that leaves seen items out. It is named if seen items were ranked.
+    With ``names_other`` the option that does the opposite with seen items is named.
     """
-    seen = "seen items left out" if evaluation.filter_seen else "seen items ranked too"
-    if option and not evaluation.filter_seen:
-        seen += f" ({option} leaves them out)"
+    seen, other = ("left out", "keep") if evaluation.filter_seen else ("ranked too", "leave-out")
+    seen = f"seen items {seen}" + (f" (--seen {other} does the opposite)" if names_other else "")
     several = f" ({evaluation.ranks.height:,} held-out items)" if evaluation.ranks.height > evaluation.num_users else ""
     new = (
         f"{evaluation.num_new_items:,} held-out items appear after training: the model does not know them.\n"
@@ -144,7 +143,8 @@ def facts_table(facts: Facts) -> Table:
         "the most popular 1 % of items": f"{facts.top_share:.1%} of all interactions",
         "time": f"{facts.first} to {facts.last}" + (" (an order only)" if facts.time_unit == "none" else ""),
         "same time as the one before": f"{facts.same_time:.1%} of a user's interactions",
-        "repeats": f"{facts.repeats:.1%} of interactions",
+        "repeats": f"{facts.repeats:.1%} of interactions; {facts.returning:.1%} return to an item",
+        "seen items": "kept" if facts.seen == "keep" else "left out",
         "split": f"{facts.split}: {facts.trained:.1%} of interactions train",
     }
     for part, figures in facts.held_out.items():

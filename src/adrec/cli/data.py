@@ -19,6 +19,7 @@ from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import preparation, quarantine_of
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
+from adrec.data.seen import Seen
 from adrec.data.split import make_split
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_apart, check_folder, check_side_output, write_json
@@ -66,6 +67,9 @@ def prepare(
             "users:TEST.csv or none."
         ),
     ] = None,
+    seen: Annotated[
+        Seen | None, typer.Option(help="Recommend and rank seen items, or leave them out; default: as people return.")
+    ] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Earlier prepared data set whose user and item numbers to keep.")
     ] = None,
@@ -80,7 +84,7 @@ def prepare(
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
     options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
-    options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None}
+    options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None, "seen": seen}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
     dataset = prepare_dataset(
         sources,

@@ -198,7 +198,7 @@ def _compare(demo: Demo, staged: Run, end_to_end: Run) -> dict[str, Evaluation]:
         "adrec": staged.model(),
     }
     results = {
-        name: evaluate(each, demo.dataset, split, cutoffs=(10, 20), filter_seen=True) for name, each in models.items()
+        name: evaluate(each, demo.dataset, split, cutoffs=(10, 20), seen="leave-out") for name, each in models.items()
     }
     demo.console.print(comparison_table(SHOWN_METRICS, results))
     demo.console.print(

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from adrec.cli.console import frame_table
+from adrec.config.stage import SeenOrData
 from adrec.utils.errors import ConfigError
 from adrec.utils.tables import check_output, write_table
 
@@ -38,6 +39,10 @@ Steps = Annotated[
 ]
 SamplerName = Annotated[
     Literal["ancestral", "ddim"] | None, typer.Option("--sampler", help="Diffusion sampler; default: the run's.")
+]
+SeenItems = Annotated[
+    SeenOrData,
+    typer.Option("--seen", help="Whether to rank the items of the history; default: as the data set says."),
 ]
 OutFile = Annotated[Path | None, typer.Option("--out", help="Output file: .csv, .jsonl or .parquet.")]
 Format = Annotated[

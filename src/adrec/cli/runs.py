@@ -18,6 +18,7 @@ from adrec.cli.options import (
     Quiet,
     RunFolder,
     SamplerName,
+    SeenItems,
     Steps,
     Threads,
     check_result,
@@ -36,7 +37,7 @@ def evaluate(
     run: RunFolder,
     on: Annotated[Literal["test", "validation"], typer.Option(help="Held-out part to evaluate.")] = "test",
     k: Annotated[str, typer.Option(help="Cut-offs of the metrics, separated by commas.")] = "5,10,20",
-    filter_seen: Annotated[bool, typer.Option(help="Leave items of the history out of the ranking.")] = False,
+    seen: SeenItems = "data",
     batch_means: Annotated[bool, typer.Option(help="Add the batch average of the published code.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the result.")] = None,
     ranks: Annotated[
@@ -65,7 +66,7 @@ def evaluate(
     use_threads(threads)
     use_own_model(own_model)
     if recommendations is not None:
-        if against or filter_seen or batch_means or steps or sampler or ranks:
+        if against or seen != "data" or batch_means or steps or sampler or ranks:
             raise ConfigError("--recommendations goes with --on, --k and --json alone: the table says the rest.")
         result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
         for note in notes:
@@ -81,7 +82,7 @@ def evaluate(
                 path,
                 on,
                 cutoffs=cutoffs(k),
-                filter_seen=filter_seen,
+                seen=seen,
                 with_batch_means=batch_means,
                 steps=steps if index == 0 else None,
                 sampler=sampler if index == 0 else None,
@@ -101,10 +102,10 @@ def evaluate(
             "run": str(against),
             "differences": {name: {**each.estimate.to_dict(), "p": each.p} for name, each in differences.items()},
         }
-    output.print(evaluation_notes(result, "--filter-seen"))
+    output.print(evaluation_notes(result, names_other=True))
     if json_file is not None:
         write_json(json_file, values)
-    chosen = [*(["filter-seen"] if filter_seen else []), *([f"{steps}-steps"] if steps else []), sampler or ""]
+    chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]
     path = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
     write_table(result.ranks, path)
     console.print(f"Ranks of each user: {path}")
@@ -123,7 +124,10 @@ def recommend(
         typer.Option(help="Instead of users: item of one new user's history, oldest first; repeatable."),
     ] = None,
     k: Annotated[int, typer.Option(help="Number of items for each user.")] = 10,
-    filter_seen: Annotated[bool, typer.Option(help="Leave out items of the history.")] = True,
+    seen: SeenItems = "data",
+    diversity: Annotated[
+        float, typer.Option(min=0, max=1, help="How much an item loses for resembling items above it, 0 to 1.")
+    ] = 0.0,
     allow: Annotated[Path | None, typer.Option(help="Table of the only items to recommend.")] = None,
     block: Annotated[Path | None, typer.Option(help="Table of items never to recommend.")] = None,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="What to do with unknown users.")] = "error",
@@ -151,7 +155,8 @@ def recommend(
             run,
             workflow.Audience(users, user, history, given),
             k=k,
-            filter_seen=filter_seen,
+            seen=seen,
+            diversity=diversity,
             allow=allow,
             block=block,
             on_unknown=on_unknown,

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from adrec.api.model import ADRec
 from adrec.config.diffusion import Sampler
+from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.lists import read_histories, read_ids
 from adrec.data.split import make_split
@@ -183,7 +184,7 @@ def evaluate_run(
     part: str,
     *,
     cutoffs: Sequence[int],
-    filter_seen: bool,
+    seen: SeenOrData,
     with_batch_means: bool,
     steps: int | None,
     sampler: Sampler | None,
@@ -204,7 +205,7 @@ def evaluate_run(
         run.split(dataset),
         part,
         cutoffs=cutoffs,
-        filter_seen=filter_seen,
+        seen=seen,
         with_batch_means=with_batch_means,
         on_batch=on_batch,
     )
@@ -248,7 +249,8 @@ def recommend(
     audience: Audience,
     *,
     k: int,
-    filter_seen: bool,
+    seen: SeenOrData,
+    diversity: float,
     allow: Path | None,
     block: Path | None,
     on_unknown: Literal["error", "skip"],
@@ -262,7 +264,8 @@ def recommend(
     recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
     names = recommender.dataset.info.columns
     limits: dict[str, Any] = {
-        "filter_seen": filter_seen,
+        "seen": seen,
+        "diversity": diversity,
         "items": read_ids(allow, "item", names) if allow else None,
         "exclude": read_ids(block, "item", names) if block else None,
         "on_batch": on_batch,

@@ -58,7 +58,7 @@ class GenerateConfig(StageConfig):
     def idle(self) -> Mapping[str, str]:
         """Return the keys without effect."""
         why = "this stage ranks nothing, so it is not validated"
-        keys = ("first_evaluation", "evaluate_every", "patience", "select_by", "filter_seen")
+        keys = ("first_evaluation", "evaluate_every", "patience", "select_by", "seen")
         return {**super().idle(), **dict.fromkeys(keys, why)}
 
     @property

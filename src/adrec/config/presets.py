@@ -64,7 +64,7 @@ _PAPER: dict[str, Any] = {
     "finetune.evaluate_every": 5,
     "finetune.patience": 4,
     **{f"{stage}.{key}": value for stage in ("align", "finetune") for key, value in _ADAM.items()},
-    **{f"{stage}.filter_seen": False for stage in ("pretrain", "align", "finetune")},
+    **{f"{stage}.seen": "keep" for stage in ("pretrain", "align", "finetune")},
 }
 
 _PUBLISHED: dict[str, Any] = {

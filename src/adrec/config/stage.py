@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from adrec.config.parsing import ConfigGroup, require
 from adrec.utils.errors import ConfigError
 
+SeenOrData = Literal["data", "keep", "leave-out"]
 NO_DIFFUSION = "this model has no diffusion, so it takes no denoising steps and has no sampler."
 
 
@@ -136,7 +137,8 @@ class StageConfig(ConfigGroup):
         evaluate_every: epochs between validations.
         patience: validations without improvement after which the stage stops; 0 never stops early.
         select_by: validation metrics. Weights are kept when any of them improves.
-        filter_seen: validation leaves the items of the history out of the ranking, as ``recommend`` does.
+        seen: whether validation ranks the items of the history: ``keep``, ``leave-out``, or as the ``data`` say. What
+            the data say, ``recommend`` does too.
         initial_embedding: initial item embedding: ``random`` values or ``cooccurrence`` of the items. The latter saves
             the first epochs: :mod:`adrec.train.cooccurrence`.
     """
@@ -154,7 +156,7 @@ class StageConfig(ConfigGroup):
     evaluate_every: int = 5
     patience: int = 4
     select_by: tuple[str, ...] = ("ndcg@20",)
-    filter_seen: bool = True
+    seen: SeenOrData = "data"
     initial_embedding: Literal["random", "cooccurrence"] = "random"
 
     def __post_init__(self) -> None:

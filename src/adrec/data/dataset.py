@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adrec._version import __version__
+from adrec.data.seen import Seen
 from adrec.data.vocab import Vocabulary
 from adrec.utils.errors import DataError
 from adrec.utils.files import atomic_folder, recover, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ARRAYS = ("items", "offsets", "times")
 HELD_OUT_PARTS = ("test", "validation")
 
@@ -52,9 +53,12 @@ class DatasetInfo:
         guesses: guesses about the source, one sentence each.
         time_unit: unit of the times: ``s``, ``ms``, ``us`` or ``ns`` since 1970, or ``none`` if they are only an order.
         split: name of the split.
+        seen: whether the items of a history are recommended and ranked: ``keep`` or ``leave-out``.
+        returning: the share of interactions that return to an item (:func:`adrec.data.seen.returning`).
         notes: further notes, one sentence each.
         recipe: name of the recipe it was read with.
-        fingerprint: hash of items, offsets, times, ids and the split; equal fingerprints mean equal data sets.
+        fingerprint: hash of items, offsets, times, ids, the split and what is done with seen items; equal fingerprints
+            mean equal data sets.
         files: size of each file, in bytes.
         format_version: version of the folder's format.
         adrec_version: version of adrec that wrote it.
@@ -73,6 +77,8 @@ class DatasetInfo:
     guesses: Sequence[str]
     time_unit: str
     split: str
+    seen: Seen = "leave-out"
+    returning: float = 0.0
     notes: Sequence[str] = ()
     recipe: str | None = None
     fingerprint: str = ""
@@ -150,7 +156,8 @@ class Dataset:
         hasher = hashlib.blake2b(digest_size=16)
         for array in (self.items, self.offsets, self.times, *(self.held_out[part] for part in sorted(self.held_out))):
             hasher.update(np.ascontiguousarray(array).data)
-        for text in (self.users.digest(), self.catalogue.digest(), self.info.split):
+        kept = ["seen items kept"] if self.info.seen == "keep" else []
+        for text in (self.users.digest(), self.catalogue.digest(), self.info.split, *kept):
             hasher.update(text.encode())
         return replace(self, info=replace(self.info, fingerprint=hasher.hexdigest()))
 

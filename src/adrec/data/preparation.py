@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
 from adrec.config.parsing import read_dataclass, require
+from adrec.data.seen import Seen
 
 FormatName = Literal["delimited", "parquet", "jsonl", "python-lines"]
 TimeUnit = Literal["s", "ms", "us", "ns", "none"]
@@ -37,6 +38,8 @@ class Preparation:
         min_user: the fewest interactions of a user (applied with ``min_item`` until nothing changes).
         min_item: the fewest interactions of an item.
         split: name of the split: see :mod:`adrec.data.split`.
+        seen: whether the items of a history are recommended and ranked: ``keep`` or ``leave-out``; by default as people
+            return to items or not (:mod:`adrec.data.seen`).
         max_rejected: the share of rows that may be unusable, in 0..1; above it, preparation fails.
         strict: fail at the first unusable row.
     """
@@ -56,6 +59,7 @@ class Preparation:
     min_user: int = 0
     min_item: int = 0
     split: str = "leave-one-out"
+    seen: Seen | None = None
     max_rejected: float = 0.01
     strict: bool = False
 
@@ -108,5 +112,6 @@ class PreparationOptions(TypedDict, total=False):
     min_user: int
     min_item: int
     split: str
+    seen: Seen | None
     max_rejected: float
     strict: bool

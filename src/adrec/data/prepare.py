@@ -16,6 +16,7 @@ from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import RowAccount, to_dicts
+from adrec.data.seen import measured, returning, told
 from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.utils.errors import DataError
@@ -108,7 +109,9 @@ def _build(
         info=info,
     )
     split, held_out = resolved(options.split, dataset)
-    dataset = replace(dataset, info=replace(info, split=split), held_out=held_out)
+    share = returning(dataset)
+    seen = options.seen or measured(share)
+    dataset = replace(dataset, info=replace(info, split=split, seen=seen, returning=share), held_out=held_out)
     notes = (*_older(dataset, 0 if vocabulary is None else len(vocabulary.catalogue)), *_untested(dataset))
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 
@@ -158,6 +161,7 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_
     people, things = counted(info.num_users, "user"), counted(info.num_items, "item")
     yield f"kept {counted(info.num_interactions, 'interaction')} of {people} with {things}: {out}"
     yield f"split: {info.split}"
+    yield told(info.seen, info.returning, given=info.preparation.get("seen") is not None)
     for note in info.notes:
         yield f"note: {note}"
     if leads_on:

@@ -17,7 +17,8 @@ from adrec.data.split import Split, make_split
 from adrec.utils.text import counted
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-MANY_REPEATS = 0.01  # above it, recommendations depend on whether seen items are left out
+MANY_REPEATS = 0.01  # above it, leaving seen items out misses much of what is held out
+MANY_NEW = 0.01  # a share of the test items
 LARGE_CATALOGUE = 1_000_000  # scores of 512 users over this many items take 2 GB
 WINDOW = ModelConfig().max_length
 FAR, FEW = 5, 0.1  # times look wrong if they are a tenth or fewer, behind a gap of 5 spans of the others
@@ -44,6 +45,8 @@ class Facts:
         usual: the earliest and the latest time of the others.
         same_time: share of a user's consecutive interactions at the same time, whose order is that of the table.
         repeats: share of interactions with an item that the user had before.
+        seen: whether the items of a history are recommended and ranked: ``keep`` or ``leave-out``.
+        returning: share of interactions that return to an item (:func:`adrec.data.seen.returning`).
         single: number of users with one interaction, who can be neither trained on nor evaluated.
         never: number of items of an older vocabulary that have no interaction.
         split: name of the split.
@@ -69,6 +72,8 @@ class Facts:
     usual: tuple[str, str]
     same_time: float
     repeats: float
+    seen: str
+    returning: float
     single: int
     never: int
     split: str
@@ -115,6 +120,8 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
         usual=(_moment(usual[0].item(), unit), _moment(usual[-1].item(), unit)),
         same_time=_same_time(dataset),
         repeats=_repeats(dataset),
+        seen=dataset.info.seen,
+        returning=dataset.info.returning,
         single=int((lengths == 1).sum()),
         never=int((counts == 0).sum()),
         split=split.name,
@@ -184,10 +191,10 @@ def _held_out(dataset: Dataset, split: Split, train_lengths: NDArray[np.int64]) 
 
 def warnings(facts: Facts) -> Iterator[str]:
     """Yield likely problems with a remedy, one sentence each."""
-    if facts.repeats > MANY_REPEATS:
+    if facts.seen == "leave-out" and facts.repeats > MANY_REPEATS:
         yield (
-            f"{facts.repeats:.1%} of the interactions repeat an item of the same user: recommending leaves seen items "
-            "out unless --no-filter-seen says otherwise; or prepare with --duplicates first."
+            f"{facts.repeats:.1%} of the interactions repeat an item of the same user, and seen items are left out of "
+            "recommendations and rankings: prepare with --seen keep, or with --duplicates first."
         )
     if facts.single:
         yield (
@@ -213,7 +220,7 @@ def warnings(facts: Facts) -> Iterator[str]:
     test = facts.held_out["test"]
     if facts.split != "none" and test["users"] < FEW_USERS:
         yield f"{counted(test['users'], 'test user')}: intervals of metrics will be wide."
-    if test["cold_items"] > MANY_REPEATS * max(test["interactions"], 1):
+    if test["cold_items"] > MANY_NEW * max(test["interactions"], 1):
         share = test["cold_items"] / test["interactions"]
         yield f"{share:.1%} of the test items never appear in training: no model of ids can rank them well."
     if facts.beyond_window > 0.2:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset
+from adrec.data.seen import leaves_out
 from adrec.data.spans import spans
 from adrec.data.split import Split, Targets
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
@@ -79,7 +81,7 @@ def evaluate(
     part: str = "test",
     *,
     cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
-    filter_seen: bool = False,
+    seen: SeenOrData = "data",
     with_batch_means: bool = False,
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda users: None,
@@ -92,17 +94,19 @@ def evaluate(
         split: its split.
         part: ``validation`` or ``test``.
         cutoffs: the k of the metrics.
-        filter_seen: leave the history's items out of the ranking; the papers rank them too.
+        seen: ``keep`` or ``leave-out`` the history's items; by default as the data set says, and as ``recommend``
+            does. The papers keep them.
         with_batch_means: add the published code's averages.
         seed: of the bootstrap.
         on_batch: called with the number of users done after each batch.
 
     Raises:
         DataError: if nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).
-        ConfigError: for a cut-off below 1.
+        ConfigError: for a cut-off below 1, or another word than these.
     """
     metric_names(cutoffs)
     histories, items = held_out(dataset, held_out_targets(split, part))
+    filter_seen = leaves_out(seen, dataset)
     k = min(max(cutoffs), scorer.num_items)
     ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
     return summary(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adrec.data.spans import Int64s
 from adrec.inference.scorer import Histories, Scorer, scored_batches, seen
-from adrec.inference.scores import Masked, item_blocks, masked_blocks
+from adrec.inference.scores import NOTHING, Masked, item_blocks, masked_blocks
 from adrec.nn.scores import Scores
 
 MOST_SCORES = 1 << 27  # that the temperature is fitted on: some seconds
@@ -32,14 +32,16 @@ class Fit:
     curvature: float
 
 
-def fitted_temperature(scorer: Scorer, histories: Histories, items: Int64s, *, seed: int = 0) -> float | None:
+def fitted_temperature(
+    scorer: Scorer, histories: Histories, items: Int64s, *, filter_seen: bool = True, seed: int = 0
+) -> float | None:
     """Return the temperature under which held-out ``items`` [m], after ``histories``, are most likely.
 
-    The items of the history are left out. Held-out items that cannot be recommended do not count: those of their own
-    history, and those unknown to the model. If the scores are too many, histories are drawn with ``seed``. Returns None
-    if there is no such item, or no temperature is best.
+    With ``filter_seen`` the items of the history are left out. Held-out items that cannot be recommended do not count:
+    those of their own history, if it is left out, and those unknown to the model. If the scores are too many, histories
+    are drawn with ``seed``. Returns None if there is no such item, or no temperature is best.
     """
-    usable = _usable(scorer, histories, items)
+    usable = _usable(scorer, histories, items, filter_seen)
     most = max(1, MOST_SCORES // scorer.num_items)
     if len(usable) > most:
         usable = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
@@ -47,15 +49,17 @@ def fitted_temperature(scorer: Scorer, histories: Histories, items: Int64s, *, s
         return None
     known = histories.known(scorer.num_items)
     some = Histories(known.items, known.starts[usable], known.ends[usable])
-    return _newton(lambda beta: _fit(scorer, some, items[usable], beta))
+    return _newton(lambda beta: _fit(scorer, some, items[usable], filter_seen, beta))
 
 
-def _usable(scorer: Scorer, histories: Histories, items: Int64s) -> Int64s:
+def _usable(scorer: Scorer, histories: Histories, items: Int64s, filter_seen: bool) -> Int64s:
     """Return the indices of histories with a known item whose held-out item can be recommended."""
     known = histories.known(scorer.num_items)
-    rows, past = seen(known, np.arange(len(known)))
-    repeated = np.bincount(rows[past == items[rows]], minlength=len(items)) > 0
-    return np.flatnonzero((known.ends > known.starts) & (items <= scorer.num_items) & ~repeated)
+    usable = (known.ends > known.starts) & (items <= scorer.num_items)
+    if filter_seen:
+        rows, past = seen(known, np.arange(len(known)))
+        usable &= np.bincount(rows[past == items[rows]], minlength=len(items)) == 0
+    return np.flatnonzero(usable)
 
 
 def _newton(fit: Callable[[float], Fit]) -> float | None:
@@ -77,10 +81,10 @@ def _newton(fit: Callable[[float], Fit]) -> float | None:
     return None
 
 
-def _fit(scorer: Scorer, histories: Histories, items: Int64s, beta: float) -> Fit:
+def _fit(scorer: Scorer, histories: Histories, items: Int64s, filter_seen: bool, beta: float) -> Fit:
     loss = gradient = curvature = 0.0
     for chosen, scores in scored_batches(scorer, histories):
-        masked = Masked.of(*seen(histories, chosen))
+        masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
         log_total, mean, square = _moments(scores, scorer.num_items, masked, beta)
         rows = torch.arange(len(chosen), device=scores.device)
         own = scores.of(rows, torch.from_numpy(items[chosen]).to(scores.device))  # [B]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset
-from adrec.data.spans import Int64s, spans
+from adrec.data.seen import leaves_out
+from adrec.data.spans import spans
+from adrec.inference.diversity import check_diversity, diversified, pool_size
+from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, Top, top_k
 from adrec.inference.scores import Masked, best_items
 from adrec.nn.scores import InnerProducts
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.text import counted
-
-Ids = Sequence[Any] | pl.Series
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,6 @@ class Recommendations:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def examples(values: Iterable[Any], most: int = 3) -> str:
-    """Return the first few values as text, with the number of the remaining ones."""
-    listed = list(values)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(repr(value) for value in listed[:most]) + more
-
-
 class Recommender:
     """Recommends with a scorer and its training data set, which provides ids and popularity.
 
@@ -52,17 +47,25 @@ class Recommender:
         scorer: the model.
         dataset: the data set.
         temperature: of the confidence (:mod:`adrec.inference.confidence`), if one was fitted.
+        vectors: the item embedding [V + 1, D], if the model has one, for diverse lists.
     """
 
-    def __init__(self, scorer: Scorer, dataset: Dataset, temperature: float | None = None) -> None:
-        self.scorer, self.dataset, self.temperature = scorer, dataset, temperature
+    def __init__(
+        self,
+        scorer: Scorer,
+        dataset: Dataset,
+        temperature: float | None = None,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.scorer, self.dataset, self.temperature, self.vectors = scorer, dataset, temperature, vectors
 
     def for_users(
         self,
         users: Ids | None = None,
         k: int = 10,
         *,
-        filter_seen: bool = True,
+        seen: SeenOrData = "data",
+        diversity: float = 0.0,
         items: Ids | None = None,
         exclude: Ids | None = None,
         on_unknown: Literal["error", "skip"] = "error",
@@ -73,7 +76,8 @@ class Recommender:
         Args:
             users: their ids; all users by default.
             k: the number of items for each user; fewer if fewer may be recommended.
-            filter_seen: leave out the items that the user has interacted with.
+            seen: ``keep`` or ``leave-out`` the items of the history; by default as the data set says.
+            diversity: 0..1, how much an item loses for resembling items above it (:mod:`adrec.inference.diversity`).
             items: recommend only these items.
             exclude: never recommend these items.
             on_unknown: ``error`` raises for users who are not in the data set; ``skip`` skips and notes them.
@@ -81,11 +85,12 @@ class Recommender:
 
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
-            ConfigError: if k is below 1.
+            ConfigError: if k is below 1, for another word than these, or for diversity without item vectors.
         """
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
+        left_out = leaves_out(seen, dataset)
         candidates, notes = self._candidates(k, items, exclude)
         if users is None:
             wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
@@ -103,7 +108,7 @@ class Recommender:
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
         notes += self._new_items(histories)
-        best, popular = self._best(histories, k, filter_seen, candidates, on_batch)
+        best, popular = self._best(histories, k, left_out, diversity, candidates, on_batch)
         notes += silent(popular, ("user", "users"))
         notes += few(best.items, k, ("user", "users"))
         table = self._table(best, popular)
@@ -115,7 +120,8 @@ class Recommender:
         histories: Sequence[Ids],
         k: int = 10,
         *,
-        filter_seen: bool = True,
+        seen: SeenOrData = "data",
+        diversity: float = 0.0,
         items: Ids | None = None,
         exclude: Ids | None = None,
         on_batch: Callable[[int], None] = lambda users: None,
@@ -125,6 +131,7 @@ class Recommender:
         Items that are not in the catalogue are skipped and noted. A history without known items gets the most popular
         items, with ``source`` ``popular``. Other arguments and errors are those of :meth:`for_users`.
         """
+        left_out = leaves_out(seen, self.dataset)
         candidates, notes = self._candidates(k, items, exclude)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
@@ -139,7 +146,7 @@ class Recommender:
         ends = np.cumsum(kept)
         spoken = Histories(numbers[known], ends - kept, ends)
         notes += self._new_items(spoken)
-        best, popular = self._best(spoken, k, filter_seen, candidates, on_batch)
+        best, popular = self._best(spoken, k, left_out, diversity, candidates, on_batch)
         notes += silent(popular, ("history", "histories"))
         notes += few(best.items, k, ("history", "histories"))
         return Recommendations(self._table(best, popular).rename({"row": "history"}), tuple(notes))
@@ -215,25 +222,30 @@ class Recommender:
         histories: Histories,
         k: int,
         filter_seen: bool,
+        diversity: float,
         candidates: NDArray[np.bool_] | None,
         on_batch: Callable[[int], None],
     ) -> tuple[Top, NDArray[np.bool_]]:
         """Return the best items [m, k], and which rows are the most popular items (no known history), [m]."""
+        check_diversity(diversity, self.vectors)
         k = min(k, self.scorer.num_items)
         known = histories.known(self.scorer.num_items)
         spoken = np.flatnonzero(known.ends > known.starts)
         best = self._popular(len(histories), k, candidates)
         if len(spoken):
             some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top_k(
+            top = top_k(
                 self.scorer,
                 some,
-                k,
+                pool_size(k) if diversity else k,
                 filter_seen=filter_seen,
                 candidates=candidates,
                 temperature=self.temperature,
                 on_batch=on_batch,
             )
+            if diversity and self.vectors is not None:
+                top = diversified(top, k, self.vectors, diversity, self.temperature)
+            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top
         return best, known.ends == known.starts
 
     def _popular(self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None) -> Top:
@@ -261,28 +273,3 @@ class Recommender:
                 "confidence": confidence,
             }
         )
-
-
-def missing(ids: Ids, indices: Int64s) -> list[Any]:
-    """Return the ids whose index is -1: those that are not in the vocabulary."""
-    return [ids[at] for at in np.flatnonzero(indices < 0).tolist()]
-
-
-def silent(popular: NDArray[np.bool_], whom: tuple[str, str]) -> list[str]:
-    """Return a note on those of whose history no item is known, if there are any."""
-    if not popular.any():
-        return []
-    people = counted(int(popular.sum()), *whom)
-    return [f"no item of {people} is known: the most popular items are recommended (source 'popular')."]
-
-
-def few(numbers: Int64s, k: int, whom: tuple[str, str]) -> list[str]:
-    """Return a note on the rows of ``numbers`` that have fewer than ``k`` items, if there are any."""
-    short = len(numbers) if numbers.shape[1] < k else int((numbers[:, -1] == 0).sum())
-    return [f"{counted(short, *whom)} cannot get {k} items: nothing else may be recommended."] if short else []
-
-
-def check_k(k: int) -> None:
-    """Raise :class:`ConfigError` where ``k`` is not a whole number of at least 1."""
-    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise ConfigError(f"k, the number of items, must be a whole number of at least 1; it is {k!r}.")

@@ -13,6 +13,7 @@ import torch
 
 from adrec._version import __version__
 from adrec.data.dataset import Dataset
+from adrec.data.seen import leaves_out
 from adrec.data.split import Split
 from adrec.evaluate.ranking import held_out
 from adrec.inference.confidence import fitted_temperature
@@ -100,7 +101,9 @@ class RunInfo:
         """Return the same metadata with the temperature of a trained network, if ``split`` validates."""
         if not isinstance(model, NetworkModel) or len(split.validation.users) == 0:
             return self
-        return replace(self, temperature=fitted_temperature(model, *held_out(dataset, split.validation)))
+        histories, items = held_out(dataset, split.validation)
+        left_out = leaves_out("data", dataset)
+        return replace(self, temperature=fitted_temperature(model, histories, items, filter_seen=left_out))
 
     def moved(self, out: Path) -> RunInfo:
         """Return the same metadata with the data set's path relative to the folder ``out``."""

@@ -12,6 +12,7 @@ import torch
 
 from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
+from adrec.data.seen import leaves_out
 from adrec.data.sequences import Sequences
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.inference.scorer import BATCH_SIZE, Histories
@@ -161,9 +162,9 @@ def _validation_seconds(trainer: Trainer, stage: StageConfig, network: SequenceN
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
     some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
     scorer = NetworkScorer(network)
+    left_out = leaves_out(stage.seen, trainer.dataset)
     times = [
-        _seconds(trainer.device, lambda: ranking(scorer, some, items[chosen], filter_seen=stage.filter_seen))
-        for _ in range(2)
+        _seconds(trainer.device, lambda: ranking(scorer, some, items[chosen], filter_seen=left_out)) for _ in range(2)
     ]
     return times[-1] * len(items) / len(chosen)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset
+from adrec.data.seen import leaves_out
 from adrec.data.split import Split
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
@@ -26,6 +27,7 @@ class Validation:
     def __init__(self, dataset: Dataset, split: Split, seed: int, stages: Iterable[StageConfig]) -> None:
         self.histories, self.items = held_out(dataset, split.validation)
         self.users, self.seed = split.validation.users, seed
+        self.dataset = dataset
         selecting = {metric for stage in stages for metric in stage.select_by}
         self.metrics = sorted({*metric_names((5, 10, 20)), *selecting})
 
@@ -35,7 +37,7 @@ class Validation:
         return len(self.users) > 0
 
     def __call__(self, network: SequenceNetwork, stage: StageConfig) -> dict[str, float]:
-        """Return the metrics, means over users, in 0..1; seen items are left out if the stage says so."""
+        """Return the metrics, means over users, in 0..1; seen items are left out if stage or data set say so."""
         scorer = NetworkScorer(network, self.seed)
-        ranks = ranking(scorer, self.histories, self.items, filter_seen=stage.filter_seen).ranks
+        ranks = ranking(scorer, self.histories, self.items, filter_seen=leaves_out(stage.seen, self.dataset)).ranks
         return means(self.metrics, ranks, self.users)
