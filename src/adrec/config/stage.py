@@ -234,6 +234,16 @@ class StageConfig(ConfigGroup):
         return 0
 
     @property
+    def future_items(self) -> int:
+        """The number of next items that are targets of a token."""
+        return 1
+
+    @property
+    def future_decay(self) -> float:
+        """The weight of each of these items, relative to the one before."""
+        return 1.0
+
+    @property
     def pcgrad(self) -> bool:
         """Whether conflicting gradients of two losses are projected."""
         return False

@@ -80,6 +80,8 @@ class ADRecStageConfig(CatalogueStageConfig):
         embedding: training of the item embedding: ``train``, ``frozen`` or ``decaying``. A decaying embedding gets no
             gradient, but Adam's L2 term still shrinks it: the published code does so where it says frozen.
         loss: ``ce``, ``mse`` or ``ce+mse``: half of (cross-entropy + ``mse_weight`` x squared error).
+        future_items: the number of next items that are targets of a token's cross-entropy; 1 is the next item alone.
+        future_decay: the weight of each of these items, relative to the one before.
         mse_weight: the weight of the squared error between ``x0_hat`` and ``x0``.
         pcgrad: project conflicting gradients of the two losses (two backward passes).
     """
@@ -87,6 +89,8 @@ class ADRecStageConfig(CatalogueStageConfig):
     start: Literal["scratch", "embedding", "continue"] = "scratch"
     embedding: Literal["train", "frozen", "decaying"] = "train"
     loss: Literal["ce", "mse", "ce+mse"] = "ce+mse"
+    future_items: int = 1
+    future_decay: float = 0.3
     mse_weight: float = 1.0
     pcgrad: bool = False
 
@@ -99,6 +103,12 @@ class ADRecStageConfig(CatalogueStageConfig):
         require(
             not (self.negatives and self.loss == "mse"),
             "negatives are the cross-entropy's, and this loss has none; set loss to 'ce' or 'ce+mse'.",
+        )
+        require(self.future_items >= 1, f"future_items of a stage must be at least 1; it is {self.future_items}.")
+        require(0 < self.future_decay <= 1, f"future_decay of a stage must be in (0, 1]; it is {self.future_decay}.")
+        require(
+            not (self.future_items > 1 and self.loss == "mse"),
+            "future_items are the cross-entropy's, and this loss has none; set loss to 'ce' or 'ce+mse'.",
         )
         require(self.mse_weight >= 0, f"mse_weight of a stage must not be negative; it is {self.mse_weight}.")
         require(not (self.pcgrad and self.loss != "ce+mse"), "pcgrad needs two losses; set loss to 'ce+mse'.")
@@ -126,6 +136,8 @@ class ADRecStageConfig(CatalogueStageConfig):
     def idle(self) -> Mapping[str, str]:
         """Return the keys without effect."""
         found = dict(super().idle())
+        if self.future_items == 1:
+            found["future_decay"] = "the next item is the only target"
         if self.loss == "ce":
             found["mse_weight"] = "the loss has no squared error"
         if self.loss != "ce+mse":

@@ -40,6 +40,8 @@ class Objective:
         consistency: the weight of the divergence of two passes with different dropout. If it is not 0, a batch holds
             its users twice: all of them, then all of them again.
         classes: the classes of a sampled softmax; None for the whole catalogue.
+        future_items: the number of next items that are targets of a token (:mod:`adrec.nn.future`).
+        future_decay: the weight of each, relative to the one before.
     """
 
     whole: PackedBatch
@@ -48,6 +50,8 @@ class Objective:
     low: bool = False
     consistency: float = 0.0
     classes: Classes | None = None
+    future_items: int = 1
+    future_decay: float = 1.0
 
     @property
     def passes(self) -> int:

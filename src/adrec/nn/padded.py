@@ -9,6 +9,7 @@ from torch import Tensor
 from adrec.config.stage import PaddedConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.biased import RepeatBiased
+from adrec.nn.future import future_loss
 from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.layout import Layout
 from adrec.nn.losses import Objective
@@ -38,17 +39,21 @@ class PaddedNetwork(RepeatBiased):
     def item_cross_entropy(self, x: Tensor, batch: PackedBatch, objective: Objective) -> Tensor:
         """Return the cross-entropy of every token's output, [N, D]; for two passes, with their divergence.
 
-        It is over the catalogue, or over the classes of a sampled softmax.
+        It is over the catalogue, or over the classes of a sampled softmax, and with soft targets if so configured.
         """
         query, embedding, classes = objective.query(x), self.item_embedding.weight, objective.classes
         repeats = Repeats.of_tokens(batch) if self.config.repeat_bias else None
         bias = self.repeat_logits(x, repeats)
+        later = x.new_zeros(())
+        if objective.future_items > 1:
+            window = objective.future_items, objective.future_decay
+            later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.num_tokens
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
         if classes is not None:
             repeats = repeats and replace(repeats, items=classes.indices(repeats.items))
             embedding, targets = embedding.index_select(0, classes.items), classes.indices(targets)
             padding_class, offsets = True, classes.offsets
-        return cross_entropy(
+        return later + cross_entropy(
             query,
             embedding,
             targets,

@@ -38,6 +38,20 @@ class Repeats:
         """Return the indices of the pairs of some tokens."""
         return slice(int(self.starts[tokens.start]), int(self.starts[tokens.stop]))
 
+    def positions(self, batch: PackedBatch, items: Int64s) -> Int64s:
+        """Return the position of the pair of each token of ``batch`` and some ``items`` [N, n], -1 for unseen items."""
+        there, users = _numbers(batch), np.repeat(np.arange(batch.num_users), batch.lengths)
+        width = max(int(there.max()), int(items.max())) + 1
+        known, first = np.unique(users * width + there, return_index=True)  # of each user and item, its first token
+        until = np.zeros(len(there), dtype=np.int64)
+        until[first] = 1
+        until = np.cumsum(until)  # the number of first occurrences up to each token
+        before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # the same, before each user
+        wanted = users[:, None] * width + items
+        at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+        seen = (known[at] == wanted) & (first[at] <= np.arange(len(there))[:, None])
+        return np.where(seen, self.starts[:-1, None] + until[first[at]] - 1 - before[users, None], -1)
+
     def part(self, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return the pairs of some tokens: token indices relative to ``first``, and item numbers."""
         some = self.pairs(slice(first, end))
@@ -46,7 +60,7 @@ class Repeats:
 
 def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
     """Return the fields rows, items and starts of :class:`Repeats` for some ``tokens`` [n] of a batch, on the CPU."""
-    items = batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
+    items = _numbers(batch)
     users = np.repeat(np.arange(batch.num_users), batch.lengths)
     is_first = np.zeros(len(items), dtype=bool)
     is_first[np.unique(users * (int(items.max()) + 1) + items, return_index=True)[1]] = True
@@ -56,6 +70,11 @@ def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
     counts = until[tokens] - begin
     rows = np.repeat(np.arange(len(tokens)), counts)
     return rows, items[np.flatnonzero(is_first)[spans(begin, counts)]], np.concatenate([[0], np.cumsum(counts)])
+
+
+def _numbers(batch: PackedBatch) -> Int64s:
+    """Return the item of each token, on the CPU."""
+    return batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
 
 
 def met_by_histories(batch: PackedBatch) -> ItemPairs:

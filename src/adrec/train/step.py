@@ -31,6 +31,8 @@ class Step:
         precision: the precision of the matrix products.
         consistency: the weight of the divergence of two passes with different dropout; 0 is one pass.
         negatives: the number of softmax classes in addition to the batch's own items; 0 is the whole catalogue.
+        future_items: the number of next items that are targets of a token.
+        future_decay: the weight of each, relative to the one before.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -39,6 +41,8 @@ class Step:
     precision: Precision = "float32"
     consistency: float = 0.0
     negatives: int = 0
+    future_items: int = 1
+    future_decay: float = 1.0
 
     @classmethod
     def of(cls, stage: StageConfig, precision: Precision = "float32") -> Step:
@@ -50,6 +54,8 @@ class Step:
             precision,
             stage.consistency,
             stage.negatives,
+            stage.future_items,
+            stage.future_decay,
         )
 
     def losses(
@@ -79,7 +85,16 @@ class Step:
         if self.negatives:
             assert rng is not None, "negatives are drawn"
             classes = draw_classes(whole, self.negatives, network.num_items, network.ranks_padding, rng)
-        return Objective(whole, draws, self.weights, self.precision == "bfloat16", self.consistency, classes)
+        return Objective(
+            whole,
+            draws,
+            self.weights,
+            self.precision == "bfloat16",
+            self.consistency,
+            classes,
+            self.future_items,
+            self.future_decay,
+        )
 
     def gradients(
         self,
