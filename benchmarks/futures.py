@@ -25,6 +25,7 @@ from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.noise import HistoryNoise
+from adrec.utils.errors import UserError
 
 Kind = Literal["masked", "continuous", "independent"]
 NEVER = -1e9
@@ -85,6 +86,8 @@ def windows(dataset: Dataset, split: Split, part: str, horizon: int, most: int) 
         if number > 0:
             picked = np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
             found += [(user, dataset.offsets[user], targets.positions[first + each]) for each in picked]
+    if not found:
+        raise UserError(f"nobody has {horizon} interactions in the {part} part; take another split.")
     table = np.array(found, dtype=np.int64)
     return Windows(np.asarray(dataset.items), table[:, 1], table[:, 2], table[:, 0], horizon)
 

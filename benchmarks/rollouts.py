@@ -14,6 +14,7 @@ from adrec.data.batch import PackedBatch
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.blocks import Block
 from adrec.nn.kernels.rotary import rotations
+from adrec.utils.errors import UserError
 
 NEVER = -1e9
 
@@ -22,6 +23,8 @@ class RollOuts:
     """The network on the histories of a batch, padded to one length, and on S continuations of each."""
 
     def __init__(self, network: ADRecNetwork, batch: PackedBatch) -> None:
+        if network.config.positions != "rotary":
+            raise UserError(f"roll-outs know rotary positions only; these are {network.config.positions!r}.")
         self.network, self.lengths = network, torch.from_numpy(batch.lengths)
         self.blocks: list[Block] = [*network.cam, *network.adm]
         self.heads = network.config.num_heads

@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from adrec.evaluate.significance import paired_difference
-from adrec.inference.diversity import diversified
+from adrec.inference.diversity import Diverse
 from adrec.inference.scorer import Top
+from adrec.models.network import NetworkModel
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.diffusion import unit
 from adrec.runs.folder import Run
-from benchmarks.common import JsonFile, Threads, report, run
+from adrec.utils.errors import UserError
+from benchmarks.common import JsonFile, Threads, print_table, report, run
 from benchmarks.futures import TIMESTEPS, FutureHead, Futures, Kind, Windows, windows
 from benchmarks.rollouts import RollOuts
 
@@ -68,8 +70,10 @@ def any_slot(p: Tensor) -> Tensor:
 class Lists:
     """Each way of making lists, for histories of one network."""
 
-    def __init__(self, network: ADRecNetwork, heads: Mapping[Kind, FutureHead], samples: int) -> None:
-        self.network, self.heads, self.samples = network, heads, samples
+    def __init__(
+        self, network: ADRecNetwork, heads: Mapping[Kind, FutureHead], samples: int, temperature: float | None = None
+    ) -> None:
+        self.network, self.heads, self.samples, self.temperature = network, heads, samples, temperature
         self.embedding = network.item_embedding.weight.detach()
         self.scaled = self.embedding / self.embedding[1:].std()
         self.rng = Generator().manual_seed(3)
@@ -83,9 +87,11 @@ class Lists:
 
     def mmr(self, given: Given, diversity: float) -> Tensor:
         """Maximal marginal relevance, as in ``recommend --diversity``."""
-        scores, items = self._logits(given.query, given.seen).topk(100, 1)
+        choice = Diverse(self.embedding.numpy(), diversity, self.temperature)
+        scores, items = self._logits(given.query, given.seen).topk(min(choice.candidates(K), self.network.num_items), 1)
+        items = torch.where(scores > NEVER, items, 0)
         top = Top(items.numpy(), scores.numpy(), np.full(scores.shape, np.nan, dtype=np.float32))
-        return torch.from_numpy(diversified(top, K, self.embedding.numpy(), diversity).items)
+        return torch.from_numpy(choice(top, K).items)
 
     def dpp(self, given: Given, power: float) -> Tensor:
         """The greedy mode of a determinantal point process (Chen et al. 2018); quality is probability ** power."""
@@ -196,6 +202,22 @@ def measured(items: NDArray[Any], some: Windows, vectors: Tensor, num_items: int
     }
 
 
+FAMILIES = (
+    "next item",
+    "MMR",
+    "DPP",
+    "independent heads",
+    "masked diffusion",
+    "continuous diffusion",
+    "roll-outs",
+)
+TRAINED: Mapping[Kind, frozenset[str]] = {  # by families; continuous takes the candidates of independent
+    "masked": frozenset({"masked diffusion"}),
+    "continuous": frozenset({"continuous diffusion"}),
+    "independent": frozenset({"independent heads", "continuous diffusion"}),
+}
+
+
 def ways_of(lists: Lists, horizon: int) -> dict[str, dict[str, Callable[[Given], Tensor]]]:
     """Return each family's ways of making lists, by setting."""
     return {
@@ -203,59 +225,96 @@ def ways_of(lists: Lists, horizon: int) -> dict[str, dict[str, Callable[[Given],
         "MMR": {f"{d}": lambda given, d=d: lists.mmr(given, d) for d in (0.02, 0.05, 0.1, 0.2, 0.4)},
         "DPP": {f"{power}": lambda given, power=power: lists.dpp(given, power) for power in (0.5, 1.0, 2.0, 4.0)},
         "independent heads": {"": lists.independent},
-        "masked diffusion": {f"{n}": lambda given, n=n: lists.masked(given, n) for n in (1, 2, horizon)},
+        "masked diffusion": {
+            f"{n}": lambda given, n=n: lists.masked(given, n) for n in (1, 2, horizon) if n <= horizon
+        },
         "continuous diffusion": {f"{n}": lambda given, n=n: lists.continuous(given, n) for n in (1, 4)},
         "roll-outs": {"": lambda given: lists.rollouts(given, horizon)},
     }
+
+
+@dataclass
+class Judge:
+    """Measures ways of making lists on the two held-out parts."""
+
+    lists: Lists
+    trainer: Futures
+    validation: Windows
+    test: Windows
+
+    def choose(self, ways: Mapping[str, Callable[[Given], Tensor]]) -> str:
+        """Return the setting with the most validation histories that have a hit."""
+
+        def hits(setting: str) -> float:
+            items, _ = timed(self.lists, self.trainer, self.validation, ways[setting])
+            return float(measured(items, self.validation, self.lists.embedding, 1)["any"].mean())
+
+        return max(ways, key=hits) if len(ways) > 1 else next(iter(ways))
+
+    def tested(self, way: Callable[[Given], Tensor]) -> dict[str, Any]:
+        """Return what :func:`measured` finds on the test part, and the speed."""
+        items, speed = timed(self.lists, self.trainer, self.test, way)
+        return {**measured(items, self.test, self.lists.embedding, self.lists.network.num_items), "speed": speed}
+
+
+def row_of(name: str, found: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return a row of the table; differences in the share of histories with a hit are paired over users."""
+    row = {"list": name, "any hit": f"{100 * found['any'].mean():.2f}", "recall": f"{100 * found['recall'].mean():.2f}"}
+    row |= {"diversity": f"{found['diversity']:.3f}", "coverage": f"{found['coverage']:.1%}"}
+    row["users/core s"] = f"{found['speed']:.0f}"
+    for other, theirs in others.items():
+        row[f"less {other}"] = ""
+        if theirs is not found:
+            gap = paired_difference(found["any"], theirs["any"])
+            low, high = 100 * gap.estimate.low, 100 * gap.estimate.high
+            row[f"less {other}"] = f"{100 * gap.estimate.mean:+.2f} ({low:+.2f} to {high:+.2f}), p {gap.p:.2g}"
+    return row
 
 
 def main(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="A run of ADRec with diffusion.")],
     horizon: Annotated[int, typer.Option(help="H, the number of next items.")] = 5,
     samples: Annotated[int, typer.Option(help="S, the number of sampled futures.")] = 64,
+    ways: Annotated[list[str] | None, typer.Option(help="Only these ways of making lists; repeatable.")] = None,
     threads: Threads = 1,
     json_file: JsonFile = None,
 ) -> None:
     """Compare lists for the next H items."""
     torch.set_num_threads(threads)
     opened = Run.open(path)
-    dataset, network = opened.dataset(), opened.model().network  # type: ignore[attr-defined]
-    assert isinstance(network, ADRecNetwork)
+    dataset, model = opened.dataset(), opened.model()
+    network = model.network if isinstance(model, NetworkModel) else None
+    if type(network) is not ADRecNetwork or not network.uses_noise or network.repeat_projection is not None:
+        raise UserError(f"{path} is no plain ADRec with diffusion; name a run of the preset default.")
+    if dataset.info.seen == "keep" or network.num_items < max(POOL, 4 * K):
+        raise UserError(f"{dataset.info.name} keeps seen items, or has fewer than {POOL} items; this leaves them out.")
     split = opened.split(dataset)
+    if split.num_items < dataset.num_items:
+        raise UserError(f"the split {split.name!r} holds out items that are unknown to the run; take a ratio split.")
     validation, test = (windows(dataset, split, part, horizon, 2) for part in ("validation", "test"))
     trainer = Futures(network, dataset, split, horizon)
-    heads = {kind: trainer.train(kind, validation) for kind in ("masked", "continuous", "independent")}
-    lists, rows, kept = Lists(network, heads, samples), [], {}  # type: ignore[arg-type]
+    chosen = [family for family in FAMILIES if ways is None or family in ways]
+    kinds: list[Kind] = [kind for kind, families in TRAINED.items() if not families.isdisjoint(chosen)]
+    lists = Lists(network, {kind: trainer.train(kind, validation) for kind in kinds}, samples, opened.info.temperature)
+    judge, kept, names, diverse = Judge(lists, trainer, validation, test), {}, {}, {}
     with torch.no_grad():
-        for family, ways in ways_of(lists, horizon).items():
-            tried = (
-                {
-                    setting: measured(timed(lists, trainer, validation, way)[0], validation, lists.embedding, 1)
-                    for setting, way in ways.items()
-                }
-                if len(ways) > 1
-                else {"": {"any": np.zeros(1)}}
-            )
-            best = max(tried, key=lambda setting: tried[setting]["any"].mean())
-            items, speed = timed(lists, trainer, test, ways[best])
-            kept[family] = {
-                **measured(items, test, lists.embedding, network.num_items),
-                "setting": best,
-                "speed": speed,
-            }
-            print(f"{family} {best}: {100 * kept[family]['any'].mean():.2f}", flush=True)
-    for family, found in kept.items():
-        row = {"list": f"{family} {found['setting']}".strip(), "any hit": f"{100 * found['any'].mean():.2f}"}
-        row |= {"recall": f"{100 * found['recall'].mean():.2f}", "diversity": f"{found['diversity']:.3f}"}
-        row |= {"coverage": f"{found['coverage']:.1%}", "users/core s": f"{found['speed']:.0f}"}
-        for other in ("next item", "MMR", "roll-outs"):
-            if other != family:
-                gap = paired_difference(found["any"], kept[other]["any"])
-                low, high = 100 * gap.estimate.low, 100 * gap.estimate.high
-                row[f"less {other}"] = f"{100 * gap.estimate.mean:+.2f} ({low:+.2f} to {high:+.2f}), p {gap.p:.2g}"
-        rows.append({"data": dataset.info.name, "H": horizon, **row})
-    title = f"lists of {K} for the next {horizon} items, x 100: {len(kept['MMR']['any'])} users, {len(test)} histories"
-    report(title, rows, {}, json_file)
+        for family in chosen:
+            settings = ways_of(lists, horizon)[family]
+            best = judge.choose(settings)
+            kept[family], names[family] = judge.tested(settings[best]), f"{family} {best}".strip()
+            print(f"{names[family]}: {100 * kept[family]['any'].mean():.2f}", flush=True)
+            if family == "MMR":
+                diverse = {f"MMR {setting}": judge.tested(way) for setting, way in settings.items()}
+    others = {family: kept[family] for family in ("next item", "MMR", "roll-outs") if family in kept}
+    given = {"data": dataset.info.name, "H": horizon}
+    rows = [{**given, **row_of(names[family], found, others)} for family, found in kept.items()]
+    users = len(np.unique(test.users))
+    plain = {name: found for name, found in others.items() if name == "next item"}
+    spread = [{**given, **row_of(name, found, plain)} for name, found in diverse.items()]
+    if spread:
+        print_table("MMR by diversity", spread)
+    title = f"lists of {K} for the next {horizon} items, x 100: {users} users, {len(test)} histories"
+    report(title, rows, {}, json_file, diverse=spread)
 
 
 if __name__ == "__main__":

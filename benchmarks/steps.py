@@ -35,7 +35,8 @@ def curve(path: Path) -> list[dict[str, Any]]:
     longest, rows = trained.config.model.num_train_timesteps, []
     for steps in sorted({*(1 << i for i in range(longest.bit_length()) if 1 << i < longest), longest}):
         began = time.perf_counter()
-        result = evaluate(NetworkScorer(network, trained.info.seed, steps), dataset, trained.split(dataset))
+        scorer = NetworkScorer(network, trained.info.seed, steps)
+        result = evaluate(scorer, dataset, trained.split(dataset), seen="keep")
         speed = result.ranks.height / (time.perf_counter() - began)
         metrics = {name: f"{result.metrics[name].mean:.5f}" for name in METRICS}
         rows.append({"data": dataset.info.name, "steps": steps, **metrics, "users/s": speed})

@@ -15,8 +15,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from adrec.data.batch import PackedBatch
 from adrec.diagnose.contribution import SampleMean
@@ -30,13 +28,14 @@ from adrec.models.network import NetworkModel, NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import last_tokens
 from adrec.runs.folder import Run
+from adrec.utils.errors import UserError
 from adrec.utils.files import atomic_file
-from benchmarks.charts import GREY, OURS
 from benchmarks.common import JsonFile, print_table, report, run
 
 METRIC = "ndcg@20"
 SAMPLES = 8  # of the denoised last token, and passes with dropout
 RESAMPLES = 2000
+GREY, OURS = "#8a8f98", "#c05621"  # legible on white and on black
 ENDS = (1e-3, 1.0)  # of the chart
 FEWEST = 20  # items of a bin in the chart
 BINS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # ends of the bins of confidence
@@ -154,7 +153,12 @@ def reliability(path: Path, part: str) -> Iterator[dict[str, Any]]:
 
 def draw_reliability(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the share that is hit, with 95 % intervals, against the confidence: a panel for each data set, as SVG."""
-    names = list(dict.fromkeys(row["data"] for row in rows))
+    from matplotlib import rc_context  # noqa: PLC0415 - of the extra `plots`
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    names = list(dict.fromkeys(row["data"] for row in rows if row["items"] >= FEWEST))
+    if not names:
+        raise UserError(f"no bin of confidence has {FEWEST} items; there is nothing to draw.")
     with rc_context({"svg.hashsalt": "adrec"}):
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

@@ -209,7 +209,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     assert "somebody" in (tmp_path / "mine-compare.rejected.jsonl").read_text(), "no row is lost"
     assert "with other options" in refused("compare", "mine.tsv.csv", cwd=tmp_path)
     again = refused("compare", "mine-compare/data", "--user", "who", "--out", "d", cwd=tmp_path)
-    assert "is prepared already, so --user means nothing" in again
+    assert "is prepared already, so --user means nothing here" in again
 
 
 def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_windows_have_the_whole_horizon_in_the_part() -> None:
 
 @pytest.mark.slow
 def test_the_whole_comparison_on_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_dataset(prepare(cyclic_table(60, 240), split="ratio:0.4,0.3,0.3"), tmp_path / "d")
+    write_dataset(prepare(cyclic_table(80, 300), split="ratio:0.4,0.3,0.3"), tmp_path / "d")
     small = ("--set", "hidden_size=16", "--set", "num_heads=2", "--set", "max_length=12")
     adrec("train", "d", "--out", "run", "--max-epochs", "2", *small, cwd=tmp_path)
     main(tmp_path / "run", horizon=2, samples=8, json_file=tmp_path / "out.json")
@@ -97,3 +97,6 @@ def test_the_whole_comparison_on_a_small_run(tmp_path: Path, capsys: pytest.Capt
     for family in ("next item", "MMR", "DPP", "independent heads", "masked diffusion", "continuous", "roll-outs"):
         assert family in shown
     assert (tmp_path / "out.json").exists()
+    main(tmp_path / "run", horizon=2, ways=["MMR", "next item"])
+    shown = capsys.readouterr().out
+    assert "MMR 0.4" in shown and "validation loss" not in shown, "no head is trained where none is asked for"

@@ -13,7 +13,7 @@ from adrec.api.model import ADRec
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import preparation, prepare
 from adrec.data.seen import RETURNING, leaves_out, measured, returning, told
-from adrec.utils.errors import ConfigError
+from adrec.utils.errors import ConfigError, DataError
 
 Lists = list[list[int]]
 
@@ -33,7 +33,16 @@ def test_returning_is_counted_one_by_one(lists: Lists) -> None:
         for position, item in enumerate(items)
         if position > 0
     ]
-    assert returning(data(lists)) == pytest.approx(sum(counted) / len(counted))
+    for rows in (1 << 20, 3):  # all at once, and user by user
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("adrec.data.seen.AT_ONCE", rows)
+            assert returning(data(lists)) == pytest.approx(sum(counted) / len(counted))
+
+
+def test_a_second_line_of_a_receipt_is_no_return() -> None:
+    rows = [(user, item, time) for user in "ab" for time, items in enumerate(["xyx", "zx"]) for item in items]
+    dataset = prepare(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"), time_unit="none")
+    assert returning(dataset) == 1 / 4, "of y x z x after the first x, the last alone"
 
 
 def test_an_item_that_follows_itself_is_no_return() -> None:
@@ -64,6 +73,32 @@ def test_the_policy_is_part_of_the_fingerprint_and_is_kept(tmp_path: Path) -> No
         open_dataset(tmp_path / "data").verify()
 
 
+def test_an_unknown_policy_in_the_folder_is_refused(tmp_path: Path) -> None:
+    write_dataset(data([[1, 2, 3, 4]] * 5), tmp_path / "data")
+    file = tmp_path / "data" / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "seen": "banana"}))
+    with pytest.raises(DataError, match="cannot be read"):
+        open_dataset(tmp_path / "data")
+
+
+def test_newer_data_are_treated_as_the_older_data_set(tmp_path: Path) -> None:
+    """What was decided once holds for the data of the next day, and for what a run recommends from them."""
+    films = [[1, 2, 3, 4], [2, 3, 4, 1], [3, 4, 1, 2]] * 8
+    older = data(films, seen="keep")
+    newer = data([*films, [4, 3, 2]], vocabulary=older)
+    assert newer.info.seen == "keep" and "as in the older data set" in " ".join(newer.info.notes)
+    assert data(films, vocabulary=older, seen="leave-out").info.seen == "leave-out"
+    assert not any("older data set" in note for note in data(films, vocabulary=data(films)).info.notes)
+    write_dataset(older, tmp_path / "old")
+    write_dataset(data([*films, [4, 3, 2]], vocabulary=older, seen="leave-out"), tmp_path / "new")
+    rows = [(user, item, time) for user, items in enumerate(films) for time, item in enumerate(items)]
+    table = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row", strict=False)
+    ADRec(model="popular").fit(table, time_unit="none", seen="keep").save(tmp_path / "run")
+    for other in (None, tmp_path / "new"):
+        found = ADRec.load(tmp_path / "run", data=other).recommend(users=[0], k=4)
+        assert found.height == 4, "the run keeps seen items, whatever newer data say"
+
+
 def test_the_policy_is_told_in_one_line_with_the_way_to_the_other() -> None:
     groceries = data([[1, 2, 1, 2]] * 5)
     (line,) = [each for each in preparation(groceries.info, Path("d"), None) if each.startswith("seen items")]
@@ -76,7 +111,7 @@ def test_the_policy_is_told_in_one_line_with_the_way_to_the_other() -> None:
     assert line == (
         "seen items: left out of recommendations and rankings, as asked for (66.7% of interactions return to one)"
     )
-    assert "--seen keep" in told("leave-out", 0.0, given=False)
+    assert "--seen keep" in told("leave-out", 0.0)
 
 
 def test_words() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adrec import ADRec
-from adrec.inference.diversity import FEWEST, TIMES, check_diversity, diversified, pool_size
+from adrec.inference.diversity import FEWEST, TIMES, Diverse, check_diversity
 from adrec.inference.scorer import Top
 from adrec.utils.errors import ConfigError
 from command import adrec
@@ -54,7 +54,7 @@ def one_by_one(top: Top, row: int, k: int, vectors: np.ndarray, d: float, temper
 def test_each_list_is_chosen_as_one_by_one(seed: int, diversity: float, filled: int, temperature: float) -> None:
     rng = np.random.default_rng(seed)
     vectors, top = rng.normal(size=(13, 4)).astype(np.float32), top_of(rng.normal(size=(3, 12)), filled)
-    found = diversified(top, 5, vectors, diversity, temperature)
+    found = Diverse(vectors, diversity, temperature)(top, 5)
     for row in range(3):
         assert found.items[row].tolist() == one_by_one(top, row, 5, vectors, diversity, temperature)
     given_scores = {int(item): score for item, score in zip(top.items[0], top.scores[0], strict=True)}
@@ -65,23 +65,24 @@ def test_each_list_is_chosen_as_one_by_one(seed: int, diversity: float, filled: 
 def test_no_diversity_is_the_given_order_and_nothing_stays_nothing() -> None:
     rng = np.random.default_rng(0)
     vectors, top = rng.normal(size=(13, 4)).astype(np.float32), top_of(rng.normal(size=(3, 12)), 12)
-    assert (diversified(top, 5, vectors, 0.0).items == top.items[:, :5]).all()
-    assert not diversified(top_of(rng.normal(size=(2, 12)), 0), 5, vectors, 0.5).items.any()
-    assert diversified(top_of(np.empty((0, 12)), 12), 5, vectors, 0.5).items.shape == (0, 5)
+    assert (Diverse(vectors, 0.0)(top, 5).items == top.items[:, :5]).all()
+    assert not Diverse(vectors, 0.5)(top_of(rng.normal(size=(2, 12)), 0), 5).items.any()
+    assert Diverse(vectors, 0.5)(top_of(np.empty((0, 12)), 12), 5).items.shape == (0, 5)
 
 
 def test_what_is_refused() -> None:
     vectors = np.ones((3, 2), dtype=np.float32)
     check_diversity(0.0, None)
     check_diversity(1.0, vectors)
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="between 0"):
+    for wrong in (-0.1, 1.1, float("nan"), None, "0.2", True):
+        with pytest.raises(ConfigError, match="from 0"):
             check_diversity(wrong, vectors)
     with pytest.raises(ConfigError, match="no item vectors"):
         check_diversity(0.1, None)
     with pytest.raises(ConfigError, match="no item vectors"):
         ADRec(model="popular").fit(cyclic_table(20, 8)).recommend(k=2, diversity=0.5)
-    assert (pool_size(3), pool_size(50)) == (FEWEST, 50 * TIMES)
+    candidates = Diverse(vectors, 0.5).candidates
+    assert (candidates(3), candidates(50)) == (FEWEST, 50 * TIMES)
 
 
 def test_python_and_the_command_line_give_the_same_diverse_lists(tmp_path: Path) -> None:
@@ -95,3 +96,14 @@ def test_python_and_the_command_line_give_the_same_diverse_lists(tmp_path: Path)
     adrec("recommend", "run", "--k", "3", "--diversity", "0.6", "--out", "r.parquet", cwd=tmp_path)
     written = pl.read_parquet(tmp_path / "r.parquet")
     assert written.select("user", "item", "rank").equals(diverse.select("user", "item", "rank"))
+
+
+def test_diverse_lists_know_limits_and_popular_items() -> None:
+    table = cyclic_table(30, 8)
+    model = ADRec(changes=SMALL, max_epochs=1).fit(table)
+    with pytest.warns(UserWarning, match="nothing else may be recommended"):
+        found = model.recommend(users=["user 1"], k=4, items=["item 1", "item 2"], diversity=0.5, seen="keep")
+    assert sorted(found["item"]) == ["item 1", "item 2"] and found["rank"].to_list() == [1, 2]
+    with pytest.warns(UserWarning, match="popular"):
+        found = model.recommend(histories=[["nothing known"]], k=3, diversity=0.5)
+    assert found["source"].unique().to_list() == ["popular"]

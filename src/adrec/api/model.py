@@ -297,7 +297,7 @@ class ADRec:
     def recommender(self) -> Recommender:
         """Return the engine behind :meth:`recommend`, which works on lists and polars tables."""
         dataset, model, info = self._fitted()
-        return Recommender(model, dataset, info.temperature, model.item_vectors)
+        return Recommender(model, dataset, info.temperature, info.seen)
 
     def _fitted(self) -> tuple[Dataset, Model, RunInfo]:
         if self._dataset is None or self._trained is None or self._info is None:

@@ -87,7 +87,10 @@ def _check(source: Path, out: Path, options: Mapping[str, str]) -> dict[str, Any
     identity = {"source": str(source.resolve()), "size": about.st_size, "changed": about.st_mtime_ns, **options}
     if (source / "dataset.json").is_file():
         if options:
-            raise ConfigError(f"{source} is prepared already, so --{next(iter(options))} means nothing; leave it out.")
+            name = next(iter(options))
+            raise ConfigError(
+                f"{source} is prepared already, so --{name} means nothing here; prepare it again with --{name}."
+            )
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
     check_no_file(out)
     kept = out / "comparison.json"

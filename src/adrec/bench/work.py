@@ -16,6 +16,7 @@ from adrec._version import __version__
 from adrec.bench.ledger import Finished, Job, Ledger
 from adrec.bench.shared import TAKEN, SharedFirstStage, first_stage_key
 from adrec.data.dataset import Dataset
+from adrec.data.seen import leaves_out
 from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.evaluate.metrics import means, metric_names
@@ -176,13 +177,14 @@ def _validation(model: Model, dataset: Dataset, split: Split) -> dict[str, float
 def _test(model: Model, dataset: Dataset, split: Split) -> tuple[dict[str, Any], pl.DataFrame]:
     """Return what the tables show of the test part, and each rank with and without seen items, from 1."""
     histories, items = held_out(dataset, split.test)
-    everything = ranking(model, histories, items)
+    top = min(TOP, model.num_items)
+    everything = ranking(model, histories, items, top=top)
     with Clock() as clock:
-        unseen = ranking(model, histories, items, filter_seen=True, top=min(TOP, model.num_items))
-    users = split.test.users
+        unseen = ranking(model, histories, items, filter_seen=True, top=top)
+    users, served = split.test.users, unseen if leaves_out("data", dataset) else everything
     result = {
         "test": {"all": means(METRICS, everything.ranks, users), "unseen": means(METRICS, unseen.ranks, users)},
-        "recommended": recommended(unseen, training_popularity(dataset, split), model.num_items),
+        "recommended": recommended(served, training_popularity(dataset, split), model.num_items),
         **clock.speed(len(histories)),
         "by_steps": _by_steps(model, dataset, split),
     }
@@ -207,14 +209,14 @@ def _by_steps(model: Model, dataset: Dataset, split: Split) -> dict[str, dict[st
     return found
 
 
-def recommended(unseen: Ranking, popularity: Int64s, num_items: int) -> dict[str, float]:
+def recommended(found: Ranking, popularity: Int64s, num_items: int) -> dict[str, float]:
     """Return what the first items of all users are like.
 
     ``coverage`` is the share of the catalogue that is recommended to anybody; ``gini`` how unequally (0: all items
     alike, 1: one item alone); ``popularity`` their mean training interactions; ``novelty`` the mean of -log2 of their
     share of the training interactions (Vargas and Castells 2011), an item without any counting as one with one.
     """
-    shown = unseen.top[unseen.top > 0]
+    shown = found.top[found.top > 0]
     counts = np.sort(np.bincount(shown, minlength=num_items + 1)[1 : num_items + 1])
     positions = np.arange(1, num_items + 1)
     gini = float(((2 * positions - num_items - 1) * counts).sum() / (num_items * counts.sum()))

@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adrec.cli.options import Quiet, Threads, console_for, use_threads
+from adrec.cli.options import Quiet, SeenPolicy, Threads, console_for, use_threads
 from adrec.config.base import DEFAULT_SEED
-from adrec.data.seen import Seen
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_side_output, write_bytes, write_json
 
@@ -224,9 +223,7 @@ def compare(
     user: Annotated[str | None, typer.Option(help="Column of user ids; guessed by default.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of item ids; guessed by default.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of timestamps; guessed by default.")] = None,
-    seen: Annotated[
-        Seen | None, typer.Option(help="Recommend and rank seen items, or leave them out; default: as people return.")
-    ] = None,
+    seen: SeenPolicy = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
     threads: Threads = None,
     quiet: Quiet = False,

@@ -143,8 +143,8 @@ def facts_table(facts: Facts) -> Table:
         "the most popular 1 % of items": f"{facts.top_share:.1%} of all interactions",
         "time": f"{facts.first} to {facts.last}" + (" (an order only)" if facts.time_unit == "none" else ""),
         "same time as the one before": f"{facts.same_time:.1%} of a user's interactions",
-        "repeats": f"{facts.repeats:.1%} of interactions; {facts.returning:.1%} return to an item",
-        "seen items": "kept" if facts.seen == "keep" else "left out",
+        "repeats": f"{facts.repeats:.1%} of interactions",
+        "seen items": f"{'kept' if facts.seen == 'keep' else 'left out'}; {facts.returning:.1%} return to one",
         "split": f"{facts.split}: {facts.trained:.1%} of interactions train",
     }
     for part, figures in facts.held_out.items():

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from adrec.cli.console import facts_table, recipe_page, recipes_table
-from adrec.cli.options import Out, Quiet, console_for
+from adrec.cli.options import Out, Quiet, SeenPolicy, console_for
 from adrec.config.base import parse_changes
 from adrec.data import summary as inspection
 from adrec.data.dataset import open_dataset, write_dataset
@@ -19,7 +19,6 @@ from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import preparation, quarantine_of
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
-from adrec.data.seen import Seen
 from adrec.data.split import make_split
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_apart, check_folder, check_side_output, write_json
@@ -67,9 +66,7 @@ def prepare(
             "users:TEST.csv or none."
         ),
     ] = None,
-    seen: Annotated[
-        Seen | None, typer.Option(help="Recommend and rank seen items, or leave them out; default: as people return.")
-    ] = None,
+    seen: SeenPolicy = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="Earlier prepared data set whose user and item numbers to keep.")
     ] = None,
@@ -164,6 +161,7 @@ def inspect(
     check_side_output(json_file, "--json")
     check_side_output(picture, "--picture")
     dataset = open_dataset(data)
+    dataset.verify()
     facts = inspection.inspect(dataset, max_length)
     warnings = list(inspection.warnings(facts))
     output = Console(highlight=False, markup=False)
@@ -190,6 +188,7 @@ def interactions(
     check_output(out)
     check_apart(out, [data], "--out")
     dataset = open_dataset(data)
+    dataset.verify()
     table = part_table(dataset, make_split(dataset, None), part)
     write_table(table, out)
     console_for(quiet).print(f"{table.height:,} interactions written to {out}")

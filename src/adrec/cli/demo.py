@@ -197,9 +197,7 @@ def _compare(demo: Demo, staged: Run, end_to_end: Run) -> dict[str, Evaluation]:
         "cam": alone.model(),
         "adrec": staged.model(),
     }
-    results = {
-        name: evaluate(each, demo.dataset, split, cutoffs=(10, 20), seen="leave-out") for name, each in models.items()
-    }
+    results = {name: evaluate(each, demo.dataset, split, cutoffs=(10, 20)) for name, each in models.items()}
     demo.console.print(comparison_table(SHOWN_METRICS, results))
     demo.console.print(
         f"{len(split.test.users)} test users; films already rated are left out; in brackets the 95 % interval."
@@ -253,7 +251,7 @@ def _show_commands(demo: Demo) -> None:
         f"adrec recommend {out}/run --user {demo.person}": "more for this person",
         f"adrec recommend {out}/run --given 318 --given 296": "for somebody new, who liked these two",
         f"adrec similar {out}/run --item 318": "films near The Shawshank Redemption",
-        f"adrec evaluate {out}/run --against {out}/cam --filter-seen": "all metrics, with and without diffusion",
+        f"adrec evaluate {out}/run --against {out}/cam": "all metrics, with and without diffusion",
         f"adrec diagnose {out}/run {out}/end-to-end --out {out}/space --attributes {out}/films.csv --attribute genre "
         "--names title": "a map of the films",
         f"adrec refit {out}/run --out {out}/final": "train on all ratings, for production",

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from adrec.cli.console import frame_table
 from adrec.config.stage import SeenOrData
+from adrec.data.seen import Seen
 from adrec.utils.errors import ConfigError
 from adrec.utils.tables import check_output, write_table
 
@@ -39,6 +40,10 @@ Steps = Annotated[
 ]
 SamplerName = Annotated[
     Literal["ancestral", "ddim"] | None, typer.Option("--sampler", help="Diffusion sampler; default: the run's.")
+]
+SeenPolicy = Annotated[
+    Seen | None,
+    typer.Option("--seen", help="Recommend and rank seen items, or not; default: as people return to items."),
 ]
 SeenItems = Annotated[
     SeenOrData,

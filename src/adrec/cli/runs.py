@@ -102,7 +102,7 @@ def evaluate(
             "run": str(against),
             "differences": {name: {**each.estimate.to_dict(), "p": each.p} for name, each in differences.items()},
         }
-    output.print(evaluation_notes(result, names_other=True))
+    output.print(evaluation_notes(result, names_other=seen == "data"))
     if json_file is not None:
         write_json(json_file, values)
     chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]

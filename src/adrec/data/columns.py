@@ -11,15 +11,24 @@ from adrec.utils.errors import DataError, did_you_mean
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
         *("user_id", "user", "userid", "uid", "user_id:token", "reviewerid", "reviewer_id", "customer_id"),
-        *("customerid", "visitorid", "visitor_id", "member_id", "session_id", "sessionid"),
+        *("customerid", "customer", "visitorid", "visitor_id", "member_id", "session_id", "sessionid"),
     ),
     "item": (
         *("item_id", "item", "itemid", "iid", "item_id:token", "movie_id", "movieid", "asin", "parent_asin"),
-        *("product_id", "productid", "book_id", "bookid", "track_id", "article_id", "business_id", "sku"),
+        *("product_id", "productid", "product", "book_id", "bookid", "track_id", "article_id", "business_id", "sku"),
     ),
     "time": (
         *("timestamp", "time", "ts", "timestamp:float", "datetime", "date", "unixreviewtime", "event_time"),
-        *("created_at", "time_stamp", "unix_timestamp", "ordered_at", "order_date", "purchased_at", "purchase_date"),
+        *(
+            "created_at",
+            "time_stamp",
+            "unix_timestamp",
+            "ordered_at",
+            "order_date",
+            "purchased_at",
+            "purchase_date",
+            "bought_at",
+        ),
     ),
     "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
 }

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,6 +235,8 @@ def _read_info(path: Path) -> DatasetInfo:
         info = DatasetInfo(**{key: value for key, value in values.items() if key in known})
         if not isinstance(info.files, dict) or not {f"{name}.npy" for name in ARRAYS} <= info.files.keys():
             raise ValueError("the list of files is not whole")
+        if info.seen not in get_args(Seen):
+            raise ValueError("there is no such treatment of seen items")
         return info
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read; prepare the data set again.") from error

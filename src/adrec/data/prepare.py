@@ -16,7 +16,7 @@ from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import RowAccount, to_dicts
-from adrec.data.seen import measured, returning, told
+from adrec.data.seen import Seen, measured, returning, told
 from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.utils.errors import DataError
@@ -39,7 +39,8 @@ def prepare(
     Args:
         source: a path, several, a folder of shards, ``-`` for standard input, or a pandas, polars or pyarrow table.
         recipe: the name of a known data set, whose options are used; ``options`` override them.
-        vocabulary: an earlier data set; its users and items keep their numbers, and new ones follow.
+        vocabulary: an earlier data set; its users and items keep their numbers, and new ones follow. What is done with
+            seen items is taken over too, unless ``seen`` is given.
         quarantine: a file for the unusable rows; it is kept if preparation fails.
         name: name of the data set; by default the recipe's, or the file's.
         **options: the fields of :class:`~adrec.data.preparation.Preparation`.
@@ -110,10 +111,21 @@ def _build(
     )
     split, held_out = resolved(options.split, dataset)
     share = returning(dataset)
-    seen = options.seen or measured(share)
+    older = vocabulary.info.seen if isinstance(vocabulary, Dataset) else None
+    seen = options.seen or older or measured(share)
     dataset = replace(dataset, info=replace(info, split=split, seen=seen, returning=share), held_out=held_out)
-    notes = (*_older(dataset, 0 if vocabulary is None else len(vocabulary.catalogue)), *_untested(dataset))
+    num_older = 0 if vocabulary is None else len(vocabulary.catalogue)
+    notes = (*_taken_over(older, options.seen, share), *_older(dataset, num_older), *_untested(dataset))
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
+
+
+def _taken_over(older: Seen | None, given: Seen | None, share: float) -> Iterator[str]:
+    """Yield a note if an older data set's treatment of seen items is not what these interactions would have got."""
+    if older is not None and given is None and older != measured(share):
+        yield (
+            f"seen items are {'kept' if older == 'keep' else 'left out'} as in the older data set, though "
+            f"{share:.1%} of these interactions return to one; --seen decides otherwise"
+        )
 
 
 def _older(dataset: Dataset, num_older: int) -> Iterator[str]:
@@ -161,7 +173,7 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_
     people, things = counted(info.num_users, "user"), counted(info.num_items, "item")
     yield f"kept {counted(info.num_interactions, 'interaction')} of {people} with {things}: {out}"
     yield f"split: {info.split}"
-    yield told(info.seen, info.returning, given=info.preparation.get("seen") is not None)
+    yield told(info.seen, info.returning)
     for note in info.notes:
         yield f"note: {note}"
     if leads_on:

@@ -21,20 +21,31 @@ Seen = Literal["keep", "leave-out"]
 RETURNING = 0.05  # people return to items where at least this share of interactions does
 
 
-def returning(dataset: Dataset) -> float:
-    """Return the share of interactions with an item that the user had before, but not right before.
+AT_ONCE = 1 << 20  # rows: bounds the memory
 
-    The first interaction of each user does not count, as nothing is before it. An item that follows itself does not
-    count as a return: a page that is loaded twice, or two lines of one receipt. Returns 0 if nothing counts.
+
+def returning(dataset: Dataset) -> float:
+    """Return the share of interactions with an item that the user had before: earlier in time, and not right before.
+
+    The first interaction of each user does not count, as nothing is before it. Neither an item that follows itself (a
+    page that is loaded again) nor a second line of one receipt is a return. All interactions are counted, held-out ones
+    included. Returns 0 if there is nothing to count.
     """
-    items, lengths = np.asarray(dataset.items), np.diff(dataset.offsets)
-    owners = np.repeat(np.arange(len(lengths)), lengths)
-    pairs = owners * (dataset.num_items + 1) + items
-    first = np.zeros(len(items), dtype=bool)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    follows = owners[1:] == owners[:-1]
-    returns = ~first[1:] & (items[1:] != items[:-1])
-    return float(returns[follows].mean()) if follows.any() else 0.0
+    offsets = np.asarray(dataset.offsets)
+    counted = found = 0
+    first = 0
+    while first < dataset.num_users:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + AT_ONCE, side="right")) - 1)
+        some = slice(offsets[first], offsets[last])
+        owners = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+        items, times = np.asarray(dataset.items[some]), np.asarray(dataset.times[some])
+        _, places, pair = np.unique(owners * (dataset.num_items + 1) + items, return_index=True, return_inverse=True)
+        had = times > times[places][pair]  # its first interaction is earlier
+        follows = owners[1:] == owners[:-1]
+        counted += int(follows.sum())
+        found += int((had[1:] & (items[1:] != items[:-1]) & follows).sum())
+        first = last
+    return found / counted if counted else 0.0
 
 
 def measured(share: float) -> Seen:
@@ -42,20 +53,20 @@ def measured(share: float) -> Seen:
     return "keep" if share >= RETURNING else "leave-out"
 
 
-def leaves_out(policy: str, dataset: Dataset) -> bool:
+def leaves_out(policy: SeenOrData, dataset: Dataset) -> bool:
     """Return whether ``policy`` leaves out the items of the history; ``data`` is the policy of ``dataset``.
 
     Raises :class:`ConfigError` for another word.
     """
-    if policy not in get_args(SeenOrData):
-        choices = get_args(SeenOrData)
+    choices = get_args(SeenOrData)
+    if policy not in choices:
         raise ConfigError(f"seen must be one of {', '.join(choices)}; it is {policy!r}{did_you_mean(policy, choices)}.")
     return (dataset.info.seen if policy == "data" else policy) == "leave-out"
 
 
-def told(seen: str, share: float, *, given: bool) -> str:
-    """Return the policy of a data set in one line."""
+def told(seen: str, share: float) -> str:
+    """Return the policy of a data set in one line; ``share`` is that of :func:`returning` interactions."""
     what, other = ("kept in", "leave-out") if seen == "keep" else ("left out of", "keep")
     why = f"{share:.1%} of interactions return to one"
-    reason = f"as asked for ({why})" if given else f"as {why} (--seen {other} does the opposite)"
+    reason = f"as {why} (--seen {other} does the opposite)" if seen == measured(share) else f"as asked for ({why})"
     return f"seen items: {what} recommendations and rankings, {reason}"

@@ -21,7 +21,7 @@ def compare(ours: Evaluation, theirs: Evaluation) -> Mapping[str, Difference]:
     if not same or (ours.split, ours.part, ours.filter_seen) != (theirs.split, theirs.part, theirs.filter_seen):
         raise ConfigError(
             "the two were evaluated on other data, another split, or once with and once without seen items; only the "
-            "same held-out interactions can be compared."
+            "same held-out interactions can be compared, with --seen keep or --seen leave-out for both."
         )
     names = [name for name in ours.metrics if name in theirs.metrics]
     _, users = np.unique(ours.ranks["user"].to_numpy(), return_inverse=True)

@@ -6,69 +6,69 @@ of the most probable item, and ``max cos`` its largest cosine with an item that 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from adrec.inference.scorer import BATCH_SIZE, Top
+from adrec.inference.scorer import Top
 from adrec.nn.diffusion import unit
 from adrec.utils.errors import ConfigError
 
 FEWEST, TIMES = 100, 10  # candidates of a list of k: at least FEWEST, and TIMES k
+NUMBERS = 1 << 24  # of candidates' vectors in memory: 64 MiB
 
 
-def pool_size(k: int) -> int:
-    """Return the number of best items from which a list of ``k`` is chosen."""
-    return max(FEWEST, TIMES * k)
-
-
-def check_diversity(diversity: float, vectors: NDArray[np.float32] | None) -> None:
+def check_diversity(diversity: Any, vectors: NDArray[np.float32] | None) -> None:
     """Raise :class:`ConfigError` for a diversity outside [0, 1], or above 0 without item vectors."""
-    if not 0 <= diversity <= 1:
-        raise ConfigError(f"diversity must be between 0, the plain list, and 1; it is {diversity}.")
+    if isinstance(diversity, bool) or not isinstance(diversity, int | float | np.number) or not 0 <= diversity <= 1:
+        raise ConfigError(f"diversity must be a number from 0, the plain list, to 1; it is {diversity!r}.")
     if diversity and vectors is None:
         raise ConfigError("this model has no item vectors, so diversity means nothing to it; leave it out.")
 
 
-def diversified(
-    top: Top, k: int, vectors: NDArray[np.float32], diversity: float, temperature: float | None = None
-) -> Top:
-    """Return k of the candidates ``top`` [m, C] of each history in the order of maximal marginal relevance, [m, k].
+@dataclass(frozen=True)
+class Diverse:
+    """Chooses items in the order of maximal marginal relevance.
 
-    Args:
-        top: the best items, best first; unfilled slots hold item 0.
-        k: the number of items.
+    Attributes:
         vectors: the item embedding, [V + 1, D].
-        diversity: d, in 0..1; 0 is the order of ``top``.
+        diversity: d, in 0..1; 0 is the order of the scores.
         temperature: of the softmax of the scores; 1 by default.
     """
-    k = min(k, top.items.shape[1])
-    directions, order = unit(torch.from_numpy(vectors)), []
-    for start in range(0, len(top.items), BATCH_SIZE):
-        some = slice(start, start + BATCH_SIZE)
+
+    vectors: NDArray[np.float32]
+    diversity: float
+    temperature: float | None = None
+
+    def candidates(self, k: int) -> int:
+        """Return the number of best items from which ``k`` are chosen."""
+        return max(FEWEST, TIMES * k)
+
+    def __call__(self, top: Top, k: int) -> Top:
+        """Return k of the candidates ``top`` [b, C] of each history, best first, [b, k]; item 0 is no candidate."""
+        k, rows = min(k, top.items.shape[1]), max(1, NUMBERS // max(1, top.items.shape[1] * self.vectors.shape[1]))
+        parts = [self._chosen(top, slice(start, start + rows), k) for start in range(0, len(top.items), rows)]
+        chosen = torch.cat(parts).numpy() if parts else np.empty((0, k), dtype=np.int64)
+        users = np.arange(len(chosen))[:, None]
+        return Top(top.items[users, chosen], top.scores[users, chosen], top.confidence[users, chosen])
+
+    def _chosen(self, top: Top, some: slice, k: int) -> Tensor:
+        """Return the positions of the chosen candidates of some histories, int64 [r, k]; unfilled slots come last."""
         items, scores = torch.from_numpy(top.items[some]), torch.from_numpy(top.scores[some])
-        relevance = ((scores - scores[:, :1]) / (temperature or 1.0)).exp()  # [b, C]: p / p_max
+        relevance = ((scores - scores[:, :1]) / (self.temperature or 1.0)).exp()  # [r, C]: p / p_max
         relevance = torch.where(items > 0, relevance, 0.0)
-        order.append(_chosen(relevance, items, directions, k, diversity).numpy())
-    chosen = np.concatenate(order) if order else np.empty((0, k), dtype=np.int64)
-    rows = np.arange(len(chosen))[:, None]
-    return Top(top.items[rows, chosen], top.scores[rows, chosen], top.confidence[rows, chosen])
-
-
-def _chosen(
-    relevance: torch.Tensor, items: torch.Tensor, directions: torch.Tensor, k: int, diversity: float
-) -> torch.Tensor:
-    """Return the positions of the chosen candidates, int64 [b, k]; unfilled slots come last."""
-    rows = torch.arange(len(items))
-    candidates = directions[items]  # [b, C, D]
-    nearest = torch.full_like(relevance, -1.0)  # [b, C]: no item is chosen yet
-    left = torch.where(items > 0, 0.0, -1e6)  # what was chosen gets -inf, so unfilled slots come before it
-    chosen = []
-    for position in range(k):
-        gain = (1 - diversity) * relevance - (diversity * nearest if position else 0) + left
-        best = gain.argmax(1)  # [b]
-        chosen.append(best)
-        left[rows, best] = -torch.inf
-        cosines = torch.einsum("bcd,bd->bc", candidates, candidates[rows, best])
-        nearest = torch.maximum(nearest, cosines)
-    return torch.stack(chosen, 1)
+        rows, candidates = torch.arange(len(items)), unit(torch.from_numpy(self.vectors[items.numpy()]))  # [r, C, D]
+        nearest = torch.zeros_like(relevance)  # [r, C]: nothing is chosen yet
+        left = torch.where(items > 0, 0.0, -1e6)  # what was chosen gets -inf, so unfilled slots come before it
+        chosen = []
+        for position in range(k):
+            best = ((1 - self.diversity) * relevance - self.diversity * nearest + left).argmax(1)  # [r]
+            chosen.append(best)
+            left[rows, best] = -torch.inf
+            cosines = torch.einsum("rcd,rd->rc", candidates, candidates[rows, best])
+            nearest = cosines if position == 0 else torch.maximum(nearest, cosines)
+        return torch.stack(chosen, 1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset
-from adrec.data.seen import leaves_out
+from adrec.data.seen import Seen, leaves_out
 from adrec.data.spans import spans
-from adrec.inference.diversity import check_diversity, diversified, pool_size
+from adrec.inference.diversity import Diverse, check_diversity
 from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, Top, top_k
 from adrec.inference.scores import Masked, best_items
@@ -47,7 +47,7 @@ class Recommender:
         scorer: the model.
         dataset: the data set.
         temperature: of the confidence (:mod:`adrec.inference.confidence`), if one was fitted.
-        vectors: the item embedding [V + 1, D], if the model has one, for diverse lists.
+        seen: what is done with seen items if nothing else is asked for; by default what the data set says.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class Recommender:
         scorer: Scorer,
         dataset: Dataset,
         temperature: float | None = None,
-        vectors: NDArray[np.float32] | None = None,
+        seen: Seen | None = None,
     ) -> None:
-        self.scorer, self.dataset, self.temperature, self.vectors = scorer, dataset, temperature, vectors
+        self.scorer, self.dataset, self.temperature = scorer, dataset, temperature
+        self.seen = seen or dataset.info.seen
 
     def for_users(
         self,
@@ -90,7 +91,7 @@ class Recommender:
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
-        left_out = leaves_out(seen, dataset)
+        left_out = leaves_out(self.seen if seen == "data" else seen, dataset)
         candidates, notes = self._candidates(k, items, exclude)
         if users is None:
             wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
@@ -131,7 +132,7 @@ class Recommender:
         Items that are not in the catalogue are skipped and noted. A history without known items gets the most popular
         items, with ``source`` ``popular``. Other arguments and errors are those of :meth:`for_users`.
         """
-        left_out = leaves_out(seen, self.dataset)
+        left_out = leaves_out(self.seen if seen == "data" else seen, self.dataset)
         candidates, notes = self._candidates(k, items, exclude)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
@@ -227,25 +228,24 @@ class Recommender:
         on_batch: Callable[[int], None],
     ) -> tuple[Top, NDArray[np.bool_]]:
         """Return the best items [m, k], and which rows are the most popular items (no known history), [m]."""
-        check_diversity(diversity, self.vectors)
+        vectors = getattr(self.scorer, "item_vectors", None) if diversity else None
+        check_diversity(diversity, vectors)
         k = min(k, self.scorer.num_items)
         known = histories.known(self.scorer.num_items)
         spoken = np.flatnonzero(known.ends > known.starts)
         best = self._popular(len(histories), k, candidates)
         if len(spoken):
             some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-            top = top_k(
+            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top_k(
                 self.scorer,
                 some,
-                pool_size(k) if diversity else k,
+                k,
                 filter_seen=filter_seen,
                 candidates=candidates,
                 temperature=self.temperature,
+                choice=None if vectors is None else Diverse(vectors, diversity, self.temperature),
                 on_batch=on_batch,
             )
-            if diversity and self.vectors is not None:
-                top = diversified(top, k, self.vectors, diversity, self.temperature)
-            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top
         return best, known.ends == known.starts
 
     def _popular(self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None) -> Top:

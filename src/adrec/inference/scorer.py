@@ -110,6 +110,16 @@ class Top(NamedTuple):
     confidence: NDArray[np.float32]
 
 
+class Choice(Protocol):
+    """Chooses k of the best items of each history."""
+
+    def candidates(self, k: int) -> int:
+        """Return the number of best items from which k are chosen."""
+
+    def __call__(self, top: Top, k: int) -> Top:
+        """Return k of the items ``top`` [b, C], in the order of the list, [b, k]."""
+
+
 def top_k(
     scorer: Scorer,
     histories: Histories,
@@ -118,6 +128,7 @@ def top_k(
     filter_seen: bool = True,
     candidates: NDArray[np.bool_] | None = None,
     temperature: float | None = None,
+    choice: Choice | None = None,
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
 ) -> Top:
@@ -130,6 +141,7 @@ def top_k(
         filter_seen: leave out the items of the history.
         candidates: bool [V + 1], whether each item number may be recommended; all by default.
         temperature: of the softmax of the confidence (:mod:`adrec.inference.confidence`).
+        choice: chooses k of more items of each history, such as a diverse list.
         batch_size: the number of histories scored at a time.
         on_batch: called after each batch with the number of finished histories.
 
@@ -141,14 +153,16 @@ def top_k(
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     confidence = np.full_like(values, np.nan)
     excluded = None if candidates is None else torch.from_numpy(~candidates)
+    pool = k if choice is None else min(choice.candidates(k), scorer.num_items)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
         masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
         masked = replace(masked, excluded=excluded)
         if temperature is None:
-            best, best_scores = best_items(scores, k, scorer.num_items, masked)
+            best, best_scores = best_items(scores, pool, scorer.num_items, masked)
+            p = torch.full_like(best_scores, torch.nan)
         else:
-            best, best_scores, p = probable_items(scores, k, scorer.num_items, masked, temperature)
-            confidence[chosen] = p.numpy()
-        items[chosen], values[chosen] = best.numpy(), best_scores.numpy()
+            best, best_scores, p = probable_items(scores, pool, scorer.num_items, masked, temperature)
+        top = Top(best.numpy(), best_scores.numpy(), p.numpy())
+        items[chosen], values[chosen], confidence[chosen] = top if choice is None else choice(top, k)
         on_batch(len(chosen))
     return Top(items, values, confidence)

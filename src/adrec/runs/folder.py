@@ -99,6 +99,8 @@ class Run:
             )
         if version > FORMAT_VERSION:
             raise RunError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
+        if version < FORMAT_VERSION:
+            raise RunError(f"{path} was written by an older adrec ({values.get('adrec_version')}); train it again.")
         known = {item.name for item in fields(RunInfo)}
         try:
             info = RunInfo(**{key: value for key, value in values.items() if key in known})

@@ -13,7 +13,7 @@ import torch
 
 from adrec._version import __version__
 from adrec.data.dataset import Dataset
-from adrec.data.seen import leaves_out
+from adrec.data.seen import Seen, leaves_out
 from adrec.data.split import Split
 from adrec.evaluate.ranking import held_out
 from adrec.inference.confidence import fitted_temperature
@@ -21,7 +21,7 @@ from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.network import NetworkModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class RunInfo:
         environment: versions and machine.
         num_items: the number of items that the model was trained on: the first ones of the data set.
         catalogue: the digest of their ids; the model can recommend from any data set whose items start with them.
+        seen: what the data set does with seen items: ``keep`` or ``leave-out``; what is recommended follows it.
         num_test: the number of test interactions that the split holds out.
         frame: the kind of table in which results are returned.
         refit_of: the run that provided the settings and epochs of a refit.
@@ -63,6 +64,7 @@ class RunInfo:
     refit_of: str | None = None
     num_items: int = 0
     catalogue: str = ""
+    seen: Seen = "leave-out"
     num_test: int = 0
     frame: str = "polars"
     finished: bool = False
@@ -90,6 +92,7 @@ class RunInfo:
                 "split": split.name,
                 "num_items": split.num_items,
                 "catalogue": dataset.catalogue_digest(split.num_items),
+                "seen": dataset.info.seen,
                 "num_test": len(split.test.users),
                 "threads": torch.get_num_threads(),
                 "environment": environment(),
