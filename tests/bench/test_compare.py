@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,12 +17,15 @@ from rich.console import Console
 from adrec.bench.compare import CONTENDERS, Memory, compare, fitted
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
+from adrec.bench.report import page
 from adrec.bench.verdict import Contender, verdict
 from adrec.config.base import TrainingConfig
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
+from adrec.evaluate.protocol import evaluate
 from adrec.evaluate.significance import paired_difference
+from adrec.models.registry import find_model
 from command import adrec, refused
 from conftest import cyclic_table
 
@@ -257,6 +261,35 @@ def test_what_others_leave_of_their_time_goes_to_who_needs_it(
     (trained,) = (each for each in contenders if each.model == "sasrec+")
     assert not trained.cut
     assert trained.finished.result["stages"][-1]["epochs"] > 1
+
+
+@pytest.mark.parametrize("seen", ["keep", "leave-out"])
+def test_models_are_judged_as_the_data_treat_seen_items(
+    seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Selection, ranks, coverage and words; a user's own items are a contender where they may be recommended."""
+    dataset = prepare(cyclic_table(60, 8), seen=seen)
+    write_dataset(dataset, tmp_path / "data")
+    counting = {name: CONTENDERS[name] for name in ("popular", "personal", "markov")}
+    monkeypatch.setattr("adrec.bench.compare.CONTENDERS", counting)
+    data = open_dataset(tmp_path / "data")
+    found, contenders, missing = compare(data, tmp_path / "c", budget=60.0, console=Console(quiet=True))
+    assert not missing and {each.model for each in contenders} == {*counting} - (
+        {"personal"} if seen != "keep" else set()
+    )
+    for each in contenders:
+        model = find_model(each.model)()
+        model.fit(data, leave_one_out(data))
+        expected = evaluate(model, data, leave_one_out(data), cutoffs=(20,))
+        assert expected.filter_seen is (seen == "leave-out")
+        assert each.mean == pytest.approx(expected.metrics["ndcg@20"].mean)
+        assert each.finished.result["recommended"]["coverage"] == pytest.approx(expected.coverage)
+    words = "items of the history left out" if seen == "leave-out" else "items of the history ranked too"
+    assert words in found.sentences[0]
+    shown = page(data.info, found, contenders, [], "adrec refit")
+    kind = "unseen" if seen == "leave-out" else "all"
+    best = max(contenders, key=lambda each: each.mean)
+    assert words in shown and f"{100 * best.finished.result['test'][kind]['hr@10']:.2f}" in shown
 
 
 def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None:

@@ -32,9 +32,10 @@ from adrec.train.progress import Live
 from adrec.utils.errors import DataError, RunError
 from adrec.utils.files import write_json
 
+RETURNING = "personal"  # tried only where seen items are kept: where they are left out, it is popular
 CONTENDERS: Mapping[str, tuple[str, str]] = MappingProxyType(  # name: model and preset; simplest first
     {
-        **{name: (name, "default") for name in ("popular", "markov", "itemknn", "sasrec+")},
+        **{name: (name, "default") for name in ("popular", RETURNING, "markov", "itemknn", "sasrec+")},
         "cam": ("adrec", "cam"),
         "adrec": ("adrec", "default"),
     }
@@ -79,7 +80,7 @@ def compare(
         contest = Contest(ledger.path, dataset.path, seed, console, live)
         entries = _in_turn(contest, memory, dataset, split)
     contenders, notes = [], []
-    for name in CONTENDERS:
+    for name in names_for(dataset):
         label = entries[name].label if name in entries else name
         finished = contest.finished.get(label)
         if finished is None or finished.error:
@@ -93,6 +94,11 @@ def compare(
     return verdict(contenders, leaves_out("data", dataset)), contenders, notes
 
 
+def names_for(dataset: Dataset) -> list[str]:
+    """Return the names of the contenders on ``dataset``, simplest first."""
+    return [name for name in CONTENDERS if name != RETURNING or not leaves_out("data", dataset)]
+
+
 def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -> dict[str, Entry]:
     """Train each contender for its share of the budget, then the unfinished ones for the remaining time.
 
@@ -100,7 +106,7 @@ def _in_turn(contest: Contest, memory: Memory, dataset: Dataset, split: Split) -
     """
     budget, entries = LAST * memory.budget, {}
     ends = time.time() + budget
-    for name in CONTENDERS:
+    for name in names_for(dataset):
         left = min(ends - time.time(), budget * SHARE.get(name, 1.0))
         entry = memory.entry(name)
         if entry is None and left <= 0:

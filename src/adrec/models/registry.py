@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "adrec": "adrec.models.adrec:ADRecModel",
         "popular": "adrec.models.baselines.popularity:Popularity",
         "recent": "adrec.models.baselines.recent:RecentPopularity",
+        "personal": "adrec.models.baselines.personal:Personal",
         "markov": "adrec.models.baselines.markov:Markov",
         "itemknn": "adrec.models.baselines.itemknn:ItemKNN",
         "vsknn": "adrec.models.baselines.vsknn:VSKNN",

@@ -30,7 +30,7 @@ from command import adrec
 from conftest import cyclic_table
 from models.contract import HISTORIES, ModelContract, cyclic, scores
 
-COUNTING = ("popular", "recent", "markov", "itemknn", "vsknn", "ease")
+COUNTING = ("popular", "recent", "personal", "markov", "itemknn", "vsknn", "ease")
 
 
 class CountingContract(ModelContract):
@@ -61,6 +61,11 @@ class TestPopularity(CountingContract):
 
 class TestRecentPopularity(CountingContract):
     model = "recent"
+    hits = None
+
+
+class TestPersonal(CountingContract):
+    model = "personal"
     hits = None
 
 
@@ -305,3 +310,17 @@ def test_from_a_table_to_recommendations_on_the_command_line(tmp_path: Path) -> 
         result = adrec(*step)
         assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize("half_life", [0.0, 2.0])
+def test_personal_counts_a_history_with_decay_and_then_popular_items(half_life: float) -> None:
+    model = fitted("personal", of_sequences("aab", "abd", "acd"), half_life=half_life)
+    histories = [[3, 2, 3], [4], [2, 2, 2, 1]]
+    found = scores(model, histories)
+    counts = np.array([0, 4, 2, 1, 2])
+    for row, history in enumerate(histories):
+        for item in range(1, 5):
+            own = [2 ** (-(len(history) - 1 - at) / half_life) if half_life else 1.0 for at in range(len(history))]
+            weight = sum(each for each, there in zip(own, history, strict=True) if there == item)
+            expected = 1 + weight if item in history else counts[item] / 5
+            assert float(found[row, item - 1]) == pytest.approx(expected, rel=1e-6)
