@@ -79,6 +79,9 @@ def days(first: int, number: int) -> range:
         (times(days(0, 9), days(9 + 5 * 90, 91)), 9),  # a gap of more than five times the rest
         (times(days(0, 9), days(7 + 5 * 90, 91)), 0),
         (times([day * DAY * 3 for day in range(50)], [50 * 3 * DAY + 60 * minute for minute in range(9000)]), 0),
+        (times([0], [1_490_000_000 + 3600 * hour for hour in range(2000)], [2_114_380_800]), 2),  # hide each other?
+        (times([0] * 4, days(0, 92), [16_000_000_000] * 4), 8),
+        (times([0], [40_000_000], days(0, 98)), 2),  # one behind the other
         (times([1_600_000_000] * 9), 0),
         (times([1_600_000_000] * 19, [1_700_000_000]), 0),  # all others at one moment: no span to be far from
     ],

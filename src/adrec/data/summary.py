@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,7 +22,7 @@ MANY_REPEATS = 0.01  # above it, leaving seen items out misses much of what is h
 MANY_NEW = 0.01  # a share of the test items
 LARGE_CATALOGUE = 1_000_000  # scores of 512 users over this many items take 2 GB
 WINDOW = ModelConfig().max_length
-FAR, FEW = 5, 0.1  # times look wrong if they are a tenth or fewer, behind a gap of 5 spans of the others
+FAR, FEW = 5, 0.1  # times look wrong if they are a tenth or fewer, beyond a gap of 5 spans of the others
 FEW_USERS = 300  # below it, an interval of HR@10 near 0.1 is wider than 0.07
 
 
@@ -145,16 +146,19 @@ def _moment(moment: float, unit: str) -> str:
 
 
 def _usual(times: NDArray[Any]) -> NDArray[Any]:
-    """Return sorted times without outliers: the few at either end behind a gap far longer than the rest."""
-    usual = times
-    while len(usual) > 1:
-        cut = int(np.argmax(np.diff(usual))) + 1
-        few, rest = sorted((usual[:cut], usual[cut:]), key=len)
-        gap, span = usual[cut] - usual[cut - 1], rest[-1] - rest[0]
-        if len(few) > FEW * len(times) or not 0 < FAR * span < gap:
-            break
-        usual = rest
-    return usual
+    """Return sorted times without outliers: the few at both ends that a gap far longer than the rest cuts off.
+
+    The rest grows from the narrowest core of nine tenths, so that outliers at one end do not hide those at the other.
+    """
+    core = math.ceil((1 - FEW) * len(times))
+    first = int(np.argmin(times[core - 1 :] - times[: len(times) - core + 1]))
+    last, grew, gaps = first + core - 1, True, np.diff(times)
+    while grew:
+        far = FAR * (times[last] - times[first])
+        below, above = np.flatnonzero(gaps[:first] > far), np.flatnonzero(gaps[last:] > far)
+        reached = int(below[-1]) + 1 if len(below) else 0, last + int(above[0]) if len(above) else len(times) - 1
+        grew, (first, last) = reached != (first, last), reached
+    return times[first : last + 1] if times[last] > times[first] else times
 
 
 def _owners(dataset: Dataset) -> NDArray[np.int64]:
