@@ -342,3 +342,13 @@ def test_other_things_are_refused() -> None:
         read(TABLE.clear())
     with pytest.raises(DataError, match=r"'user_id'|one type"):
         read(pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2], "timestamp": [1, 2]}))
+
+
+def test_the_same_content_under_two_names_is_refused(tmp_path: Path) -> None:
+    content = b"user,item,time\n1,a,1\n2,b,2\n"
+    (tmp_path / "may.csv").write_bytes(content)
+    (tmp_path / "again.csv").write_bytes(content)
+    (tmp_path / "june.csv").write_bytes(content + b"3,c,3\n")
+    with pytest.raises(DataError, match=r"again\.csv has the same content as .*may\.csv: .* leave one out"):
+        read_interactions([tmp_path / "may.csv", tmp_path / "june.csv", tmp_path / "again.csv"])
+    assert read_interactions([tmp_path / "may.csv", tmp_path / "june.csv"]).table.height == 5

@@ -107,6 +107,7 @@ class _Reading:
         self.bases: list[int] = []
         self.next_base = 0
         self.columns: dict[str, str] = {}
+        self.digests: dict[str, str] = {}  # the name of the file with each digest
         self.times: Times | None = None
         self.texts = {role: pl.Categories.random() for role in ("user", "item")}  # each text once, whatever the rows
 
@@ -126,8 +127,20 @@ class _Reading:
             numbers = [*piece.numbers[-1:].tolist(), *(row.number for row in piece.malformed)]
             last = max([last, *numbers])
         self.next_base += last
+        self._refuse_twice(opened)
         if self.ledger.num_read == before:
             raise DataError(f"{opened.name} has a header but no rows; give a table with interactions.")
+
+    def _refuse_twice(self, opened: Opened) -> None:
+        """Raise :class:`DataError` if a file with the same content was read before."""
+        digest = opened.digest()
+        if digest is not None and digest in self.digests:
+            raise DataError(
+                f"{opened.name} has the same content as {self.digests[digest]}: its interactions would count twice; "
+                "leave one out."
+            )
+        if digest is not None:
+            self.digests[digest] = opened.name
 
     def _columns(self, opened: Opened) -> dict[str, str]:
         named = {"user": self.options.user, "item": self.options.item, "time": self.options.time}
