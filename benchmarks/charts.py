@@ -139,6 +139,7 @@ DEFAULT = {
     "adrec: lambda 1": "lambda 1",
     "adrec: ranked by the condition": "ranked by the condition",
     "adrec: ADM of 2 blocks": "ADM of 2 blocks",
+    "adrec: three next items as targets": "three next items as targets",
     "adrec: no stage 1": "without stage 1",
     "adrec: no stage 2": "without stage 2",
     "adrec: stage 1 a SASRec": "stage 1 a SASRec",
