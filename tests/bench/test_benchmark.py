@@ -455,6 +455,7 @@ def test_keys_of_a_grid_need_no_quotes(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_as_commands(data: Path, tmp_path: Path) -> None:
     sets = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in SMALL.items())
     (tmp_path / "grid.toml").write_text(f'[popular]\n[adrec]\npreset = "paper"\nset = {{ {sets} }}\n')
