@@ -24,11 +24,11 @@ from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s, spans
 from adrec.data.split import Split
 from adrec.nn.adrec import ADRecNetwork
+from adrec.nn.kernels.layout import NEVER
 from adrec.nn.noise import HistoryNoise
 from adrec.utils.errors import UserError
 
 Kind = Literal["masked", "continuous", "independent"]
-NEVER = -1e9
 TIMESTEPS = 32
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 from adrec.data.batch import PackedBatch
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.blocks import Block
+from adrec.nn.kernels.layout import NEVER
 from adrec.nn.kernels.rotary import rotations
 from adrec.utils.errors import UserError
-
-NEVER = -1e9
 
 
 class RollOuts:

@@ -27,6 +27,7 @@ from adrec.inference.scorer import Top
 from adrec.models.network import NetworkModel
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.diffusion import unit
+from adrec.nn.kernels.layout import NEVER
 from adrec.runs.folder import Run
 from adrec.utils.errors import UserError
 from benchmarks.common import JsonFile, Threads, print_table, report, run
@@ -34,7 +35,6 @@ from benchmarks.futures import TIMESTEPS, FutureHead, Futures, Kind, Windows, wi
 from benchmarks.rollouts import RollOuts
 
 K, POOL, AT_ONCE = 10, 200, 64  # length of a list, candidates, histories at a time
-NEVER = -1e9
 
 
 @dataclass

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 Seen = Literal["keep", "leave-out"]
 
 RETURNING = 0.05  # people return to items where at least this share of interactions does
-
-
 AT_ONCE = 1 << 20  # rows: bounds the memory
 
 

@@ -91,7 +91,7 @@ class Recommender:
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
-        left_out = leaves_out(self.seen if seen == "data" else seen, dataset)
+        left_out = self._leaves_out(seen)
         candidates, notes = self._candidates(k, items, exclude)
         if users is None:
             wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
@@ -132,7 +132,7 @@ class Recommender:
         Items that are not in the catalogue are skipped and noted. A history without known items gets the most popular
         items, with ``source`` ``popular``. Other arguments and errors are those of :meth:`for_users`.
         """
-        left_out = leaves_out(self.seen if seen == "data" else seen, self.dataset)
+        left_out = self._leaves_out(seen)
         candidates, notes = self._candidates(k, items, exclude)
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
@@ -182,6 +182,9 @@ class Recommender:
                 )
             )
         return pl.concat(tables)
+
+    def _leaves_out(self, seen: SeenOrData) -> bool:
+        return leaves_out(self.seen if seen == "data" else seen, self.dataset)
 
     def _candidates(self, k: int, items: Ids | None, exclude: Ids | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
         """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""

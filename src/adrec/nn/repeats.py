@@ -40,17 +40,13 @@ class Repeats:
 
     def positions(self, batch: PackedBatch, items: Int64s) -> Int64s:
         """Return the position of the pair of each token of ``batch`` and some ``items`` [N, n], -1 for unseen items."""
-        there, users = _numbers(batch), np.repeat(np.arange(batch.num_users), batch.lengths)
-        width = max(int(there.max()), int(items.max())) + 1
-        known, first = np.unique(users * width + there, return_index=True)  # of each user and item, its first token
-        until = np.zeros(len(there), dtype=np.int64)
-        until[first] = 1
-        until = np.cumsum(until)  # the number of first occurrences up to each token
-        before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # the same, before each user
-        wanted = users[:, None] * width + items
-        at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-        seen = (known[at] == wanted) & (first[at] <= np.arange(len(there))[:, None])
-        return np.where(seen, self.starts[:-1, None] + until[first[at]] - 1 - before[users, None], -1)
+        firsts = _firsts(batch, int(items.max()))
+        wanted = firsts.users[:, None] * firsts.width + items
+        at = np.searchsorted(firsts.keys, wanted).clip(max=len(firsts.keys) - 1)
+        first = firsts.tokens[at]
+        seen = (firsts.keys[at] == wanted) & (first <= np.arange(len(firsts.users))[:, None])
+        in_history = firsts.until[first] - 1 - firsts.before[firsts.users, None]
+        return np.where(seen, self.starts[:-1, None] + in_history, -1)
 
     def part(self, first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return the pairs of some tokens: token indices relative to ``first``, and item numbers."""
@@ -60,21 +56,48 @@ class Repeats:
 
 def met(batch: PackedBatch, tokens: Int64s) -> tuple[Int64s, Int64s, Int64s]:
     """Return the fields rows, items and starts of :class:`Repeats` for some ``tokens`` [n] of a batch, on the CPU."""
-    items = _numbers(batch)
-    users = np.repeat(np.arange(batch.num_users), batch.lengths)
-    is_first = np.zeros(len(items), dtype=bool)
-    is_first[np.unique(users * (int(items.max()) + 1) + items, return_index=True)[1]] = True
-    until = np.cumsum(is_first)  # the number of first occurrences up to each token
-    before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # the same, before each user
-    begin = before[users[tokens]]
-    counts = until[tokens] - begin
+    firsts = _firsts(batch)
+    begin = firsts.before[firsts.users[tokens]]
+    counts = firsts.until[tokens] - begin
     rows = np.repeat(np.arange(len(tokens)), counts)
-    return rows, items[np.flatnonzero(is_first)[spans(begin, counts)]], np.concatenate([[0], np.cumsum(counts)])
+    in_order = np.flatnonzero(np.diff(firsts.until, prepend=0))
+    return rows, firsts.items[in_order[spans(begin, counts)]], np.concatenate([[0], np.cumsum(counts)])
 
 
-def _numbers(batch: PackedBatch) -> Int64s:
-    """Return the item of each token, on the CPU."""
-    return batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
+@dataclass(frozen=True)
+class _Firsts:
+    """The first token of each item in each sequence of a batch, on the CPU.
+
+    Attributes:
+        items: the item of each token, int64 [N].
+        users: the user of each token, int64 [N].
+        width: a number above all items.
+        keys: ``user * width + item`` of each user and item, ascending, int64 [F].
+        tokens: the first token of each, int64 [F].
+        until: the number of first tokens up to each token, int64 [N].
+        before: the number of first tokens before each user, int64 [B].
+    """
+
+    items: Int64s
+    users: Int64s
+    width: int
+    keys: Int64s
+    tokens: Int64s
+    until: Int64s
+    before: Int64s
+
+
+def _firsts(batch: PackedBatch, highest: int = 0) -> _Firsts:
+    """Return the first tokens of ``batch``; ``highest`` is the largest item number that will be looked up."""
+    items = batch.items.cpu().numpy() if batch.numbers is None else batch.numbers
+    users = np.repeat(np.arange(batch.num_users), batch.lengths)
+    width = max(int(items.max()), highest) + 1
+    keys, tokens = np.unique(users * width + items, return_index=True)
+    is_first = np.zeros(len(items), dtype=bool)
+    is_first[tokens] = True
+    until = np.cumsum(is_first)
+    before = until[np.cumsum(batch.lengths) - batch.lengths] - 1  # a user's first token is the first of its item
+    return _Firsts(items, users, width, keys, tokens, until, before)
 
 
 def met_by_histories(batch: PackedBatch) -> ItemPairs:

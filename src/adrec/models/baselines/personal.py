@@ -6,21 +6,17 @@ are left out, it is ``popular``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from adrec.config.base import Settings
 from adrec.config.parsing import require
 from adrec.data.batch import PackedBatch
-from adrec.data.dataset import Dataset
-from adrec.data.split import Split
-from adrec.models.base import Model, training_sequences
-from adrec.models.baselines.popularity import item_counts
-from adrec.nn.scores import Biased, ItemPairs, Table
+from adrec.models.base import NO_LIMIT
+from adrec.models.baselines.popularity import Popularity
+from adrec.nn.scores import Biased, ItemPairs, Scores, Table
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class PersonalConfig(Settings):
         require(self.half_life >= 0, f"half_life must not be negative; it is {self.half_life}.")
 
 
-class Personal(Model):
+class Personal(Popularity):
     """Scores an item of the history by ``1 + sum 2^(-later / half_life)`` over its interactions there.
 
     ``later`` is the number of interactions after it. Any other item is scored by its share of the most popular item's
@@ -48,34 +44,19 @@ class Personal(Model):
     name = "personal"
     paper = "Hu et al.: Modeling Personalized Item Frequency Information for Next-basket Recommendation (SIGIR 2020)"
     Config = PersonalConfig
-    uses_seed = False
     config: PersonalConfig
+    max_length = NO_LIMIT
 
-    def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
-        """Count the interactions of the training part."""
-        items, _ = training_sequences(dataset, split)
-        counts = np.bincount(items, minlength=split.num_items + 1).astype(np.float32)
-        self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
-
-    def __call__(self, batch: PackedBatch) -> Biased:
+    def __call__(self, batch: PackedBatch) -> Scores:
         """Return the scores of each history."""
         items, lengths = batch.items.cpu().numpy(), batch.lengths
         users = np.repeat(np.arange(batch.num_users), lengths)
         later = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(items))
         half_life = self.config.half_life
         weights = np.exp2(-later / half_life) if half_life else np.ones(len(items))
-        order = np.lexsort((users, items))  # as ItemPairs are: by item
-        pairs, first = np.unique(items[order] * np.int64(batch.num_users) + users[order], return_index=True)
-        own = np.add.reduceat(weights[order], first)
+        pairs, pair = np.unique(items * np.int64(batch.num_users) + users, return_inverse=True)  # by item, then user
         numbers, rows = np.divmod(pairs, batch.num_users)
-        bias = torch.from_numpy((1 + own).astype(np.float32)) - self._shares[torch.from_numpy(numbers)]
-        return Biased(Table(self._shares.expand(batch.num_users, -1)), ItemPairs.of(rows, numbers), bias)
-
-    def state(self) -> Mapping[str, Tensor]:
-        """Return the counts, [V + 1] by item number."""
-        return {"counts": self._counts}
-
-    def restore(self, state: Mapping[str, Tensor], num_items: int, device: torch.device | None = None) -> None:
-        """Load the counts."""
-        self._counts, self.num_items = item_counts(state, num_items), num_items
-        self._shares = self._counts / (self._counts.max() + 1)  # [V + 1], below 1
+        shares = self.counts / (self.counts.max() + 1)  # [V + 1], below 1
+        own = torch.from_numpy(1 + np.bincount(pair, weights)).to(shares.dtype)
+        bias = own - shares[torch.from_numpy(numbers)]
+        return Biased(Table(shares.expand(batch.num_users, -1)), ItemPairs.of(rows, numbers), bias)

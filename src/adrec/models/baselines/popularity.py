@@ -13,7 +13,7 @@ from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
 from adrec.models.base import Model, training_sequences
-from adrec.nn.scores import Table
+from adrec.nn.scores import Scores, Table
 
 
 class Popularity(Model):
@@ -31,7 +31,7 @@ class Popularity(Model):
         counts = np.bincount(items, minlength=split.num_items + 1).astype(np.float32)
         self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
 
-    def __call__(self, batch: PackedBatch) -> Table:
+    def __call__(self, batch: PackedBatch) -> Scores:
         """Return the same scores for every history."""
         return Table(self.counts.expand(batch.num_users, -1))
 
