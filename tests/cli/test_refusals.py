@@ -152,7 +152,7 @@ def test_a_header_that_is_read_as_a_row_is_told(work: Path) -> None:
 def test_a_first_row_whose_time_is_unreadable_is_no_header(work: Path) -> None:
     (work / "dotted.csv").write_text("a,x,24/05/2013\na,y,25/05/2013\na,z,26/05/2013\n")
     said = refused("prepare", "dotted.csv", "--out", "dotted", "--columns", "user_id,item_id,timestamp", cwd=work)
-    assert "--time-format says how" in said and "a header?" not in said
+    assert "--time-format '%d/%m/%Y' reads it" in said and "a header?" not in said
 
 
 def test_nobody_to_test_is_told_when_the_data_are_prepared(work: Path) -> None:
@@ -162,13 +162,13 @@ def test_nobody_to_test_is_told_when_the_data_are_prepared(work: Path) -> None:
     assert "note: no user has 3 interactions or more, as leave-one-out needs" in done.stderr
 
 
-def test_text_of_other_encodings_is_told_how_to_become_utf8(work: Path) -> None:
+def test_text_of_other_encodings_is_told_the_option(work: Path) -> None:
     text = "user_id,item_id,timestamp,straße\n1,2,3,4\n"
     (work / "wide.csv").write_bytes(text.encode("utf-16"))
-    assert "wide.csv is UTF-16 text; save it as UTF-8 (iconv -f UTF-16" in refused(
+    assert "wide.csv is UTF-16 text; pass --encoding utf-16." in refused(
         "prepare", "wide.csv", "--out", "wide", cwd=work
     )
     (work / "western.csv").write_bytes(text.encode("latin-1"))
-    assert "line 1 is not UTF-8 text; save the file as UTF-8" in refused(
+    assert "line 1 is not UTF-8 text; name its encoding (--encoding, such as latin-1)" in refused(
         "prepare", "western.csv", "--out", "western", cwd=work
     )

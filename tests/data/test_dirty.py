@@ -95,7 +95,12 @@ def oracle(content: bytes) -> tuple[list[Row], Counter[str], int]:
             reasons["malformed row"] += 1
             at = text.find("\n", at) + 1 or len(text)
             continue
-        fields, at = record
+        fields, end = record
+        if swallows(fields, text[at:end].split("\n")[1:]):
+            reasons["malformed row"] += 1
+            at = text.find("\n", at) + 1 or len(text)
+            continue
+        at = end
         if not any(field.strip(" \t\r\n") for field in fields):
             continue
         if len(fields) != 3 or any("\udc80" <= character <= "\udcff" for each in fields for character in each):
@@ -103,13 +108,29 @@ def oracle(content: bytes) -> tuple[list[Row], Counter[str], int]:
         else:
             times.append([each.strip(" \t") for each in fields])
     for user, item, time in times:
-        if user == "" or item == "" or time == "":
+        if user in ("", "NULL") or item in ("", "NULL") or time == "":
             reasons["missing value"] += 1
         elif time in ("nan", "inf") or read_number(time) is None:
             reasons["unreadable time"] += 1
         else:
             kept.append((user, item, int(float(time))))
     return kept, reasons, len(times) + reasons["malformed row"]
+
+
+def swallows(fields: list[str], later: list[str]) -> bool:
+    """Whether a line after a record's first has all fields, filled, with numbers and digits where the record has."""
+    for own in (each.rstrip("\r").split(",") for each in later):
+        if len(own) == 3 and (len(fields) != 3 or all(alike(*pair) for pair in zip(fields, own, strict=True))):
+            return True
+    return False
+
+
+def alike(field: str, other: str) -> bool:
+    field, other = field.strip(), other.strip()
+    if field not in ("nan", "inf") and read_number(field) is not None:
+        return other not in ("nan", "inf") and read_number(other) is not None
+    has_digit = any(character.isdigit() for character in field)
+    return other != "" and (not has_digit or any(character.isdigit() for character in other))
 
 
 def read_number(text: str) -> float | None:
@@ -139,6 +160,7 @@ TALLY: Counter[str] = Counter()
 @example(([b'"1","two","3"', b'"",",","5"'], b"\n", False, True, "plain"), None)
 @example(([b'"1","two","3"', b'"","4","5"', b'6,"7",8'], b"\r\n", False, True, "zstd"), None)
 @example(([b'1,"two', b'lines",3', b"4,5,6"], b"\r\n", True, False, "gzip"), 7)
+@example(([b'a,b,"3', b"c,d,e3", b'f,g,"', b"7,8,9"], b"\n", False, True, "plain"), None)
 @example(([b'x","z,1', b'1,"a,b",3', b'x","z,1', b'4,"5"x,6', b"7,8,9"], b"\n", False, True, "plain"), None)
 @example(([b'x","z,1', b'2,"a"",b",3', b'"1",2,3', b'x","z,1', b"4,5,6"], b"\r\n", False, False, "plain"), 64)
 def test_every_row_is_kept_right_or_accounted_for(

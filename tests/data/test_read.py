@@ -310,7 +310,7 @@ BAD_FRAMES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "infinite user": ({"user_id": [1.0, float("inf")]}, ["row 2", "'user_id'"]),
     "too large": ({"user_id": pl.Series([1, 2**63], dtype=pl.UInt64)}, ["row 2", "'user_id'", str(2**63)]),
     "true user": ({"user_id": [True, False]}, ["'user_id'", "Boolean"]),
-    "list": ({"item_id": [[1], [2]]}, ["'item_id'", "List"]),
+    "list": ({"item_id": [[1], [2]]}, ["'item_id'", "holds lists; explode them"]),
     "infinite time": ({"timestamp": [1.5, float("inf")]}, ["row 2", "'timestamp'"]),
     "true time": ({"timestamp": [True, False]}, ["'timestamp'", "Boolean"]),
 }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, Targets, leave_one_out, make_split, no_split
+from adrec.evaluate.ranking import held_out
 from adrec.utils.errors import ConfigError, DataError, UserError
 
 DAY = 86400
@@ -89,6 +90,7 @@ SPLITS = (
     "temporal-leave-one-out:0.6",
     "ratio:0.6,0.2,0.2",
     "ratio:0.5",
+    "last-basket",
 )
 
 
@@ -125,6 +127,48 @@ def test_nothing_leaks(table: pl.DataFrame, asked: str) -> None:
     assert all(at >= last_trained[user] for user, at in zip(split.test.users, split.test.positions, strict=True))
     if asked.startswith(("time", "temporal")):
         check_time(dataset, split, trained, validated, tested)
+
+
+@given(tables())
+def test_last_baskets_are_held_out_whole(table: pl.DataFrame) -> None:
+    dataset = prepared(table, "last-basket")
+    if dataset is None:
+        return
+    split = make_split(dataset)
+    held_out = {part: targets_of(split.targets(part)) for part in ("validation", "test")}
+    for user in range(dataset.num_users):
+        start, stop = int(dataset.offsets[user]), int(dataset.offsets[user + 1])
+        moments = sorted(set(dataset.times[start:stop].tolist()))
+        if len(moments) < 3:
+            assert split.train_ends[user] == stop
+            assert user not in held_out["validation"] and user not in held_out["test"]
+            continue
+        at = {moment: [p for p in range(start, stop) if dataset.times[p] == moment] for moment in moments}
+        assert held_out["test"][user] == [(p, at[moments[-1]][0]) for p in at[moments[-1]]]
+        assert held_out["validation"][user] == [(p, at[moments[-2]][0]) for p in at[moments[-2]]]
+        assert split.train_ends[user] == at[moments[-2]][0]
+
+
+def targets_of(targets: Targets) -> dict[int, list[tuple[int, int]]]:
+    """Return the position and the end of the history of each user's held-out interactions."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for user, position, end in zip(targets.users.tolist(), targets.positions, targets.ends, strict=True):
+        found.setdefault(user, []).append((int(position), int(end)))
+    return found
+
+
+def test_baskets_are_told_and_one_history_serves_a_basket() -> None:
+    rows = [(user, 10 * day + line, day) for user in range(4) for day in range(4) for line in range(3)]
+    table = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    (note,) = [note for note in prepare(table).info.notes if "baskets" in note]
+    assert note.startswith("100.0% of the interactions are in baskets, 3.0 of a user at one time")
+    dataset = prepare(table, split="last-basket")
+    assert not [note for note in dataset.info.notes if "baskets" in note]
+    histories, items = held_out(dataset, make_split(dataset).test)
+    assert dataset.catalogue.decode(items - 1).to_list() == [30, 31, 32] * 4
+    assert (histories.ends - histories.starts).tolist() == [9] * 12
+    with pytest.raises(DataError, match="nobody to test"):
+        data([2, 2], split="last-basket")
 
 
 def check_time(dataset: Dataset, split: Split, trained: set[int], validated: set[int], tested: set[int]) -> None:
@@ -235,6 +279,7 @@ def test_listed_users_never_train(tmp_path: Path) -> None:
     [
         ("leave-one-ot", "did you mean 'leave-one-out'"),
         ("leave-one-out:3", "takes no arguments"),
+        ("last-basket:3", "takes no arguments"),
         ("time", "takes one moment or two"),
         ("time:yesterday", "'yesterday' is no moment"),
         ("time:2020-01-01", "only give an order"),

@@ -159,3 +159,20 @@ def test_a_rank_that_is_left_out_is_taken_all_the_same(tmp_path: Path) -> None:
     found, notes = evaluate_table(tmp_path / "t.csv", data, make_split(data, None), cutoffs=(1, 2))
     assert found.ranks["rank"].to_list() == [3, 2]
     assert "2 test users with ranks left out: nothing moves up to them." in notes
+
+
+def test_a_table_that_was_made_with_the_answers_is_told(dataset: Dataset, tmp_path: Path) -> None:
+    split = leave_one_out(dataset)
+    users = dataset.users.decode(split.test.users)
+    answers = dataset.catalogue.decode(dataset.items[split.test.positions].astype(np.int64) - 1)
+    assert len(users) >= 20
+    pl.DataFrame({"user": users, "item": answers, "rank": 1}).write_csv(tmp_path / "known.csv")
+    _, notes = evaluate_table(tmp_path / "known.csv", dataset, split, cutoffs=(1,))
+    assert notes[0].startswith("HR@1 is 1.00: such a table can only have been made with the answers")
+
+
+def test_a_table_without_a_known_item_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    users = pl.DataFrame({"user": dataset.users.ids, "item": "no such item", "rank": 1})
+    users.write_csv(tmp_path / "foreign.csv")
+    with pytest.raises(DataError, match=r"no item of foreign\.csv, such as 'no such item', is in the catalogue"):
+        evaluate_table(tmp_path / "foreign.csv", dataset, leave_one_out(dataset), cutoffs=(1,))

@@ -42,10 +42,24 @@ def prepare(
     ] = None,
     file_format: Annotated[FormatName | None, typer.Option("--format", rich_help_panel=READ)] = None,
     separator: Annotated[str | None, typer.Option(help="Field separator: , :: or \\t.", rich_help_panel=READ)] = None,
+    quoted: Annotated[
+        bool | None,
+        typer.Option(
+            "--quoted/--no-quoted",
+            help="Fields in double quotes, also over line ends, or quotes as they are.",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of text, such as latin-1; default: UTF-8.", rich_help_panel=READ)
+    ] = None,
     time_unit: Annotated[TimeUnit | None, typer.Option(help="Unit of numeric times.", rich_help_panel=READ)] = None,
     time_format: Annotated[
         str | None, typer.Option(help="Format of written times, such as %d.%m.%Y.", rich_help_panel=READ)
     ] = None,
+    keep_null_ids: Annotated[
+        bool, typer.Option("--keep-null-ids", help="Take NA, NULL and the like as ids.", rich_help_panel=KEEP)
+    ] = False,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating to keep.", rich_help_panel=KEEP)] = None,
     duplicates: Annotated[
         Duplicates | None, typer.Option(help="Which repeated interactions of a pair to keep.", rich_help_panel=KEEP)
@@ -62,8 +76,8 @@ def prepare(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Split: leave-one-out (default), time:MOMENT, temporal-leave-one-out:MOMENT, ratio:0.8,0.1,0.1, "
-            "users:TEST.csv or none."
+            help="Split: leave-one-out (default), last-basket, time:MOMENT, temporal-leave-one-out:MOMENT, "
+            "ratio:0.8,0.1,0.1, users:TEST.csv or none."
         ),
     ] = None,
     seen: SeenPolicy = None,
@@ -82,6 +96,7 @@ def prepare(
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
     options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
     options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None, "seen": seen}
+    options |= {"quoted": quoted, "encoding": encoding, "keep_null_ids": keep_null_ids or None}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
     dataset = prepare_dataset(
         sources,

@@ -11,18 +11,37 @@ from adrec.utils.errors import DataError, did_you_mean
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
         *("user_id", "user", "userid", "uid", "user_id:token", "reviewerid", "reviewer_id", "customer_id"),
-        *("customerid", "customer", "visitorid", "visitor_id", "member_id", "session_id", "sessionid"),
+        *("customerid", "customer", "visitorid", "visitor_id", "member_id", "client_id", "clientid", "account_id"),
+        *(
+            "buyer_id",
+            "shopper_id",
+            "household_id",
+            "household_key",
+            "profile_id",
+            "session_id",
+            "sessionid",
+            "session",
+        ),
     ),
     "item": (
-        *("item_id", "item", "itemid", "iid", "item_id:token", "movie_id", "movieid", "asin", "parent_asin"),
-        *("product_id", "productid", "product", "book_id", "bookid", "track_id", "article_id", "business_id", "sku"),
+        *("item_id", "item", "itemid", "iid", "item_id:token", "movie_id", "movieid", "parent_asin", "asin"),
+        *("product_id", "productid", "product", "book_id", "bookid", "isbn", "track_id", "song_id", "artist_id"),
+        *("article_id", "news_id", "video_id", "game_id", "business_id", "venue_id", "stockcode", "stock_code", "sku"),
     ),
     "time": (
         *("timestamp", "time", "ts", "timestamp:float", "datetime", "date", "unixreviewtime", "event_time"),
         *(
             "created_at",
             "time_stamp",
+            "time_ms",
+            "timestamp_ms",
             "unix_timestamp",
+            "event_timestamp",
+            "transaction_timestamp",
+            "transaction_date",
+            "invoice_date",
+            "invoicedate",
+            "eventdate",
             "ordered_at",
             "order_date",
             "purchased_at",
@@ -63,13 +82,18 @@ def find_column(
     )
 
 
-def usual_column(columns: Sequence[str], role: str) -> str | None:
-    """Return the first column that has one of the usual names for ``role``, or None.
+def usual_columns(columns: Sequence[str], role: str) -> list[str]:
+    """Return the columns that have one of the usual names for ``role``, in the order of these names.
 
     Case is ignored, and words may be joined by spaces, hyphens or underscores.
     """
     plain = {re.sub(r"[\s-]+", "_", column.strip().lower()): column for column in reversed(columns)}
-    return next((plain[usual] for usual in USUAL_NAMES[role] if usual in plain), None)
+    return [plain[usual] for usual in USUAL_NAMES[role] if usual in plain]
+
+
+def usual_column(columns: Sequence[str], role: str) -> str | None:
+    """Return the first of :func:`usual_columns`, or None."""
+    return next(iter(usual_columns(columns, role)), None)
 
 
 def refuse_shared(columns: Mapping[str, str], source: str) -> None:

@@ -10,6 +10,8 @@ from adrec.data.report import BAD_ID, BAD_RATING, MISSING
 from adrec.data.vocab import INTEGER
 from adrec.utils.errors import DataError
 
+ABSENT = "the value is missing"
+MISSING_MARKS = ("NA", "N/A", "<NA>", "NULL", "Null", "null", "\\N", "nan", "NaN", "None")  # of R, SQL, pandas, Python
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -48,7 +50,13 @@ def missing(column: pl.Series) -> Problem:
         bad = bad | column.is_nan().fill_null(False)
     if column.dtype == pl.String:
         bad = bad | (column == "").fill_null(False)
-    return Problem(bad, MISSING, "the value is missing")
+    return Problem(bad, MISSING, ABSENT)
+
+
+def marked(column: pl.Series) -> Problem:
+    """Return the texts that mark a missing value as a problem."""
+    bad = column.is_in(MISSING_MARKS).fill_null(False)
+    return Problem(bad, MISSING, "the text marks a missing value (--keep-null-ids makes it an id)")
 
 
 def without(values: pl.Series, *problems: Problem) -> Converted:
@@ -64,14 +72,15 @@ def plain_text(column: pl.Series) -> pl.Series:
     return column.cast(pl.String) if isinstance(column.dtype, pl.Categorical | pl.Enum) else column
 
 
-def ids(column: pl.Series, source: str) -> Converted:
+def ids(column: pl.Series, source: str, *, keep_marks: bool = True) -> Converted:
     """Return ids as Int64 or String; floats that are whole are integers (pandas makes them of integers).
 
-    Raises :class:`DataError` for a column of another type.
+    Without ``keep_marks``, texts that mark a missing value, such as ``NA``, are missing. Raises :class:`DataError` for
+    a column of another type.
     """
     column = plain_text(column)
     if column.dtype == pl.String:
-        return without(column, missing(column))
+        return without(column, missing(column), *([] if keep_marks else [marked(column)]))
     if column.dtype.is_float():
         broken = Problem((column != column.round()).fill_null(False), BAD_ID, "the id is not a whole number")
         # Above this limit, several integers map to one floating point number, so two users would be merged.
@@ -82,6 +91,8 @@ def ids(column: pl.Series, source: str) -> Converted:
         return without(column.cast(pl.Int64, strict=False), missing(column), infinite, broken, inexact)
     if column.dtype == pl.Null:
         return without(column.cast(pl.String), missing(column))
+    if column.dtype.is_nested():
+        raise DataError(f"{source}, column {column.name!r} {holds(column.dtype)}.")
     if not column.dtype.is_integer():
         raise DataError(
             f"{source}, column {column.name!r}: ids of type {column.dtype} are not read; give integers or texts."
@@ -89,6 +100,13 @@ def ids(column: pl.Series, source: str) -> Converted:
     integers = column.cast(pl.Int64, strict=False)
     large = integers.is_null() & column.is_not_null()
     return without(integers, missing(column), Problem(large, BAD_ID, "the id does not fit 64 bits; give ids as texts"))
+
+
+def holds(dtype: pl.DataType) -> str:
+    """Return what a column of a nested type holds, and what to do."""
+    if isinstance(dtype, pl.Struct):
+        return "holds objects; name one of their fields by making it a column"
+    return "holds lists; explode them: one row for each item"
 
 
 def meant(texts: pl.Series) -> pl.Series:

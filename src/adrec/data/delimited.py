@@ -1,8 +1,9 @@
 """Reader of delimited text (CSV and similar formats), in chunks.
 
 The grammar is that of RFC 4180. A quoted field extends to the next double quote that is not doubled, over separators
-and line ends. If a quote is never closed, or is closed in the middle of a field, its line is malformed, and reading
-resumes at the next line. A line of only separators and blanks is not a row. Blanks around a field are removed.
+and line ends. If a quote is never closed, is closed in the middle of a field, or (unless ``quoted`` is asked for) after
+lines that look like rows, its line is malformed, and reading resumes at the next line. A line of only separators and
+blanks is not a row. Blanks around a field are removed.
 
 Polars reads the regular chunks, which are most, after the fields of each line are counted (:mod:`adrec.data.fields`).
 Python's ``csv`` reads the others.
@@ -10,12 +11,15 @@ Python's ``csv`` reads the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+
+import polars as pl
 
 from adrec.data.fields import Dialect, csv_records, read_chunk, read_quoted, refused
 from adrec.data.lines import BOM, LONGEST_LINE, Chunk, chunks
 from adrec.data.preparation import Preparation
-from adrec.data.rows import Opened, Piece
+from adrec.data.rows import HEAD_ROWS, Opened, Piece
 from adrec.data.source import Source
 from adrec.utils.errors import DataError
 
@@ -32,6 +36,8 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
     if separator is None:
         separator = _separator(line, source)
         guesses.append(f"{source.name}: fields separated by {NAMES.get(separator, repr(separator))}")
+    if options.header is None:
+        _refuse_known(line, source)
     quoted = options.quoted
     if quoted is None:
         quoted = len(separator) == 1 and source.ending != ".inter"
@@ -39,11 +45,12 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
         raise DataError(f"{source.name} line 1 has a quote that is not closed on it; name the columns on one line.")
     first = next(csv_records([line], separator)) if quoted else line.split(separator)
     columns = _columns([name.strip() for name in first], options.header, source)
-    dialect = Dialect(separator, quoted, columns, has_header=options.header is None)
+    dialect = Dialect(separator, quoted, columns, has_header=options.header is None, wary=options.quoted is None)
     return Opened(
         name=source.name,
         columns=columns,
         pieces=lambda wanted: _pieces(source, dialect, [list(columns).index(name) for name in wanted]),
+        head=lambda wanted: _head(source, dialect, [list(columns).index(name) for name in wanted]),
         kind="path",
         unit="line",
         texts=True,
@@ -54,7 +61,7 @@ def open_delimited(source: Source, options: Preparation) -> Opened:
 
 def _first_line(source: Source) -> str:
     if source.head.startswith(UTF16):
-        raise DataError(f"{source.name} is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8 does it).")
+        raise DataError(f"{source.name} is UTF-16 text; pass --encoding utf-16.")
     line, end, _ = source.head.removeprefix(BOM).partition(b"\n")
     if b"\0" in line:
         raise DataError(f"{source.name} is not text but binary; give CSV, TSV, JSON lines or Parquet.")
@@ -64,7 +71,7 @@ def _first_line(source: Source) -> str:
         first = line.decode().rstrip("\r")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source.name} line 1 is not UTF-8 text; save the file as UTF-8 (of Latin-1: iconv -f LATIN1 -t UTF-8)."
+            f"{source.name} line 1 is not UTF-8 text; name its encoding (--encoding, such as latin-1)."
         ) from error
     if not first.strip():
         raise DataError(f"{source.name} line 1 is blank; the first line names the columns.")
@@ -73,6 +80,16 @@ def _first_line(source: Source) -> str:
             f"{source.name} has lines that end in a carriage return alone; save it with ordinary line ends."
         )
     return first
+
+
+def _refuse_known(line: str, source: Source) -> None:
+    """Raise :class:`DataError` with the recipe of a known data set with several interactions in a line."""
+    if re.fullmatch(r"\d+:", line):
+        raise DataError(
+            f"{source.name} has ratings in blocks below a line such as {line}; read it with --recipe netflix."
+        )
+    if re.search(r"\tN\d+-[01]( |$)", line):
+        raise DataError(f"{source.name} has impressions such as N37-1; read it with --recipe mind.")
 
 
 def _separator(line: str, source: Source) -> str:
@@ -117,6 +134,17 @@ def _pieces(source: Source, dialect: Dialect, wanted: list[int]) -> Iterator[Pie
             held = None
     if held is not None:
         yield read_quoted(held, dialect, wanted, final=True)[0]
+
+
+def _head(source: Source, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
+    """Return the rows at the start of ``source`` with the columns at the indices ``wanted``."""
+    content = source.head.removeprefix(BOM)
+    content = content[: content.rfind(b"\n") + 1] or content + b"\n"
+    first = next(_without_header(iter([Chunk(content, 1)]), dialect), None)
+    names = [dialect.columns[index] for index in wanted]
+    if first is None:
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    return read_chunk(first, dialect, wanted)[0].columns.head(HEAD_ROWS)
 
 
 def _without_header(all_chunks: Iterator[Chunk], dialect: Dialect) -> Iterator[Chunk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +12,37 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from adrec.data.convert import NUMBER
 from adrec.data.lines import Chunk, lines_at, shown
 from adrec.data.rows import Malformed, Piece
 
 QUOTE, LINE_END, RETURN = ord('"'), ord("\n"), ord("\r")
 BLANKS = " \t"  # removed around a field
+NOT_UTF8 = "the line is not UTF-8 text (--encoding names another, such as latin-1)"
+ASTRAY = "a quote is not closed, or not where a field ends (--no-quoted reads quotes as they are)"
+SWALLOWS = (
+    "a quote opens here and closes after whole rows (--no-quoted reads quotes as they are, --quoted over line ends)"
+)
+LOST = "\ufffd"  # stands for bytes that are not UTF-8
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a file are written."""
+    """How the fields of a file are written.
+
+    Attributes:
+        separator: what stands between the fields.
+        quoted: whether fields may be in double quotes.
+        columns: names of the columns.
+        has_header: whether the first line has these names.
+        wary: refuse a quoted field that extends over lines which look like rows.
+    """
 
     separator: str
     quoted: bool
     columns: Sequence[str]
     has_header: bool
+    wary: bool = True
 
 
 def read_chunk(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> tuple[Piece, Chunk | None]:
@@ -74,8 +91,10 @@ def _regular(chunk: Chunk, content: bytes, dialect: Dialect, wanted: list[int]) 
         if mark is None:
             return None
         content, separator = content.replace(separator, mark), mark
-    if _is_uniform(content, separator, len(dialect.columns)) and _is_utf8(content):
+    if _is_uniform(content, separator, len(dialect.columns)):
         table = _parse(content, separator, dialect, wanted)
+        if table is None:
+            return None
         numbers = np.arange(chunk.first_line, chunk.first_line + table.height)
         hollow = table.select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
         if not hollow.any():
@@ -105,9 +124,12 @@ def _is_utf8(content: bytes) -> bool:
         return False
 
 
-def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
-    """Parse lines that are known to be regular."""
+def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]) -> pl.DataFrame | None:
+    """Parse lines that are known to be regular; None if a wanted field may not be UTF-8."""
+    utf8 = _is_utf8(content)
     if len(dialect.columns) == 1:
+        if not utf8:
+            return None
         texts = [line.strip(BLANKS) for line in content.decode().replace("\r\n", "\n").split("\n")[:-1]]
         return pl.DataFrame({dialect.columns[0]: texts}, schema={dialect.columns[0]: pl.String})
     table = pl.read_csv(
@@ -117,7 +139,10 @@ def _parse(content: bytes, separator: bytes, dialect: Dialect, wanted: list[int]
         quote_char=None,
         infer_schema=False,
         columns=sorted(set(wanted)),
+        encoding="utf8" if utf8 else "utf8-lossy",
     )
+    if not utf8 and table.select(pl.any_horizontal(pl.all().str.contains(LOST, literal=True)).any()).item():
+        return None
     table.columns = [dialect.columns[index] for index in sorted(set(wanted))]
     return table.select(pl.col(dialect.columns[index]).str.strip_chars(BLANKS) for index in wanted)
 
@@ -132,17 +157,14 @@ def _line_by_line(chunk: Chunk, dialect: Dialect, wanted: list[int]) -> Piece:
             continue
         if b"\r" in line:
             records.refuse(number, "a carriage return stands inside the line", line)
-        elif not _is_utf8(line):
-            records.refuse(number, "the line is not UTF-8 text", line)
         else:
-            records.add(number, line.decode().split(dialect.separator), line)
+            records.add(number, line.decode(errors="surrogateescape").split(dialect.separator), line)
     return records.piece()
 
 
 def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: bool) -> tuple[Piece, Chunk | None]:
     """Read a chunk with quotes. If its last quote is open and it is not ``final``, return the rest from there."""
     lines = [line + b"\n" for line in chunk.content.split(b"\n")[:-1]]
-    utf8 = _is_utf8(chunk.content)
     records = _Records(dialect, wanted)
     feed = _Feed(lines)
     start = hopeless = 0  # a quote that is open where a line before ``hopeless`` begins is known not to close well
@@ -151,20 +173,18 @@ def read_quoted(chunk: Chunk, dialect: Dialect, wanted: list[int], *, final: boo
             feed.at, feed.end = start, start + 1 if start + 1 < hopeless else len(lines)
             try:
                 for fields in csv_records(feed, dialect.separator, strict=True):
-                    number, whole = chunk.first_line + start, b"".join(lines[start : feed.at])
+                    number, whole = chunk.first_line + start, lines[start : feed.at]
+                    if dialect.wary and any(records.is_row_beside(fields, line) for line in whole[1:]):
+                        records.refuse(number, SWALLOWS, whole[0])
+                        start += 1
+                        break
                     start = feed.at
-                    if not any(field.strip(" \t\r\n") for field in fields):
-                        continue
-                    if utf8 or _is_utf8(whole):
-                        records.add(number, fields, whole)
-                    else:
-                        records.refuse(number, "the line is not UTF-8 text", whole)
+                    if any(field.strip(" \t\r\n") for field in fields):
+                        records.add(number, fields, b"".join(whole))
             except csv.Error:
                 if feed.at == len(lines) and not final:
                     return records.piece(), Chunk(b"".join(lines[start:]), chunk.first_line + start)
-                records.refuse(
-                    chunk.first_line + start, "a quote is not closed, or not where a field ends", lines[start]
-                )
+                records.refuse(chunk.first_line + start, ASTRAY, lines[start])
                 start, hopeless = start + 1, max(hopeless, feed.at)
     return records.piece(), None
 
@@ -193,6 +213,19 @@ def _fields_of_any_length() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
+def _alike(field: str, other: str) -> bool:
+    """Return whether ``other`` is filled, and a number or a text with digits where ``field`` is."""
+    field, other = field.strip(), other.strip()
+    if re.fullmatch(NUMBER, field):
+        return re.fullmatch(NUMBER, other) is not None
+    return other != "" and (not re.search(r"\d", field) or re.search(r"\d", other) is not None)
+
+
+def _is_text(field: str) -> bool:
+    """Return whether all bytes of a field were UTF-8."""
+    return field.isascii() or not any("\udc80" <= character <= "\udcff" for character in field)
+
+
 @dataclass
 class _Records:
     """Rows that were read one by one."""
@@ -207,13 +240,29 @@ class _Records:
     def add(self, number: int, fields: list[str], line: bytes) -> None:
         """Add a row, if its number of fields matches the columns."""
         expected = len(self.dialect.columns)
-        if len(fields) == expected:
-            self.numbers.append(number)
-            self.rows.append([fields[index].strip(BLANKS) for index in self.wanted])
-            self.lines.append(line)
-        else:
+        if len(fields) != expected:
             has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
             self.refuse(number, f"the line has {has} where {expected} are named", line)
+            return
+        row = [fields[index].strip(BLANKS) for index in self.wanted]
+        if not all(map(_is_text, row)):
+            self.refuse(number, NOT_UTF8, line)
+            return
+        self.numbers.append(number)
+        self.rows.append(row)
+        self.lines.append(line)
+
+    def is_row_beside(self, fields: list[str], line: bytes) -> bool:
+        """Return whether a line of a record with these ``fields`` looks like a row itself.
+
+        It does if it has as many fields as there are columns, and the wanted ones are filled and have numbers or digits
+        where the record has them.
+        """
+        own = line.decode(errors="surrogateescape").rstrip("\r\n").split(self.dialect.separator)
+        expected = len(self.dialect.columns)
+        if len(own) != expected:
+            return False
+        return len(fields) != expected or all(_alike(fields[index], own[index]) for index in self.wanted)
 
     def refuse(self, number: int, what: str, line: bytes) -> _Records:
         """Record a malformed line."""

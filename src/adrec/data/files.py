@@ -14,13 +14,15 @@ import polars as pl
 from adrec.data.delimited import open_delimited
 from adrec.data.jsonlines import open_jsonlines
 from adrec.data.lines import BOM
+from adrec.data.nested import FORMATS
 from adrec.data.preparation import Preparation
-from adrec.data.rows import Opened, Piece, whole_table
+from adrec.data.rows import HEAD_ROWS, Opened, Piece, whole_table
 from adrec.data.source import STDIN, Source
 from adrec.utils.errors import DataError
 from adrec.utils.files import sha256
 
 PARQUET = b"PAR1"
+NAMES = {"parquet": "Parquet", "jsonl": "JSON lines", "python-lines": "lines of Python literals"}
 SPOOL_BYTES = 1 << 24
 
 
@@ -29,18 +31,22 @@ def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Op
 
     Raises :class:`DataError` if the file is missing, empty, damaged, or in an unsupported format.
     """
-    source = Source.open(path)
+    source = Source.open(path, options.encoding)
     kind = options.format or _format(source)
     guesses = [*notes]
+    if kind == "parquet" and options.encoding is not None:
+        raise DataError(f"{source.name} is Parquet, whose texts are UTF-8; leave out --encoding.")
     idle = options.of_delimited() if kind != "delimited" else ()
     if idle or (options.format is None and kind != "delimited"):
         by = "by its content" if options.format is None else "as was asked for"
         without = f"; {' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used" if idle else ""
-        guesses.append(f"{source.name}: {'Parquet' if kind == 'parquet' else 'JSON lines'}, {by}{without}")
+        guesses.append(f"{source.name}: {NAMES.get(kind, kind)}, {by}{without}")
     if kind == "parquet":
         opened = _open_parquet(source)
     elif kind == "delimited":
         opened = open_delimited(source, options)
+    elif kind in FORMATS:
+        opened = FORMATS[kind](source, options)
     else:
         opened = open_jsonlines(source, kind)
     return replace(opened, guesses=(*guesses, *opened.guesses))
@@ -62,6 +68,10 @@ def _open_parquet(source: Source) -> Opened:
     with _whole(source):
         columns = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema().names()
 
+    def head(wanted: Sequence[str]) -> pl.DataFrame:
+        with _whole(source):
+            return pl.read_parquet(path, columns=list(wanted), n_rows=HEAD_ROWS, glob=False, hive_partitioning=False)
+
     def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
         # A file name such as "ratings[1].parquet" must not be read as a glob pattern.
         with _whole(source):
@@ -70,7 +80,7 @@ def _open_parquet(source: Source) -> Opened:
         if copy is not None:
             copy.close()
 
-    return Opened(source.name, columns, pieces, "path", digest=lambda: source.sha256 or sha256(source.path))
+    return Opened(source.name, columns, pieces, head, "path", digest=lambda: source.sha256 or sha256(source.path))
 
 
 def _copy(source: Source) -> IO[bytes]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from adrec.data.rows import FrameKind, Opened, whole_table
+from adrec.data.rows import HEAD_ROWS, FrameKind, Opened, whole_table
 from adrec.utils.errors import DataError, needs_extra
 
 
@@ -39,9 +39,9 @@ def open_frame(source: Any) -> Opened:
 def _open_polars(frame: pl.LazyFrame) -> Opened:
     name = "the polars table"
 
-    def take(names: Sequence[str]) -> pl.DataFrame:
+    def take(names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
         try:
-            return frame.select(names).collect()
+            return (frame.select(names) if rows is None else frame.select(names).head(rows)).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(name, error) from error
 
@@ -55,8 +55,8 @@ def _open_polars(frame: pl.LazyFrame) -> Opened:
 def _open_pandas(frame: Any) -> Opened:
     columns = [str(name) for name in frame.columns]
 
-    def take(names: Sequence[str]) -> pl.DataFrame:
-        return pl.DataFrame([_pandas_column(frame.iloc[:, columns.index(name)], name) for name in names])
+    def take(names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
+        return pl.DataFrame([_pandas_column(frame.iloc[:rows, columns.index(name)], name) for name in names])
 
     return _opened("the pandas table", columns, take, "pandas")
 
@@ -79,19 +79,27 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
 def _open_pyarrow(table: Any) -> Opened:
     name = "the pyarrow table"
 
-    def take(names: Sequence[str]) -> pl.DataFrame:
+    def take(names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
         try:
-            return pl.DataFrame(pl.from_arrow(table.select(list(names))))
+            return pl.DataFrame(pl.from_arrow(table.select(list(names)).slice(0, rows)))
         except Exception as error:  # pyarrow raises ten kinds
             raise _unreadable(name, error) from error
 
     return _opened(name, table.column_names, take, "pyarrow")
 
 
-def _opened(
-    name: str, columns: Sequence[str], take: Callable[[Sequence[str]], pl.DataFrame], kind: FrameKind
-) -> Opened:
-    return Opened(name, columns, lambda wanted: iter([whole_table(take(wanted))]), kind)
+class _Take(Protocol):
+    def __call__(self, names: Sequence[str], rows: int | None = None) -> pl.DataFrame: ...
+
+
+def _opened(name: str, columns: Sequence[str], take: _Take, kind: FrameKind) -> Opened:
+    return Opened(
+        name,
+        columns,
+        pieces=lambda wanted: iter([whole_table(take(wanted))]),
+        head=lambda wanted: take(wanted, HEAD_ROWS),
+        kind=kind,
+    )
 
 
 def _unreadable(source: str, error: Exception) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,9 +11,9 @@ from typing import Any, Literal, TypedDict
 from adrec.config.parsing import read_dataclass, require
 from adrec.data.seen import Seen
 
-FormatName = Literal["delimited", "parquet", "jsonl", "python-lines"]
+FormatName = Literal["delimited", "parquet", "jsonl", "python-lines", "otto", "mind", "netflix"]
 TimeUnit = Literal["s", "ms", "us", "ns", "none"]
-Duplicates = Literal["all", "exact", "first", "last"]
+Duplicates = Literal["all", "exact", "consecutive", "first", "last"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Preparation:
     """The options of :func:`adrec.data.prepare.prepare`; None means a guess from the data, which is reported.
 
     Attributes:
-        format: ``delimited`` (CSV and its kin), ``parquet``, ``jsonl`` (a JSON object a line), or ``python-lines`` (a
-            Python literal a line, as some old collections have).
+        format: ``delimited`` (CSV and its kin), ``parquet``, ``jsonl`` (a JSON object a line), ``python-lines`` (a
+            Python literal a line, as some old collections have), or that of one data set with several interactions in
+            a line, ``otto``, ``mind`` or ``netflix`` (:mod:`adrec.data.nested`).
         separator: field separator, such as ``,`` or ``::``.
-        quoted: whether fields may be in double quotes; guessed as true, except for RecBole's ``.inter`` files and
-            separators of several characters.
+        quoted: whether fields may be in double quotes, also over line ends; by default yes, except for RecBole's
+            ``.inter`` files and separators of several characters, but not over lines that look like rows.
+        encoding: encoding of a text file, as Python names it, such as ``latin-1``; UTF-8 by default.
         header: the names of the columns, for a file without a header line.
         user: the column of user ids; by its usual names by default, as the others.
         item: the column of item ids.
@@ -32,9 +35,11 @@ class Preparation:
         rating: the column of ratings.
         time_unit: unit of numeric times; ``none`` if they are only an order.
         time_format: format of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
+        keep_null_ids: whether marks of missing values (``NA``, ``NULL``, ``None`` and the like) are ids of users and
+            items; by default such rows are unusable.
         min_rating: the lowest rating to keep.
         duplicates: of interactions of one user with one item, keep ``all``, the ``first`` or the ``last``; ``exact``
-            removes only those with the same time.
+            removes only those with the same time, ``consecutive`` those that follow one another.
         min_user: the fewest interactions of a user (applied with ``min_item`` until nothing changes).
         min_item: the fewest interactions of an item.
         split: name of the split: see :mod:`adrec.data.split`.
@@ -47,6 +52,7 @@ class Preparation:
     format: FormatName | None = None
     separator: str | None = None
     quoted: bool | None = None
+    encoding: str | None = None
     header: tuple[str, ...] | None = None
     user: str | None = None
     item: str | None = None
@@ -54,6 +60,7 @@ class Preparation:
     rating: str | None = None
     time_unit: TimeUnit | None = None
     time_format: str | None = None
+    keep_null_ids: bool = False
     min_rating: float | None = None
     duplicates: Duplicates = "all"
     min_user: int = 0
@@ -75,6 +82,10 @@ class Preparation:
             0 <= self.max_rejected <= 1,
             f"max_rejected is a share of the rows, from 0 to 1; it is {self.max_rejected}.",
         )
+        require(
+            self.encoding is None or _is_encoding(self.encoding),
+            f"encoding {self.encoding!r} is not known; give a name such as latin-1, cp1252 or utf-16.",
+        )
         require(self.separator != "", "separator must not be empty; leave it out to have it found.")
         require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
 
@@ -94,12 +105,21 @@ class Preparation:
         return values | {"header": list(self.header) if self.header is not None else None}
 
 
+def _is_encoding(name: str) -> bool:
+    try:
+        codecs.getincrementaldecoder(name)
+        return "a".encode(name) != b""
+    except (LookupError, UnicodeError):  # unknown, or no encoding of texts
+        return False
+
+
 class PreparationOptions(TypedDict, total=False):
     """The fields of :class:`Preparation` as keywords."""
 
     format: FormatName | None
     separator: str | None
     quoted: bool | None
+    encoding: str | None
     header: tuple[str, ...] | None
     user: str | None
     item: str | None
@@ -107,6 +127,7 @@ class PreparationOptions(TypedDict, total=False):
     rating: str | None
     time_unit: TimeUnit | None
     time_format: str | None
+    keep_null_ids: bool
     min_rating: float | None
     duplicates: Duplicates
     min_user: int

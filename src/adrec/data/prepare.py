@@ -12,6 +12,7 @@ import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
 from adrec.data.filters import kept
+from adrec.data.oddities import oddities
 from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
@@ -52,7 +53,7 @@ def prepare(
     chosen = Preparation().changed({**recipe_options(recipe), **options})
     with RowAccount(chosen.max_rejected, chosen.strict, quarantine) as ledger:
         interactions = read_interactions(source, chosen, ledger)
-        ordered = interactions.table.sort("time", "row")
+        ordered = interactions.table.sort("time", "row", maintain_order=True)
         table = kept(ordered, chosen, ledger, interactions.at)
     if table.height == 0:
         filters = {key: getattr(chosen, key) for key in ("min_rating", "duplicates", "min_user", "min_item")}
@@ -116,6 +117,7 @@ def _build(
     dataset = replace(dataset, info=replace(info, split=split, seen=seen, returning=share), held_out=held_out)
     num_older = 0 if vocabulary is None else len(vocabulary.catalogue)
     notes = (*_taken_over(older, options.seen, share), *_older(dataset, num_older), *_untested(dataset))
+    notes += (*oddities(dataset).sentences(options.duplicates, split, {"user": len(users), "item": len(catalogue)}),)
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 
 

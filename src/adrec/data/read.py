@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from adrec.data import convert
+from adrec.data import choice, convert
 from adrec.data.columns import find_column, refuse_shared
 from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
-from adrec.data.report import BAD_TIME, MALFORMED, MISSING, Rejected, RowAccount
+from adrec.data.report import BAD_TIME, MALFORMED, Rejected, RowAccount
 from adrec.data.rows import FrameKind, Opened, Piece
 from adrec.data.source import expand
 from adrec.data.times import Times
@@ -107,6 +107,7 @@ class _Reading:
         self.bases: list[int] = []
         self.next_base = 0
         self.columns: dict[str, str] = {}
+        self.why: dict[str, str] = {}  # for each role whose column was guessed, one sentence
         self.digests: dict[str, str] = {}  # the name of the file with each digest
         self.times: Times | None = None
         self.texts = {role: pl.Categories.random() for role in ("user", "item")}  # each text once, whatever the rows
@@ -146,10 +147,14 @@ class _Reading:
         named = {"user": self.options.user, "item": self.options.item, "time": self.options.time}
         if self.options.rating is not None or self.options.min_rating is not None:
             named["rating"] = self.options.rating
-        columns = {
-            role: find_column(opened.columns, role, name, opened.name, f"name it with --{role} (in Python {role}=)")
-            for role, name in named.items()
-        }
+        columns = {}
+        for role, name in named.items():
+            known = self.columns.get(role)  # of the first of several files
+            if name is not None or known in opened.columns:
+                columns[role] = find_column(opened.columns, role, name or known, opened.name)
+            else:
+                columns[role], why = choice.find(opened, role, f"name it with --{role} (in Python {role}=)")
+                self.why.setdefault(role, f"{role} = column {columns[role]!r}, {why}")
         refuse_shared(columns, opened.name)
         return columns
 
@@ -159,7 +164,8 @@ class _Reading:
         """Return the usable and the unusable rows of a piece."""
         assert self.times is not None
         raw = {role: piece.columns[name] for role, name in columns.items()}
-        converted = {role: convert.ids(raw[role], opened.name) for role in ("user", "item")}
+        keep_marks = self.options.keep_null_ids
+        converted = {role: convert.ids(raw[role], opened.name, keep_marks=keep_marks) for role in ("user", "item")}
         converted["time"] = self.times.read(raw["time"], opened.name, lambda row: opened.at(int(piece.numbers[row])))
         if "rating" in raw:
             converted["rating"] = convert.numbers(raw["rating"], opened.name)
@@ -180,7 +186,7 @@ class _Reading:
         """Return all that was read."""
         assert self.times is not None
         guesses = [guess for opened in self.opened for guess in opened.guesses]
-        guesses += [f"{role} = column {self.columns[role]!r}, by its name" for role in self._guessed()]
+        guesses += self.why.values()
         table = _together(self.tables, self.texts)
         if all(opened.texts for opened in self.opened):
             table = table.with_columns(_meant(table[role]) for role in ("user", "item"))
@@ -196,9 +202,6 @@ class _Reading:
             units=tuple(opened.unit for opened in self.opened),
             bases=tuple(self.bases),
         )
-
-    def _guessed(self) -> list[str]:
-        return [role for role in self.columns if getattr(self.options, role) is None]
 
 
 def _meant(column: pl.Series) -> pl.Series:
@@ -245,7 +248,7 @@ def _unusable(
             reason,
             what,
             raw[role].name,
-            None if reason == MISSING else raw[role][index],
+            None if what == convert.ABSENT else raw[role][index],
             text,
         )
         for (index, (role, reason, what)), text in zip(found.items(), texts, strict=True)

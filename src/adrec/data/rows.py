@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 FrameKind = Literal["polars", "pandas", "pyarrow", "path"]
 
 
+HEAD_ROWS = 1000
+
+
 @dataclass(frozen=True)
 class Malformed:
     """A malformed row.
@@ -61,6 +64,7 @@ class Opened:
         name: name of the source.
         columns: names of its columns.
         pieces: yields the rows of the given columns, in pieces that fit in memory.
+        head: returns the given columns of the first rows.
         kind: kind of the source.
         unit: unit of its row numbers (line or row).
         texts: whether every value is text, so that ``12`` may stand for a number.
@@ -71,6 +75,7 @@ class Opened:
     name: str
     columns: Sequence[str]
     pieces: Callable[[Sequence[str]], Iterator[Piece]]
+    head: Callable[[Sequence[str]], pl.DataFrame]
     kind: FrameKind
     unit: Literal["line", "row"] = "row"
     texts: bool = False

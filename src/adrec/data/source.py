@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -80,6 +81,27 @@ class _Zstd(io.RawIOBase):
         return True
 
 
+class _Recoded(io.RawIOBase):
+    """Converts text in another encoding to UTF-8."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self.stream, self.text = stream, b""
+        self.decoder = codecs.getincrementaldecoder(encoding)()
+        self.ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self.text and not self.ended:
+            content = self.stream.read(HEAD_BYTES)
+            self.ended = not content
+            self.text = self.decoder.decode(content, final=self.ended).encode()
+        part, self.text = self.text[: len(buffer)], self.text[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
 @dataclass
 class Source:
     """One file, or standard input, which can be read once.
@@ -90,6 +112,7 @@ class Source:
         head: its first bytes, decompressed.
         compression: ``gzip``, ``zstd`` or None, detected from the first bytes, not from the name.
         sha256: SHA-256 of the bytes on disk, after all of them were read.
+        encoding: its encoding, if it is converted to UTF-8.
     """
 
     path: Path
@@ -97,12 +120,16 @@ class Source:
     head: bytes = b""
     compression: str | None = None
     sha256: str | None = None
+    encoding: str | None = None
     _stream: IO[bytes] | None = field(default=None, repr=False)
     _hashing: _Hashing | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, path: Path) -> Source:
-        """Open a file, or standard input for ``-``. Raises :class:`DataError` where it cannot be read or is empty."""
+    def open(cls, path: Path, encoding: str | None = None) -> Source:
+        """Open a file, or standard input for ``-``; text in another ``encoding`` is converted to UTF-8.
+
+        Raises :class:`DataError` where it cannot be read or is empty.
+        """
         source = cls(path, "standard input" if path == STDIN else str(path))
         if path == STDIN and sys.stdin is None:
             raise DataError("standard input is closed; pipe a table into it, or name a file.")
@@ -122,6 +149,9 @@ class Source:
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
             elif source.compression == "zstd":
                 stream = io.BufferedReader(_Zstd(buffered), HEAD_BYTES)
+            if encoding is not None:
+                source.encoding = encoding
+                stream = io.BufferedReader(_Recoded(stream, encoding), HEAD_BYTES)
             source.head = _read_up_to(stream, HEAD_BYTES)
             source._stream = stream
         if not source.head:
@@ -167,6 +197,10 @@ class Source:
         except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{self.name} is cut short or damaged ({self.compression} cannot decompress it); get it again."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.name} is not {self.encoding} text ({error.reason}); name another encoding."
             ) from error
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error

@@ -2,6 +2,7 @@
 
 ========================================  ============================================================================
 ``leave-one-out``                         each user's last interaction tests, the one before validates
+``last-basket``                           all of each user's interactions at their last time test, those before validate
 ``time:MOMENT``                           everything from the moment on tests
 ``temporal-leave-one-out:MOMENT``         the last interaction of users who have one from the moment on tests
 ``ratio:0.8,0.1,0.1``                     of each user the first 80 % train, the next 10 % validate, the last test
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adrec.data.moments import ticks, two_moments
-from adrec.data.spans import Int64s
+from adrec.data.spans import Int64s, spans
 from adrec.utils.errors import ConfigError, DataError, did_you_mean
 from adrec.utils.text import counted
 
@@ -43,12 +44,18 @@ class Targets:
 
     Attributes:
         users: user index of each, int64 [m]; a user may have several.
-        positions: their positions in the data set's flat arrays, int64 [m]. The history of each is all earlier
-            interactions of the user, ``items[offsets[user] : position]``, and is never empty.
+        positions: their positions in the data set's flat arrays, int64 [m].
+        first: the positions where a held-out basket begins, int64 [m]; by default ``positions``.
     """
 
     users: Int64s
     positions: Int64s
+    first: Int64s | None = None
+
+    @property
+    def ends(self) -> Int64s:
+        """The end of the history of each, ``items[offsets[user] : end]``, which is never empty, int64 [m]."""
+        return self.positions if self.first is None else self.first
 
 
 FEWEST = 3  # interactions of a user that leave-one-out evaluates: two held out, and a history of one
@@ -89,6 +96,8 @@ class Split:
             return f"the split {self.name!r} has no list of {part} users, or none in it has two interactions"
         if kind == "ratio":
             return f"of nobody is {part}'s share in the split {self.name!r} a whole interaction"
+        if kind == "last-basket":
+            return f"no user has interactions at the {FEWEST} times that the split {self.name!r} needs"
         if kind in ("time", "temporal-leave-one-out"):
             return f"in the split {self.name!r} nobody has an interaction in the period of {part} and one before it"
         return f"no sequence has the {FEWEST} interactions that the split {self.name!r} needs"
@@ -105,6 +114,26 @@ def leave_one_out(dataset: Dataset) -> Split:
     train_ends[users] -= 2
     validation, test = Targets(users, ends[users] - 2), Targets(users, ends[users] - 1)
     return Split("leave-one-out", train_ends, validation, test, dataset.num_items)
+
+
+def last_basket(dataset: Dataset) -> Split:
+    """All interactions of a user at their last time test, those at the time before validate, the others train.
+
+    The history of each ends before its basket. Users with fewer than :data:`FEWEST` times are not evaluated.
+    """
+    offsets, times = np.asarray(dataset.offsets), np.asarray(dataset.times)
+    ends = offsets[1:].copy()
+    begins = np.ones(dataset.num_interactions, dtype=bool)
+    begins[1:] = times[1:] != times[:-1]
+    begins[offsets[:-1][np.diff(offsets) > 0]] = True
+    starts = np.flatnonzero(begins)  # of baskets
+    after = np.searchsorted(starts, ends)  # the number of baskets up to each user's end
+    users = np.flatnonzero(np.diff(np.append(0, after)) >= FEWEST)
+    validated, tested = starts[after[users] - 2], starts[after[users] - 1]
+    train_ends = ends.copy()
+    train_ends[users] = validated
+    parts = (_baskets(users, validated, tested), _baskets(users, tested, ends[users]))
+    return Split("last-basket", train_ends, *parts, dataset.num_items)
 
 
 def no_split(dataset: Dataset) -> Split:
@@ -155,6 +184,7 @@ def users_split(dataset: Dataset, arguments: str) -> Split:
 
 SPLITS: Mapping[str, Callable[[Dataset, str], Split]] = {
     "leave-one-out": lambda dataset, _: leave_one_out(dataset),
+    "last-basket": lambda dataset, _: last_basket(dataset),
     "none": lambda dataset, _: no_split(dataset),
     "time": time_split,
     "temporal-leave-one-out": temporal_leave_one_out,
@@ -180,11 +210,13 @@ def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
     if kind not in SPLITS:
         raise ConfigError(f"there is no split {kind!r}{did_you_mean(kind, SPLITS)}; there are {', '.join(SPLITS)}.")
     held_out: dict[str, Int64s] = {}
+    if kind in ("leave-one-out", "last-basket", "none") and text:
+        raise ConfigError(f"the split {kind} takes no arguments; it was given {text!r}.")
     if kind in ("leave-one-out", "none"):
-        if text:
-            raise ConfigError(f"the split {kind} takes no arguments; it was given {text!r}.")
         return kind, held_out
-    if kind == "ratio":
+    if kind == "last-basket":
+        arguments = ""
+    elif kind == "ratio":
         arguments = _shares(text)
     elif kind == "users":
         arguments, held_out = _listed(text, dataset)
@@ -216,6 +248,12 @@ def _with_history(dataset: Dataset, starts: Int64s, ends: Int64s) -> Targets:
     users = np.repeat(np.arange(len(lengths)), lengths)
     within = np.arange(len(users)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return Targets(users, np.repeat(starts, lengths) + within)
+
+
+def _baskets(users: Int64s, starts: Int64s, ends: Int64s) -> Targets:
+    """Return the interactions from ``starts`` to ``ends`` of each of ``users``, which one history precedes."""
+    lengths = ends - starts
+    return Targets(np.repeat(users, lengths), spans(starts, lengths), np.repeat(starts, lengths))
 
 
 def _last_of_each(targets: Targets) -> Targets:

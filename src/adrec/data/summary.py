@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from adrec.config.adrec import ModelConfig
 from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND, written
+from adrec.data.oddities import IN_BASKETS, Oddities, oddities
 from adrec.data.spans import spans
 from adrec.data.split import Split, make_split
 from adrec.utils.text import counted
@@ -47,6 +48,8 @@ class Facts:
         same_time: share of a user's consecutive interactions at the same time, whose order is that of the table.
         repeats: share of interactions with an item that the user had before.
         seen: whether the items of a history are recommended and ranked: ``keep`` or ``leave-out``.
+        oddities: shares of interactions that are likely to mislead, such as exact duplicates.
+        duplicates: which repeated interactions the preparation kept.
         returning: share of interactions that return to an item (:func:`adrec.data.seen.returning`).
         single: number of users with one interaction, who can be neither trained on nor evaluated.
         never: number of items of an older vocabulary that have no interaction.
@@ -75,6 +78,8 @@ class Facts:
     repeats: float
     seen: str
     returning: float
+    oddities: Oddities
+    duplicates: str
     single: int
     never: int
     split: str
@@ -123,6 +128,8 @@ def inspect(dataset: Dataset, max_length: int = WINDOW) -> Facts:
         repeats=_repeats(dataset),
         seen=dataset.info.seen,
         returning=dataset.info.returning,
+        oddities=oddities(dataset),
+        duplicates=dataset.info.preparation.get("duplicates", "all"),
         single=int((lengths == 1).sum()),
         never=int((counts == 0).sum()),
         split=split.name,
@@ -216,7 +223,8 @@ def warnings(facts: Facts) -> Iterator[str]:
             f"from {facts.usual[0]} to {facts.usual[1]}, the data from {facts.first} to {facts.last}. Are the times "
             "right? They decide what comes first and last in a history, and what a split by time holds out."
         )
-    if facts.same_time > 0.5 and facts.time_unit != "none":
+    yield from facts.oddities.sentences(facts.duplicates, facts.split, {"user": facts.users, "item": facts.items})
+    if facts.same_time > 0.5 and facts.oddities.in_baskets < IN_BASKETS:
         yield (
             f"{facts.same_time:.1%} of consecutive interactions are at the same time: their order is that of the rows; "
             "is the time column precise?"

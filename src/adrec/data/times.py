@@ -29,6 +29,14 @@ ISO_FORMS = (
 )  # the usual ones first; %#z is +02:00, +0200 or +02
 
 
+DAY, DAY_FORM = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$", "%Y%m%d"
+DAYS = (
+    *("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d-%b-%Y"),
+    *("%b %d, %Y", "%d %B %Y", "%B %d, %Y", DAY_FORM),
+)
+HOURS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p")
+
+
 @dataclass
 class Times:
     """Reads the times of a table, piece after piece.
@@ -48,6 +56,7 @@ class Times:
     form: str | None = None
     written: str | None = None
     naive: bool = False
+    hint: str | None = None
     seen: dict[TimeUnit, tuple[int, str]] = field(default_factory=dict)
 
     def read(self, column: pl.Series, source: str, at: Callable[[int], str]) -> Converted:
@@ -73,7 +82,8 @@ class Times:
             written = self._written(column)
         if self.written not in (None, written) and column.len() > column.null_count():
             raise DataError(f"{source}, column {column.name!r} has {written} where {self.written} were read before.")
-        self.written = written
+        if not missing(column).bad.all():
+            self.written = written
         if dated:
             self.naive = self.naive or getattr(column.dtype, "time_zone", None) is None
             moments = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column.dt.cast_time_unit("us")
@@ -84,9 +94,14 @@ class Times:
         """Return the notation of the times, by majority of the first ones."""
         if self.form is not None:
             return "dates"
-        if self.written is not None or column.dtype != pl.String:
-            return self.written or "numbers"
+        if self.written is not None:
+            return self.written
         some = column.filter(~missing(column).bad).head(1000)
+        if self.unit is None and _are_days(some):
+            self.form = DAY_FORM
+            return "dates"
+        if column.dtype != pl.String:
+            return "numbers"
         _, moments = iso(some)
         return "dates" if moments.count() > some.str.contains(NUMBER).sum() else "numbers"
 
@@ -100,7 +115,7 @@ class Times:
         else:
             naive, moments = iso(texts)
             self.naive = self.naive or naive
-        return without(moments, absent, Problem(moments.is_null() & ~absent.bad, BAD_TIME, SAID))
+        return without(moments, absent, self._unread(texts, moments.is_null() & ~absent.bad))
 
     def _numbers(self, column: pl.Series, at: Callable[[int], str]) -> Converted:
         absent = missing(column)
@@ -108,7 +123,7 @@ class Times:
         good = values.is_finite() & (values.abs() < 2.0**63)
         if column.dtype == pl.String:
             good = good & column.str.contains(NUMBER)
-        bad = Problem(~good.fill_null(False) & ~absent.bad, BAD_TIME, SAID)
+        bad = self._unread(column, ~good.fill_null(False) & ~absent.bad)
         integers = column.cast(pl.Int64, strict=False)
         if not column.dtype.is_integer():
             whole = values.cast(pl.Int64, strict=False)
@@ -120,6 +135,12 @@ class Times:
         converted = without(integers, absent, bad)
         self._tell(converted.values, at)
         return converted
+
+    def _unread(self, column: pl.Series, bad: pl.Series) -> Problem:
+        """Return unreadable times as a problem; if none can be read, the first give the right format."""
+        if self.hint is None and bad.any() and (bad | missing(column).bad).all():
+            self.hint = hint(column.cast(pl.String).filter(bad).head(100), self.form)
+        return Problem(bad, BAD_TIME, self.hint or SAID)
 
     def _tell(self, values: pl.Series, at: Callable[[int], str]) -> None:
         """Count the inferred units of the numbers."""
@@ -153,6 +174,8 @@ class Times:
     def guesses(self) -> list[str]:
         """Return the guesses about the times, one sentence each."""
         if self.written == "dates":
+            if self.form == DAY_FORM and self.unit is None:
+                return [f"column {self.name!r}: numbers such as 20220422 are dates, in UTC"]
             said = [f"column {self.name!r}: dates without a zone are read as UTC"] if self.naive else []
             idle = f"column {self.name!r}: dates, not numbers; time_unit {self.unit!r} is not used"
             return said if self.unit is None else [*said, idle]
@@ -161,6 +184,38 @@ class Times:
         unit: TimeUnit = next(iter(self.seen), "none")
         by_size = f"{UNIT_NAMES[unit]} since 1970, by their size" if unit != "none" else UNIT_NAMES[unit]
         return [f"column {self.name!r}: times are {by_size}"]
+
+
+def _are_days(values: pl.Series) -> bool:
+    """Return whether all values are days such as 20220422."""
+    if not len(values) or not (values.dtype == pl.String or values.dtype.is_integer()):
+        return False
+    texts = values.cast(pl.String)
+    return bool(texts.str.contains(DAY).all()) and texts.str.to_date(DAY_FORM, strict=False).null_count() == 0
+
+
+def hint(texts: pl.Series, form: str | None) -> str:
+    """Return why times cannot be read: they are not in the format ``form``, or in another that is named if it is known.
+
+    Args:
+        texts: some of the times.
+        form: the format that was asked for, if any.
+    """
+    said = SAID if form is None else f"the time is not in the format {form!r}"
+    if iso(texts)[1].null_count() == 0:
+        return f"{said}; it is an ISO date, which is read without --time-format" if form is not None else said
+    fitting = []
+    for each in (day + hour for hour in HOURS for day in DAYS):
+        try:
+            if texts.str.to_datetime(each, strict=False).null_count() == 0:
+                fitting.append(each)
+        except pl.exceptions.PolarsError:  # polars refuses a format
+            continue
+    if not fitting:
+        return said
+    if form is None:
+        said = "the time cannot be read as it is"
+    return f"{said}; --time-format {' or '.join(map(repr, fitting[:2]))} reads it"
 
 
 def iso(texts: pl.Series) -> tuple[bool, pl.Series]:

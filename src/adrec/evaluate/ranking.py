@@ -34,7 +34,7 @@ class Ranking:
 
 def held_out(dataset: Dataset, targets: Targets) -> tuple[Histories, Int64s]:
     """Return the history before each held-out interaction, and its item number, [m]."""
-    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.positions)
+    histories = Histories(dataset.items, np.asarray(dataset.offsets)[targets.users], targets.ends)
     return histories, dataset.items[targets.positions].astype(np.int64)
 
 

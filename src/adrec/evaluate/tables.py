@@ -18,6 +18,8 @@ from adrec.evaluate.ranking import Ranking
 from adrec.utils.errors import DataError
 from adrec.utils.text import counted
 
+KNEW, FEWEST_SUSPECT = 0.95, 20  # HR@1 of so many held-out items at least that no recommender reaches
+
 
 def evaluate_table(
     path: Path, dataset: Dataset, split: Split, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS
@@ -47,6 +49,11 @@ def evaluate_table(
             f"{path.name} recommends to {counted(table['user'].gather(unknown).n_unique(), 'unknown user')} such as "
             f"{table['user'][int(unknown[0])]!r}; give it for the users of {dataset.info.name}."
         )
+    if not (items > 0).any():
+        raise DataError(
+            f"no item of {path.name}, such as {table['item'][0]!r}, is in the catalogue of {dataset.info.name}; give "
+            "its items under their own ids."
+        )
     positions = _positions(table, users)
     targets = held_out_targets(split, part)
     if not np.isin(targets.users, users).any():
@@ -66,7 +73,13 @@ def evaluate_table(
         Ranking(ranks, top), dataset, split, part, split.num_items, cutoffs=cutoffs, filter_seen=seen == 0
     )
     missed = bool((ranks == behind(split.num_items)).all())
-    notes = _notes(table, users, items, positions, targets.users, part, min(k, split.num_items), seen, missed)
+    notes: tuple[str, ...] = ()
+    if len(ranks) >= FEWEST_SUSPECT and (first := float((ranks == 0).mean())) >= KNEW:
+        notes += (
+            f"HR@1 is {first:.2f}: such a table can only have been made with the answers; make it from the histories "
+            "that adrec interactions --part history writes.",
+        )
+    notes += _notes(table, users, items, positions, targets, part, min(k, split.num_items), seen, missed)
     return evaluation, notes
 
 
@@ -108,13 +121,13 @@ def _notes(
     users: Int64s,
     items: Int64s,
     positions: Int64s,
-    owners: Int64s,
+    targets: Targets,
     part: str,
     k: int,
     seen: int,
     missed: bool,
 ) -> tuple[str, ...]:
-    notes = []
+    notes, owners = [], targets.users
     served, sizes = np.unique(users[np.isin(users, owners)], return_counts=True)
     missing, short = len(np.unique(owners)) - len(served), int((sizes < k).sum())
     if missing:
@@ -131,7 +144,7 @@ def _notes(
     if unknown:
         notes.append(f"{counted(unknown, 'item')} of the table not in the catalogue: they take their positions.")
     several = len(owners) - len(np.unique(owners))
-    if several:
+    if several and targets.first is None:
         notes.append(
             f"{counted(several, 'held-out item')} beyond a user's first: one list serves all of them, where a model of "
             "adrec is asked anew after each; compare both on a leave-one-out split."
