@@ -32,7 +32,7 @@ pages: .venv/.installed
 		--preface docs/appendix/prefaces/results.md --out docs/appendix/results.md --out docs/charts/cost.svg
 	$(BIN)/adrec results benchmarks/ledger --grid ablation --reference base \
 		--preface docs/appendix/prefaces/ablation.md --out docs/appendix/ablation.md
-	$(BIN)/adrec results benchmarks/ledger --grid default --reference adrec \
+	$(BIN)/adrec results benchmarks/ledger --grid default --reference "adrec: the next item alone" \
 		--preface docs/appendix/prefaces/default.md --out docs/appendix/default.md
 	$(BIN)/adrec results benchmarks/ledger --grid paper --reference "adrec (paper)" \
 		--preface docs/appendix/prefaces/paper.md --out docs/appendix/paper.md

@@ -130,20 +130,22 @@ PARTS = {
     f"{PAPER}, repeat bias": "with repeat logits",
     f"{PAPER}: rotary positions": "with rotary positions",
 }
+NEXT_ALONE = "adrec: the next item alone"
 DEFAULT = {
-    "cam": "cam: without ADM and stages",
-    "cam: 3 blocks": "cam with 3 blocks",
-    "adrec: cross-entropy alone": "cross-entropy only",
-    "adrec: squared error of weight 1": "squared error of weight 1",
-    "adrec: lambda 0": "lambda 0 (no noise)",
-    "adrec: lambda 1": "lambda 1",
-    "adrec: ranked by the condition": "ranked by the condition",
-    "adrec: ADM of 2 blocks": "ADM of 2 blocks",
-    "adrec: three next items as targets": "three next items as targets",
-    "adrec: no stage 1": "without stage 1",
-    "adrec: no stage 2": "without stage 2",
-    "adrec: stage 1 a SASRec": "stage 1 a SASRec",
-    "adrec: stage 1 a SASRec from co-occurrences": "stage 1 a SASRec, from co-occurrences",
+    "cam: the next item alone": "cam: without ADM and stages",
+    "cam: 3 blocks, the next item alone": "cam with 3 blocks",
+    "cam": "cam, three next items as targets",
+    "next item alone: cross-entropy alone": "cross-entropy only",
+    "next item alone: squared error of weight 1": "squared error of weight 1",
+    "next item alone: lambda 0": "lambda 0 (no noise)",
+    "next item alone: lambda 1": "lambda 1",
+    "next item alone: ranked by the condition": "ranked by the condition",
+    "next item alone: ADM of 2 blocks": "ADM of 2 blocks",
+    "adrec": "three next items as targets: the default",
+    "next item alone: no stage 1": "without stage 1",
+    "next item alone: no stage 2": "without stage 2",
+    "next item alone: stage 1 a SASRec": "stage 1 a SASRec",
+    "next item alone: stage 1 a SASRec from co-occurrences": "stage 1 a SASRec, from co-occurrences",
 }
 CAM = {
     "base: no consistency": "without two passes that agree",
@@ -171,8 +173,8 @@ def main() -> None:
     save(differences(paper, PAPER, PARTS), "parts-of-the-paper")
     ablation = results(ledger, reference="base", entries=entries_of("ablation"))
     save(differences(ablation, "base", CAM), "parts-of-cam")
-    own = results(ledger, reference="adrec", entries=entries_of("default"))
-    save(differences(own, "adrec", DEFAULT), "parts-of-the-default")
+    own = results(ledger, reference=NEXT_ALONE, entries=entries_of("default"))
+    save(differences(own, NEXT_ALONE, DEFAULT), "parts-of-the-default")
 
 
 if __name__ == "__main__":

@@ -64,15 +64,15 @@ def test_an_option_of_the_model_given_to_fit_is_told_its_place(device: torch.dev
 
 def test_it_recommends_what_follows(model: ADRec) -> None:
     answer = model.recommend(histories=[["item 3", "item 4", "item 5"], ["item 10", "item 11"]], k=1)
-    assert answer["item"].to_list() == ["item 6", "item 0"]
+    assert answer["item_id"].to_list() == ["item 6", "item 0"]
     assert answer["history"].to_list() == [0, 1]
 
 
 def test_integer_ids_stay_integers(device: torch.device) -> None:
     table = cyclic_table().with_columns(pl.col("user_id", "item_id").str.extract(r"(\d+)").cast(pl.Int64))
     answer = make(device).fit(table).recommend(users=[7], k=2)
-    assert answer.schema["user"] == answer.schema["item"] == pl.Int64
-    assert answer["user"].to_list() == [7, 7]
+    assert answer.schema["user_id"] == answer.schema["item_id"] == pl.Int64
+    assert answer["user_id"].to_list() == [7, 7]
 
 
 def test_save_and_load_answer_the_same(model: ADRec, tmp_path: Path, device: torch.device) -> None:
@@ -99,8 +99,8 @@ def test_saving_over_something_is_refused(model: ADRec, tmp_path: Path) -> None:
 def test_batches_do_not_change_a_recommendation(model: ADRec) -> None:
     everybody = model.recommend(k=3)
     alone = model.recommend(users=["user 5"], k=3)
-    same = everybody.filter(pl.col("user") == "user 5")
-    assert alone["item"].equals(same["item"])
+    same = everybody.filter(pl.col("user_id") == "user 5")
+    assert alone["item_id"].equals(same["item_id"])
     assert (alone["score"] - same["score"]).abs().max() < 1e-4
 
 
@@ -199,4 +199,4 @@ def test_a_saved_model_reads_its_own_data(tmp_path: Path, device: torch.device) 
     ADRec.load(tmp_path / "run", data=tmp_path / "newer").save(tmp_path / "later")
     (tmp_path / "data").rename(tmp_path / "moved")
     assert len(ADRec.load(tmp_path / "saved").recommend(users=["user 1"], k=2)) == 2
-    assert set(ADRec.load(tmp_path / "later").recommend(users=["new"], k=2)["user"]) == {"new"}
+    assert set(ADRec.load(tmp_path / "later").recommend(users=["new"], k=2)["user_id"]) == {"new"}

@@ -18,7 +18,7 @@ DOCS, LEDGER = ROOT / "docs" / "appendix", ROOT / "benchmarks" / "ledger"
 # Of each page the grids, and what its entries are compared with.
 PAGES = {
     "results": (("published", "tuned"), "adrec"),
-    "default": (("default",), "adrec"),
+    "default": (("default",), "adrec: the next item alone"),
     "ablation": (("ablation",), "base"),
     "paper": (("paper",), "adrec (paper)"),
     "search": (("search",), "no positions"),

@@ -99,13 +99,13 @@ def test_evaluate(work: Path) -> None:
 def test_recommend_on_standard_output(work: Path) -> None:
     result = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "csv", cwd=work)
     table = pl.read_csv(result.stdout.encode())
-    assert table.columns == ["user", "item", "score", "rank", "source", "confidence"]
+    assert table.columns == ["user_id", "item_id", "score", "rank", "source", "confidence"]
     seen = set(cyclic_table().filter(pl.col("user_id") == "user 3")["item_id"])
-    assert not seen & set(table["item"])
+    assert not seen & set(table["item_id"])
     as_lines = adrec("recommend", "run", "--user", "user 3", "--k", "4", "--format", "jsonl", cwd=work).stdout
-    assert [json.loads(line)["item"] for line in as_lines.splitlines()] == table["item"].to_list()
+    assert [json.loads(line)["item_id"] for line in as_lines.splitlines()] == table["item_id"].to_list()
     shown = adrec("recommend", "run", "--user", "user 3", "--k", "4", cwd=work).stdout
-    assert table["item"][0] in shown
+    assert table["item_id"][0] in shown
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -115,8 +115,8 @@ def test_recommend_to_files(work: Path, tmp_path: Path, ending: str) -> None:
     assert result.returncode == 0, result.stderr
     readers = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}
     table = readers[ending](out)
-    assert table["user"].n_unique() == 60
-    assert table.group_by("user").len()["len"].max() == 2
+    assert table["user_id"].n_unique() == 60
+    assert table.group_by("user_id").len()["len"].max() == 2
     assert names(tmp_path) == {out.name}
 
 
@@ -128,18 +128,18 @@ def test_recommend_with_lists_and_histories(work: Path, tmp_path: Path) -> None:
     run = work / "run"
     assert "unknown users: 'nobody'" in refused("recommend", run, "--users", tmp_path / "users.csv")
     skipped = adrec("recommend", run, "--users", tmp_path / "users.csv", "--on-unknown", "skip", "--format", "csv")
-    assert set(pl.read_csv(skipped.stdout.encode())["user"]) == {"user 1"}
+    assert set(pl.read_csv(skipped.stdout.encode())["user_id"]) == {"user 1"}
     assert "skipped 1 unknown user" in skipped.stderr
     lists = ["--allow", tmp_path / "allow.csv", "--block", tmp_path / "block.csv", "--seen", "keep"]
     allowed = pl.read_csv(adrec("recommend", run, "--user", "user 1", *lists, "--format", "csv").stdout.encode())
-    assert set(allowed["item"]) == {"item 1", "item 3"}
+    assert set(allowed["item_id"]) == {"item 1", "item 3"}
     new = pl.read_csv(adrec("recommend", run, "--history", tmp_path / "new.csv", "--format", "csv").stdout.encode())
-    assert new["user"].unique(maintain_order=True).to_list() == ["zoe", "yan", "xi"]
-    assert set(new.filter(pl.col("user") == "xi")["source"]) == {"popular"}
-    assert not {"item 4", "item 5"} & set(new.filter(pl.col("user") == "zoe")["item"])
+    assert new["user_id"].unique(maintain_order=True).to_list() == ["zoe", "yan", "xi"]
+    assert set(new.filter(pl.col("user_id") == "xi")["source"]) == {"popular"}
+    assert not {"item 4", "item 5"} & set(new.filter(pl.col("user_id") == "zoe")["item_id"])
     given = adrec("recommend", run, "--given", "item 4", "--given", "item 5", "--format", "csv")
-    zoe = new.filter(pl.col("user") == "zoe")["item"].to_list()
-    assert pl.read_csv(given.stdout.encode())["item"].to_list() == zoe
+    zoe = new.filter(pl.col("user_id") == "zoe")["item_id"].to_list()
+    assert pl.read_csv(given.stdout.encode())["item_id"].to_list() == zoe
 
 
 def test_similar(work: Path) -> None:
@@ -323,7 +323,7 @@ def test_lists_name_their_columns_as_the_prepared_table_did(tmp_path: Path) -> N
             "recommend", "run", option, {"--users": "users.csv"}.get(option, "new.csv"), "--format", "csv", cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
-        assert set(pl.read_csv(done.stdout.encode())["user"]) == {expected}
+        assert set(pl.read_csv(done.stdout.encode())["customer_no"]) == {expected}
     (tmp_path / "other.csv").write_text("kunde\nx\n")
     said = refused("recommend", "run", "--users", "other.csv", cwd=tmp_path)
     assert "rename one to user_id, or to 'customer_no', as it was when the data was prepared." in said

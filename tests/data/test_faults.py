@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 import pytest
@@ -303,3 +305,62 @@ def test_one_id_with_a_large_share_is_told() -> None:
     (note,) = [note for note in prepare(table).info.notes if "guest" in note]
     assert note.startswith("user 'guest' has 16.7% of all interactions")
     assert not [note for note in prepare(table[200:]).info.notes if "all interactions" in note and "user" in note[:5]]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pl.Series([Decimal(7), Decimal(8)], dtype=pl.Decimal(10, 0)), [7, 8]),
+        (pl.Series([Decimal("7.00"), Decimal("8.00")], dtype=pl.Decimal(10, 2)), [7, 8]),
+        (pl.Series([7, 2**63 + 1], dtype=pl.UInt64), ["7", str(2**63 + 1)]),
+        (pl.Series([7, 8], dtype=pl.UInt64), [7, 8]),
+        (pl.Series([UUID(int=1), UUID(int=2)], dtype=pl.Object), [str(UUID(int=1)), str(UUID(int=2))]),
+    ],
+)
+def test_ids_of_other_types(column: pl.Series, expected: list[Any]) -> None:
+    table = pl.DataFrame([column.alias("user")]).with_columns(item=pl.lit("x"), time=pl.Series([1, 2]))
+    assert [user for user, _, _ in rows(table)] == expected
+
+
+def test_decimals_that_are_no_ids() -> None:
+    column = pl.Series("user", [Decimal("7.50"), Decimal("8.00")], dtype=pl.Decimal(10, 2))
+    table = pl.DataFrame([column]).with_columns(item=pl.lit("x"), time=pl.Series([1, 2]))
+    with pytest.raises(DataError, match="row 1, column 'user': the id is not a whole number"):
+        prepare(table, strict=True)
+
+
+def test_uuids_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    users = [UUID(int=1), UUID(int=2)]
+    assert [user for user, _, _ in rows(pandas.DataFrame({"user": users, "item": [1, 2], "time": [1, 2]}))] == [
+        str(user) for user in users
+    ]
+
+
+class Stream:
+    """A table of some other library, of which only the Arrow stream is known."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def test_anything_with_an_arrow_stream() -> None:
+    table = pl.DataFrame({"user": [1, 2], "item": [3, 4], "time": [5, 6]})
+    assert rows(Stream(table)) == table.rows()
+    with pytest.raises(DataError, match="interactions of type dict cannot be read"):
+        read({"user": [1]})  # type: ignore[arg-type]
+
+
+def test_integers_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,time\n12.0,1,5\n12,2,6\n13.0,1,7\n")
+    found, _ = read(path)
+    assert [row[:2] for row in found.table.select("user", "item").rows()] == [(12, 1), (12, 2), (13, 1)]
+    assert "column 'user': ids such as 12.0 are integers, 12" in found.guesses
+    path.write_text("user,item,time\n12.0,1,5\n12,2,6\nann,1,7\n")
+    found, _ = read(path)
+    assert found.table["user"].cast(pl.String).to_list() == ["12.0", "12", "ann"]
+    assert any("12.0 and 12 are different ids" in guess for guess in found.guesses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -47,6 +48,99 @@ def test_old_ids_stay_and_new_ones_follow(old: list[tuple[int, int, int]], new: 
     assert after.catalogue.starts_with(before.catalogue.digest(), before.num_items)
 
 
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "min_user": st.just(2),
+        "min_item": st.just(2),
+        "duplicates": st.sampled_from(["exact", "first", "last"]),
+    },
+)
+
+
+def prepared(table: pl.DataFrame, **options: Any) -> Dataset | None:
+    try:
+        return prepare(table, **options)
+    except DataError as error:
+        assert "filtered away" in str(error) or "one item only" in str(error)
+        return None
+
+
+@given(rows, rows, rows, options)
+def test_extending_is_preparing_at_once(
+    first: list[tuple[int, int, int]],
+    second: list[tuple[int, int, int]],
+    third: list[tuple[int, int, int]],
+    given_options: dict[str, Any],
+) -> None:
+    days = [
+        [(user, item, time + 10 * day) for user, item, time in each] for day, each in enumerate((first, second, third))
+    ]
+    dataset = prepared(frame(days[0]), **given_options)
+    if dataset is None:
+        return
+    ledger = 0
+    for number, day in enumerate(days[1:], start=2):
+        older = dataset
+        dataset = prepare(frame(day), extend=older)
+        ledger = older.num_interactions + (0 if older.left_out is None else older.left_out.height) + len(day)
+        assert dataset.info.num_read == ledger
+        whole = prepare(frame([each for before in days[:number] for each in before]), **given_options)
+        assert sequences(dataset) == sequences(whole)
+        for role in ("users", "catalogue"):
+            known, grown = getattr(older, role).ids.to_list(), getattr(dataset, role).ids.to_list()
+            assert grown[: len(known)] == known
+            assert set(grown) == set(getattr(whole, role).ids)
+    assert dataset.info.num_read == dataset.num_interactions + sum(each["rows"] for each in dataset.info.left_out)
+
+
+def test_extending_on_the_command_line(tmp_path: Path) -> None:
+    day1 = pl.DataFrame(
+        {"customer_no": ["a", "a", "b", "c"], "article": [1, 2, 1, 1], "on": [f"0{n}.05.2024" for n in (1, 2, 3, 4)]}
+    )
+    day2 = day1.with_columns(on=pl.Series([f"0{n}.06.2024" for n in (1, 2, 3, 4)]), article=pl.Series([3, 1, 3, 1]))
+    day1.write_csv(tmp_path / "day1.csv", separator=";")
+    pl.concat([day1[3:], day2]).write_csv(tmp_path / "day2.csv", separator=";")
+    own = ["--user", "customer_no", "--item", "article", "--time", "on", "--time-format", "%d.%m.%Y", "--min-user", "2"]
+    assert adrec("prepare", "day1.csv", "--out", "day1", *own, cwd=tmp_path).returncode == 0
+    assert open_dataset(tmp_path / "day1").users.ids.to_list() == ["a"]
+    done = adrec("prepare", "--extend", "day1", "day2.csv", "--out", "day2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "guessed: user = column 'customer_no', as before",
+        "note: as day1 was prepared: time_format=%d.%m.%Y, min_user=2",
+        "note: extends day1 by 5 rows",
+        "note: 1 new row is in day1 already (user, item and time): --duplicates exact keeps one of each",
+        "read 9 rows",
+    ):
+        assert said in done.stderr
+    extended = open_dataset(tmp_path / "day2")
+    assert extended.users.ids.to_list() == ["a", "b", "c"]
+    assert sequences(extended) == {"a": [1, 2, 3, 1], "b": [1, 3], "c": [1, 1, 1]}  # type: ignore[comparison-overlap]
+    again = refused("prepare", "--extend", "day2", "day2.csv", "--out", "day3", cwd=tmp_path)
+    assert again == "day2.csv is in day1 already, and would count twice; leave it out."
+    both = refused("prepare", "--extend", "day1", "--vocabulary", "day1", "day2.csv", "--out", "x", cwd=tmp_path)
+    assert "exclude each other" in both
+    (tmp_path / "order.csv").write_text("customer_no;article;on\na;1;7\n")
+    said = refused("prepare", "--extend", "day1", "order.csv", "--out", "x", "--time-format", "%d", cwd=tmp_path)
+    assert "order.csv" in said
+
+
+def test_times_of_another_unit_are_converted_or_refused() -> None:
+    base = prepare(pl.DataFrame({"user": [1, 1], "item": [1, 2], "time": [1_600_000_000, 1_600_000_001]}))
+    later = prepare(pl.DataFrame({"user": [1], "item": [3], "time": [1_600_000_002_500]}), extend=base)
+    assert (later.times.tolist(), later.info.time_unit) == ([1_600_000_000, 1_600_000_001, 1_600_000_002], "s")
+    finer = prepare(
+        pl.DataFrame({"user": [1], "item": [3], "time": [1_600_000_000]}),
+        extend=prepare(pl.DataFrame({"user": [1, 1], "item": [1, 2], "time": [1_600_000_000_000, 1_600_000_000_500]})),
+    )
+    assert finer.times.tolist() == [1_600_000_000_000, 1_600_000_000_000, 1_600_000_000_500]
+    with pytest.raises(DataError, match="only give an order, and those of the older data set are in s"):
+        prepare(pl.DataFrame({"user": [1], "item": [3], "time": [7]}), extend=base)
+    with pytest.raises(DataError, match="were integers where this vocabulary was made"):
+        prepare(pl.DataFrame({"user": ["x"], "item": [3], "time": [1_600_000_002]}), extend=base)
+
+
 def test_old_items_that_do_not_train_are_told(tmp_path: Path) -> None:
     before = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]))
     new = [(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8), (2, 6, 9), (1, 3, 9)]  # 2 and 4 are gone, 3 is after the split
@@ -56,11 +150,9 @@ def test_old_items_that_do_not_train_are_told(tmp_path: Path) -> None:
     )
     assert make_split(after).num_items == 5
     assert prepare(frame(new), split="time:3,5").info.notes == ()
-    assert (
-        prepare(frame([(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8)]), vocabulary=after)
-        .info.notes[0]
-        .startswith("3 items")
-    )
+    again = prepare(frame([(1, 1, 1), (1, 5, 2), (2, 1, 1), (2, 3, 8)]), vocabulary=after).info.notes
+    assert again[0] == "as interactions was prepared: split=time:3,5"
+    assert again[1].startswith("3 items")
     whole = prepare(frame([(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4)]), vocabulary=before, split="none")
     assert whole.info.notes == ()
     write_dataset(before, tmp_path / "old")
@@ -106,10 +198,10 @@ def test_a_run_made_before_recommends_from_newer_data(tmp_path: Path, interactio
     assert "does not know 2 items of the data yet" in told.stderr
     assert "4 interactions with them" in told.stderr
     table = pl.read_csv(tmp_path / "r.csv")
-    assert set(table.filter(pl.col("user") == "newcomer")["source"]) == {"popular"}
-    assert set(table.filter(pl.col("user") == "user 0")["source"]) == {"model"}
-    assert not set(table["item"]) & {"new a", "new b"}
-    assert "user 1" not in set(table["user"])  # no interaction is left
+    assert set(table.filter(pl.col("user_id") == "newcomer")["source"]) == {"popular"}
+    assert set(table.filter(pl.col("user_id") == "user 0")["source"]) == {"model"}
+    assert not set(table["item_id"]) & {"new a", "new b"}
+    assert "user 1" not in set(table["user_id"])  # no interaction is left
     assert adrec("similar", "run", "--data", "new", "--item", "item 3", cwd=tmp_path).returncode == 0
     assert "unknown items: 'new a'" in refused("similar", "run", "--data", "new", "--item", "new a", cwd=tmp_path)
     assert "is another version of the data set" in refused("evaluate", "run", "--data", "new", cwd=tmp_path)
@@ -134,7 +226,7 @@ def test_a_model_that_does_not_know_items_of_a_time_split(interactions: pl.DataF
     assert model.evaluate().ranks.filter(pl.col("item") == "new b")["rank"].to_list() == [BEHIND + 1] * 2
     with pytest.warns(UserWarning, match="does not know 2 items"):
         recommended = model.recommend(users=["newcomer", "user 0"], k=12)
-    assert not set(recommended["item"]) & {"new a", "new b"}
+    assert not set(recommended["item_id"]) & {"new a", "new b"}
     with pytest.warns(UserWarning, match=r"they are not recommended\.$"):  # and nothing of this history is passed over
         model.recommend(histories=[["item 3"]], k=3)
     with pytest.raises(UserError, match="nothing held out"):

@@ -34,7 +34,7 @@ def test_the_end_of_the_chain_is_what_all_steps_recommend(trained: ADRecModel, d
     found = denoised_items(trained, history, [6, 3, 0], 3)
     assert list(found) == [6, 3, 0]
     trained.with_inference(6, None)
-    recommended = Recommender(trained, dataset).for_users([dataset.users.ids[0]], 3).table["item"]
+    recommended = Recommender(trained, dataset).for_users([dataset.users.ids[0]], 3).table["item_id"]
     assert dataset.catalogue.decode(found[0] - 1).to_list() == recommended.to_list()
 
 

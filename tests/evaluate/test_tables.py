@@ -46,6 +46,7 @@ def test_a_recommendation_of_ours_agrees_with_our_evaluation(dataset: Dataset, t
         history = dataset.items[dataset.offsets[user] : position]
         ids = dataset.catalogue.decode(history.astype(np.int64) - 1).to_list()
         result = Recommender(popular, dataset).for_histories([ids], 4).table
+        result = result.rename({dataset.info.named("item"): "item"})
         made.append(result.with_columns(user=pl.lit(dataset.users.decode(np.array([user]))[0])))
     pl.concat(made).select("user", "item", "rank").write_parquet(tmp_path / "ours.parquet")
     found, _ = evaluate_table(tmp_path / "ours.parquet", dataset, split, cutoffs=(2, 4))

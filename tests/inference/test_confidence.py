@@ -20,6 +20,7 @@ from adrec.data.split import leave_one_out
 from adrec.evaluate.ranking import held_out
 from adrec.inference import confidence
 from adrec.inference.confidence import fitted_temperature
+from adrec.inference.rules import Limits
 from adrec.inference.scorer import Histories, top_k
 from adrec.models.network import NetworkModel
 from adrec.nn.scores import Table
@@ -71,7 +72,7 @@ def test_it_is_the_softmax_among_what_may_be_recommended(temperature: float, mon
             KnownScorer(table),
             histories,
             NUM_ITEMS,
-            candidates=allowed,
+            limits=Limits(allowed),
             filter_seen=filter_seen,
             temperature=temperature,
         )
@@ -162,9 +163,9 @@ def test_where_seen_items_are_kept_they_count() -> None:
 def test_it_is_recommended_saved_and_taken_over_by_a_refit(tmp_path: Path) -> None:
     model = ADRec(changes={**SMALL, "finetune.epochs": 3, "align.epochs": 1}, seed=1).fit(cyclic_table())
     table = model.recommend(k=30)
-    assert table.columns == ["user", "item", "score", "rank", "source", "confidence"]
+    assert table.columns == ["user_id", "item_id", "score", "rank", "source", "confidence"]
     rises = pl.col("confidence").diff().max().alias("rise")
-    by_user = table.group_by("user", maintain_order=True).agg(pl.col("confidence").sum(), rises)
+    by_user = table.group_by("user_id", maintain_order=True).agg(pl.col("confidence").sum(), rises)
     assert by_user["confidence"].to_numpy() == pytest.approx(1.0, abs=1e-4), "of all that may be recommended"
     assert (by_user["rise"] <= 0).all()
     with warnings.catch_warnings():
@@ -194,7 +195,7 @@ def test_a_run_has_that_of_its_validation_part_and_its_refit_the_same(tmp_path: 
     assert adrec("refit", "run", "--out", "final", cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "final" / "run.json").read_text())["temperature"] == info["temperature"]
     shown = adrec("recommend", "final", "--user", "user 3", "--format", "csv", cwd=tmp_path).stdout
-    assert shown.splitlines()[0] == "user,item,score,rank,source,confidence"
+    assert shown.splitlines()[0] == "user_id,item_id,score,rank,source,confidence"
 
 
 def test_models_that_count_know_none(dataset: Dataset) -> None:

@@ -92,10 +92,10 @@ def test_python_and_the_command_line_give_the_same_diverse_lists(tmp_path: Path)
     plain, diverse = model.recommend(k=3), model.recommend(k=3, diversity=0.6)
     assert not plain.equals(diverse)
     firsts = pl.col("rank") == 1
-    assert plain.filter(firsts)["item"].to_list() == diverse.filter(firsts)["item"].to_list()
+    assert plain.filter(firsts)["item_id"].to_list() == diverse.filter(firsts)["item_id"].to_list()
     adrec("recommend", "run", "--k", "3", "--diversity", "0.6", "--out", "r.parquet", cwd=tmp_path)
     written = pl.read_parquet(tmp_path / "r.parquet")
-    assert written.select("user", "item", "rank").equals(diverse.select("user", "item", "rank"))
+    assert written.select("user_id", "item_id", "rank").equals(diverse.select("user_id", "item_id", "rank"))
 
 
 def test_diverse_lists_know_limits_and_popular_items() -> None:
@@ -103,7 +103,7 @@ def test_diverse_lists_know_limits_and_popular_items() -> None:
     model = ADRec(changes=SMALL, max_epochs=1).fit(table)
     with pytest.warns(UserWarning, match="nothing else may be recommended"):
         found = model.recommend(users=["user 1"], k=4, items=["item 1", "item 2"], diversity=0.5, seen="keep")
-    assert sorted(found["item"]) == ["item 1", "item 2"] and found["rank"].to_list() == [1, 2]
+    assert sorted(found["item_id"]) == ["item 1", "item 2"] and found["rank"].to_list() == [1, 2]
     with pytest.warns(UserWarning, match="popular"):
         found = model.recommend(histories=[["nothing known"]], k=3, diversity=0.5)
     assert found["source"].unique().to_list() == ["popular"]

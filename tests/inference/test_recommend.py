@@ -18,6 +18,7 @@ from adrec.evaluate.protocol import evaluate, training_popularity
 from adrec.evaluate.ranking import ranking
 from adrec.inference import scorer as recommend
 from adrec.inference.recommender import Recommender
+from adrec.inference.rules import Limits
 from adrec.inference.scorer import Histories, top_k
 from adrec.models.baselines.popularity import Popularity
 from adrec.nn.scores import Table
@@ -76,7 +77,7 @@ def test_top_k_equals_sorting(
     candidates = np.zeros(NUM_ITEMS + 1, dtype=bool)
     candidates[list(allowed)] = True
     items, scores, _ = top_k(
-        model, packed(lists), k, filter_seen=filter_seen, candidates=candidates, batch_size=batch_size
+        model, packed(lists), k, filter_seen=filter_seen, limits=Limits(candidates), batch_size=batch_size
     )
     for history, row, values in zip(lists, items, scores, strict=True):
         possible = [i for i in allowed if not (filter_seen and i in history)]

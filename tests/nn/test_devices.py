@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from adrec.data.batch import history_batch, training_batch
 from adrec.evaluate.ranking import ranking
+from adrec.inference.rules import Limits
 from adrec.inference.scorer import Histories, top_k
 from adrec.models.network import NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
@@ -119,7 +120,7 @@ def test_a_batch_is_waited_for_as_a_whole_however_many_blocks_it_takes(
     monkeypatch.setattr("adrec.inference.scores.BLOCK", 1)
     scorer, given = NetworkScorer(network()), Histories(*histories())
     with Watch() as watch:
-        top_k(scorer, given, 5, candidates=np.arange(NUM_ITEMS + 1) > 3)
+        top_k(scorer, given, 5, limits=Limits(np.arange(NUM_ITEMS + 1) > 3))
     assert watch.waits == 3  # for items and scores, and whether the scores are numbers
     with Watch() as watch:
         ranking(scorer, given, np.ones(NUM_USERS, dtype=np.int64), filter_seen=True, top=5)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -44,3 +45,10 @@ def as_kind(kind: FrameKind, table: pl.DataFrame) -> Any:
     if kind == "pandas":
         return table.to_pandas()
     return table.to_arrow() if kind == "pyarrow" else table
+
+
+def told(table: pl.DataFrame, notes: Sequence[str]) -> pl.DataFrame:
+    """Return a table, with each of the notes on it as a warning where the user called."""
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return table

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
-import torch
-from rich.console import Console
-
-from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame
+from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame, told
+from adrec.api.training import prepared, train
 from adrec.config.base import DEFAULT_SEED, Settings, check_seed
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
-from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.dataset import Dataset, write_dataset
+from adrec.data.lists import read_pairs, read_rules
 from adrec.data.preparation import PreparationOptions
-from adrec.data.prepare import prepare
 from adrec.data.split import make_split
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.inference.recommender import Recommendations, Recommender
+from adrec.inference.rules import Rules
 from adrec.models.base import Model
 from adrec.models.factory import find_device, make_model
 from adrec.models.registry import find_model
-from adrec.runs.fit import fit
-from adrec.runs.folder import Run, open_or_create
+from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.runs.refit import refit_config
 from adrec.runs.weights import write_weights
-from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, UserError
 from adrec.utils.files import atomic_folder, check_folder, write_json
-from adrec.utils.text import counted
 
 
 class ADRec:
@@ -117,26 +112,10 @@ class ADRec:
         misplaced = [name for name in options if name in inspect.signature(ADRec).parameters]
         if misplaced:
             raise ConfigError(f"{misplaced[0]} is an option of ADRec, not of fit: ADRec({misplaced[0]}=..).fit(..).")
-        folder = isinstance(interactions, str | Path) and (Path(interactions) / "dataset.json").exists()
-        if isinstance(interactions, Dataset) or folder:
-            if options or recipe:
-                raise ConfigError("a prepared data set takes no options of preparing; give them where it is prepared.")
-            dataset = open_dataset(Path(interactions)) if folder else interactions
-        else:
-            dataset = prepare(interactions, recipe=recipe, **options)
-            self._warn_of_rejected(dataset)
+        dataset = prepared(interactions, recipe, options)
         self._frame = frame_kind(interactions)
         self._train(self.model, dataset, dataset.info.split, None if run is None else Path(run))
         return self
-
-    def _warn_of_rejected(self, dataset: Dataset) -> None:
-        for each in dataset.info.left_out:
-            if each["kind"] == "rejected":
-                warnings.warn(
-                    f"{counted(each['rows'], 'row')} rejected, {each['reason']}: {each['examples'][0]}",
-                    UserWarning,
-                    stacklevel=3,
-                )
 
     def refit(self) -> ADRec:
         """Retrain on all interactions with the chosen numbers of epochs, for production. Nothing is held out."""
@@ -147,26 +126,19 @@ class ADRec:
         return self
 
     def _train(self, untrained: Model, dataset: Dataset, split_name: str, path: Path | None = None) -> None:
-        model, split = type(untrained)(untrained.config), make_split(dataset, split_name)
-        info = RunInfo.of(
+        model = type(untrained)(untrained.config)
+        self._info = train(
+            model,
             dataset,
-            split,
-            out=path,
+            split_name,
+            path,
             seed=self.seed,
             model=self._model_name,
             frame=self._frame,
-            device=str(self.device),
+            device=self.device,
+            progress=self.progress,
         )
-        with contextlib.ExitStack() as stack:
-            run = None if path is None else stack.enter_context(open_or_create(path, model, info, dataset))
-            live = [stack.enter_context(Live(Console(stderr=True, soft_wrap=True)))] if self.progress else []
-            device = self.device if run is None else torch.device(run.info.device)
-            stages = fit(model, dataset, split, run, seed=self.seed, device=device, callbacks=live)
-            info = info.calibrated(model, dataset, split)
-            if run is not None:
-                run.finish(model, stages, replace(run.info, temperature=info.temperature))
         self._dataset, self._trained = dataset, model
-        self._info = replace(info, data="data", data_beside="data", finished=True, stages=stages)
 
     def recommend(
         self,
@@ -175,9 +147,12 @@ class ADRec:
         k: int = 10,
         *,
         seen: SeenOrData = "data",
+        seen_within: str | timedelta | None = None,
+        items: Any = None,
+        exclude: Any = None,
+        per_category: int | None = None,
+        categories: Mapping[Any, Any] | None = None,
         diversity: float = 0.0,
-        items: Iterable[Any] | None = None,
-        exclude: Iterable[Any] | None = None,
         on_unknown: Literal["error", "skip"] = "error",
     ) -> Any:
         """Recommend k items to each user of the data set, or for each history of a new user.
@@ -188,41 +163,63 @@ class ADRec:
             k: the number of items for each user or history.
             seen: ``keep`` or ``leave-out`` the items of the history; by default as people return to items in the data
                 or not (``fit(.., seen=..)`` decides otherwise).
+            seen_within: leave out only what the user had within this time before the end of the data, such as ``30d``.
+            items: recommend only these: ids for all, or a table with a user and an item column for each user.
+            exclude: never recommend these, in the same forms.
+            per_category: the largest number of items of one category.
+            categories: the category of items by id; items without one are not limited.
             diversity: 0..1, how much an item loses for resembling items above it; 0 is the most probable list
                 (:mod:`adrec.inference.diversity`).
-            items: recommend only these.
-            exclude: never recommend these.
             on_unknown: ``error`` or ``skip`` for users who are not in the data set.
 
         Returns:
-            A table of the kind that ``fit`` was given (polars for a path): ``user`` (or ``history``, its position),
-            ``item``, ``score``, ``rank`` (from 1), ``source`` (``popular`` if no item of the history is known, else
-            ``model``) and ``confidence``: the probability that the item is the next one, given that the next one is
-            among the items that may be recommended; null where it is not known. A warning reports skipped users and
-            items.
+            A table of the kind that ``fit`` was given (polars for a path): the user (or ``history``, its position) and
+            the item, under the names of their columns in the data, ``score``, ``rank`` (from 1), ``source``
+            (``popular`` if no item of the history is known, else ``model``) and ``confidence``: the probability that
+            the item is the next one, given that the next one is among the items that may be recommended; null where it
+            is not known. A warning reports skipped users and items.
 
         Raises:
             DataError: for unknown users, or if no item may be recommended.
-            ConfigError: where both users and histories are given, or k is below 1, or for diversity of a model without
-                item vectors.
+            ConfigError: where both users and histories are given, k is below 1, or a rule does not fit the model or the
+                data.
         """
         if users is not None and histories is not None:
             raise ConfigError("recommend takes users or histories, not both; call it twice.")
-        limits: dict[str, Any] = {"seen": seen, "diversity": diversity, "items": ids(items), "exclude": ids(exclude)}
         if is_frame(histories):
             raise ConfigError(
                 "histories are lists of item ids, oldest first, and a table was given; group its items by person."
             )
+        recommender = self.recommender()
+        columns = recommender.dataset.info.columns
+        rules = Rules(
+            seen=seen,
+            seen_within=seen_within,
+            items=read_rules(items, columns) if is_frame(items) else ids(items),
+            exclude=read_rules(exclude, columns) if is_frame(exclude) else ids(exclude),
+            per_category=per_category,
+            categories=categories,
+            diversity=diversity,
+        )
         if histories is not None:
-            result = self.recommender().for_histories([ids(history) or [] for history in histories], k, **limits)
+            result = recommender.for_histories([ids(history) or [] for history in histories], k, **rules)
         else:
-            result = self.recommender().for_users(ids(users), k, on_unknown=on_unknown, **limits)
+            result = recommender.for_users(ids(users), k, on_unknown=on_unknown, **rules)
         return self._told(result)
+
+    def score(self, pairs: Any) -> Any:
+        """Return the model's score of each pair of a table with a user and an item column, in its order.
+
+        A score is null if the item, or every item of the user's history, is unknown; scores of one user can be
+        compared. Raises :class:`DataError` for a missing column or value.
+        """
+        recommender = self.recommender()
+        return self._told(recommender.score(read_pairs(pairs, recommender.dataset.info.columns)))
 
     def similar_items(self, items: Iterable[Any], k: int = 10) -> Any:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings.
 
-        The table has ``item``, ``similar_item``, ``score`` and ``rank``. Raises :class:`DataError` for
+        The table has the item, ``similar_item``, ``score`` and ``rank``. Raises :class:`DataError` for
         an item that is not in the catalogue, and :class:`ConfigError` for a model without item vectors.
         """
         _, model, _ = self._fitted()
@@ -305,6 +302,4 @@ class ADRec:
         return self._dataset, self._trained, self._info
 
     def _told(self, result: Recommendations) -> Any:
-        for note in result.notes:
-            warnings.warn(note, UserWarning, stacklevel=3)
-        return as_kind(self._frame, result.table)
+        return as_kind(self._frame, told(result.table, result.notes))

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from adrec._version import __version__
-from adrec.cli import comparing, data, diagnosing, runs, training
+from adrec.cli import comparing, data, diagnosing, evaluating, runs, training
 from adrec.utils.errors import UserError
 
 NO_MEMORY = (
@@ -38,10 +38,11 @@ app.command("import-published")(data.import_published)
 app.command()(training.plan)
 app.command()(training.train)
 app.command()(training.refit)
-app.command()(runs.evaluate)
+app.command()(evaluating.evaluate)
 app.command()(diagnosing.diagnose)
 app.command()(runs.recommend)
 app.command()(runs.similar)
+app.command()(runs.score)
 app.command("models")(training.list_models)
 app.command()(comparing.compare)
 app.command()(comparing.benchmark)

@@ -69,13 +69,37 @@ def difference_table(evaluation: Evaluation, other: Evaluation, differences: Map
     return table
 
 
-def evaluation_notes(evaluation: Evaluation, *, names_other: bool = False) -> str:
+def periods_table(found: Mapping[str, Evaluation]) -> Table:
+    """Return a row for each period of a backtest: its size, and HR and NDCG at the largest k."""
+    table = Table()
+    names = next(iter(found.values())).metrics
+    largest = max(int(name.partition("@")[2]) for name in names)
+    for name in ("from", "users", "held out", "new items", f"hr@{largest}", f"ndcg@{largest}", "95 % interval"):
+        table.add_column(name, justify="left" if name == "from" else "right")
+    for begin, each in found.items():
+        hit, ndcg = each.metrics[f"hr@{largest}"], each.metrics[f"ndcg@{largest}"]
+        table.add_row(
+            begin,
+            f"{each.num_users:,}",
+            f"{each.ranks.height:,}",
+            f"{each.num_new_items / each.ranks.height:.1%}",
+            f"{hit.mean:.4f}",
+            f"{ndcg.mean:.4f}",
+            f"{ndcg.low:.4f} to {ndcg.high:.4f}",
+        )
+    return table
+
+
+def evaluation_notes(evaluation: Evaluation, *, names_other: bool = False, briefly: bool = False) -> str:
     """Return notes on an evaluation: its users, its protocol, and the coverage and popularity of recommended items.
 
-    With ``names_other`` the option that does the opposite with seen items is named.
+    With ``names_other`` the option that does the opposite with seen items is named; ``briefly`` names the protocol
+    alone.
     """
     seen, other = ("left out", "keep") if evaluation.filter_seen else ("ranked too", "leave-out")
     seen = f"seen items {seen}" + (f" (--seen {other} does the opposite)" if names_other else "")
+    if briefly:
+        return f"What is later than the data of the run, whole catalogue, {seen}; 95 % intervals over users."
     several = f" ({evaluation.ranks.height:,} held-out items)" if evaluation.ranks.height > evaluation.num_users else ""
     new = (
         f"{evaluation.num_new_items:,} held-out items appear after training: the model does not know them.\n"

@@ -13,12 +13,13 @@ from adrec.cli.console import facts_table, recipe_page, recipes_table
 from adrec.cli.options import Out, Quiet, SeenPolicy, console_for
 from adrec.config.base import parse_changes
 from adrec.data import summary as inspection
-from adrec.data.dataset import open_dataset, write_dataset
+from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import preparation, quarantine_of
 from adrec.data.prepare import prepare as prepare_dataset
 from adrec.data.recipes import recipe_options, recipes
+from adrec.data.remote import is_url
 from adrec.data.split import make_split
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_apart, check_folder, check_side_output, write_json
@@ -29,13 +30,16 @@ READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
 def prepare(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Input files, a folder of shards, or - for standard input.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Input files, a folder of shards, - for standard input, or a URL."),
     ],
     out: Out,
     recipe: Annotated[str | None, typer.Option(help="Recipe of a known data set (see adrec recipes).")] = None,
     user: Annotated[str | None, typer.Option(help="Column of user ids.", rich_help_panel=READ)] = None,
     item: Annotated[str | None, typer.Option(help="Column of item ids.", rich_help_panel=READ)] = None,
-    time: Annotated[str | None, typer.Option(help="Column of timestamps.", rich_help_panel=READ)] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column of timestamps; none: the rows are in order.", rich_help_panel=READ)
+    ] = None,
     rating: Annotated[str | None, typer.Option(help="Column of ratings.", rich_help_panel=READ)] = None,
     columns: Annotated[
         str | None, typer.Option(help="Comma-separated column names of files without header.", rich_help_panel=READ)
@@ -56,6 +60,17 @@ def prepare(
     time_unit: Annotated[TimeUnit | None, typer.Option(help="Unit of numeric times.", rich_help_panel=READ)] = None,
     time_format: Annotated[
         str | None, typer.Option(help="Format of written times, such as %d.%m.%Y.", rich_help_panel=READ)
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Condition in SQL, such as \"event = 'purchase'\".", rich_help_panel=KEEP)
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Moment from which on to keep rows.", rich_help_panel=KEEP)] = None,
+    until: Annotated[str | None, typer.Option(help="Moment before which to keep rows.", rich_help_panel=KEEP)] = None,
+    session_gap: Annotated[
+        str | None, typer.Option(help="Longest pause within a session, such as 30m.", rich_help_panel=KEEP)
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="Query in SQL; INPUT is the URL of a database.", rich_help_panel=READ)
     ] = None,
     keep_null_ids: Annotated[
         bool, typer.Option("--keep-null-ids", help="Take NA, NULL and the like as ids.", rich_help_panel=KEEP)
@@ -84,6 +99,10 @@ def prepare(
     vocabulary: Annotated[
         Path | None, typer.Option(help="Earlier prepared data set whose user and item numbers to keep.")
     ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(help="Earlier prepared data set whose interactions, numbers and options to keep; INPUT is added."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's name.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing data set at --out.")] = False,
     quiet: Quiet = False,
@@ -91,17 +110,19 @@ def prepare(
     """Prepare a table of interactions as a data set for training."""
     quarantine = quarantine or quarantine_of(out)
     lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
-    _check_outputs(out, quarantine, overwrite, [*sources, *lists])
+    _check_outputs(out, quarantine, overwrite, [*(Path(each) for each in sources if not is_url(each)), *lists])
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
     options |= {"time_format": time_format, "min_rating": min_rating, "duplicates": duplicates, "min_user": min_user}
     options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None, "seen": seen}
     options |= {"quoted": quoted, "encoding": encoding, "keep_null_ids": keep_null_ids or None}
+    options |= {"where": where, "since": since, "until": until, "session_gap": session_gap, "query": query}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
     dataset = prepare_dataset(
         sources,
         recipe=recipe,
         vocabulary=open_dataset(vocabulary) if vocabulary else None,
+        extend=_verified(extend) if extend else None,
         quarantine=quarantine,
         name=name,
         **{option: value for option, value in options.items() if value is not None},
@@ -110,6 +131,12 @@ def prepare(
     write_dataset(dataset, out, overwrite=overwrite)
     for line in said:
         console_for(quiet).print(line)
+
+
+def _verified(path: Path) -> Dataset:
+    dataset = open_dataset(path)
+    dataset.verify()
+    return dataset
 
 
 def _check_outputs(out: Path, quarantine: Path, overwrite: bool, inputs: Sequence[Path]) -> None:

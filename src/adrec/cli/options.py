@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 import typer
@@ -21,6 +22,7 @@ Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder written by adrec train.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Path of the run's data set, if it was moved.")]
+Dates = Annotated[bool, typer.Option("--dates", help="Write date and time (UTC) before each message, for log files.")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads; default: all cores.")]
 ModelName = Annotated[
@@ -55,11 +57,20 @@ Format = Annotated[
 ]
 
 
-def console_for(quiet: bool = False) -> Console:
+class DatedConsole(Console):
+    """A console that writes the date and time before each message, for log files."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print one message."""
+        super().print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", *objects, **options)
+
+
+def console_for(quiet: bool = False, dates: bool = False) -> Console:
     """Return the console for messages. It writes to standard error, so standard output has only results."""
     if quiet:
         warnings.simplefilter("ignore")
-    return Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+    kind = DatedConsole if dates else Console
+    return kind(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 
 def check_result(out: Path | None, output_format: str | None) -> None:

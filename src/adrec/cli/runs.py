@@ -1,4 +1,4 @@
-"""Commands for trained runs: evaluate, recommend, similar."""
+"""Commands that recommend with a run: recommend, similar, score."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from adrec.cli.console import counter, difference_table, evaluation_notes, evaluation_table
+from adrec.cli.console import counter
 from adrec.cli.options import (
     Data,
     Device,
@@ -23,92 +22,15 @@ from adrec.cli.options import (
     Threads,
     check_result,
     console_for,
-    cutoffs,
     emit,
     use_own_model,
     use_threads,
 )
-from adrec.utils.errors import ConfigError
-from adrec.utils.files import check_apart, check_side_output, write_json
-from adrec.utils.tables import check_output, write_table
+from adrec.utils.files import check_apart
 
-
-def evaluate(
-    run: RunFolder,
-    on: Annotated[Literal["test", "validation"], typer.Option(help="Held-out part to evaluate.")] = "test",
-    k: Annotated[str, typer.Option(help="Cut-offs of the metrics, separated by commas.")] = "5,10,20",
-    seen: SeenItems = "data",
-    batch_means: Annotated[bool, typer.Option(help="Add the batch average of the published code.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the result.")] = None,
-    ranks: Annotated[
-        Path | None, typer.Option(help="Output file for the ranks (.parquet, .csv, .jsonl); default: in the run.")
-    ] = None,
-    against: Annotated[Path | None, typer.Option(help="Another run, for a paired test over the same users.")] = None,
-    recommendations: Annotated[
-        Path | None,
-        typer.Option(help="Table (user, item, rank or score) to evaluate instead; RUN may be a data set."),
-    ] = None,
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    data: Data = None,
-    own_model: OwnModel = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
-    """Evaluate HR, NDCG and MRR over the whole catalogue, with 95 % intervals over users."""
-    from adrec.cli import workflow
-    from adrec.evaluate.comparison import compare
-
-    console, output = console_for(quiet), Console(highlight=False)
-    check_side_output(json_file, "--json")
-    check_output(ranks, "--ranks")
-    use_threads(threads)
-    use_own_model(own_model)
-    if recommendations is not None:
-        if against or seen != "data" or batch_means or steps or sampler or ranks:
-            raise ConfigError("--recommendations goes with --on, --k and --json alone: the table says the rest.")
-        result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
-        for note in notes:
-            console.print(f"note: {note}")
-        output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
-        if json_file is not None:
-            write_json(json_file, result.to_dict())
-        return
-    with counter(console) as progress:
-        task = progress.add_task("ranking", total=None)
-        evaluated = [
-            workflow.evaluate_run(
-                path,
-                on,
-                cutoffs=cutoffs(k),
-                seen=seen,
-                with_batch_means=batch_means,
-                steps=steps if index == 0 else None,
-                sampler=sampler if index == 0 else None,
-                data=data,
-                device=device,
-                on_batch=lambda users: progress.advance(task, users),
-            )
-            for index, path in enumerate((run, against))
-            if path is not None
-        ]
-    result, values = evaluated[0], evaluated[0].to_dict()
-    output.print(evaluation_table(result))
-    if against is not None:
-        differences = compare(evaluated[0], evaluated[1])
-        output.print(difference_table(evaluated[0], evaluated[1], differences))
-        values["against"] = {
-            "run": str(against),
-            "differences": {name: {**each.estimate.to_dict(), "p": each.p} for name, each in differences.items()},
-        }
-    output.print(evaluation_notes(result, names_other=seen == "data"))
-    if json_file is not None:
-        write_json(json_file, values)
-    chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]
-    path = ranks or run / f"{'-'.join(filter(None, ['ranks', on, *chosen]))}.parquet"
-    write_table(result.ranks, path)
-    console.print(f"Ranks of each user: {path}")
+RULES = "What may be recommended"
+Attributes = Annotated[Path | None, typer.Option(help="Table of items, with an item column.")]
+Names = Annotated[str | None, typer.Option(help="Column of --attributes with the names of items, to show them.")]
 
 
 def recommend(
@@ -126,10 +48,31 @@ def recommend(
     k: Annotated[int, typer.Option(help="Number of items for each user.")] = 10,
     seen: SeenItems = "data",
     diversity: Annotated[
-        float, typer.Option(min=0, max=1, help="How much an item loses for resembling items above it, 0 to 1.")
+        float,
+        typer.Option(
+            min=0, max=1, help="How much an item loses for resembling items above it, 0 to 1.", rich_help_panel=RULES
+        ),
     ] = 0.0,
-    allow: Annotated[Path | None, typer.Option(help="Table of the only items to recommend.")] = None,
-    block: Annotated[Path | None, typer.Option(help="Table of items never to recommend.")] = None,
+    seen_within: Annotated[
+        str | None,
+        typer.Option(help="Leave out items of the last days of a history alone, such as 30d.", rich_help_panel=RULES),
+    ] = None,
+    allow: Annotated[
+        Path | None,
+        typer.Option(help="Table of the only items to recommend; with a user column, to each.", rich_help_panel=RULES),
+    ] = None,
+    block: Annotated[
+        Path | None,
+        typer.Option(help="Table of items never to recommend; with a user column, to each.", rich_help_panel=RULES),
+    ] = None,
+    per_category: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of items of one --category.", rich_help_panel=RULES)
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Column of --attributes with the category.", rich_help_panel=RULES)
+    ] = None,
+    attributes: Attributes = None,
+    names: Names = None,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="What to do with unknown users.")] = "error",
     steps: Steps = None,
     sampler: SamplerName = None,
@@ -142,21 +85,24 @@ def recommend(
     quiet: Quiet = False,
 ) -> None:
     """Recommend items to users of the data set, or to new users with a history."""
-    from adrec.cli import workflow
+    from adrec.cli import recommending
 
     console = console_for(quiet)
     use_threads(threads)
     use_own_model(own_model)
     check_result(out, output_format)
-    check_apart(out, [users, history, allow, block], "--out")
+    check_apart(out, [users, history, allow, block, attributes], "--out")
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
-        result = workflow.recommend(
+        result = recommending.recommend(
             run,
-            workflow.Audience(users, user, history, given),
+            recommending.Audience(users, user, history, given),
+            recommending.Items(attributes, names, category),
             k=k,
             seen=seen,
+            seen_within=seen_within,
             diversity=diversity,
+            per_category=per_category,
             allow=allow,
             block=block,
             on_unknown=on_unknown,
@@ -175,16 +121,46 @@ def similar(
     run: RunFolder,
     item: Annotated[list[str], typer.Option(help="Item id; repeatable.")],
     k: Annotated[int, typer.Option(help="Number of similar items for each item.")] = 10,
+    attributes: Attributes = None,
+    names: Names = None,
     out: OutFile = None,
     output_format: Format = None,
     data: Data = None,
     own_model: OwnModel = None,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the items with the nearest embeddings to a given item."""
-    from adrec.cli import workflow
+    from adrec.cli import recommending
 
+    use_threads(threads)
     use_own_model(own_model)
-
     check_result(out, output_format)
-    emit(workflow.similar(run, item, k, data=data), out, output_format, console_for(quiet))
+    check_apart(out, [attributes], "--out")
+    found = recommending.similar(run, item, recommending.Items(attributes, names), k, data=data)
+    emit(found, out, output_format, console_for(quiet))
+
+
+def score(
+    run: RunFolder,
+    pairs: Annotated[Path, typer.Option(help="Table of users and items to score.")],
+    out: OutFile = None,
+    output_format: Format = None,
+    data: Data = None,
+    own_model: OwnModel = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score given pairs of users and items; scores of one user can be compared."""
+    from adrec.cli import recommending
+
+    console = console_for(quiet)
+    use_threads(threads)
+    use_own_model(own_model)
+    check_result(out, output_format)
+    check_apart(out, [pairs], "--out")
+    result = recommending.score(run, pairs, data=data, device=device)
+    for note in result.notes:
+        console.print(f"note: {note}")
+    emit(result.table, out, output_format, console)

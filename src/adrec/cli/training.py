@@ -13,6 +13,7 @@ from adrec.cli.console import config_table, models_table, plan_tables
 from adrec.cli.options import (
     Augment,
     Data,
+    Dates,
     Device,
     ModelName,
     Out,
@@ -32,11 +33,21 @@ from adrec.utils.files import check_side_output, write_json
 if TYPE_CHECKING:
     from adrec.models.base import Model
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out once this one is finished.")]
+
 
 def train(
     data: Annotated[Path | None, typer.Argument(help="Folder of the prepared data set.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Output run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Resume this run; give DATA only if it was moved.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from the weights and settings of this run on older data."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")
+    ] = False,
+    dates: Dates = False,
     model_name: ModelName = "adrec",
     preset_name: Preset = "default",
     assignments: Annotated[
@@ -53,9 +64,12 @@ def train(
     """Train a model; --resume continues an interrupted run without loss."""
     from adrec.cli import workflow
     from adrec.models.factory import make_model
+    from adrec.runs.place import Place
 
-    console = console_for(quiet)
+    console = console_for(quiet, dates)
     if resume is not None:
+        if start is not None or overwrite:
+            raise ConfigError("--resume goes on with the run as it is; leave out --from and --overwrite.")
         if out is not None:
             raise ConfigError("--resume takes no --out: it resumes in the run folder.")
         own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
@@ -71,10 +85,19 @@ def train(
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
-        model = make_model(model_name, preset_name, changes, max_epochs, augment)
-        run = workflow.train_dataset(
-            data, out, model, None, seed, console, device=device, threads=threads, name=model_name
-        )
+        place = Place(out, overwrite)
+        if start is not None:
+            if (model_name, preset_name, augment) != ("adrec", "default", None):
+                raise ConfigError("--from takes the model and its settings from the run; change them with --set alone.")
+            run = workflow.train_from(
+                data, place.path, start, changes, max_epochs, seed, console, device=device, threads=threads
+            )
+        else:
+            model = make_model(model_name, preset_name, changes, max_epochs, augment)
+            run = workflow.train_dataset(
+                data, place.path, model, None, seed, console, device=device, threads=threads, name=model_name
+            )
+        run = place.taken(run)
     verb = "evaluate" if run.info.num_test else "recommend"
     console.print(f"Next: adrec {verb} {run.path}{_named(run.info.model)}")
 
@@ -83,18 +106,28 @@ def refit(
     run: RunFolder,
     out: Out,
     data: Data = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run whose weights to start from; default: those that RUN started from."),
+    ] = None,
     own_model: OwnModel = None,
     device: Device = "auto",
     threads: Threads = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")
+    ] = False,
+    dates: Dates = False,
     quiet: Quiet = False,
 ) -> None:
     """Retrain a run for production, on all interactions, with its settings and chosen epochs."""
     from adrec.cli import workflow
+    from adrec.runs.place import Place
 
     use_own_model(own_model)
 
-    console = console_for(quiet)
-    final = workflow.refit(run, out, data=data, device=device, threads=threads, console=console)
+    console, place = console_for(quiet, dates), Place(out, overwrite)
+    final = workflow.refit(run, place.path, data=data, start=start, device=device, threads=threads, console=console)
+    final = place.taken(final)
     console.print(f"Next: adrec recommend {out}{_named(final.info.model)}")
 
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import polars as pl
 import torch
 from rich.console import Console
 
-from adrec.api.model import ADRec
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
-from adrec.data.lists import read_histories, read_ids
-from adrec.data.split import make_split
+from adrec.data.split import Split, make_split
+from adrec.evaluate.backtest import later, periods
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
-from adrec.inference.recommender import Recommendations
 from adrec.models.base import Model
 from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
@@ -29,6 +25,7 @@ from adrec.runs.fit import fit, make_trainers
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.runs.refit import refit_config
+from adrec.runs.warm import check_start, warm_config
 from adrec.train.callbacks import Callback
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
@@ -36,8 +33,6 @@ from adrec.train.plan import TrainingPlan, make_plan
 from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.text import counted
-
-Frame = pl.DataFrame
 
 
 class Announcement(Callback):
@@ -97,6 +92,7 @@ def train_dataset(
     device: str = "auto",
     threads: int | None = None,
     refit_of: Run | None = None,
+    start: Run | None = None,
     name: str | None = None,
 ) -> Run:
     """Train ``model`` as a run in the folder ``out`` on the prepared data set ``data``, with its own split by default.
@@ -108,6 +104,8 @@ def train_dataset(
         torch.set_num_threads(threads)
     dataset.verify()
     parts = make_split(dataset, split)
+    if start is not None:
+        check_start(start, dataset, parts)
     if isinstance(model, NetworkModel):
         make_trainers(model, dataset, parts, seed=seed)
     info = RunInfo.of(
@@ -118,6 +116,7 @@ def train_dataset(
         model=name or model.name,
         device=str(find_device(device)),
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
+        started_from=str(start.path.resolve()) if start else None,
         temperature=refit_of.info.temperature if refit_of else None,
     )
     run = Run.create(out, model, info)
@@ -128,6 +127,30 @@ def train_dataset(
         if not isinstance(model, NetworkModel):
             shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def train_from(
+    data: Path,
+    out: Path,
+    start: Path,
+    changes: Mapping[str, Any],
+    max_epochs: int | None,
+    seed: int,
+    console: Console,
+    *,
+    device: str,
+    threads: int | None,
+) -> Run:
+    """Train the last stage of the run at ``start`` on newer data, from its weights and with its settings."""
+    older = Run.open(start)
+    older.require_finished()
+    config = warm_config(older.config)
+    config = config.changed(changes) if changes else config
+    config = config.with_max_epochs(max_epochs) if max_epochs is not None else config
+    model = older.model_class(config)
+    return train_dataset(
+        data, out, model, None, seed, console, device=device, threads=threads, start=older, name=older.info.model
+    )
 
 
 def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
@@ -143,10 +166,27 @@ def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
     return make_plan(make_trainers(model, dataset, split, seed=0, device=find_device(device)))
 
 
-def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int | None, console: Console) -> Run:
-    """Train with the settings and chosen epochs of the run at ``path`` on all interactions."""
+def refit(
+    path: Path,
+    out: Path,
+    *,
+    data: Path | None,
+    start: Path | None,
+    device: str,
+    threads: int | None,
+    console: Console,
+) -> Run:
+    """Train with the settings and chosen epochs of the run at ``path`` on all interactions.
+
+    It starts from the weights of the run ``start``; by default from those that the run at ``path`` started from.
+    """
     run = Run.open(path)
     run.require_finished()
+    if start is not None and run.info.started_from is None:
+        raise ConfigError(
+            f"{path} was not trained with --from, so its epochs are those of a training from nothing; leave out --from."
+        )
+    older = start or (Path(run.info.started_from) if run.info.started_from else None)
     dataset = run.dataset(data, newer=True)
     config = refit_config(run.config, run.info.stages)
     source = data or dataset.path or Path(run.info.data)
@@ -162,6 +202,7 @@ def refit(path: Path, out: Path, *, data: Path | None, device: str, threads: int
         device=device,
         threads=threads,
         refit_of=run,
+        start=None if older is None else Run.open(older),
         name=run.info.model,
     )
 
@@ -190,25 +231,50 @@ def evaluate_run(
     sampler: Sampler | None,
     data: Path | None,
     device: str,
+    every: str | None = None,
     on_batch: Callable[[int], None],
-) -> Evaluation:
-    """Evaluate a run."""
+) -> dict[str, Evaluation]:
+    """Evaluate a run; on newer data than its own, on what is later: a backtest.
+
+    Returns the evaluation by the beginning of its period: of each that is ``every`` long, or one by ``""``.
+    """
     run = Run.open(path)
-    if run.info.split == "none":
-        raise RunError(f"{path} was trained on all interactions: nothing was held out to evaluate it on.")
     model = run.model(find_device(device))
     model.with_inference(steps, sampler)
-    dataset = run.dataset(data)
-    return evaluate(
-        model,
-        dataset,
-        run.split(dataset),
-        part,
-        cutoffs=cutoffs,
-        seen=seen,
-        with_batch_means=with_batch_means,
-        on_batch=on_batch,
-    )
+    dataset = run.dataset(data, newer=True)
+    newer = dataset.fingerprint != run.info.data_fingerprint
+    if run.info.split == "none" and not newer:
+        raise RunError(
+            f"{path} was trained on all interactions: nothing was held out to evaluate it on; give newer --data."
+        )
+    if every is not None and not newer:
+        raise ConfigError("--every divides what is later than the data of the run; give newer data with --data.")
+    splits = {"": run.split(dataset)} if not newer else _later(run, dataset, part, every)
+    seen = run.info.seen if seen == "data" else seen  # what it recommends by
+    return {
+        begin: evaluate(
+            model,
+            dataset,
+            split,
+            part,
+            cutoffs=cutoffs,
+            seen=seen,
+            with_batch_means=with_batch_means,
+            on_batch=on_batch,
+        )
+        for begin, split in splits.items()
+    }
+
+
+def _later(run: Run, dataset: Dataset, part: str, every: str | None) -> dict[str, Split]:
+    """Return the splits of a backtest, by the beginning of their periods."""
+    if part != "test":
+        raise ConfigError("newer data than those of the run are all test; leave out --on.")
+    if run.info.last_time is None:
+        raise RunError(f"{run.path} does not say when its data end; train it again.")
+    since = run.info.last_time
+    split = later(dataset, since, run.info.num_items)
+    return {"": split} if every is None else dict(periods(dataset, split, since, every))
 
 
 def evaluate_recommendations(
@@ -227,63 +293,3 @@ def evaluate_recommendations(
     dataset = open_dataset(path)
     dataset.verify()
     return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)
-
-
-@dataclass(frozen=True)
-class Audience:
-    """The recipients of recommendations: users of the data set (table, ids or all), or histories (table, or one)."""
-
-    users: Path | None = None
-    user: Sequence[str] | None = None
-    history: Path | None = None
-    given: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        named = [name for name in ("users", "user", "history", "given") if getattr(self, name)]
-        if len(named) > 1:
-            raise ConfigError(f"--{named[0]} and --{named[1]} exclude each other; give one.")
-
-
-def recommend(
-    path: Path,
-    audience: Audience,
-    *,
-    k: int,
-    seen: SeenOrData,
-    diversity: float,
-    allow: Path | None,
-    block: Path | None,
-    on_unknown: Literal["error", "skip"],
-    steps: int | None,
-    sampler: Sampler | None,
-    data: Path | None,
-    device: str,
-    on_batch: Callable[[int], None],
-) -> Recommendations:
-    """Recommend with the run at ``path``."""
-    recommender = ADRec.load(path, data=data, device=device, num_inference_steps=steps, sampler=sampler).recommender()
-    names = recommender.dataset.info.columns
-    limits: dict[str, Any] = {
-        "seen": seen,
-        "diversity": diversity,
-        "items": read_ids(allow, "item", names) if allow else None,
-        "exclude": read_ids(block, "item", names) if block else None,
-        "on_batch": on_batch,
-    }
-    if audience.given:
-        return recommender.for_histories([audience.given], k, **limits)
-    if audience.history:
-        people, histories = read_histories(audience.history, names)
-        result = recommender.for_histories(histories, k, **limits)
-        owner = pl.Series("user", people).gather(result.table["history"])
-        return Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
-    users: Any = list(audience.user) if audience.user else None
-    if audience.users:
-        users = read_ids(audience.users, "user", names)
-    return recommender.for_users(users, k, on_unknown=on_unknown, **limits)
-
-
-def similar(path: Path, items: Sequence[str], k: int, *, data: Path | None) -> Frame:
-    """Return the items nearest to each of ``items``."""
-    table: Frame = ADRec.load(path, data=data).similar_items(list(items), k)
-    return table

@@ -71,6 +71,19 @@ class Settings(ConfigGroup):
             require(key not in idle, f"{key} has no effect: {idle.get(key)}. Leave it out.")
         return cls.from_dict(config.to_dict())  # reset values without effect, so that configurations compare equal
 
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return this configuration with ``changes``, by full or unique short keys.
+
+        Raises :class:`ConfigError` as :meth:`make` does.
+        """
+        given = {self.full_key(key, self.absent_groups()): value for key, value in changes.items()}
+        config = read_dataclass(type(self), self, changes_tree(self, [given]))
+        assert isinstance(config, type(self))
+        idle = config.idle_keys()
+        for key in flat(given):
+            require(key not in idle, f"{key} has no effect: {idle.get(key)}. Leave it out.")
+        return self.from_dict(config.to_dict())
+
     @classmethod
     def _full_changes(cls, preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``changes`` of a preset by full keys; a short key is one of the groups that are then enabled."""

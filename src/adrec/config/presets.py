@@ -36,6 +36,7 @@ _FAST: dict[str, Any] = {
 _SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20))
 
 _ADAM: dict[str, Any] = {
+    "future_items": 1,
     "mse_weight": 1.0,
     "consistency": 0.0,
     "optimizer": "adam",

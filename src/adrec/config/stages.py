@@ -151,6 +151,7 @@ ALIGN = ADRecStageConfig(
     epochs=2,
     start="embedding",
     embedding="frozen",
+    future_items=3,
     mse_weight=0.1,
     optimizer="adamw",
     learning_rate=2e-3,

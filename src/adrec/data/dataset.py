@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from adrec._version import __version__
@@ -32,6 +33,8 @@ from adrec.utils.files import atomic_folder, recover, write_json
 
 FORMAT_VERSION = 3
 ARRAYS = ("items", "offsets", "times")
+WRITTEN = ("history", "similar_item", "score", "rank", "source", "confidence", "name")  # columns of recommendations
+WAITING = "waiting.parquet"
 HELD_OUT_PARTS = ("test", "validation")
 
 
@@ -86,6 +89,11 @@ class DatasetInfo:
     format_version: int = FORMAT_VERSION
     adrec_version: str = __version__
 
+    def named(self, role: str) -> str:
+        """Return the name of the column for ``role`` in what adrec writes: the one in the table that was prepared."""
+        name = self.columns.get(role, role)
+        return role if name in WRITTEN else name
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -100,6 +108,8 @@ class Dataset:
         info: metadata: sources, preparation and counts.
         held_out: indices of the users that a ``users:`` split holds out: ``test``, ``validation``.
         path: the folder it was opened from.
+        left_out: the ``user``, ``item`` and ``time`` of what ``min_user`` or ``min_item`` left out; it waits for an
+            extension (:mod:`adrec.data.extend`).
     """
 
     items: NDArray[np.int32]
@@ -110,6 +120,16 @@ class Dataset:
     info: DatasetInfo
     held_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     path: Path | None = None
+    left_out: pl.DataFrame | None = None
+
+    def waiting(self) -> pl.DataFrame | None:
+        """Return the interactions that wait for an extension, None without any."""
+        if self.left_out is not None or self.path is None or WAITING not in self.info.files:
+            return self.left_out
+        try:
+            return pl.read_parquet(self.path / WAITING)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{self.path / WAITING} cannot be read; prepare the data set again.") from error
 
     @property
     def num_users(self) -> int:
@@ -174,6 +194,9 @@ def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> N
             np.save(folder / f"{part}_users.npy", users, allow_pickle=False)
         dataset.users.write(folder / "users.parquet")
         dataset.catalogue.write(folder / "items.parquet")
+        waiting = dataset.waiting()
+        if waiting is not None:
+            waiting.write_parquet(folder / WAITING)
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         write_json(folder / "dataset.json", asdict(replace(dataset.info, files=files)))
 

@@ -6,33 +6,88 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
+from adrec.data.moments import PER_SECOND, seconds_of, ticks
 from adrec.data.preparation import Duplicates, Preparation
-from adrec.data.report import DUPLICATE, NUM_EXAMPLES, RARE_ITEM, RATED_BELOW, TOO_SHORT, RowAccount
+from adrec.data.report import DUPLICATE, NUM_EXAMPLES, OUTSIDE, RARE_ITEM, RATED_BELOW, TOO_SHORT, RowAccount
+from adrec.utils.errors import ConfigError
 
 LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
-def kept(table: pl.DataFrame, options: Preparation, ledger: RowAccount, at: Callable[[int], str]) -> pl.DataFrame:
-    """Return the interactions that pass every filter; the others are recorded in the ledger.
+def chosen(
+    table: pl.DataFrame, options: Preparation, ledger: RowAccount, at: Callable[[int], str], unit: str
+) -> pl.DataFrame:
+    """Return the rows that pass the filters of single rows; the others are recorded in the ledger.
 
     Args:
-        table: ``user``, ``item``, ``time``, ``row``, and ``rating`` if ratings are filtered; sorted by time, then by
-            row.
+        table: ``user``, ``item``, ``time``, ``row``, and ``rating`` if ratings are filtered.
+        options: the preparation options, which define the filters.
+        ledger: records the removed rows.
+        at: returns the location of a row in its source.
+        unit: unit of the times.
+
+    Raises :class:`ConfigError` for a moment that cannot be read.
+    """
+    if options.min_rating is not None:
+        good = pl.col("rating") >= options.min_rating
+        removed = table.filter(~good)
+        ledger.leave_out(RATED_BELOW, removed.height, _examples(removed, at))
+        table = table.filter(good)
+    if options.since is not None or options.until is not None:
+        since, until = (None if text is None else ticks(text, unit) for text in (options.since, options.until))
+        inside = pl.lit(True)
+        if since is not None:
+            inside &= pl.col("time") >= since
+        if until is not None:
+            inside &= pl.col("time") < until
+        removed = table.filter(~inside)
+        ledger.leave_out(OUTSIDE, removed.height, _examples(removed, at))
+        table = table.filter(inside)
+    return table
+
+
+def sessions(table: pl.DataFrame, gap: str, unit: str) -> pl.DataFrame:
+    """Return the interactions with each session of a user as a user: ``ann``, ``ann/2``, ``ann/3``.
+
+    Args:
+        table: ``user`` and ``time``, sorted by time.
+        gap: the longest pause within a session, such as ``30m``.
+        unit: unit of the times.
+
+    Raises :class:`ConfigError` for another span, or times without a unit.
+    """
+    if unit not in PER_SECOND:
+        raise ConfigError("session_gap needs times with a unit, and these only give an order; leave it out.")
+    pause = seconds_of(gap) * PER_SECOND[unit]
+    begins = (pl.col("time").diff().over("user") > pause).fill_null(False)
+    table = table.with_columns(session=begins.cast(pl.UInt32).cum_sum().over("user") + 1)
+    name = pl.col("user").cast(pl.String)
+    later = pl.concat_str([name, pl.lit("/"), pl.col("session").cast(pl.String)])
+    return table.with_columns(user=pl.when(pl.col("session") == 1).then(name).otherwise(later)).drop("session")
+
+
+def kept(
+    table: pl.DataFrame, options: Preparation, ledger: RowAccount, at: Callable[[int], str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the interactions that pass the filters of duplicates and of rare ids, and those that are too rare.
+
+    Args:
+        table: ``user``, ``item``, ``time`` and ``row``, sorted by time, then by row.
         options: the preparation options, which define the filters.
         ledger: records the removed rows.
         at: returns the location of a row in its source.
     """
+    rare: list[pl.DataFrame] = []
 
     def leave_out(reason: str, rows: pl.DataFrame) -> None:
         ledger.leave_out(reason, rows.height, _examples(rows, at))
+        if reason != DUPLICATE:
+            rare.append(rows)
 
-    if options.min_rating is not None:
-        good = pl.col("rating") >= options.min_rating
-        leave_out(RATED_BELOW, table.filter(~good))
-        table = table.filter(good)
     if options.duplicates != "all":
         table = without_duplicates(table, options.duplicates, leave_out)
-    return k_core(table, options.min_user, options.min_item, leave_out)
+    table = k_core(table, options.min_user, options.min_item, leave_out)
+    return table, pl.concat([table.clear(), *rare]).select("user", "item", "time")
 
 
 def _examples(rows: pl.DataFrame, at: Callable[[int], str]) -> Iterator[str]:

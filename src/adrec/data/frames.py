@@ -1,10 +1,11 @@
-"""Conversion of polars, pandas and pyarrow tables to polars columns, or a one-sentence error."""
+"""Conversion of tables of other libraries to polars columns, or a one-sentence error."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
+from uuid import UUID
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,9 @@ from adrec.utils.errors import DataError, needs_extra
 
 
 def open_frame(source: Any) -> Opened:
-    """Open a polars, pandas or pyarrow table; the last two are recognised without importing them.
+    """Open a polars, pandas or pyarrow table, or any that has an Arrow stream, such as a DuckDB relation.
+
+    No library is imported for it.
 
     Raises :class:`DataError` for any other type, and if two columns have the same name.
     """
@@ -25,10 +28,12 @@ def open_frame(source: Any) -> Opened:
         opened = _open_pandas(source)
     elif pyarrow is not None and isinstance(source, pyarrow.Table):
         opened = _open_pyarrow(source)
+    elif hasattr(source, "__arrow_c_stream__"):
+        opened = _open_polars(_streamed(source).lazy(), f"the {type(source).__name__}")
     else:
         raise DataError(
-            f"interactions of type {type(source).__name__} cannot be read; give a pandas, polars or pyarrow table, or "
-            "a path."
+            f"interactions of type {type(source).__name__} cannot be read; give a pandas, polars or pyarrow table, "
+            "another that has an Arrow stream, or a path."
         )
     twice = next((name for at, name in enumerate(opened.columns) if name in opened.columns[:at]), None)
     if twice is not None:
@@ -36,9 +41,14 @@ def open_frame(source: Any) -> Opened:
     return opened
 
 
-def _open_polars(frame: pl.LazyFrame) -> Opened:
-    name = "the polars table"
+def _streamed(source: Any) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(source)
+    except Exception as error:  # each library raises its own
+        raise _unreadable(f"the {type(source).__name__}", error) from error
 
+
+def _open_polars(frame: pl.LazyFrame, name: str = "the polars table") -> Opened:
     def take(names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
         try:
             return (frame.select(names) if rows is None else frame.select(names).head(rows)).collect()
@@ -66,6 +76,8 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufM":
         return pl.Series(name, column.to_numpy())
     try:
+        if column.dtype == object and any(isinstance(value, UUID) for value in column.head(HEAD_ROWS)):
+            return pl.Series(name, [None if value is None else str(value) for value in column], dtype=pl.String)
         return pl.from_pandas(column.to_frame(name))[name]
     except ImportError as error:
         raise DataError(needs_extra(f"reading column {name!r} of the pandas table", "pandas")) from error

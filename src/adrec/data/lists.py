@@ -13,6 +13,7 @@ from adrec.data import convert
 from adrec.data.columns import find_column, refuse_shared, usual_column
 from adrec.data.convert import Converted
 from adrec.data.files import open_file
+from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
 from adrec.data.times import Times
 from adrec.utils.errors import DataError, did_you_mean
@@ -29,6 +30,38 @@ def read_ids(path: Path, role: Literal["user", "item"], prepared: Names = NO_NAM
     table = _Table(path, prepared)
     column = table.read([role], f"one {role} id a row")[role]
     return table.ids(column).unique(maintain_order=True)
+
+
+def read_rules(source: Any, prepared: Names = NO_NAMES) -> pl.Series | pl.DataFrame:
+    """Read a list of items, a file or a table: ids, or, if it has a user column, a table of ``user`` and ``item``.
+
+    Raises :class:`DataError` for a missing value, no rows, or a column that means nothing here.
+    """
+    table = _Table(source, prepared)
+    columns = table.columns(["item"], ["user"])
+    strange = [name for name in table.opened.columns if name not in columns.values()]
+    if strange:
+        raise DataError(
+            f"{table.opened.name} has the column {strange[0]!r}, which means nothing here; give a column of items, and "
+            "one of users if each has items of their own."
+        )
+    raw = table.read(["item"], "one item a row", optional=["user"])
+    items = table.ids(raw["item"]).alias("item")
+    return (
+        pl.DataFrame([table.ids(raw["user"]).alias("user"), items])
+        if "user" in raw
+        else items.unique(maintain_order=True)
+    )
+
+
+def read_pairs(source: Any, prepared: Names = NO_NAMES) -> pl.DataFrame:
+    """Read pairs of a file or a table: ``user`` and ``item``.
+
+    Raises :class:`DataError` for a missing column or value.
+    """
+    table = _Table(source, prepared)
+    raw = table.read(["user", "item"], "one pair a row")
+    return pl.DataFrame([table.ids(raw[role]).alias(role) for role in ("user", "item")])
 
 
 def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, list[list[Any]]]:
@@ -106,8 +139,9 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
 class _Table:
     """A small table, read completely; any unusable value is an error."""
 
-    def __init__(self, path: Path, prepared: Names = NO_NAMES) -> None:
-        self.opened, self.prepared = open_file(path, Preparation()), prepared
+    def __init__(self, source: Any, prepared: Names = NO_NAMES) -> None:
+        self.opened = open_file(source, Preparation()) if isinstance(source, Path) else open_frame(source)
+        self.prepared = prepared
         self.numbers: list[int] = []
 
     def at(self, index: int) -> str:

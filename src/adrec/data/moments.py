@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,6 +72,23 @@ def ticks(text: str, unit: str) -> float:
         )
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
     return since // timedelta(microseconds=1) * PER_SECOND[unit] // 10**6
+
+
+SPANS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def seconds_of(span: str | timedelta) -> int:
+    """Return a span such as ``30d`` (``s``, ``m``, ``h``, ``d``, ``w``) in seconds; :class:`ConfigError` for others."""
+    if isinstance(span, timedelta):
+        seconds = int(span.total_seconds())
+    else:
+        found = re.fullmatch(r"([0-9]+)\s*([smhdw])", str(span).strip())
+        if found is None:
+            raise ConfigError(f"{span!r} is no span of time; write a number and s, m, h, d or w, such as 30d.")
+        seconds = int(found[1]) * SPANS[found[2]]
+    if seconds <= 0:
+        raise ConfigError(f"{span!r} is no span of time; give one above 0.")
+    return seconds
 
 
 def written(moment: float, unit: str) -> str:

@@ -15,7 +15,7 @@ Part = Literal["train", "history", "validation", "test"]
 
 
 def part_table(dataset: Dataset, split: Split, part: Part) -> pl.DataFrame:
-    """Return ``user``, ``item`` and ``time`` of a part, user after user, oldest first.
+    """Return user, item and time of a part under the names of their columns, user after user, oldest first.
 
     ``train`` has the training interactions; ``validation`` and ``test`` the held-out ones. ``history`` has all
     interactions of the test users before their first test interaction: the input of a recommendation.
@@ -31,8 +31,8 @@ def part_table(dataset: Dataset, split: Split, part: Part) -> pl.DataFrame:
     owners = np.searchsorted(dataset.offsets, positions, side="right") - 1
     return pl.DataFrame(
         {
-            "user": dataset.users.decode(owners),
-            "item": dataset.catalogue.decode(dataset.items[positions].astype(np.int64) - 1),
-            "time": np.asarray(dataset.times[positions]),
+            dataset.info.named("user"): dataset.users.decode(owners),
+            dataset.info.named("item"): dataset.catalogue.decode(dataset.items[positions].astype(np.int64) - 1),
+            dataset.info.named("time"): np.asarray(dataset.times[positions]),
         }
     )

@@ -31,15 +31,21 @@ class Preparation:
         header: the names of the columns, for a file without a header line.
         user: the column of user ids; by its usual names by default, as the others.
         item: the column of item ids.
-        time: the column of times.
+        time: the column of times; ``none`` if the order of the rows is their order in time.
         rating: the column of ratings.
         time_unit: unit of numeric times; ``none`` if they are only an order.
         time_format: format of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
+        where: a condition in SQL on the columns of the table; other rows are left out.
+        since: a moment, from which on rows are kept.
+        until: a moment, before which rows are kept.
+        query: a query in SQL, if the source is the URL of a database.
         keep_null_ids: whether marks of missing values (``NA``, ``NULL``, ``None`` and the like) are ids of users and
             items; by default such rows are unusable.
         min_rating: the lowest rating to keep.
         duplicates: of interactions of one user with one item, keep ``all``, the ``first`` or the ``last``; ``exact``
             removes only those with the same time, ``consecutive`` those that follow one another.
+        session_gap: a span such as ``30m``: a user's interactions after a longer pause are those of another user, named
+            ``user/2``, ``user/3`` and so on.
         min_user: the fewest interactions of a user (applied with ``min_item`` until nothing changes).
         min_item: the fewest interactions of an item.
         split: name of the split: see :mod:`adrec.data.split`.
@@ -60,9 +66,14 @@ class Preparation:
     rating: str | None = None
     time_unit: TimeUnit | None = None
     time_format: str | None = None
+    where: str | None = None
+    since: str | None = None
+    until: str | None = None
+    query: str | None = None
     keep_null_ids: bool = False
     min_rating: float | None = None
     duplicates: Duplicates = "all"
+    session_gap: str | None = None
     min_user: int = 0
     min_item: int = 0
     split: str = "leave-one-out"
@@ -127,9 +138,14 @@ class PreparationOptions(TypedDict, total=False):
     rating: str | None
     time_unit: TimeUnit | None
     time_format: str | None
+    where: str | None
+    since: str | None
+    until: str | None
+    query: str | None
     keep_null_ids: bool
     min_rating: float | None
     duplicates: Duplicates
+    session_gap: str | None
     min_user: int
     min_item: int
     split: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
-from adrec.data.filters import kept
+from adrec.data.extend import border, older_rows, taken_over, together
+from adrec.data.extend import told as told_over
+from adrec.data.filters import chosen, kept, sessions
 from adrec.data.oddities import oddities
 from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
@@ -20,7 +22,7 @@ from adrec.data.report import RowAccount, to_dicts
 from adrec.data.seen import Seen, measured, returning, told
 from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
-from adrec.utils.errors import DataError
+from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.text import counted
 
 
@@ -29,9 +31,10 @@ def prepare(
     *,
     recipe: str | None = None,
     vocabulary: Dataset | Vocabularies | None = None,
+    extend: Dataset | None = None,
     quarantine: Path | None = None,
     name: str | None = None,
-    **options: Unpack[PreparationOptions],
+    **given: Unpack[PreparationOptions],
 ) -> Dataset:
     """Read, filter, number and sort interactions; ties in time keep the order of the table.
 
@@ -39,27 +42,74 @@ def prepare(
 
     Args:
         source: a path, several, a folder of shards, ``-`` for standard input, or a pandas, polars or pyarrow table.
-        recipe: the name of a known data set, whose options are used; ``options`` override them.
-        vocabulary: an earlier data set; its users and items keep their numbers, and new ones follow. What is done with
-            seen items is taken over too, unless ``seen`` is given.
+        recipe: the name of a known data set, whose options are used; ``given`` override them.
+        vocabulary: an earlier data set; its users and items keep their numbers, and new ones follow. Its columns,
+            options and what is done with seen items are taken over, unless others are given.
+        extend: the same, and its interactions are those of the new data set too.
         quarantine: a file for the unusable rows; it is kept if preparation fails.
         name: name of the data set; by default the recipe's, or the file's.
-        **options: the fields of :class:`~adrec.data.preparation.Preparation`.
+        **given: the fields of :class:`~adrec.data.preparation.Preparation`.
 
     Raises:
         DataError: for an unusable table, too many unusable rows, or filters that leave nothing.
         ConfigError: for an unknown option or recipe, or an invalid value.
     """
-    chosen = Preparation().changed({**recipe_options(recipe), **options})
-    with RowAccount(chosen.max_rejected, chosen.strict, quarantine) as ledger:
-        interactions = read_interactions(source, chosen, ledger)
-        ordered = interactions.table.sort("time", "row", maintain_order=True)
-        table = kept(ordered, chosen, ledger, interactions.at)
+    if extend is not None and vocabulary is not None:
+        raise ConfigError("extend and vocabulary exclude each other: extending keeps the numbers too.")
+    earlier, notes = extend if extend is not None else vocabulary, list[str]()
+    before: dict[str, Any] = {}
+    if isinstance(earlier, Dataset) and earlier.info.preparation:
+        before = {key: value for key, value in taken_over(earlier.info).items() if key not in given}
+        notes += [told_over(earlier.info, before)] if before else []
+    options = Preparation().changed({**before, **recipe_options(recipe), **given})
+    with RowAccount(options.max_rejected, options.strict, quarantine) as ledger:
+        known = earlier.info.columns if isinstance(earlier, Dataset) else {}
+        interactions = read_interactions(source, options, ledger, known)
+        table = chosen(interactions.table, options, ledger, interactions.at, interactions.time_unit)
+        if options.session_gap is not None:
+            if earlier is not None:
+                raise ConfigError(
+                    "sessions have no ids that last, so session_gap goes with no older data set; prepare all tables "
+                    "together."
+                )
+            table = sessions(
+                table.sort("time", "row", maintain_order=True), options.session_gap, interactions.time_unit
+            )
+        if extend is not None:
+            older = older_rows(extend)
+            ledger.read(older.height, [])
+            table = together(extend, older, replace(interactions, table=table))
+            notes += border(extend, older, table)
+        at = interactions.at if extend is None else _located(extend.info.name, interactions)
+        table, rare = kept(table.sort("time", "row", maintain_order=True), options, ledger, at)
     if table.height == 0:
-        filters = {key: getattr(chosen, key) for key in ("min_rating", "duplicates", "min_user", "min_item")}
+        filters = {key: getattr(options, key) for key in ("min_rating", "duplicates", "min_user", "min_item")}
         asked = ", ".join(f"{key}={value}" for key, value in filters.items() if value not in (None, 0, "all"))
         raise DataError(f"everything was filtered away ({asked} leave nobody and nothing); weaken the filters.")
-    return _build(interactions, table, ledger, chosen, vocabulary, name or recipe, recipe)
+    if extend is not None:
+        interactions = _both(extend.info, interactions)
+    dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes)
+    return replace(dataset, left_out=_plain_ids(rare) if rare.height else None)
+
+
+def _both(older: DatasetInfo, new: Interactions) -> Interactions:
+    """Return new interactions as if those of an older data set had been read with them."""
+    return replace(
+        new,
+        sources=(*older.sources, *new.sources),
+        digests=(*older.sha256, *new.digests),
+        columns={**new.columns, **older.columns},
+        time_unit=older.time_unit,
+    )
+
+
+def _located(name: str, interactions: Interactions) -> Callable[[int], str]:
+    return lambda row: f"an interaction of {name}" if row < 0 else interactions.at(row)
+
+
+def _plain_ids(table: pl.DataFrame) -> pl.DataFrame:
+    categories = [name for name in ("user", "item") if isinstance(table.schema[name], pl.Categorical)]
+    return table.with_columns(pl.col(name).cast(pl.String) for name in categories)
 
 
 def _build(
@@ -70,6 +120,7 @@ def _build(
     vocabulary: Dataset | Vocabularies | None,
     name: str | None,
     recipe: str | None,
+    said: Sequence[str],
 ) -> Dataset:
     if vocabulary is None:
         users, catalogue = Vocabulary.from_column(table["user"]), Vocabulary.from_column(table["item"])
@@ -116,7 +167,12 @@ def _build(
     seen = options.seen or older or measured(share)
     dataset = replace(dataset, info=replace(info, split=split, seen=seen, returning=share), held_out=held_out)
     num_older = 0 if vocabulary is None else len(vocabulary.catalogue)
-    notes = (*_taken_over(older, options.seen, share), *_older(dataset, num_older), *_untested(dataset))
+    notes: tuple[str, ...] = (
+        *said,
+        *_taken_over(older, options.seen, share),
+        *_older(dataset, num_older),
+        *_untested(dataset),
+    )
     notes += (*oddities(dataset).sentences(options.duplicates, split, {"user": len(users), "item": len(catalogue)}),)
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 

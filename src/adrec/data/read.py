@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,20 @@ from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
-from adrec.data.report import BAD_TIME, MALFORMED, Rejected, RowAccount
-from adrec.data.rows import FrameKind, Opened, Piece
+from adrec.data.remote import is_url, open_url
+from adrec.data.report import NOT_WHERE, Rejected, RowAccount
+from adrec.data.rows import FrameKind, Opened, Piece, with_constants
 from adrec.data.source import expand
 from adrec.data.times import Times
-from adrec.utils.errors import DataError
+from adrec.data.unusable import unusable
+from adrec.data.where import Where
+from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.files import check_apart
+from adrec.utils.text import listed
+
+ROW_ORDER = "none"  # in place of a time column
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+POINTED = r"^-?[0-9]+\.0+$"
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,10 @@ class Interactions:
 
 
 def read_interactions(
-    source: Any, options: Preparation | None = None, ledger: RowAccount | None = None
+    source: Any,
+    options: Preparation | None = None,
+    ledger: RowAccount | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
 ) -> Interactions:
     """Read files, or a pandas, polars or pyarrow table.
 
@@ -71,13 +83,14 @@ def read_interactions(
         source: a path, several, a folder of shards, ``-`` for standard input, or a table.
         options: preparation options; by default everything is guessed.
         ledger: counts the rows and the unusable ones; by default, the first unusable row is an error.
+        columns: the column for each role in an earlier table, used where a source has it.
 
     Raises:
         DataError: for an unreadable source, a missing column, or more unusable rows than the ledger allows.
     """
     options = options or Preparation()
     ledger = ledger if ledger is not None else RowAccount(strict=True)
-    reading = _Reading(options, ledger)
+    reading = _Reading(options, ledger, columns)
     for opened in _open(source, options, ledger):
         reading.take(opened)
     ledger.check()
@@ -85,23 +98,30 @@ def read_interactions(
 
 
 def _open(source: Any, options: Preparation, ledger: RowAccount) -> Iterator[Opened]:
-    """Yield each file that ``source`` names, or ``source`` itself if it is a table."""
+    """Yield each file or URL that ``source`` names, or ``source`` itself if it is a table."""
     if isinstance(source, str | Path):
         source = [source]
-    if isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source):
-        files, notes = expand([Path(each) for each in source])
-        check_apart(ledger.quarantine, files, "quarantine file")
-        for at, path in enumerate(files):
-            yield open_file(path, options, notes if at == 0 else ())
-    else:
+    if not (isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source)):
         yield open_frame(source)
+        return
+    urls = [each for each in source if is_url(each)]
+    if options.query is not None and (len(urls) != 1 or len(source) > 1):
+        raise ConfigError("--query needs one source, the URL of a database, such as postgresql://user@host/shop.")
+    for url in urls:
+        yield open_url(str(url), options.query)
+    paths = [Path(each) for each in source if not is_url(each)]
+    if paths or not urls:
+        files, notes = expand(paths)
+        check_apart(ledger.quarantine, [file.path for file in files], "quarantine file")
+        for at, file in enumerate(files):
+            yield with_constants(open_file(file.path, options, notes if at == 0 else ()), file.constants)
 
 
 class _Reading:
     """Accumulator of the rows read so far."""
 
-    def __init__(self, options: Preparation, ledger: RowAccount) -> None:
-        self.options, self.ledger = options, ledger
+    def __init__(self, options: Preparation, ledger: RowAccount, earlier: Mapping[str, str]) -> None:
+        self.options, self.ledger, self.earlier = options, ledger, earlier
         self.opened: list[Opened] = []
         self.tables: list[pl.DataFrame] = []
         self.bases: list[int] = []
@@ -116,16 +136,25 @@ class _Reading:
         """Read a source to its end."""
         columns = self._columns(opened)
         if self.times is None:
-            self.times = Times(columns["time"], self.options.time_unit, self.options.time_format)
+            self.times = Times(columns.get("time", ""), self.options.time_unit, self.options.time_format)
         self.opened.append(opened)
         self.bases.append(self.next_base)
         self.columns = self.columns or columns
         before, last = self.ledger.num_read, 0
-        for piece in opened.pieces(list(columns.values())):
+        where = None if self.options.where is None else Where.of(self.options.where, opened)
+        wanted = dict.fromkeys([*columns.values(), *(where.columns if where else ())])
+        if where and where.numbers:
+            self.why[f"where {opened.name}"] = f"--where compares {listed(sorted(where.numbers))} as numbers"
+        for whole in opened.pieces(list(wanted)):
+            piece = whole
+            if where is not None:
+                piece, others, examples = where.split(whole, opened.name)
+                self.ledger.leave_out(NOT_WHERE, others, map(opened.at, examples))
+                self.ledger.read(others, [])
             table, rejected = self._converted(opened, piece, columns)
             self.ledger.read(piece.columns.height + len(piece.malformed), rejected)
             self.tables.append(table)
-            numbers = [*piece.numbers[-1:].tolist(), *(row.number for row in piece.malformed)]
+            numbers = [*whole.numbers[-1:].tolist(), *(row.number for row in piece.malformed)]
             last = max([last, *numbers])
         self.next_base += last
         self._refuse_twice(opened)
@@ -145,13 +174,17 @@ class _Reading:
 
     def _columns(self, opened: Opened) -> dict[str, str]:
         named = {"user": self.options.user, "item": self.options.item, "time": self.options.time}
+        if self.options.time == ROW_ORDER:
+            del named["time"]
         if self.options.rating is not None or self.options.min_rating is not None:
             named["rating"] = self.options.rating
         columns = {}
         for role, name in named.items():
-            known = self.columns.get(role)  # of the first of several files
+            known = (self.columns or self.earlier).get(role)  # of the first of several files
             if name is not None or known in opened.columns:
                 columns[role] = find_column(opened.columns, role, name or known, opened.name)
+                if name is None and not self.columns:
+                    self.why[role] = f"{role} = column {known!r}, as before"
             else:
                 columns[role], why = choice.find(opened, role, f"name it with --{role} (in Python {role}=)")
                 self.why.setdefault(role, f"{role} = column {columns[role]!r}, {why}")
@@ -166,15 +199,18 @@ class _Reading:
         raw = {role: piece.columns[name] for role, name in columns.items()}
         keep_marks = self.options.keep_null_ids
         converted = {role: convert.ids(raw[role], opened.name, keep_marks=keep_marks) for role in ("user", "item")}
-        converted["time"] = self.times.read(raw["time"], opened.name, lambda row: opened.at(int(piece.numbers[row])))
+        if "time" in raw:
+            converted["time"] = self.times.read(
+                raw["time"], opened.name, lambda row: opened.at(int(piece.numbers[row]))
+            )
+        else:
+            converted["time"] = Converted(pl.Series("time", piece.numbers + self.bases[-1], dtype=pl.Int64), ())
         if "rating" in raw:
             converted["rating"] = convert.numbers(raw["rating"], opened.name)
         table = pl.DataFrame({role: self._compact(role, each.values) for role, each in converted.items()}).with_columns(
             row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64)
         )
-        rejected = [*_malformed(opened, piece), *_unusable(opened, piece, raw, converted)]
-        if self.options.header is not None and opened.unit == "line":
-            rejected = [_as_header(row) for row in rejected]
+        rejected = unusable(opened, piece, raw, converted, named=self.options.header is not None)
         if rejected:
             table = table.drop_nulls()
         return table, sorted(rejected, key=lambda row: row.number)
@@ -189,8 +225,11 @@ class _Reading:
         guesses += self.why.values()
         table = _together(self.tables, self.texts)
         if all(opened.texts for opened in self.opened):
+            guesses += [each for role in ("user", "item") for each in _forms(table[role], self.columns[role])]
             table = table.with_columns(_meant(table[role]) for role in ("user", "item"))
-        unit = self.times.end(self.opened[0].name)
+        unit = self.times.end(self.opened[0].name) if "time" in self.columns else "none"
+        if "time" not in self.columns:
+            guesses.append("time = the order of the rows, as asked for")
         return Interactions(
             table=table,
             sources=tuple(opened.name for opened in self.opened),
@@ -202,6 +241,25 @@ class _Reading:
             units=tuple(opened.unit for opened in self.opened),
             bases=tuple(self.bases),
         )
+
+
+def _at(opened: Opened, piece: Piece, row: int) -> str:
+    return opened.at(int(piece.numbers[row]))
+
+
+def _forms(column: pl.Series, name: str) -> Iterator[str]:
+    """Yield a sentence if some ids of a text file are written like ``12.0``: read as 12, or not the same as 12."""
+    if column.dtype == pl.Int64:
+        return
+    texts = column.unique().cast(pl.String)
+    pointed = texts.filter(texts.str.contains(POINTED))
+    if not len(pointed):
+        return
+    whole = pointed[0].removesuffix(".0")
+    if convert.meant(texts).dtype == pl.Int64:
+        yield f"column {name!r}: ids such as {pointed[0]} are integers, {whole}"
+    elif pointed.str.replace(convert.POINT_ZERO, "").is_in(texts.implode()).any():
+        yield f"column {name!r}: {pointed[0]} and {whole} are different ids, as some of the others are no numbers"
 
 
 def _meant(column: pl.Series) -> pl.Series:
@@ -216,43 +274,6 @@ def _meant(column: pl.Series) -> pl.Series:
     values = np.zeros(int(codes.max(initial=0)) + 1, dtype=np.int64)
     values[codes] = integers.to_numpy()
     return pl.Series(column.name, values[column.to_physical().to_numpy()])
-
-
-def _malformed(opened: Opened, piece: Piece) -> Iterator[Rejected]:
-    for row in piece.malformed:
-        yield Rejected(opened.at(row.number), opened.name, row.number, MALFORMED, row.what, None, None, row.text)
-
-
-def _as_header(row: Rejected) -> Rejected:
-    """Report that a first line without a time may be a header, if the column names were given."""
-    if (row.number, row.reason) != (1, BAD_TIME) or any(character.isdigit() for character in str(row.value)):
-        return row
-    return replace(row, what="the time cannot be read (a header? where columns are named, line 1 is a row)")
-
-
-def _unusable(
-    opened: Opened, piece: Piece, raw: Mapping[str, pl.Series], converted: Mapping[str, Converted]
-) -> list[Rejected]:
-    """Return the rows with a value that cannot be used, each with the first such value."""
-    found: dict[int, tuple[str, str, str]] = {}
-    for role, each in converted.items():
-        for problem in each.problems:
-            for index in problem.bad.arg_true().to_list():
-                found.setdefault(index, (role, problem.reason, problem.what))
-    texts = piece.text(list(found))
-    return [
-        Rejected(
-            opened.at(number := int(piece.numbers[index])),
-            opened.name,
-            number,
-            reason,
-            what,
-            raw[role].name,
-            None if what == convert.ABSENT else raw[role][index],
-            text,
-        )
-        for (index, (role, reason, what)), text in zip(found.items(), texts, strict=True)
-    ]
 
 
 def _together(tables: Sequence[pl.DataFrame], texts: Mapping[str, pl.Categories]) -> pl.DataFrame:

@@ -24,9 +24,10 @@ MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING = (
     "unreadable rating",
 )
 DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT = "duplicate", "rating below", "rare item", "too short"
+NOT_WHERE, OUTSIDE = "not where", "outside since .. until"
 REASONS: Mapping[str, Kind] = {
     **dict.fromkeys((MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING), "rejected"),
-    **dict.fromkeys((DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT), "left out"),
+    **dict.fromkeys((NOT_WHERE, OUTSIDE, DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT), "left out"),
 }
 NUM_EXAMPLES = 3
 HOPELESS = 100_000  # rejected rows after which reading stops, if their share is already too large

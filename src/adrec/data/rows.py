@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -90,3 +90,27 @@ class Opened:
 def whole_table(table: pl.DataFrame) -> Piece:
     """Return a table as one piece, its rows counted from 1."""
     return Piece(table, np.arange(1, table.height + 1))
+
+
+def with_constants(opened: Opened, constants: Mapping[str, str]) -> Opened:
+    """Return a source with further columns, each of one text; a column of its own goes before one of that name."""
+    added = {name: value for name, value in constants.items() if name not in opened.columns}
+    if not added:
+        return opened
+
+    def filled(table: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+        return table.with_columns(pl.lit(added[name]).alias(name) for name in wanted if name in added).select(wanted)
+
+    def own(wanted: Sequence[str]) -> list[str]:
+        return [name for name in wanted if name not in added] or list(opened.columns[:1])
+
+    def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
+        for piece in opened.pieces(own(wanted)):
+            yield replace(piece, columns=filled(piece.columns, wanted))
+
+    return replace(
+        opened,
+        columns=[*opened.columns, *added],
+        pieces=pieces,
+        head=lambda wanted: filled(opened.head(own(wanted)), wanted),
+    )

@@ -8,11 +8,12 @@ import hashlib
 import io
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, cast
+from urllib.parse import unquote
 
 import zstandard
 
@@ -215,46 +216,74 @@ def _read_up_to(stream: IO[bytes], size: int) -> bytes:
     return b"".join(parts)
 
 
-def expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+@dataclass(frozen=True)
+class Shard:
+    """A file to read.
+
+    Attributes:
+        path: its path.
+        constants: columns that the names of its folders give, such as ``{"day": "2024-05-01"}`` of ``day=2024-05-01``.
+    """
+
+    path: Path
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+
+def expand(paths: Sequence[Path]) -> tuple[list[Shard], list[str]]:
     """Return the files that ``paths`` name, with folders expanded to their shards, and notes on skipped files.
 
-    In a folder, hidden files and files that start with ``_`` (markers of data-flow systems) are not shards.
+    In a folder, hidden files and files that start with ``_`` (markers of data-flow systems) are not shards. Folders in
+    it are looked into if they are named like ``day=2024-05-01``, as Hive does.
 
     Raises:
         DataError: for no path, a folder without shards, or a duplicate file.
     """
-    files: list[Path] = []
+    files: list[Shard] = []
     notes: list[str] = []
     for path in paths:
         if path == STDIN or not path.is_dir():
-            files.append(path)
+            files.append(Shard(path))
             continue
         if (path / "dataset.json").is_file():
             raise DataError(f"{path} is a prepared data set already; train on it, or name the table that it is from.")
-        visible = sorted(each for each in path.iterdir() if each.name[0] not in "._")
-        inside = [each for each in visible if each.is_file()]
-        shards = [each for each in inside if _is_shard(each)]
-        if not shards:
-            folders = [each.name for each in visible if each.is_dir()]
-            if folders:
-                some = ", ".join(folders[:3]) + (", .." if len(folders) > 3 else "")
-                raise DataError(
-                    f"{path} has no table but {counted(len(folders), 'folder')} ({some}); name the one to "
-                    "read, or several: folders in folders are not looked into."
-                )
-            empty = "an empty folder" if not inside else "a folder without any table"
-            raise DataError(
-                f"{path} is {empty}; shards end in one of {', '.join(SHARD_ENDINGS)}, also with .gz or .zst."
-            )
-        others = [each.name for each in inside if not _is_shard(each)]
-        notes.append(f"{path}: a folder of {len(shards)} shards" + (f", without {', '.join(others)}" if others else ""))
+        shards, others = _inside(path, {})
+        parted = f" in folders by {', '.join(shards[0].constants)}" if shards[0].constants else ""
+        notes.append(
+            f"{path}: a folder of {len(shards)} shards{parted}" + (f", without {', '.join(others)}" if others else "")
+        )
         files += shards
     if not files:
         raise DataError("no file is named; give a file, several, a folder of shards, or - for standard input.")
-    twice = next((path for at, path in enumerate(files) if path in files[:at]), None)
+    names = [each.path for each in files]
+    twice = next((path for at, path in enumerate(names) if path in names[:at]), None)
     if twice is not None:
         raise DataError(f"{twice} is named twice; its interactions would count twice.")
     return files, notes
+
+
+def _inside(path: Path, constants: Mapping[str, str]) -> tuple[list[Shard], list[str]]:
+    """Return the shards of a folder and of the folders in it that give columns, and the names of other files."""
+    visible = sorted(each for each in path.iterdir() if each.name[0] not in "._")
+    inside = [each for each in visible if each.is_file()]
+    shards = [Shard(each, constants) for each in inside if _is_shard(each)]
+    others = [each.name for each in inside if not _is_shard(each)]
+    folders = [each for each in visible if each.is_dir()]
+    if not shards and folders and all("=" in each.name for each in folders):
+        for folder in folders:
+            name, _, value = folder.name.partition("=")
+            inner = {**constants, name: unquote(value)}
+            found, also = _inside(folder, inner) if any(folder.iterdir()) else ([], [])
+            shards, others = shards + found, others + also
+    if shards:
+        return shards, others
+    if folders:
+        some = ", ".join(each.name for each in folders[:3]) + (", .." if len(folders) > 3 else "")
+        raise DataError(
+            f"{path} has no table but {counted(len(folders), 'folder')} ({some}); name the one to read, or several: "
+            "only folders such as day=2024-05-01 are looked into."
+        )
+    empty = "an empty folder" if not inside else "a folder without any table"
+    raise DataError(f"{path} is {empty}; shards end in one of {', '.join(SHARD_ENDINGS)}, also with .gz or .zst.")
 
 
 def _is_shard(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import polars as pl
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset
 from adrec.data.seen import Seen, leaves_out
-from adrec.data.spans import spans
+from adrec.data.spans import Int64s, spans
+from adrec.inference.categories import Chain, capped
 from adrec.inference.diversity import Diverse, check_diversity
 from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
-from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, Top, top_k
+from adrec.inference.pairs import score
+from adrec.inference.rules import Limits, Rules, limits
+from adrec.inference.scorer import BATCH_SIZE, Choice, Histories, Scorer, Top, best_choice, top_k
 from adrec.inference.scores import Masked, best_items
-from adrec.nn.scores import InnerProducts
-from adrec.utils.errors import ConfigError, DataError
+from adrec.nn.scores import InnerProducts, Table
+from adrec.utils.errors import ConfigError, DataError, did_you_mean
 from adrec.utils.text import counted
 
 
@@ -29,7 +32,8 @@ class Recommendations:
     """Recommended items, best first.
 
     Attributes:
-        table: one row per item: ``user`` (or ``history``, the index of the given history, from 0), ``item``, ``score``,
+        table: one row per item: ``user`` (or ``history``, the index of the given history, from 0), ``item`` (both under
+            the names of these columns in the table that was prepared), ``score``,
             ``rank`` (from 1), ``source`` (``model``, or ``popular`` if no item of the history is known) and
             ``confidence``: the probability that the item is the next one, given that the next one is among the items
             that may be recommended; null for popular items and without a temperature.
@@ -65,34 +69,28 @@ class Recommender:
         users: Ids | None = None,
         k: int = 10,
         *,
-        seen: SeenOrData = "data",
-        diversity: float = 0.0,
-        items: Ids | None = None,
-        exclude: Ids | None = None,
         on_unknown: Literal["error", "skip"] = "error",
         on_batch: Callable[[int], None] = lambda users: None,
+        **rules: Unpack[Rules],
     ) -> Recommendations:
         """Recommend to users of the data set, from their whole history.
 
         Args:
             users: their ids; all users by default.
             k: the number of items for each user; fewer if fewer may be recommended.
-            seen: ``keep`` or ``leave-out`` the items of the history; by default as the data set says.
-            diversity: 0..1, how much an item loses for resembling items above it (:mod:`adrec.inference.diversity`).
-            items: recommend only these items.
-            exclude: never recommend these items.
             on_unknown: ``error`` raises for users who are not in the data set; ``skip`` skips and notes them.
             on_batch: called after each batch with the number of finished users.
+            **rules: what may be recommended (:class:`adrec.inference.rules.Rules`).
 
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
-            ConfigError: if k is below 1, for another word than these, or for diversity without item vectors.
+            ConfigError: if k is below 1, or for a rule that does not fit this model or data set.
         """
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
-        left_out = self._leaves_out(seen)
-        candidates, notes = self._candidates(k, items, exclude)
+        check_k(k)
+        notes: list[str] = []
         if users is None:
             wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
         else:
@@ -108,12 +106,11 @@ class Recommender:
             wanted = wanted[wanted >= 0]
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
-        notes += self._new_items(histories)
-        best, popular = self._best(histories, k, left_out, diversity, candidates, on_batch)
-        notes += silent(popular, ("user", "users"))
-        notes += few(best.items, k, ("user", "users"))
+        people = dataset.users.decode(wanted)
+        best, popular, found = self._best(histories, k, rules, people, on_batch, timed=True)
+        notes += [*found, *silent(popular, ("user", "users")), *few(best.items, k, ("user", "users"))]
         table = self._table(best, popular)
-        users_of_rows = dataset.users.decode(wanted[table["row"].to_numpy()]).alias("user")
+        users_of_rows = people.gather(table["row"]).alias(dataset.info.named("user"))
         return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
 
     def for_histories(
@@ -121,19 +118,18 @@ class Recommender:
         histories: Sequence[Ids],
         k: int = 10,
         *,
-        seen: SeenOrData = "data",
-        diversity: float = 0.0,
-        items: Ids | None = None,
-        exclude: Ids | None = None,
+        people: pl.Series | None = None,
         on_batch: Callable[[int], None] = lambda users: None,
+        **rules: Unpack[Rules],
     ) -> Recommendations:
         """Recommend for new users, from histories given as lists of item ids, oldest first.
 
         Items that are not in the catalogue are skipped and noted. A history without known items gets the most popular
-        items, with ``source`` ``popular``. Other arguments and errors are those of :meth:`for_users`.
+        items, with ``source`` ``popular``. ``people`` are the ids of the users, one for each history, for rules that
+        name users. Other arguments and errors are those of :meth:`for_users`.
         """
-        left_out = self._leaves_out(seen)
-        candidates, notes = self._candidates(k, items, exclude)
+        check_k(k)
+        notes: list[str] = []
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
         numbers = self.dataset.catalogue.encode(flat) + 1
@@ -146,11 +142,15 @@ class Recommender:
         kept = np.bincount(owner, minlength=len(lengths))
         ends = np.cumsum(kept)
         spoken = Histories(numbers[known], ends - kept, ends)
-        notes += self._new_items(spoken)
-        best, popular = self._best(spoken, k, left_out, diversity, candidates, on_batch)
-        notes += silent(popular, ("history", "histories"))
-        notes += few(best.items, k, ("history", "histories"))
+        best, popular, found = self._best(spoken, k, rules, people, on_batch, timed=False)
+        notes += [*found, *silent(popular, ("history", "histories")), *few(best.items, k, ("history", "histories"))]
         return Recommendations(self._table(best, popular).rename({"row": "history"}), tuple(notes))
+
+    def score(self, pairs: pl.DataFrame) -> Recommendations:
+        """Return the score of each pair of a table with ``user`` and ``item`` (:func:`adrec.inference.pairs.score`)."""
+        table, unscored = score(self.scorer, self.dataset, pairs)
+        notes = [f"{counted(unscored, 'pair')} without a score: the user or the item is unknown."] if unscored else []
+        return Recommendations(table, tuple(notes))
 
     def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
         """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
@@ -174,7 +174,7 @@ class Recommender:
             tables.append(
                 pl.DataFrame(
                     {
-                        "item": catalogue.decode(np.repeat(own - 1, width)),
+                        self.dataset.info.named("item"): catalogue.decode(np.repeat(own - 1, width)),
                         "similar_item": catalogue.decode(best.flatten().numpy() - 1),
                         "score": cosines.flatten().numpy(),
                         "rank": np.tile(np.arange(1, width + 1), len(own)),
@@ -185,28 +185,6 @@ class Recommender:
 
     def _leaves_out(self, seen: SeenOrData) -> bool:
         return leaves_out(self.seen if seen == "data" else seen, self.dataset)
-
-    def _candidates(self, k: int, items: Ids | None, exclude: Ids | None) -> tuple[NDArray[np.bool_] | None, list[str]]:
-        """Return which item numbers may be recommended (None: all), and notes on unknown ids in the lists."""
-        check_k(k)
-        notes: list[str] = []
-        if items is None and exclude is None:
-            return None, notes
-        num_items = self.scorer.num_items
-        allowed = np.full(num_items + 1, items is None)
-        for name, ids, value in (("allowed", items, True), ("excluded", exclude, False)):
-            if ids is None or len(ids) == 0:
-                continue
-            numbers = self.dataset.catalogue.encode(ids) + 1
-            numbers[numbers > num_items] = 0
-            unknown = missing(ids, numbers - 1)
-            if unknown:
-                notes.append(f"not in the catalogue: {counted(len(unknown), f'{name} item')}, {examples(unknown)}.")
-            allowed[numbers[numbers > 0]] = value
-        allowed[0] = False
-        if not allowed.any():
-            raise DataError(" ".join(["the lists of allowed and excluded items leave nothing to recommend.", *notes]))
-        return allowed, notes
 
     def _new_items(self, histories: Histories) -> list[str]:
         """Return a note on the items that are unknown to the model because they were added after its training."""
@@ -225,42 +203,69 @@ class Recommender:
         self,
         histories: Histories,
         k: int,
-        filter_seen: bool,
-        diversity: float,
-        candidates: NDArray[np.bool_] | None,
+        rules: Rules,
+        people: pl.Series | None,
         on_batch: Callable[[int], None],
-    ) -> tuple[Top, NDArray[np.bool_]]:
-        """Return the best items [m, k], and which rows are the most popular items (no known history), [m]."""
-        vectors = getattr(self.scorer, "item_vectors", None) if diversity else None
-        check_diversity(diversity, vectors)
-        k = min(k, self.scorer.num_items)
-        known = histories.known(self.scorer.num_items)
-        spoken = np.flatnonzero(known.ends > known.starts)
-        best = self._popular(len(histories), k, candidates)
+        *,
+        timed: bool,
+    ) -> tuple[Top, NDArray[np.bool_], list[str]]:
+        """Return the best items [m, k], which rows are the most popular items (no known history), [m], and notes."""
+        unknown = next((name for name in rules if name not in Rules.__annotations__), None)
+        if unknown is not None:
+            raise ConfigError(f"there is no rule {unknown!r}{did_you_mean(unknown, Rules.__annotations__)}.")
+        scorer = self.scorer
+        filter_seen = self._leaves_out("keep" if rules.get("seen_within") is not None else rules.get("seen", "data"))
+        choice = self._choice(rules)
+        limited, notes = limits(self.dataset, scorer.num_items, rules, people, histories, timed=timed)
+        notes = [*notes, *self._new_items(histories)]
+        k = min(k, scorer.num_items)
+        known = histories.known(scorer.num_items)
+        popular = known.ends == known.starts
+        spoken, silent_rows = np.flatnonzero(~popular), np.flatnonzero(popular)
+        best = Top(
+            np.zeros((len(histories), k), dtype=np.int64),
+            np.full((len(histories), k), -np.inf, dtype=np.float32),
+            np.full((len(histories), k), np.nan, dtype=np.float32),
+        )
         if len(spoken):
-            some = Histories(known.items, known.starts[spoken], known.ends[spoken])
-            best.items[spoken], best.scores[spoken], best.confidence[spoken] = top_k(
-                self.scorer,
-                some,
+            found = top_k(
+                scorer,
+                Histories(known.items, known.starts[spoken], known.ends[spoken]),
                 k,
                 filter_seen=filter_seen,
-                candidates=candidates,
+                limits=limited.rows(spoken),
                 temperature=self.temperature,
-                choice=None if vectors is None else Diverse(vectors, diversity, self.temperature),
+                choice=choice,
                 on_batch=on_batch,
             )
-        return best, known.ends == known.starts
+            _fill(best, spoken, found)
+        for first in range(0, len(silent_rows), BATCH_SIZE):
+            rows = silent_rows[first : first + BATCH_SIZE]
+            _fill(best, rows, self._popular(limited.rows(rows), len(rows), k, choice))
+        return best, popular, notes
 
-    def _popular(self, num_rows: int, k: int, candidates: NDArray[np.bool_] | None) -> Top:
-        """Return the most popular items, the same in each of ``num_rows`` rows; the scores are their interactions."""
-        counts = self.dataset.popularity[: self.scorer.num_items + 1].astype(np.float32)
-        counts[0] = -np.inf
-        if candidates is not None:
-            counts[~candidates] = -np.inf
-        order = np.argsort(-counts, kind="stable")[:k]
-        numbers = np.where(np.isfinite(counts[order]), order, 0)
-        items, scores = np.tile(numbers, (num_rows, 1)), np.tile(counts[order], (num_rows, 1))
-        return Top(items, scores, np.full_like(scores, np.nan))
+    def _choice(self, rules: Rules) -> Choice | None:
+        """Return how items are chosen among the best ones, if the rules say more than the order of the scores."""
+        diversity = rules.get("diversity", 0.0)
+        vectors = getattr(self.scorer, "item_vectors", None) if diversity else None
+        check_diversity(diversity, vectors)
+        caps = capped(self.dataset.catalogue, rules.get("per_category"), rules.get("categories"))
+        choices: list[Choice] = [] if caps is None else [caps]
+        if vectors is not None:
+            choices.append(Diverse(vectors, diversity, self.temperature))
+        return Chain(choices) if choices else None
+
+    def _popular(self, limited: Limits, num_rows: int, k: int, choice: Choice | None) -> Top:
+        """Return the most popular items that may be recommended in each row; the scores are their interactions."""
+        num_items = self.scorer.num_items
+        counts = self.dataset.popularity[: num_items + 1].astype(np.float32)
+        order = np.argsort(-counts[1:], kind="stable") + 1
+        places = np.zeros(num_items + 1, dtype=np.float32)
+        places[order] = np.arange(len(order), 0, -1)  # distinct, so that the lists are the same everywhere
+        table = Table(torch.from_numpy(places).expand(num_rows, -1))
+        top = best_choice(table, k, num_items, limited.masked(None), None, choice)
+        scores = np.where(top.items > 0, counts[top.items], -np.inf)
+        return Top(top.items, scores, np.full_like(scores, np.nan))
 
     def _table(self, best: Top, popular: NDArray[np.bool_]) -> pl.DataFrame:
         """Return the real recommendations, a row each; slots of [m, k] that were not filled are left out."""
@@ -269,10 +274,15 @@ class Recommender:
         return pl.DataFrame(
             {
                 "row": rows,
-                "item": self.dataset.catalogue.decode(best.items[rows, columns] - 1),
+                self.dataset.info.named("item"): self.dataset.catalogue.decode(best.items[rows, columns] - 1),
                 "score": best.scores[rows, columns],
                 "rank": columns + 1,
                 "source": np.where(popular, "popular", "model")[rows],
                 "confidence": confidence,
             }
         )
+
+
+def _fill(best: Top, rows: Int64s, found: Top) -> None:
+    """Write the lists of some rows."""
+    best.items[rows], best.scores[rows], best.confidence[rows] = found

@@ -6,7 +6,7 @@ A :class:`Scorer` is the interface of a model to evaluation and recommendation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -110,6 +110,28 @@ class Top(NamedTuple):
     confidence: NDArray[np.float32]
 
 
+class RowLimits(Protocol):
+    """What may be recommended in each row."""
+
+    def rows(self, chosen: Int64s) -> RowLimits:
+        """Return the limits of some rows, which become rows 0, 1, .."""
+
+    def masked(self, seen: tuple[Int64s, Int64s] | None) -> Masked:
+        """Return the mask of the rows, with the (row, item number) of their ``seen`` items if these are left out."""
+
+
+class _NoLimits:
+    def rows(self, chosen: Int64s) -> RowLimits:
+        return self
+
+    def masked(self, seen: tuple[Int64s, Int64s] | None) -> Masked:
+        return NOTHING if seen is None else Masked.of(*seen)
+
+
+NO_LIMITS: RowLimits = _NoLimits()
+MORE = 4  # times as many candidates where a choice cannot fill a list
+
+
 class Choice(Protocol):
     """Chooses k of the best items of each history."""
 
@@ -126,7 +148,7 @@ def top_k(
     k: int,
     *,
     filter_seen: bool = True,
-    candidates: NDArray[np.bool_] | None = None,
+    limits: RowLimits = NO_LIMITS,
     temperature: float | None = None,
     choice: Choice | None = None,
     batch_size: int = BATCH_SIZE,
@@ -139,7 +161,7 @@ def top_k(
         histories: m histories.
         k: the number of items.
         filter_seen: leave out the items of the history.
-        candidates: bool [V + 1], whether each item number may be recommended; all by default.
+        limits: what may be recommended in each row; all items by default.
         temperature: of the softmax of the confidence (:mod:`adrec.inference.confidence`).
         choice: chooses k of more items of each history, such as a diverse list.
         batch_size: the number of histories scored at a time.
@@ -152,17 +174,30 @@ def top_k(
     items = np.zeros((len(histories), k), dtype=np.int64)
     values = np.full((len(histories), k), -np.inf, dtype=np.float32)
     confidence = np.full_like(values, np.nan)
-    excluded = None if candidates is None else torch.from_numpy(~candidates)
-    pool = k if choice is None else min(choice.candidates(k), scorer.num_items)
     for chosen, scores in scored_batches(scorer, histories, batch_size):
-        masked = Masked.of(*seen(histories, chosen)) if filter_seen else NOTHING
-        masked = replace(masked, excluded=excluded)
-        if temperature is None:
-            best, best_scores = best_items(scores, pool, scorer.num_items, masked)
-            p = torch.full_like(best_scores, torch.nan)
-        else:
-            best, best_scores, p = probable_items(scores, pool, scorer.num_items, masked, temperature)
-        top = Top(best.numpy(), best_scores.numpy(), p.numpy())
-        items[chosen], values[chosen], confidence[chosen] = top if choice is None else choice(top, k)
+        masked = limits.rows(chosen).masked(seen(histories, chosen) if filter_seen else None)
+        items[chosen], values[chosen], confidence[chosen] = best_choice(
+            scores, k, scorer.num_items, masked, temperature, choice
+        )
         on_batch(len(chosen))
     return Top(items, values, confidence)
+
+
+def best_choice(
+    scores: Scores, k: int, num_items: int, masked: Masked, temperature: float | None, choice: Choice | None
+) -> Top:
+    """Return the best items of one batch, [B, k]; where a ``choice`` cannot fill a list, it gets more candidates."""
+    pool = k if choice is None else min(choice.candidates(k), num_items)
+    while True:
+        if temperature is None:
+            best, best_scores = best_items(scores, pool, num_items, masked)
+            p = torch.full_like(best_scores, torch.nan)
+        else:
+            best, best_scores, p = probable_items(scores, pool, num_items, masked, temperature)
+        top = Top(best.numpy(), best_scores.numpy(), p.numpy())
+        if choice is None:
+            return top
+        found = choice(top, k)
+        if pool == num_items or not ((found.items[:, -1] == 0) & (top.items[:, -1] > 0)).any():
+            return found
+        pool = min(MORE * pool, num_items)

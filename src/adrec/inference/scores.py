@@ -22,16 +22,42 @@ FEWEST_ITEMS = 1024  # minimum number of items in a block
 
 
 @dataclass(frozen=True)
+class Only:
+    """The items that alone may be recommended to some histories.
+
+    Attributes:
+        rows: the histories, int64.
+        pairs: their (history, item) pairs.
+    """
+
+    rows: Tensor
+    pairs: ItemPairs
+
+    def to(self, device: torch.device) -> Only:
+        """Return the same for scores on ``device``."""
+        return Only(self.rows.to(device, non_blocking=True), self.pairs.to(device))
+
+    def apply(self, block: Tensor, items: slice) -> None:
+        """Set all other scores of these histories to ``-inf``, in place."""
+        rows, columns = self.pairs.within(items)
+        kept = block[rows, columns]
+        block[self.rows] = -torch.inf
+        block[rows, columns] = kept
+
+
+@dataclass(frozen=True)
 class Masked:
     """The items that may not be recommended, for each history and for all.
 
     Attributes:
         pairs: (history, item) pairs that are masked.
         excluded: item numbers masked for all histories, bool [V + 1]; None if there are none.
+        only: the items that alone may be recommended to some histories.
     """
 
     pairs: ItemPairs
     excluded: Tensor | None = None
+    only: Only | None = None
 
     @classmethod
     def of(cls, rows: Int64s, items: Int64s, excluded: Tensor | None = None) -> Masked:
@@ -41,10 +67,12 @@ class Masked:
     def to(self, device: torch.device) -> Masked:
         """Return the mask for scores on ``device``."""
         excluded = None if self.excluded is None else self.excluded.to(device, non_blocking=True)
-        return Masked(self.pairs.to(device), excluded)
+        return Masked(self.pairs.to(device), excluded, None if self.only is None else self.only.to(device))
 
     def apply(self, block: Tensor, items: slice) -> None:
         """Set masked scores in the ``block`` of some item numbers to ``-inf``, in place."""
+        if self.only is not None:
+            self.only.apply(block, items)
         rows, columns = self.pairs.within(items)
         if len(rows):
             block[rows, columns] = -torch.inf

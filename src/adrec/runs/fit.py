@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from adrec.models.checks import check_fitted
 from adrec.models.network import NetworkModel
 from adrec.runs.folder import Run
 from adrec.runs.recorder import Recorder
+from adrec.runs.warm import Start
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
 
@@ -29,6 +31,7 @@ def make_trainers(
     seed: int,
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
+    start: Start | None = None,
 ) -> list[Trainer]:
     """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
@@ -50,6 +53,7 @@ def make_trainers(
         device=device,
         callbacks=callbacks,
         prefixes=prefixes,
+        initial=None if start is None else (start.weights, start.num_items),
     )
     return [*made, own]
 
@@ -70,8 +74,8 @@ def fit(
         model: the model; it is trained in place.
         dataset: the prepared data set.
         split: the split; validation selects weights and stops early if it has users.
-        run: an unfinished run, which records each epoch. Training resumes from its state. The caller writes the
-            weights (:meth:`Run.finish`).
+        run: an unfinished run, which records each epoch. Training resumes from its state, and starts from the weights
+            of the run that it names (``started_from``). The caller writes the weights (:meth:`Run.finish`).
         seed: the random seed; :data:`adrec.config.base.DEFAULT_SEED` by default.
         device: the device of training; the CPU by default.
         callbacks: receive each event, after the run has recorded it.
@@ -86,7 +90,11 @@ def fit(
         check_fitted(model, dataset, split)
         return ()
     recorder = [] if run is None else [Recorder(run)]
-    trainers = make_trainers(model, dataset, split, seed=seed, device=device, callbacks=[*recorder, *callbacks])
+    older = None if run is None else run.info.started_from
+    start = None if older is None else Start.of(Run.open(Path(older), type(model)))
+    trainers = make_trainers(
+        model, dataset, split, seed=seed, device=device, callbacks=[*recorder, *callbacks], start=start
+    )
     with ExitStack() as stack:
         for each in (*recorder, *callbacks):
             stack.enter_context(each.around(trainers))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from adrec._version import __version__
@@ -44,6 +45,8 @@ class RunInfo:
         num_test: the number of test interactions that the split holds out.
         frame: the kind of table in which results are returned.
         refit_of: the run that provided the settings and epochs of a refit.
+        started_from: the run whose weights were the initial ones.
+        last_time: the time of the latest interaction in the data set; a backtest is on later ones.
         finished: whether weights.safetensors exists.
         stages: the record of each stage (:func:`adrec.train.stages.ended_stage`).
         temperature: the temperature of the confidence of recommendations (:mod:`adrec.inference.confidence`); None
@@ -62,6 +65,8 @@ class RunInfo:
     model: str = ADRecModel.name
     data_beside: str = ""
     refit_of: str | None = None
+    started_from: str | None = None
+    last_time: float | None = None
     num_items: int = 0
     catalogue: str = ""
     seen: Seen = "leave-out"
@@ -94,6 +99,7 @@ class RunInfo:
                 "catalogue": dataset.catalogue_digest(split.num_items),
                 "seen": dataset.info.seen,
                 "num_test": len(split.test.users),
+                "last_time": np.asarray(dataset.times).max().item(),
                 "threads": torch.get_num_threads(),
                 "environment": environment(),
                 **values,

@@ -238,14 +238,14 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        _put_in_place(temporary, path.absolute(), overwrite=overwrite)  # "." itself cannot be renamed
+        put_in_place(temporary, path.absolute(), overwrite=overwrite)  # "." itself cannot be renamed
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
+def put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
     """Rename a folder to ``target``, under a lock. Raises :class:`UserError` like :func:`check_folder`."""
     old = _beside(target, "old")
     with _renaming(target) as parent:

@@ -1,0 +1,102 @@
+"""Extension of a prepared data set by newer interactions, and what is taken over from an earlier preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from adrec.data.dataset import Dataset, DatasetInfo
+from adrec.data.moments import PER_SECOND
+from adrec.data.preparation import Preparation
+from adrec.data.read import Interactions
+from adrec.utils.errors import DataError
+from adrec.utils.text import counted
+
+OWN = ("format", "seen", "split")  # options of one preparation, or taken over in another way
+ROLES = ("user", "item")
+
+
+def taken_over(info: DatasetInfo) -> dict[str, Any]:
+    """Return the options of an earlier preparation that a later one takes over: how rows are read and filtered."""
+    default = Preparation().to_dict()
+    options = {name: value for name, value in info.preparation.items() if name not in OWN and value != default[name]}
+    for role in ("user", "item", "time", "rating"):
+        options.pop(role, None)  # columns are taken over where a table has them
+    timed = info.split.partition(":")[0] in ("time", "temporal-leave-one-out")
+    split = info.split if timed else info.preparation.get("split", default["split"])
+    return options | ({} if split == default["split"] else {"split": split})
+
+
+def told(info: DatasetInfo, options: Mapping[str, Any]) -> str:
+    """Return what is taken over, in one sentence."""
+    return f"as {info.name} was prepared: {', '.join(f'{name}={value}' for name, value in options.items())}"
+
+
+def older_rows(base: Dataset) -> pl.DataFrame:
+    """Return the interactions of ``base`` as ``user``, ``item``, ``time`` and ``row``, and those that filters left out.
+
+    Rows before 0 are older than any row that is read.
+    """
+    owners = np.repeat(np.arange(base.num_users), np.diff(base.offsets))
+    table = pl.DataFrame(
+        {
+            "user": base.users.decode(owners),
+            "item": base.catalogue.decode(np.asarray(base.items).astype(np.int64) - 1),
+            "time": np.asarray(base.times),
+        }
+    )
+    waiting = base.waiting()
+    if waiting is not None:
+        table = pl.concat([table, waiting.select(table.columns)], how="vertical_relaxed")
+    return table.with_columns(row=pl.Series(np.arange(-table.height, 0)))
+
+
+def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
+    """Return older and new rows as one table, sorted by time.
+
+    Raises :class:`DataError` if the times or the ids are of another kind, or a file is in ``base`` already.
+    """
+    for digest, source in zip(interactions.digests, interactions.sources, strict=True):
+        if digest is not None and digest in base.info.sha256:
+            raise DataError(f"{source} is in {base.info.name} already, and would count twice; leave it out.")
+    new = interactions.table
+    for role, vocabulary in zip(ROLES, (base.users, base.catalogue), strict=True):
+        vocabulary.grown(new[role], role)  # refuses texts where there were integers
+        new = new.with_columns(new[role].cast(pl.String).cast(vocabulary.ids.dtype))
+    times = _in_unit(new["time"], interactions.time_unit, base.info.time_unit)
+    if "time" not in interactions.columns:  # the order of the rows: after all earlier ones
+        times = times + int(np.asarray(base.times).max())
+    new = new.with_columns(times)
+    return pl.concat([older, new.select(older.columns)], how="vertical_relaxed").sort("time", "row")
+
+
+def border(base: Dataset, older: pl.DataFrame, table: pl.DataFrame) -> list[str]:
+    """Return notes on the extension: how many rows are new, and how many of these are in ``base`` too."""
+    new = table.filter(pl.col("row") >= 0)
+    twice = new.join(older, on=["user", "item", "time"], how="semi").height
+    notes = [f"extends {base.info.name} by {counted(new.height, 'row')}"]
+    if twice:
+        notes.append(
+            f"{counted(twice, 'new row is', 'new rows are')} in {base.info.name} already (user, item and time): "
+            "--duplicates exact keeps one of each"
+        )
+    return notes
+
+
+def _in_unit(times: pl.Series, unit: str, wanted: str) -> pl.Series:
+    """Return times in another unit."""
+    if unit == wanted:
+        return times
+    if unit not in PER_SECOND or wanted not in PER_SECOND:
+        odd = "only give an order" if unit == "none" else f"are in {unit}"
+        raise DataError(
+            f"the new times {odd}, and those of the older data set "
+            + ("only give an order" if wanted == "none" else f"are in {wanted}")
+            + "; say which unit they are in (--time-unit)."
+        )
+    if PER_SECOND[wanted] >= PER_SECOND[unit]:
+        return times * (PER_SECOND[wanted] // PER_SECOND[unit])
+    return times // (PER_SECOND[unit] // PER_SECOND[wanted])

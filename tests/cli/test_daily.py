@@ -1,0 +1,156 @@
+"""The daily loop as commands: extend, train from yesterday's run, backtest, refit, replace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from adrec.data.dataset import open_dataset
+from adrec.runs.folder import Run
+from command import adrec, refused
+from conftest import cyclic_table
+
+DAY, START = 86400, 1_600_000_000
+FAST = ("--preset", "fast", "--max-epochs", "30", "--set", "model.hidden_size=8", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a data set, a run on it, and the data set of some days later."""
+    folder = tmp_path_factory.mktemp("shop")
+    table = cyclic_table(60).with_columns(timestamp=pl.col("timestamp") * DAY + START)
+    cut = START + 7 * DAY
+    news = pl.DataFrame({"user_id": ["user 1", "nobody"], "item_id": ["new", "new"], "timestamp": [cut + 3 * DAY] * 2})
+    table.filter(pl.col("timestamp") <= cut).write_csv(folder / "first.csv")
+    pl.concat([table.filter(pl.col("timestamp") > cut), news]).write_csv(folder / "later.csv")
+    for command in (
+        ("prepare", "first.csv", "--out", "day7"),
+        ("train", "day7", "--out", "run7", *FAST),
+        ("prepare", "later.csv", "--extend", "day7", "--out", "day10"),
+        ("train", "day10", "--from", "run7", "--out", "run10", "--max-epochs", "1", "--threads", "1"),
+    ):
+        done = adrec(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_starts_from_an_earlier_one(shop: Path) -> None:
+    older, newer = Run.open(shop / "run7"), Run.open(shop / "run10")
+    assert newer.info.started_from == str((shop / "run7").resolve())
+    assert list(newer.config.stages) == ["finetune"]  # type: ignore[attr-defined]
+    assert (older.info.num_items, newer.info.num_items) == (12, 13)
+    assert newer.config.to_dict()["model"] == older.config.to_dict()["model"]
+    rows = newer.rows()
+    assert rows[0]["loss"]["ce"] < older.rows()[0]["loss"]["ce"], "it goes on where the earlier run was"
+
+
+def test_an_interrupted_warm_start_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
+    common = ("--from", shop / "run7", "--threads", "1", "--max-epochs", "3")
+    assert adrec("train", shop / "day10", "--out", tmp_path / "whole", *common).returncode == 0
+    assert adrec("train", shop / "day10", "--out", tmp_path / "cut", *common).returncode == 0
+    whole, cut = (tmp_path / name / "weights.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    # A run that was interrupted before its first epoch has nothing but its two JSON files.
+    info = json.loads((tmp_path / "cut" / "run.json").read_text())
+    (tmp_path / "cut" / "run.json").write_text(json.dumps({**info, "finished": False, "stages": []}))
+    cut.unlink()
+    (tmp_path / "cut" / "metrics.jsonl").unlink()
+    assert adrec("train", "--resume", tmp_path / "cut").returncode == 0
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_a_backtest_is_of_what_is_later(shop: Path, tmp_path: Path) -> None:
+    done = adrec("evaluate", shop / "run7", "--data", shop / "day10", "--json", tmp_path / "r.json", "--ranks",
+                 tmp_path / "ranks.csv")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    later = pl.read_csv(shop / "later.csv").filter(pl.col("user_id") != "nobody")  # who has no history
+    assert found["split"] == "after:2020-09-20T12:26:40Z"
+    assert found["held_out"] == later.height
+    assert found["held_out_new_items"] == 1
+    ranks = pl.read_csv(tmp_path / "ranks.csv").sort("user", "item")
+    assert ranks.select("user", "item").rows() == later.select("user_id", "item_id").sort("user_id", "item_id").rows()
+    series = adrec("evaluate", shop / "run7", "--data", shop / "day10", "--every", "1d", "--json", tmp_path / "s.json")
+    assert series.returncode == 0, series.stderr
+    periods = json.loads((tmp_path / "s.json").read_text())["periods"]
+    days = later.group_by("timestamp").len().sort("timestamp")["len"].to_list()
+    assert [period["held_out"] for period in periods] == days
+    assert [period["begin"] for period in periods] == [f"2020-09-{20 + day}T12:26:40Z" for day in range(len(days))]
+    whole = sum(period["metrics"]["hr@20"]["mean"] * period["held_out"] for period in periods) / later.height
+    assert whole == pytest.approx((ranks["rank"] <= 20).mean())
+
+
+def test_what_leaks_or_does_not_fit_is_refused(shop: Path, tmp_path: Path) -> None:
+    assert adrec("refit", "run7", "--out", tmp_path / "final7", cwd=shop).returncode == 0
+    for arguments, said in (
+        (("train", "day10", "--out", "x", "--from", tmp_path / "final7"), "interactions that first holds out"),
+        (("train", "day7", "--out", "x", "--from", "run10"), "was trained on other items than first begins with"),
+        (
+            ("train", "day10", "--out", "x", "--from", "run7", "--preset", "fast"),
+            "--from takes the model and its settings",
+        ),
+        (("train", "day10", "--out", "x", "--from", "run7", "--set", "pretrain.epochs=3"), "pretrain is left out"),
+        (("train", "--resume", "run7", "--from", "run7"), "leave out --from and --overwrite"),
+        (("refit", "run7", "--out", "x", "--from", "run7"), "was not trained with --from"),
+        (("evaluate", "run7", "--every", "1d"), "give newer data with --data"),
+        (("evaluate", "run7", "--data", "day10", "--on", "validation"), "are all test; leave out --on"),
+        (("evaluate", "run7", "--data", "day10", "--every", "often"), "is no span of time"),
+        (("evaluate", tmp_path / "final7"), "nothing was held out to evaluate it on; give newer --data"),
+        (("evaluate", "run7", "--fail-below", "ndgc@20=0.1"), "no metric 'ndgc@20' (did you mean 'ndcg@20'?)"),
+        (("evaluate", "run7", "--fail-below", "ndcg@20"), "'' is no number"),
+        (("train", "day7", "--out", "day7", "--overwrite"), "day7 holds no run; --overwrite replaces runs alone"),
+    ):
+        assert said in refused(*arguments, cwd=shop), said
+    assert not (shop / "x").exists()
+    backtest = adrec("evaluate", tmp_path / "final7", "--data", "day10", cwd=shop)
+    assert backtest.returncode == 0, "a refit is tested on what is later than all that it was trained on"
+
+
+def test_a_refit_starts_where_its_run_started(shop: Path, tmp_path: Path) -> None:
+    done = adrec("refit", "run10", "--out", tmp_path / "final10", cwd=shop)
+    assert done.returncode == 0, done.stderr
+    assert "starts from the weights of an earlier run; 1 new item." in done.stderr
+    assert Run.open(tmp_path / "final10").info.started_from == str((shop / "run7").resolve())
+
+
+def test_a_pipeline_fails_below_a_metric(shop: Path) -> None:
+    good = adrec("evaluate", "run10", "--fail-below", "ndcg@20=0.01", cwd=shop)
+    assert good.returncode == 0, good.stderr
+    bad = adrec("evaluate", "run10", "--fail-below", "hr@5=0.01", "--fail-below", "ndcg@20=1.01", cwd=shop)
+    assert bad.returncode == 1
+    assert bad.stderr.splitlines()[-1].startswith("adrec: ndcg@20 is 0.")
+    assert bad.stderr.endswith(", below 1.01.\n")
+
+
+def test_a_run_is_replaced_once_the_new_one_is_finished(shop: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    train = ("train", shop / "day7", "--out", current, *FAST)
+    assert adrec(*train).returncode == 0
+    before = (current / "weights.safetensors").read_bytes()
+    assert "holds a run already" in refused(*train)
+    broken = refused(*train, "--overwrite", "--set", "model.hidden_size=7")
+    assert "hidden_size" in broken
+    assert (current / "weights.safetensors").read_bytes() == before
+    done = adrec(*train, "--overwrite", "--seed", "7", "--dates")
+    assert done.returncode == 0, done.stderr
+    assert all(line[:2] == "20" and line[10] == "T" for line in done.stderr.splitlines())
+    assert (current / "weights.safetensors").read_bytes() != before
+    assert {each.name for each in tmp_path.iterdir()} == {"current"}
+    assert adrec("evaluate", current).returncode == 0, "it finds its data set from the new place"
+    (tmp_path / "current.new").mkdir()
+    assert "is an unfinished replacement" in refused(*train, "--overwrite")
+
+
+def test_ranks_that_cannot_be_kept_are_no_error(shop: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(shop / "run7", tmp_path / "run")
+    (tmp_path / "run" / "ranks-test.parquet").mkdir()  # stands for a folder that may not be written
+    done = adrec("evaluate", tmp_path / "run", "--data", shop / "day7", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert "warning: the ranks are not kept" in done.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["metrics"]
+    assert open_dataset(shop / "day7").num_items == 12
