@@ -63,6 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(work: Path, tmp_path: Path) ->
     assert (run / "weights.safetensors").read_bytes() == (work / "run" / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_one_sentence(work: Path, tmp_path: Path) -> None:
     data, out = work / "data", tmp_path / "out"
     sentence = refused("train", data, "--out", out, "--augment", "difuasr")

@@ -148,6 +148,7 @@ class Cut(Callback):
             raise TimeoutError
 
 
+@pytest.mark.slow
 def test_resuming_from_any_epoch_gives_the_same_bits(
     small: Config, dataset: Dataset, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

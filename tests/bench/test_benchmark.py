@@ -312,6 +312,7 @@ def test_what_time_cut_short_is_marked(data: Path, tmp_path: Path) -> None:
     assert page.count("| adrec | 2, 1 cut short |") == 2 and "| no noise | 2 |" in page
 
 
+@pytest.mark.slow
 def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
     ran(data, tmp_path / "ledger")
     on_cpu = results(Ledger.open(tmp_path / "ledger"))

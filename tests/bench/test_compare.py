@@ -129,6 +129,7 @@ def test_who_cannot_be_trained_is_told_by_the_job() -> None:
     assert fitted(entry, short, leave_one_out(short), 600.0, seed=1) == entry
 
 
+@pytest.mark.slow
 def test_enough_users_are_trained_on_as_everywhere() -> None:
     many = prepare(cyclic_table(700, 12))
     for entry in (ADREC, CAM):
@@ -227,6 +228,7 @@ def test_a_plan_holds_for_its_budget(tmp_path: Path) -> None:
     assert Memory(tmp_path / "plan.json", 600.0, 1).entry("cam") is None
 
 
+@pytest.mark.slow
 def test_who_runs_out_of_time_is_tested_with_what_there_is(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +249,7 @@ def test_who_runs_out_of_time_is_tested_with_what_there_is(
     assert sum(each.seconds for each in again) > sum(each.seconds for each in contenders)
 
 
+@pytest.mark.slow
 def test_what_others_leave_of_their_time_goes_to_who_needs_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +295,7 @@ def test_models_are_judged_as_the_data_treat_seen_items(
     assert words in shown and f"{100 * best.finished.result['test'][kind]['hr@10']:.2f}" in shown
 
 
+@pytest.mark.slow
 def test_nobody_surely_beats_what_is_chosen_and_nothing_contradicts_it() -> None:
     rng = np.random.default_rng(4)
     for _ in range(25):

@@ -33,7 +33,7 @@ def test_the_jobs_of_the_ledger_have_the_keys_that_they_were_filed_under() -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["default", *(pytest.param(name, marks=SLOW) for name in ("results", "ablation", "paper", "search"))]
+    "name", [pytest.param(name, marks=SLOW) for name in ("default", "results", "ablation", "paper", "search")]
 )
 def test_the_page_is_in_step_with_the_ledger(name: str) -> None:
     grids, reference = PAGES[name]

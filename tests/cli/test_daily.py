@@ -47,6 +47,7 @@ def test_a_run_starts_from_an_earlier_one(shop: Path) -> None:
     assert rows[0]["loss"]["ce"] < older.rows()[0]["loss"]["ce"], "it goes on where the earlier run was"
 
 
+@pytest.mark.slow
 def test_an_interrupted_warm_start_resumes_to_the_same_weights(shop: Path, tmp_path: Path) -> None:
     common = ("--from", shop / "run7", "--threads", "1", "--max-epochs", "3")
     assert adrec("train", shop / "day10", "--out", tmp_path / "whole", *common).returncode == 0

@@ -12,6 +12,7 @@ from adrec.config.base import parse_changes
 from adrec.config.describe import described, meanings
 from adrec.config.parsing import groups
 from adrec.config.presets import PRESETS
+from adrec.models.factory import make_model
 from adrec.models.registry import find_model, model_names
 from adrec.utils.errors import ConfigError
 
@@ -282,3 +283,16 @@ def test_cam_is_the_default_without_diffusion_and_its_stages() -> None:
     alone = {"model.diffusion": False, **NO_STAGES, "finetune.initial_embedding": "cooccurrence"}
     begins = {"finetune.warmup_epochs": 1, "finetune.first_evaluation": 3, "finetune.patience": 5}
     assert preset("cam").to_dict() == {**preset(changes={**alone, **begins}).to_dict(), "preset": "cam"}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("lr", "learning_rate"), ("finetune.lr", "learning_rate"), ("dim", "hidden_size")]
+)
+def test_names_of_other_libraries_are_translated(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"no configuration key '{key}'; it is called '{meant}' here"):
+        Config.make("cam", {key: 1})
+
+
+def test_a_model_is_no_preset() -> None:
+    with pytest.raises(ConfigError, match=r"'popular' is a model, not a preset; write --model popular"):
+        make_model("adrec", "popular")

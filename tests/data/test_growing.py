@@ -126,6 +126,25 @@ def test_extending_on_the_command_line(tmp_path: Path) -> None:
     assert "order.csv" in said
 
 
+def test_histories_are_read_as_the_table_was(tmp_path: Path) -> None:
+    days = {"a": "01.02.2024", "b": "02.01.2024", "c": "03.02.2024"}
+    rows = [*(("ann", item, day) for item, day in days.items()), ("bob", "d", "05.02.2024")]
+    (tmp_path / "first.txt").write_text("".join("|".join(row) + "\n" for row in rows))
+    own = ("--columns", "who,what,when", "--user", "who", "--item", "what", "--time", "when", "--separator", "|")
+    more = ("--time-format", "%d.%m.%Y", "--split", "none")
+    done = adrec("prepare", "first.txt", *own, *more, "--out", "data", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert adrec("train", "data", "--out", "run", "--model", "markov", cwd=tmp_path).returncode == 0
+    news = [("zoë", "a", "03.02.2024"), ("zoë", "b", "02.01.2024")]  # c follows a, the last item by its date
+    (tmp_path / "same.txt").write_text("".join("|".join(row) + "\n" for row in news))
+    (tmp_path / "other.csv").write_text("who,what,when\n" + "".join(",".join(row) + "\n" for row in news))
+    recommend = ("recommend", "run", "--format", "csv", "--history")
+    found = [adrec(*recommend, name, cwd=tmp_path) for name in ("same.txt", "other.csv")]
+    assert all(done.returncode == 0 for done in found), found[0].stderr + found[1].stderr
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stdout.splitlines()[1].startswith("zoë,c,")
+
+
 def test_times_of_another_unit_are_converted_or_refused() -> None:
     base = prepare(pl.DataFrame({"user": [1, 1], "item": [1, 2], "time": [1_600_000_000, 1_600_000_001]}))
     later = prepare(pl.DataFrame({"user": [1], "item": [3], "time": [1_600_000_002_500]}), extend=base)

@@ -177,3 +177,12 @@ def test_a_table_without_a_known_item_is_refused(dataset: Dataset, tmp_path: Pat
     users.write_csv(tmp_path / "foreign.csv")
     with pytest.raises(DataError, match=r"no item of foreign\.csv, such as 'no such item', is in the catalogue"):
         evaluate_table(tmp_path / "foreign.csv", dataset, leave_one_out(dataset), cutoffs=(1,))
+
+
+def test_an_evaluation_is_a_table_in_notebooks(dataset: Dataset) -> None:
+    popular = Popularity()
+    popular.fit(dataset, leave_one_out(dataset))
+    found = evaluate(popular, dataset, leave_one_out(dataset), cutoffs=(5,))
+    assert found.table().columns == ["metric", "mean", "low", "high"]
+    assert found.table()["metric"].to_list() == ["hr@5", "ndcg@5", "mrr@5"]
+    assert "test part of leave-one-out, 60 users" in found._repr_html_() and "<table" in found._repr_html_()

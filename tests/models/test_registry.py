@@ -92,11 +92,13 @@ CLAUSES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a prepared data set and a module of the user's own."""
+    """Return a folder with a prepared data set, a module of the user's own and a run of a model in it."""
     path = tmp_path_factory.mktemp("own")
     (path / "own.py").write_text(OWN)
     cyclic_table(20, 12).write_csv(path / "table.csv")
     assert adrec("prepare", "table.csv", "--out", "data", cwd=path).returncode == 0
+    trained = adrec("train", "data", "--model", "own:Backwards", "--out", "run", cwd=path)
+    assert trained.returncode == 0, trained.stderr
     return path
 
 
@@ -113,8 +115,6 @@ def test_an_unknown_name_suggests_the_near_one(name: str, near: str) -> None:
 
 
 def test_an_own_model_is_trained_by_its_place(folder: Path) -> None:
-    trained = adrec("train", "data", "--model", "own:Backwards", "--out", "run", cwd=folder)
-    assert trained.returncode == 0, trained.stderr
     tensors = read_snapshot(folder / "run" / "weights.safetensors").tensors
     assert tensors["numbers"].tolist() == list(range(13))
     said = refused("evaluate", "run", cwd=folder)

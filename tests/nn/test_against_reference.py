@@ -285,7 +285,7 @@ def test_without_padding_no_sink_is_seen(device: torch.device, case: Case) -> No
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("num_steps", [1, 2, 5, 11, 20, 32, 1000])
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 11, 20, 32, pytest.param(1000, marks=pytest.mark.slow)])
 def test_schedules(name: ScheduleName, num_steps: int) -> None:
     try:
         expected = reference.betas(name, num_steps)

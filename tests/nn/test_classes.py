@@ -147,6 +147,7 @@ def small(**changes: object) -> Config:
     return preset("cam", {**values, "finetune.averaging": 0.5, "finetune.negatives": 4, **changes})
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_the_same_again(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = prepare(cyclic_table(num_users=80, num_items=60))
     config, split = small(**{"finetune.epochs": 12}), leave_one_out(dataset)

@@ -133,6 +133,7 @@ def staples(num_users: int = 250, num_staples: int = 12, num_others: int = 80) -
     return pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
 
 
+@pytest.mark.slow
 def test_it_learns_which_items_people_return_to() -> None:
     """One number for all items of the history cannot tell staples from what is bought once."""
     dataset = prepare(staples())

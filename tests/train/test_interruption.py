@@ -48,7 +48,7 @@ def wait_for_rows(run: Path, count: int) -> None:
     ("how", "moments", "undisturbed", "options"),
     [
         pytest.param(signal.SIGKILL, [2, 9, 14], "whole", EPOCHS, id="killed three times", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, [2, 7], "default", DEFAULT, id="the default killed twice"),
+        pytest.param(signal.SIGKILL, [2, 7], "default", DEFAULT, id="the default killed twice", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, [4], "whole", EPOCHS, id="interrupted", marks=pytest.mark.slow),
     ],
 )

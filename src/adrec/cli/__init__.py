@@ -18,6 +18,7 @@ import typer
 from adrec._version import __version__
 from adrec.cli import comparing, data, diagnosing, evaluating, runs, training
 from adrec.utils.errors import UserError
+from adrec.utils.platforms import prepare_stream
 
 NO_MEMORY = (
     "the memory is used up; free some, or give less at once: fewer rows, or a smaller batch_size, max_length or "
@@ -93,6 +94,8 @@ def _share_the_processor() -> None:
 def main() -> None:
     """Run the command line; ``--debug`` anywhere shows tracebacks."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        prepare_stream(stream)
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     _share_the_processor()

@@ -22,6 +22,7 @@ from adrec.config.base import Settings
 from adrec.config.describe import described
 from adrec.data.recipes import Recipe
 from adrec.data.summary import Facts
+from adrec.utils.platforms import visible
 from adrec.utils.text import counted
 
 if TYPE_CHECKING:
@@ -70,13 +71,15 @@ def difference_table(evaluation: Evaluation, other: Evaluation, differences: Map
 
 
 def periods_table(found: Mapping[str, Evaluation]) -> Table:
-    """Return a row for each period of a backtest: its size, and HR and NDCG at the largest k."""
+    """Return a row for each period of a backtest: its size, the share of new items, HR and NDCG at the largest k."""
     table = Table()
     names = next(iter(found.values())).metrics
     largest = max(int(name.partition("@")[2]) for name in names)
-    for name in ("from", "users", "held out", "new items", f"hr@{largest}", f"ndcg@{largest}", "95 % interval"):
-        table.add_column(name, justify="left" if name == "from" else "right")
-    for begin, each in found.items():
+    days = [begin.partition("T")[0] for begin in found]
+    shown = days if len(set(days)) == len(days) else list(found)
+    for name in ("from", "users", "items", "new", f"hr@{largest}", f"ndcg@{largest}", "95 % interval"):
+        table.add_column(name, justify="left" if name == "from" else "right", no_wrap=True)
+    for begin, each in zip(shown, found.values(), strict=True):
         hit, ndcg = each.metrics[f"hr@{largest}"], each.metrics[f"ndcg@{largest}"]
         table.add_row(
             begin,
@@ -127,9 +130,9 @@ def frame_table(frame: pl.DataFrame, most: int = 40) -> Table:
     left = frame.height - most
     table = Table(caption=f"and {left:,} more rows; --out FILE writes them all" if left > 0 else None)
     for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+        table.add_column(visible(name), justify="right" if dtype.is_numeric() else "left", overflow="fold")
     for row in frame.head(most).iter_rows():
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else Text(str(value)) for value in row))
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else Text(visible(str(value))) for value in row))
     return table
 
 

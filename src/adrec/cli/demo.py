@@ -212,7 +212,10 @@ def _recommend(demo: Demo, staged: Run) -> None:
     demo.console.print("The last films rated, oldest first:")
     _show_films(last, demo)
     demo.console.print("Recommended next:")
-    _show_films(Recommender(staged.model(), demo.dataset).for_users([demo.person], 10).table["item"], demo)
+    _show_films(
+        Recommender(staged.model(), demo.dataset).for_users([demo.person], 10).table[demo.dataset.info.named("item")],
+        demo,
+    )
 
 
 def _show_films(items: pl.Series, demo: Demo) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from adrec.cli.options import Data, OwnModel, Quiet, console_for, use_own_model
+from adrec.cli.options import Data, OwnModel, Quiet, Threads, console_for, use_own_model, use_threads
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import check_side_output, write_json
 
@@ -50,6 +50,7 @@ def diagnose(
     ] = None,
     samples: Annotated[int | None, typer.Option(min=2, help="With --diffusion: samples per user; default: 8.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of samples and maps.")] = 0,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Diagnose embedding collapse: compare an embedding with random noise, its shuffled columns and stage 1."""
@@ -58,6 +59,8 @@ def diagnose(
     from adrec.diagnose.pictures import check_kinds
     from adrec.diagnose.report import write_report
     from adrec.diagnose.source import distinct_names, named, open_space
+
+    use_threads(threads)
     from adrec.diagnose.structure import check_scikit_learn
     from adrec.diagnose.table import measures_table, summary_table
     from adrec.diagnose.verdict import STATES

@@ -52,6 +52,9 @@ SeenItems = Annotated[
     typer.Option("--seen", help="Whether to rank the items of the history; default: as the data set says."),
 ]
 OutFile = Annotated[Path | None, typer.Option("--out", help="Output file: .csv, .jsonl or .parquet.")]
+SafeCsv = Annotated[
+    bool, typer.Option("--safe-csv", help="In CSV, put an apostrophe before ids that spreadsheets take for formulas.")
+]
 Format = Annotated[
     Literal["table", "csv", "jsonl"] | None, typer.Option("--format", help="Format on standard output, without --out.")
 ]
@@ -73,15 +76,25 @@ def console_for(quiet: bool = False, dates: bool = False) -> Console:
     return kind(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, markup=False)
 
 
-def check_result(out: Path | None, output_format: str | None) -> None:
+def check_result(out: Path | None, output_format: str | None, *, safe_csv: bool = False) -> None:
     """Raise :class:`UserError`, before any work, if the requested output cannot be written."""
     check_output(out)
+    if safe_csv and not (output_format == "csv" or (out is not None and out.suffix == ".csv")):
+        raise ConfigError("--safe-csv is about CSV; write --out FILE.csv or --format csv.")
     if out is not None and output_format is not None:
         raise ConfigError(f"--format says how standard output is written, and --out {out} writes a file; give one.")
 
 
-def emit(table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console) -> None:
-    """Write a result to its file, or show it on standard output."""
+def emit(
+    table: pl.DataFrame, out: Path | None, output_format: str | None, console: Console, *, safe_csv: bool = False
+) -> None:
+    """Write a result to its file, or show it on standard output.
+
+    With ``safe_csv``, texts that a spreadsheet program would take for a formula begin with an apostrophe.
+    """
+    if safe_csv:
+        texts = [name for name, dtype in table.schema.items() if dtype == pl.String]
+        table = table.with_columns(pl.col(name).str.replace(r"^([=+\-@\t\r])", "'${1}") for name in texts)
     if out is not None:
         write_table(table, out)
         console.print(f"{table.height:,} rows written to {out}")

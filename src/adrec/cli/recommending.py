@@ -12,6 +12,7 @@ import polars as pl
 from adrec.api.model import ADRec
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
+from adrec.data.extend import as_read
 from adrec.data.lists import read_attribute, read_histories, read_ids, read_pairs, read_rules
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.inference.rules import Rules
@@ -108,7 +109,7 @@ def recommend(
     if audience.given:
         result = recommender.for_histories([audience.given], k, on_batch=on_batch, **rules)
     elif audience.history:
-        people, histories = read_histories(audience.history, info.columns)
+        people, histories = read_histories(audience.history, info.columns, as_read(info))
         result = recommender.for_histories(histories, k, people=people, on_batch=on_batch, **rules)
         owner = pl.Series(info.named("user"), people).gather(result.table["history"])
         result = Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)

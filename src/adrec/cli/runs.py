@@ -16,6 +16,7 @@ from adrec.cli.options import (
     OwnModel,
     Quiet,
     RunFolder,
+    SafeCsv,
     SamplerName,
     SeenItems,
     Steps,
@@ -78,6 +79,7 @@ def recommend(
     sampler: SamplerName = None,
     out: OutFile = None,
     output_format: Format = None,
+    safe_csv: SafeCsv = False,
     data: Data = None,
     own_model: OwnModel = None,
     device: Device = "auto",
@@ -90,7 +92,7 @@ def recommend(
     console = console_for(quiet)
     use_threads(threads)
     use_own_model(own_model)
-    check_result(out, output_format)
+    check_result(out, output_format, safe_csv=safe_csv)
     check_apart(out, [users, history, allow, block, attributes], "--out")
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
@@ -114,7 +116,7 @@ def recommend(
         )
     for note in result.notes:
         console.print(f"note: {note}")
-    emit(result.table, out, output_format, console)
+    emit(result.table, out, output_format, console, safe_csv=safe_csv)
 
 
 def similar(
@@ -125,6 +127,7 @@ def similar(
     names: Names = None,
     out: OutFile = None,
     output_format: Format = None,
+    safe_csv: SafeCsv = False,
     data: Data = None,
     own_model: OwnModel = None,
     threads: Threads = None,
@@ -135,10 +138,10 @@ def similar(
 
     use_threads(threads)
     use_own_model(own_model)
-    check_result(out, output_format)
+    check_result(out, output_format, safe_csv=safe_csv)
     check_apart(out, [attributes], "--out")
     found = recommending.similar(run, item, recommending.Items(attributes, names), k, data=data)
-    emit(found, out, output_format, console_for(quiet))
+    emit(found, out, output_format, console_for(quiet), safe_csv=safe_csv)
 
 
 def score(
@@ -146,6 +149,7 @@ def score(
     pairs: Annotated[Path, typer.Option(help="Table of users and items to score.")],
     out: OutFile = None,
     output_format: Format = None,
+    safe_csv: SafeCsv = False,
     data: Data = None,
     own_model: OwnModel = None,
     device: Device = "auto",
@@ -158,9 +162,9 @@ def score(
     console = console_for(quiet)
     use_threads(threads)
     use_own_model(own_model)
-    check_result(out, output_format)
+    check_result(out, output_format, safe_csv=safe_csv)
     check_apart(out, [pairs], "--out")
     result = recommending.score(run, pairs, data=data, device=device)
     for note in result.notes:
         console.print(f"note: {note}")
-    emit(result.table, out, output_format, console)
+    emit(result.table, out, output_format, console, safe_csv=safe_csv)

@@ -30,6 +30,12 @@ def taken_over(info: DatasetInfo) -> dict[str, Any]:
     return options | ({} if split == default["split"] else {"split": split})
 
 
+def as_read(info: DatasetInfo) -> Preparation:
+    """Return how the table of a data set was read: separator, encoding, header and times, but no filter."""
+    how = ("separator", "quoted", "encoding", "header", "time_unit", "time_format")
+    return Preparation().changed({name: value for name, value in taken_over(info).items() if name in how})
+
+
 def told(info: DatasetInfo, options: Mapping[str, Any]) -> str:
     """Return what is taken over, in one sentence."""
     return f"as {info.name} was prepared: {', '.join(f'{name}={value}' for name, value in options.items())}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -19,6 +20,7 @@ from adrec.data.times import Times
 from adrec.utils.errors import DataError, did_you_mean
 
 Names: TypeAlias = Mapping[str, str]  # role to column name
+USUAL = Preparation()
 NO_NAMES: Names = MappingProxyType({})
 
 
@@ -64,19 +66,22 @@ def read_pairs(source: Any, prepared: Names = NO_NAMES) -> pl.DataFrame:
     return pl.DataFrame([table.ids(raw[role]).alias(role) for role in ("user", "item")])
 
 
-def read_histories(path: Path, prepared: Names = NO_NAMES) -> tuple[pl.Series, list[list[Any]]]:
+def read_histories(
+    path: Path, prepared: Names = NO_NAMES, options: Preparation = USUAL
+) -> tuple[pl.Series, list[list[Any]]]:
     """Read histories: return the user ids, in order of appearance, and the items of each, oldest first.
 
     The table has a user and an item column. If it has a time column too, rows are sorted by it, and ties keep their
     order; otherwise the rows are in order, oldest first. A row without an item adds a user with an empty history.
-    ``prepared`` has the column names of the data set's table; the usual names are accepted too.
+    ``prepared`` has the column names of the data set's table; the usual names are accepted too. ``options`` say how
+    that table was read: times are read so too, and the whole file is if its columns are not found otherwise.
     """
-    table = _Table(path, prepared)
+    table = _as_prepared(path, prepared, options)
     raw = table.read(["user", "item"], "one interaction a row", optional=["time"])
     user = table.ids(raw["user"]).alias("user")
     rows = pl.DataFrame([user, raw["item"].alias("item")])
     if "time" in raw:
-        reader = Times(raw["time"].name)
+        reader = Times(raw["time"].name, options.time_unit, options.time_format)
         times = reader.read(raw["time"], table.opened.name, table.at)
         reader.end(table.opened.name)  # times of mixed units have no order
         rows = rows.with_columns(time=table.usable(times, raw["time"])).sort("time", maintain_order=True)
@@ -136,11 +141,23 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
     )
 
 
+def _as_prepared(path: Path, prepared: Names, options: Preparation) -> _Table:
+    """Open a table as a usual one or, if its columns are not found so, as the table that was prepared."""
+    table = _Table(path, prepared, replace(options, separator=None, quoted=None, header=None))
+    if not options.of_delimited():
+        return table
+    try:
+        table.columns(["user", "item"])
+    except DataError:
+        return _Table(path, prepared, options)
+    return table
+
+
 class _Table:
     """A small table, read completely; any unusable value is an error."""
 
-    def __init__(self, source: Any, prepared: Names = NO_NAMES) -> None:
-        self.opened = open_file(source, Preparation()) if isinstance(source, Path) else open_frame(source)
+    def __init__(self, source: Any, prepared: Names = NO_NAMES, options: Preparation = USUAL) -> None:
+        self.opened = open_file(source, options) if isinstance(source, Path) else open_frame(source)
         self.prepared = prepared
         self.numbers: list[int] = []
 

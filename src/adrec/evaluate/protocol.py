@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,17 @@ class Evaluation:
     num_users: int
     num_new_items: int = 0
     num_repeats: int = 0
+
+    def table(self) -> pl.DataFrame:
+        """Return ``metric``, ``mean``, ``low`` and ``high``: the metrics with their 95 % intervals over users."""
+        rows = [(name, each.mean, each.low, each.high) for name, each in self.metrics.items()]
+        return pl.DataFrame(rows, schema=["metric", "mean", "low", "high"], orient="row")
+
+    def _repr_html_(self) -> str:
+        """Return the metrics as a table, for notebooks."""
+        seen = "left out" if self.filter_seen else "ranked too"
+        what = f"{self.part} part of {self.split}, {self.num_users:,} users, whole catalogue, seen items {seen}"
+        return f"<p>{html.escape(what)}</p>{self.table()._repr_html_()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``adrec evaluate --json`` writes."""

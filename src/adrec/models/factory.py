@@ -9,7 +9,7 @@ import torch
 
 from adrec.config.base import TrainingConfig
 from adrec.models.base import Model
-from adrec.models.registry import find_model
+from adrec.models.registry import find_model, model_names
 from adrec.utils.errors import ConfigError, did_you_mean
 from adrec.utils.text import counted
 
@@ -36,6 +36,10 @@ def make_model(
             near = did_you_mean(augment, AUGMENTATIONS)
             raise ConfigError(f"--augment must be one of {', '.join(AUGMENTATIONS)}; it is {augment!r}{near}.")
         changes = {"augment": True, **(changes or {})}
+    if preset not in model.Config.presets and preset in model_names():
+        raise ConfigError(
+            f"{preset!r} is a model, not a preset; write --model {preset} (in Python ADRec(model={preset!r}))."
+        )
     config = model.Config.make(preset, changes)
     if max_epochs is not None:
         if not isinstance(config, TrainingConfig):

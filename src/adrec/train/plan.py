@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from adrec.nn.kernels.catalogue import tokens_per_block
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
+from adrec.utils.platforms import peak_memory
 
 FLOAT = 4  # bytes
 
@@ -136,8 +135,7 @@ def _of_process(what: str) -> int:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024
     except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return peak_memory()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -22,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adrec.utils.errors import RunError, UserError
+from adrec.utils.platforms import locked_folder, sync
 
 OWN_FILES = ("dataset.json", "run.json")  # a folder with one of these was written by adrec and may be replaced
 PARTS = frozenset({*OWN_FILES, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})  # its files
@@ -29,15 +29,6 @@ LOCK = ".lock"  # in a folder that only one process at a time may use
 TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.tmp$")
 ABANDONED = 3600.0  # seconds after the last write at which a dead process's temporary file is removed
 PART_SUFFIXES = frozenset({".npy", ".safetensors"})
-
-
-def _sync(path: Path) -> None:
-    """Ask the operating system to put ``path`` (a file or a folder) on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -132,9 +123,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # some writers create files that only the owner can read
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(temporary.parent)
+        sync(temporary.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -237,7 +228,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            _sync(file)
+            sync(file)
         put_in_place(temporary, path.absolute(), overwrite=overwrite)  # "." itself cannot be renamed
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -248,32 +239,20 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
     """Rename a folder to ``target``, under a lock. Raises :class:`UserError` like :func:`check_folder`."""
     old = _beside(target, "old")
-    with _renaming(target) as parent:
+    with locked_folder(target.absolute().parent):
         _check_empty(target, overwrite=overwrite)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
             target.replace(old)
         temporary.replace(target)
         shutil.rmtree(old, ignore_errors=True)
-        os.fsync(parent)
-
-
-@contextmanager
-def _renaming(target: Path) -> Iterator[int]:
-    """Lock the folder that contains ``target``, and yield its descriptor."""
-    parent = os.open(target.absolute().parent, os.O_RDONLY)
-    try:
-        fcntl.flock(parent, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
-        yield parent
-    finally:
-        os.close(parent)
 
 
 def recover(path: Path) -> None:
     """Restore a folder whose overwriting was interrupted between two renames."""
     old = _beside(path, "old")
     if old.is_dir() and not path.exists():
-        with _renaming(path):  # not while another process is between the renames
+        with locked_folder(path.absolute().parent):  # not while another process is between the renames
             if old.is_dir() and not path.exists():
                 old.replace(path)
 

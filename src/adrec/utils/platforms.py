@@ -1,0 +1,78 @@
+"""What differs between operating systems: locks of folders, writing to the disk, the peak of memory, streams."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from filelock import FileLock
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+LOCK = ".adrec.lock"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and what changes the direction
+
+
+def sync(path: Path) -> None:
+    """Ask the operating system to put a file or a folder on the disk; Windows cannot be asked for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder, and put what was renamed in it on the disk."""
+    if fcntl is None:
+        with FileLock(folder / LOCK):  # Windows has no lock of folders; the file stays
+            yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # of the folder itself: a file to lock would stay behind
+        yield
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    if resource is None:
+        import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - installed on Windows alone
+
+        peak: int = psutil.Process().memory_info().peak_wset
+        return peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def prepare_stream(stream: TextIO | None) -> None:
+    """Make a stream accept any text: a pipe or file gets UTF-8, a terminal escapes for what its encoding lacks."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="backslashreplace")
+    else:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters, such as those of terminals, as escapes."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
