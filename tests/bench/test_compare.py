@@ -17,7 +17,7 @@ from rich.console import Console
 from adrec.bench.compare import CONTENDERS, Memory, compare, fitted
 from adrec.bench.grid import Entry
 from adrec.bench.ledger import Finished, Job, Ledger
-from adrec.bench.report import page
+from adrec.bench.report import Setting, page
 from adrec.bench.verdict import Contender, verdict
 from adrec.config.base import TrainingConfig
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
@@ -289,9 +289,11 @@ def test_models_are_judged_as_the_data_treat_seen_items(
         assert each.finished.result["recommended"]["coverage"] == pytest.approx(expected.coverage)
     words = "items of the history left out" if seen == "leave-out" else "items of the history ranked too"
     assert words in found.sentences[0]
-    shown = page(data.info, found, contenders, [], "adrec refit")
+    setting = Setting(leave_one_out(data).test.users, 2025, 60.0)
+    shown = page(data.info, found, contenders, [], "adrec refit", setting)
     kind = "unseen" if seen == "leave-out" else "all"
     best = max(contenders, key=lambda each: each.mean)
+    assert "seed 2025, a budget of 60" in shown and "Seen items left out" in shown and "Seen items ranked too" in shown
     assert words in shown and f"{100 * best.finished.result['test'][kind]['hr@10']:.2f}" in shown
 
 

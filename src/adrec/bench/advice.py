@@ -14,11 +14,12 @@ from rich.console import Console
 
 from adrec.bench.compare import compare
 from adrec.bench.ledger import Ledger
-from adrec.bench.report import page
+from adrec.bench.report import Setting, page
 from adrec.bench.verdict import ModelChoice
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import preparation, prepare, quarantine_of
+from adrec.data.split import make_split
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.files import LOCK, atomic_folder, check_no_file, locked, write_bytes, write_json
@@ -65,7 +66,9 @@ def compare_models(
         run = out / "run"
         _copy_run(Ledger.open(out / "ledger").work(found.chosen.finished.job), run)
         final = f"adrec refit {run} --out {out / 'final'}"
-        write_bytes(out / "report.html", page(dataset.info, found, contenders, notes, final).encode())
+        setting = Setting(make_split(dataset).test.users, seed, budget)
+        shown = page(dataset.info, found, contenders, notes, final, setting)
+        write_bytes(out / "report.html", shown.encode())
     return found, notes
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from adrec.bench.verdict import METRIC, Contender, ModelChoice
+from adrec._version import __version__
+from adrec.bench.groups import COLUMNS
+from adrec.bench.verdict import METRIC, Contender, ModelChoice, points
 from adrec.data.dataset import DatasetInfo
+from adrec.data.spans import Int64s
+from adrec.evaluate.metrics import estimates
 from adrec.train.cost import duration
 
 STYLE = """
@@ -16,6 +21,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 60rem; margin: 0 auto; padding: 1rem }
 .verdict { font-size: 1.15rem; border-left: 4px solid var(--chosen); padding-left: .8rem }
+h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: right; white-space: nowrap }
@@ -25,8 +31,36 @@ code { overflow-wrap: anywhere }
 """
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a comparison was made with.
+
+    Attributes:
+        users: user index of each test interaction, int64 [m].
+        seed: the random seed.
+        budget: the time budget in seconds.
+    """
+
+    users: Int64s
+    seed: int
+    budget: float
+
+    @property
+    def sentence(self) -> str:
+        """The setting in words."""
+        return (
+            f"{METRIC} decides. One training of each model, seed {self.seed}, a budget of {duration(self.budget)}, "
+            f"adrec {__version__}; intervals of 95 % over users."
+        )
+
+
 def page(
-    info: DatasetInfo, found: ModelChoice, contenders: Sequence[Contender], notes: Sequence[str], next_: str
+    info: DatasetInfo,
+    found: ModelChoice,
+    contenders: Sequence[Contender],
+    notes: Sequence[str],
+    next_: str,
+    setting: Setting,
 ) -> str:
     """Return the whole page.
 
@@ -36,19 +70,24 @@ def page(
         contenders: what was compared.
         notes: who did not finish, and why.
         next_: the command that comes next.
+        setting: what the comparison was made with.
     """
     first, *rest = found.sentences
     contenders = sorted(contenders, key=lambda each: -each.mean)
     title = f"Which model for {info.name}?"
+    halves = ("unseen", "all") if found.filter_seen else ("all", "unseen")
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{info.num_users:,} users, {info.num_items:,} items, {info.num_interactions:,} interactions. Held out: "
         f"{html.escape(info.split)}; {found.protocol}.</p>",
         f'<p class="verdict">{html.escape(first)}</p>',
-        *(f"<p>{html.escape(sentence)}</p>" for sentence in rest),
         _bars(found.chosen, contenders),
-        _table(contenders, "unseen" if found.filter_seen else "all"),
+        _differences(found, contenders),
+        *(f"<p>{html.escape(sentence)}</p>" for sentence in rest if not sentence.startswith("Against ")),
         *(f"<p>{html.escape(note)}</p>" for note in notes),
+        *(_table(contenders, half, setting.users, as_recommended=half == halves[0]) for half in halves),
+        _costs(contenders),
+        f"<p>{html.escape(setting.sentence)}</p>",
         f"<p>Next: <code>{html.escape(next_)}</code></p>",
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -74,19 +113,58 @@ def _bars(chosen: Contender, contenders: Sequence[Contender]) -> str:
     return f'<svg role="img" aria-label="{label}" viewBox="0 0 450 {height}" width="100%">{"".join(rows)}</svg>'
 
 
-def _table(contenders: Sequence[Contender], kind: str) -> str:
-    names = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
-    head = ["model", *names, "coverage", "training", "users/s"]
+def _differences(found: ModelChoice, contenders: Sequence[Contender]) -> str:
+    """Return how much better the chosen model is than each other."""
+    head = ("model", METRIC, f"{found.chosen.model} minus it", "95 % interval", "p alone", "p among all")
     rows = []
     for each in contenders:
-        result = each.finished.result
-        cells = [
-            html.escape(each.model),
-            *(f"{100 * result['test'][kind][name]:.2f}" for name in names),
-            f"{result['recommended']['coverage']:.0%}",
+        if each is found.chosen:
+            continue
+        difference = found.differences[each.model]
+        low, high = points(difference)
+        rows.append(
+            (
+                each.model + (" (cut short)" if each.cut else ""),
+                f"{100 * each.mean:.2f}",
+                f"{100 * difference.estimate.mean:+.2f}",
+                f"{low:+.2f} to {high:+.2f}",
+                f"{difference.p:.2g}",
+                f"{found.together[each.model]:.2g}",
+            )
+        )
+    return _html(f"How much better {found.chosen.model} is", head, rows) if rows else ""
+
+
+def _table(contenders: Sequence[Contender], half: str, users: Int64s, *, as_recommended: bool) -> str:
+    """Return metrics with intervals, with seen items ranked (``all``) or left out (``unseen``)."""
+    names = ("hr@10", "hr@20", "ndcg@10", "ndcg@20", "mrr@20")
+    rows = []
+    for each in contenders:
+        ranks = each.finished.ranks()[COLUMNS[half]].to_numpy() - 1
+        found = estimates(names, ranks, users)
+        cells = (f"{100 * one.mean:.2f} ({100 * one.low:.2f} to {100 * one.high:.2f})" for one in found.values())
+        rows.append((each.model, *cells))
+    what = "Seen items ranked too" if half == "all" else "Seen items left out"
+    return _html(what + (", as recommended" if as_recommended else ""), ("model", *names), rows)
+
+
+def _costs(contenders: Sequence[Contender]) -> str:
+    """Return the cost of each model, and how much of the catalogue it recommends."""
+    rows = [
+        (
+            each.model,
+            f"{each.finished.result['recommended']['coverage']:.0%}",
             duration(each.seconds),
             f"{each.users_per_second:,.0f}",
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        )
+        for each in contenders
+    ]
+    return _html("Cost, and coverage of the catalogue", ("model", "coverage", "training", "users/s"), rows)
+
+
+def _html(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table under its title; it scrolls sideways on a narrow screen."""
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{html.escape(title)}</h2><div class="scroll" tabindex="0">{table}</div>'

@@ -157,7 +157,7 @@ def _diffusion(found: ModelChoice) -> Iterator[str]:
     difference, together = found.diffusion
     by_name = {each.model: each for each in found.contenders}
     with_it, without = by_name[WITH], by_name[WITHOUT]
-    low, high = _points(difference)
+    low, high = points(difference)
     better = "better" if difference.estimate.mean > 0 else "worse"
     how = better if together < SURE else "neither surely better nor surely worse"
     cut = " and ".join(each.model for each in (with_it, without) if each.cut)
@@ -169,7 +169,7 @@ def _diffusion(found: ModelChoice) -> Iterator[str]:
     )
 
 
-def _points(found: Difference) -> tuple[float, float]:
+def points(found: Difference) -> tuple[float, float]:
     """Return the interval of a difference x 100, without a negative zero."""
     low, high = (round(100 * bound, 2) + 0.0 for bound in (found.estimate.low, found.estimate.high))
     return low, high
@@ -178,7 +178,7 @@ def _points(found: Difference) -> tuple[float, float]:
 def _against(each: Contender, found: Difference, together: float, number: int) -> str:
     """Return how the chosen model compares with another: alone, and among a ``number`` of comparisons."""
     gain = 100 * found.estimate.mean / each.mean if each.mean else float("inf")
-    low, high = _points(found)
+    low, high = points(found)
     amount = f"{gain:+.0f} %" if np.isfinite(gain) else "from nothing" if found.estimate.mean else "as little"
     ended = ", whose training the budget ended" if each.cut else ""
     alone = f"p = {found.p:.2g}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND
@@ -74,13 +75,15 @@ def _log(axes: Axes, names: str) -> None:
 def _lengths(axis: Axes, dataset: Dataset, facts: Facts) -> None:
     lengths = np.diff(dataset.offsets)
     lengths = lengths[lengths > 0]
-    edges = np.unique(np.round(np.geomspace(lengths.min(), lengths.max() + 1, 40)).astype(int))
-    axis.hist(lengths, bins=(edges - 0.5).tolist() if len(edges) > 1 else 1, color=COLOUR)
+    edges = np.unique(np.round(np.geomspace(lengths.min(), lengths.max() + 1, 30)).astype(int))
+    edges = edges if len(edges) > 1 else np.array([lengths.min(), lengths.max() + 1])
+    counts, _ = np.histogram(lengths, bins=edges)
+    axis.stairs(counts / np.diff(edges), edges - 0.5, fill=True, color=COLOUR)  # by length: bins differ in width
     _log(axis, "x")
-    axis.axvline(facts.max_length, color=SECOND, linestyle="--", label=f"the model's window, {facts.max_length}")
-    axis.legend(frameon=False)
+    axis.axvline(facts.max_length, color=SECOND, linestyle="--")
     median = facts.history_length["50 %"]
-    _plain(axis, f"History length: median {median:g}, mean {facts.history_length['mean']:.1f}", "interactions", "users")
+    title = f"History length: median {median:g}, mean {facts.history_length['mean']:.1f}; window of the model "
+    _plain(axis, f"{title}{facts.max_length} (dashed)", "interactions", "users of each length")
 
 
 def _popularity(axis: Axes, dataset: Dataset, facts: Facts) -> None:
@@ -94,8 +97,8 @@ def _popularity(axis: Axes, dataset: Dataset, facts: Facts) -> None:
 
 def _times(axis: Axes, dataset: Dataset) -> None:
     unit = dataset.info.time_unit
-    times = np.asarray(dataset.times) / PER_SECOND.get(unit, 1)
-    counts, edges = np.histogram(times, bins=60)
+    times = np.asarray(dataset.times).astype(np.float64) / PER_SECOND.get(unit, 1)
+    counts, edges = np.histogram(times, bins=_bins(times))
     days = edges / 86400  # since 1970, as matplotlib counts dates
     axis.stairs(counts, days if unit in PER_SECOND else edges, fill=True, color=COLOUR)
     if unit in PER_SECOND:
@@ -106,6 +109,18 @@ def _times(axis: Axes, dataset: Dataset) -> None:
     _plain(
         axis, f"Time ({named if len(named) < 60 else 'split: ' + split.name.partition(':')[0]})", "time", "interactions"
     )
+
+
+def _bins(times: NDArray[np.float64], most: int = 60) -> NDArray[np.float64]:
+    """Return the edges of at most ``most`` bins, each a whole number of the smallest steps between the times.
+
+    Bins of another width would hold now more and now fewer days, which looks like spikes.
+    """
+    distinct = np.unique(times.astype(np.int64))
+    step = max(1, int(np.gcd.reduce(np.diff(distinct))) if len(distinct) > 1 else 1)
+    number = (distinct[-1] - distinct[0]) // step + 1
+    width = step * -(-number // most)
+    return np.arange(distinct[0] - 0.5 * step, distinct[-1] + width, width)
 
 
 def _window(axis: Axes, dataset: Dataset, facts: Facts) -> None:
