@@ -102,6 +102,14 @@ def test_what_leaks_or_does_not_fit_is_refused(shop: Path, tmp_path: Path) -> No
         (("evaluate", tmp_path / "final7"), "nothing was held out to evaluate it on; give newer --data"),
         (("evaluate", "run7", "--fail-below", "ndgc@20=0.1"), "no metric 'ndgc@20' (did you mean 'ndcg@20'?)"),
         (("evaluate", "run7", "--fail-below", "ndcg@20"), "'' is no number"),
+        (
+            ("train", "day10", "--out", "run7", "--from", "run7", "--overwrite"),
+            "cannot be replaced by a run that starts",
+        ),
+        (
+            ("train", "day10", "--out", "x", "--from", "run7", "--set", "model.hidden_size=16"),
+            "does not fit the weights",
+        ),
         (("train", "day7", "--out", "day7", "--overwrite"), "day7 holds no run; --overwrite replaces runs alone"),
     ):
         assert said in refused(*arguments, cwd=shop), said
@@ -124,6 +132,8 @@ def test_a_pipeline_fails_below_a_metric(shop: Path) -> None:
     assert bad.returncode == 1
     assert bad.stderr.splitlines()[-1].startswith("adrec: ndcg@20 is 0.")
     assert bad.stderr.endswith(", below 1.01.\n")
+    quiet = adrec("evaluate", "run10", "--fail-below", "ndcg@20=1.01", "--quiet", cwd=shop)
+    assert quiet.stderr.startswith("adrec: ndcg@20 is 0.")
 
 
 def test_a_run_is_replaced_once_the_new_one_is_finished(shop: Path, tmp_path: Path) -> None:
@@ -155,3 +165,35 @@ def test_ranks_that_cannot_be_kept_are_no_error(shop: Path, tmp_path: Path) -> N
     assert "warning: the ranks are not kept" in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["metrics"]
     assert open_dataset(shop / "day7").num_items == 12
+
+
+def test_who_had_too_few_interactions_is_not_held_out(shop: Path, tmp_path: Path) -> None:
+    """A user with two interactions trains with both; with a third, one of them would be held out."""
+    table = pl.read_csv(shop / "first.csv")
+    short = pl.DataFrame({"user_id": ["short"] * 2, "item_id": ["item 1", "item 2"], "timestamp": [START, START + DAY]})
+    pl.concat([table, short]).write_csv(tmp_path / "first.csv")
+    third = pl.DataFrame({"user_id": ["short"], "item_id": ["item 3"], "timestamp": [START + 8 * DAY]})
+    pl.concat([third, pl.read_csv(shop / "later.csv")]).write_csv(tmp_path / "later.csv")
+    assert adrec("prepare", "first.csv", "--out", "a", cwd=tmp_path).returncode == 0
+    assert adrec("train", "a", "--out", "run", *FAST, cwd=tmp_path).returncode == 0
+    assert adrec("prepare", "later.csv", "--extend", "a", "--out", "b", cwd=tmp_path).returncode == 0
+    done = adrec("train", "b", "--from", "run", "--out", "next", "--max-epochs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "note: of 1 user nothing is held out: run was trained on it" in done.stderr
+    assert adrec("evaluate", "next", "--ranks", "ranks.csv", cwd=tmp_path).returncode == 0
+    assert "short" not in set(pl.read_csv(tmp_path / "ranks.csv")["user"])
+
+
+def test_times_in_another_unit_do_not_hide_what_is_later(shop: Path, tmp_path: Path) -> None:
+    whole = pl.concat([pl.read_csv(shop / "first.csv"), pl.read_csv(shop / "later.csv")])
+    dated = whole.with_columns(timestamp=pl.from_epoch("timestamp"))
+    dated.write_parquet(tmp_path / "dated.parquet")
+    done = adrec("prepare", tmp_path / "dated.parquet", "--vocabulary", "day7", "--out", tmp_path / "dated", cwd=shop)
+    assert done.returncode == 0, done.stderr
+    found = adrec("evaluate", "run7", "--data", tmp_path / "dated", "--json", tmp_path / "r.json", cwd=shop)
+    assert found.returncode == 0, found.stderr
+    later = pl.read_csv(shop / "later.csv").filter(pl.col("user_id") != "nobody")
+    assert json.loads((tmp_path / "r.json").read_text())["held_out"] == later.height
+    assert adrec("refit", "run7", "--out", tmp_path / "final", cwd=shop).returncode == 0
+    said = refused("train", tmp_path / "dated", "--from", tmp_path / "final", "--out", tmp_path / "x", cwd=shop)
+    assert "holds out, so its metrics would be too high" in said

@@ -111,14 +111,14 @@ def test_extending_on_the_command_line(tmp_path: Path) -> None:
         "note: as day1 was prepared: time_format=%d.%m.%Y, min_user=2",
         "note: extends day1 by 5 rows",
         "note: 1 new row is in day1 already (user, item and time): --duplicates exact keeps one of each",
-        "read 9 rows",
+        "read 5 rows, besides 4 older interactions",
     ):
         assert said in done.stderr
     extended = open_dataset(tmp_path / "day2")
     assert extended.users.ids.to_list() == ["a", "b", "c"]
     assert sequences(extended) == {"a": [1, 2, 3, 1], "b": [1, 3], "c": [1, 1, 1]}  # type: ignore[comparison-overlap]
     again = refused("prepare", "--extend", "day2", "day2.csv", "--out", "day3", cwd=tmp_path)
-    assert again == "day2.csv is in day1 already, and would count twice; leave it out."
+    assert again == "day2.csv is in day2 already, and would count twice; leave it out."
     both = refused("prepare", "--extend", "day1", "--vocabulary", "day1", "day2.csv", "--out", "x", cwd=tmp_path)
     assert "exclude each other" in both
     (tmp_path / "order.csv").write_text("customer_no;article;on\na;1;7\n")
@@ -143,6 +143,34 @@ def test_histories_are_read_as_the_table_was(tmp_path: Path) -> None:
     assert all(done.returncode == 0 for done in found), found[0].stderr + found[1].stderr
     assert found[0].stdout == found[1].stdout
     assert found[0].stdout.splitlines()[1].startswith("zoë,c,")
+
+
+def test_rows_that_waited_stand_where_they_stood() -> None:
+    """The order within a user is that of the tables, also among equal times and for rows in order."""
+    for options in ({"time": "none"}, {}):
+        first = pl.DataFrame({"user": ["u", "u", "u", "v", "v"], "item": ["a", "z", "b", "a", "b"], "time": [1] * 5})
+        second = pl.DataFrame({"user": ["w", "w", "u"], "item": ["z", "a", "z"], "time": [1] * 3})
+        base = prepare(first, min_item=2, **options)  # type: ignore[arg-type]
+        assert sequences(base) == {"u": ["a", "b"], "v": ["a", "b"]}  # type: ignore[comparison-overlap]
+        extended = prepare(second, extend=base)
+        whole = prepare(pl.concat([first, second]), min_item=2, **options)  # type: ignore[arg-type]
+        assert sequences(extended) == sequences(whole)
+        assert sequences(extended)["u"] == ["a", "z", "b", "z"]  # type: ignore[index,comparison-overlap]
+
+
+def test_options_of_one_day_are_not_taken_over(tmp_path: Path) -> None:
+    times = [1_600_000_000 + n * 86400 for n in range(6)]
+    days = pl.DataFrame({"user": ["a"] * 6, "item": list("xyzxyz"), "time": times})
+    base = prepare(days[:4], until="2020-09-15T12:26:40Z", encoding="latin-1")
+    assert base.num_interactions == 2
+    assert prepare(days[4:], extend=base).num_interactions == 4
+    days[4:].write_parquet(tmp_path / "later.parquet")
+    assert prepare(tmp_path / "later.parquet", extend=base).num_interactions == 4
+    with pytest.raises(DataError, match="no row is left to add to interactions"):
+        prepare(days[4:], extend=base, where="item = 'gone'")
+    assert (
+        "2 new rows are older than the latest of interactions" in prepare(days[:2], extend=prepare(days[2:])).info.notes
+    )
 
 
 def test_times_of_another_unit_are_converted_or_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -200,5 +201,68 @@ def test_urls_are_answered_as_such(tmp_path: Path, url: str, options: tuple[str,
 
 
 def test_passwords_are_never_shown() -> None:
-    url = "mysql://me:hush@db/shop?password=hush&ssl=1&token=hush"
-    assert shown(f"no route to {url}") == "no route to mysql://***@db/shop?password=***&ssl=1&token=***"
+    url = "mysql://me:hu/s@h@db/shop?password=hush&ssl=1&access_token=hush"
+    assert shown(f"no route to {url}") == "no route to mysql://***@db/shop?password=***&ssl=1&access_token=***"
+
+
+@pytest.mark.parametrize("where", ["price > AVG(price)", "COUNT(*) > 1", "ROW_NUMBER() OVER (ORDER BY price) > 2"])
+def test_conditions_on_several_rows_are_refused(where: str) -> None:
+    with pytest.raises(ConfigError, match="looks at several rows at once"):
+        prepare(EVENTS, where=where)
+
+
+def test_a_column_that_is_a_number_at_first_is_compared_as_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    rows = "".join(f"u{n},i{n % 7},{n},{n % 4}\n" for n in range(3000)) + "u1,i1,4000,web\n"
+    path.write_text("user,item,time,store\n" + rows)
+    with pytest.raises(DataError, match="column 'store' has 'web', and --where compares it as numbers"):
+        prepare(path, where="store <> 3")
+    assert prepare(path, where="store <> '3'").num_interactions == 2251
+
+
+def test_conditions_on_formats_with_several_rows_in_a_line(tmp_path: Path) -> None:
+    news = tmp_path / "behaviors.tsv"
+    news.write_text("1\tU1\t11/11/2019 9:05:58 AM\t\tN9-1 N8-1 N7-1\n")
+    assert prepare(news, recipe="mind", where="item_id <> 'N9'").num_items == 2
+    sessions = tmp_path / "otto.jsonl"
+    events = [{"aid": aid, "ts": aid - 2, "type": "clicks"} for aid in (7, 8, 9)]
+    sessions.write_text(json.dumps({"session": 1, "events": events}) + "\n")
+    assert prepare(sessions, recipe="otto", where="ts > 5").num_items == 2
+
+
+def test_moments_are_days_or_refused() -> None:
+    table = pl.DataFrame({"user": [1] * 4, "item": [1, 2, 3, 4], "time": [20220419, 20220420, 20220421, 20220422]})
+    assert prepare(table, since="20220421").num_items == 2
+    for text in ("2024", "17"):
+        with pytest.raises(ConfigError, match=f"since {text} would be a number of s since 1970; write a date"):
+            prepare(EVENTS, since=text)
+
+
+def test_a_session_is_not_called_as_another_user() -> None:
+    times = [1_600_000_000, 1_600_009_000, 1_600_000_005]
+    table = pl.DataFrame({"user": ["ann", "ann", "ann/2"], "item": [1, 2, 3], "time": times})
+    with pytest.raises(ConfigError, match="a session would be called 'ann/2', as another user is"):
+        prepare(table, session_gap="30m")
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("connectorx")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"there is no file nope\.db"):
+        prepare("sqlite:///nope.db", query="SELECT 1")
+    with sqlite3.connect("shop.db") as database:
+        database.execute("CREATE TABLE orders (user TEXT, item TEXT, time INTEGER)")
+        database.executemany("INSERT INTO orders VALUES (?, ?, ?)", [("a", "x", 1), ("a", "y", 2)])
+    assert prepare("sqlite:///shop.db", query="SELECT * FROM orders").num_items == 2
+    with pytest.raises(DataError, match="an SQLite database, which --query and the URL"):
+        prepare("shop.db")
+    assert {each.name for each in tmp_path.iterdir()} == {"shop.db"}
+
+
+def test_the_limit_of_unusable_rows_is_of_those_that_count() -> None:
+    rows = [(None if n < 3 else "a", n, n, "buy" if n < 100 else "view") for n in range(400)]
+    table = pl.DataFrame(rows, schema=["user", "item", "time", "event"], orient="row")
+    with pytest.raises(DataError, match="3 of 100 rows cannot be used"):
+        prepare(table, where="event = 'buy'")
+    with pytest.raises(DataError, match=r"everything was filtered away \(where=event = 'gone' leave"):
+        prepare(table[5:], where="event = 'gone'")

@@ -137,6 +137,12 @@ def test_more_candidates_are_taken_until_the_lists_are_full(monkeypatch: pytest.
     assert table["item"].to_list() == expected("ann", 2, "keep", None, None, None, categories, 1)
 
 
+def test_missing_categories_are_none() -> None:
+    categories = {**dict.fromkeys("abcd", float("nan")), "e": None, "f": "x", "g": "x"}
+    table = recommender().for_users(["ann"], 8, categories=categories, per_category=np.int64(1)).table  # type: ignore[typeddict-item]
+    assert len({"f", "g"} & set(table["item"])) == 1 and table.height == 7
+
+
 def test_rules_hold_for_people_without_a_known_history() -> None:
     people = pl.Series(["zoe", "yan"])
     block = pl.DataFrame({"user": ["zoe"], "item": ["b"]})

@@ -17,7 +17,6 @@ from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, write_dataset
 from adrec.data.lists import read_pairs, read_rules
 from adrec.data.preparation import PreparationOptions
-from adrec.data.split import make_split
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.inference.rules import Rules
@@ -190,6 +189,8 @@ class ADRec:
             raise ConfigError(
                 "histories are lists of item ids, oldest first, and a table was given; group its items by person."
             )
+        if is_frame(categories):
+            raise ConfigError("categories are a mapping of item id to category, such as {'sku-001': 'tea'}.")
         recommender = self.recommender()
         columns = recommender.dataset.info.columns
         rules = Rules(
@@ -243,7 +244,7 @@ class ADRec:
             raise UserError(
                 "this model was trained on older data than these, so they cannot evaluate it; fit a new one."
             )
-        return evaluate(model, dataset, make_split(dataset, info.split), part, cutoffs=cutoffs, seen=seen)
+        return evaluate(model, dataset, info.split_of(dataset), part, cutoffs=cutoffs, seen=seen)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""

@@ -19,7 +19,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e2e8f0; --paper: #171923; --line: #4a5568; --bar: #63b3ed; --chosen: #f6ad55 } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem }
+  max-width: 72rem; margin: 0 auto; padding: 1rem }
+svg { max-width: 40rem }
 .verdict { font-size: 1.15rem; border-left: 4px solid var(--chosen); padding-left: .8rem }
 h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem }
 .scroll { overflow-x: auto }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,7 @@ def evaluate(
         output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
         if json_file is not None:
             write_json(json_file, result.to_dict())
-        _check(result, limits, console)
+        _check(result, limits)
         return
     if every is not None and (against or ranks or batch_means or limits):
         raise ConfigError("--every goes without --against, --ranks, --batch-means and --fail-below.")
@@ -121,7 +122,7 @@ def evaluate(
     chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]
     part = on if data is None else result.split.partition(":")[0] if result.split.startswith("after") else on
     _write_ranks(result, ranks, run / f"{'-'.join(filter(None, ['ranks', part, *chosen]))}.parquet", console)
-    _check(result, limits, console)
+    _check(result, limits)
 
 
 def _compared(result: Evaluation, other: Evaluation, name: str, output: Console) -> dict[str, Any]:
@@ -164,10 +165,12 @@ def _limits(asked: Sequence[str], ks: Sequence[int]) -> dict[str, float]:
     return limits
 
 
-def _check(result: Evaluation, limits: Mapping[str, float], console: Console) -> None:
-    """Exit with 1 if a metric is below its limit."""
+def _check(result: Evaluation, limits: Mapping[str, float]) -> None:
+    """Exit with 1 if a metric is below its limit, which is told with ``--quiet`` too."""
     low = {name: value for name, value in limits.items() if not result.metrics[name].mean >= value}
     for name, value in low.items():
-        console.print(f"adrec: {name} is {result.metrics[name].mean:.4f}, below {value:g}.")
+        print(
+            f"adrec: {name} is {result.metrics[name].mean:.4f}, below {value:g}.", file=sys.stderr
+        )  # with --quiet too
     if low:
         raise typer.Exit(1)

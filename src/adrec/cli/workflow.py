@@ -15,7 +15,7 @@ from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
-from adrec.evaluate.backtest import later, periods
+from adrec.evaluate.backtest import later, moment, periods
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
 from adrec.models.base import Model
@@ -25,7 +25,7 @@ from adrec.runs.fit import fit, make_trainers
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.runs.refit import refit_config
-from adrec.runs.warm import check_start, warm_config
+from adrec.runs.warm import Start, check_start, warm_config, weights_digest
 from adrec.train.callbacks import Callback
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
@@ -104,10 +104,20 @@ def train_dataset(
         torch.set_num_threads(threads)
     dataset.verify()
     parts = make_split(dataset, split)
+    not_evaluated: tuple[int, ...] = ()
     if start is not None:
-        check_start(start, dataset, parts)
+        if start.path.resolve() == out.resolve().with_name(out.name.removesuffix(".new")):
+            raise ConfigError(f"{start.path} cannot be replaced by a run that starts from it; choose another --out.")
+        not_evaluated = check_start(start, dataset, parts)
+        if not_evaluated:
+            console.print(
+                f"note: of {counted(len(not_evaluated), 'user')} nothing is held out: {start.path} was trained on it, "
+                "when they had too few interactions."
+            )
+    parts = parts.without(not_evaluated)
     if isinstance(model, NetworkModel):
-        make_trainers(model, dataset, parts, seed=seed)
+        weights = None if start is None else Start.of(start)
+        make_trainers(model, dataset, parts, seed=seed, start=weights)[-1].check_initial()
     info = RunInfo.of(
         dataset,
         parts,
@@ -117,6 +127,8 @@ def train_dataset(
         device=str(find_device(device)),
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
         started_from=str(start.path.resolve()) if start else None,
+        started_digest=weights_digest(start) if start else None,
+        not_evaluated=not_evaluated,
         temperature=refit_of.info.temperature if refit_of else None,
     )
     run = Run.create(out, model, info)
@@ -187,6 +199,8 @@ def refit(
             f"{path} was not trained with --from, so its epochs are those of a training from nothing; leave out --from."
         )
     older = start or (Path(run.info.started_from) if run.info.started_from else None)
+    if older is not None and start is None:
+        Start.of(Run.open(older), run.info.started_digest)  # refuses one that was replaced since
     dataset = run.dataset(data, newer=True)
     config = refit_config(run.config, run.info.stages)
     source = data or dataset.path or Path(run.info.data)
@@ -272,7 +286,7 @@ def _later(run: Run, dataset: Dataset, part: str, every: str | None) -> dict[str
         raise ConfigError("newer data than those of the run are all test; leave out --on.")
     if run.info.last_time is None:
         raise RunError(f"{run.path} does not say when its data end; train it again.")
-    since = run.info.last_time
+    since = moment(run.info.last_time, run.info.time_unit, dataset)
     split = later(dataset, since, run.info.num_items)
     return {"": split} if every is None else dict(periods(dataset, split, since, every))
 

@@ -59,6 +59,7 @@ class DatasetInfo:
         seen: whether the items of a history are recommended and ranked: ``keep`` or ``leave-out``.
         returning: the share of interactions that return to an item (:func:`adrec.data.seen.returning`).
         notes: further notes, one sentence each.
+        extended: rows of the older data set that it extends, which ``num_read`` counts too.
         recipe: name of the recipe it was read with.
         fingerprint: hash of items, offsets, times, ids, the split and what is done with seen items; equal fingerprints
             mean equal data sets.
@@ -83,6 +84,7 @@ class DatasetInfo:
     seen: Seen = "leave-out"
     returning: float = 0.0
     notes: Sequence[str] = ()
+    extended: int = 0
     recipe: str | None = None
     fingerprint: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
@@ -108,8 +110,8 @@ class Dataset:
         info: metadata: sources, preparation and counts.
         held_out: indices of the users that a ``users:`` split holds out: ``test``, ``validation``.
         path: the folder it was opened from.
-        left_out: the ``user``, ``item`` and ``time`` of what ``min_user`` or ``min_item`` left out; it waits for an
-            extension (:mod:`adrec.data.extend`).
+        left_out: what ``min_user`` or ``min_item`` left out, which waits for an extension
+            (:func:`adrec.data.extend.waiting_rows`).
     """
 
     items: NDArray[np.int32]

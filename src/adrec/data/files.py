@@ -17,11 +17,10 @@ from adrec.data.lines import BOM
 from adrec.data.nested import FORMATS
 from adrec.data.preparation import Preparation
 from adrec.data.rows import HEAD_ROWS, Opened, Piece, whole_table
-from adrec.data.source import STDIN, Source
+from adrec.data.source import PARQUET, STDIN, Source
 from adrec.utils.errors import DataError
 from adrec.utils.files import sha256
 
-PARQUET = b"PAR1"
 NAMES = {"parquet": "Parquet", "jsonl": "JSON lines", "python-lines": "lines of Python literals"}
 SPOOL_BYTES = 1 << 24
 
@@ -34,9 +33,8 @@ def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Op
     source = Source.open(path, options.encoding)
     kind = options.format or _format(source)
     guesses = [*notes]
-    if kind == "parquet" and options.encoding is not None:
-        raise DataError(f"{source.name} is Parquet, whose texts are UTF-8; leave out --encoding.")
     idle = options.of_delimited() if kind != "delimited" else ()
+    idle += ("encoding",) if kind == "parquet" and options.encoding is not None else ()
     if idle or (options.format is None and kind != "delimited"):
         by = "by its content" if options.format is None else "as was asked for"
         without = f"; {' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} not used" if idle else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import polars as pl
@@ -11,6 +12,7 @@ from adrec.data.preparation import Duplicates, Preparation
 from adrec.data.report import DUPLICATE, NUM_EXAMPLES, OUTSIDE, RARE_ITEM, RATED_BELOW, TOO_SHORT, RowAccount
 from adrec.utils.errors import ConfigError
 
+SMALLEST_MOMENT = 1e8  # of numbers since 1970, as in adrec.data.times
 LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
@@ -34,7 +36,7 @@ def chosen(
         ledger.leave_out(RATED_BELOW, removed.height, _examples(removed, at))
         table = table.filter(good)
     if options.since is not None or options.until is not None:
-        since, until = (None if text is None else ticks(text, unit) for text in (options.since, options.until))
+        since, until = (_bound(name, getattr(options, name), unit) for name in ("since", "until"))
         inside = pl.lit(True)
         if since is not None:
             inside &= pl.col("time") >= since
@@ -44,6 +46,16 @@ def chosen(
         ledger.leave_out(OUTSIDE, removed.height, _examples(removed, at))
         table = table.filter(inside)
     return table
+
+
+def _bound(name: str, text: str | None, unit: str) -> float | None:
+    """Return a moment. Raises :class:`ConfigError` for a number that is none in a known unit, such as a year."""
+    if text is None:
+        return None
+    moment = ticks(text, unit)
+    if unit in PER_SECOND and re.fullmatch(r"[0-9]+", text) and abs(moment) < SMALLEST_MOMENT:
+        raise ConfigError(f"{name} {text} would be a number of {unit} since 1970; write a date, such as 2024-01-01.")
+    return moment
 
 
 def sessions(table: pl.DataFrame, gap: str, unit: str) -> pl.DataFrame:
@@ -63,6 +75,10 @@ def sessions(table: pl.DataFrame, gap: str, unit: str) -> pl.DataFrame:
     table = table.with_columns(session=begins.cast(pl.UInt32).cum_sum().over("user") + 1)
     name = pl.col("user").cast(pl.String)
     later = pl.concat_str([name, pl.lit("/"), pl.col("session").cast(pl.String)])
+    taken = table.filter(pl.col("session") > 1).select(later.alias("later"))["later"].unique()
+    same = taken.filter(taken.is_in(table["user"].cast(pl.String).unique().implode()))
+    if len(same):
+        raise ConfigError(f"a session would be called {same[0]!r}, as another user is; rename that user.")
     return table.with_columns(user=pl.when(pl.col("session") == 1).then(name).otherwise(later)).drop("session")
 
 
@@ -87,7 +103,7 @@ def kept(
     if options.duplicates != "all":
         table = without_duplicates(table, options.duplicates, leave_out)
     table = k_core(table, options.min_user, options.min_item, leave_out)
-    return table, pl.concat([table.clear(), *rare]).select("user", "item", "time")
+    return table, pl.concat([table.clear(), *rare]).select("user", "item", "time", "row")
 
 
 def _examples(rows: pl.DataFrame, at: Callable[[int], str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from adrec.data.convert import Converted
 from adrec.data.files import open_file
 from adrec.data.frames import open_frame
 from adrec.data.preparation import Preparation
+from adrec.data.source import COMPRESSION, HEAD_BYTES, PARQUET
 from adrec.data.times import Times
 from adrec.utils.errors import DataError, did_you_mean
 
@@ -142,7 +143,12 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
 
 
 def _as_prepared(path: Path, prepared: Names, options: Preparation) -> _Table:
-    """Open a table as a usual one or, if its columns are not found so, as the table that was prepared."""
+    """Open a table as a usual one or, if its columns are not found so, as the table that was prepared.
+
+    It is read in the encoding of that table only if it is not UTF-8.
+    """
+    if options.encoding is not None and _is_utf8(path):
+        options = replace(options, encoding=None)
     table = _Table(path, prepared, replace(options, separator=None, quoted=None, header=None))
     if not options.of_delimited():
         return table
@@ -151,6 +157,19 @@ def _as_prepared(path: Path, prepared: Names, options: Preparation) -> _Table:
     except DataError:
         return _Table(path, prepared, options)
     return table
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether the first bytes of a file are UTF-8 text, or packed."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+    try:
+        start[: -4 if len(start) == HEAD_BYTES else None].decode()
+    except UnicodeDecodeError:
+        return start.startswith((*COMPRESSION, PARQUET))
+    return True
 
 
 class _Table:
@@ -192,7 +211,7 @@ class _Table:
         tables = []
         for piece in opened.pieces(list(dict.fromkeys(columns.values()))):
             for row in piece.malformed:
-                raise DataError(f"{opened.at(row.number)}: {row.what}; mend it.")
+                raise DataError(f"{opened.at(row.number)}: {row.what.partition(' (--')[0]}; mend it.")
             self.numbers += piece.numbers.tolist()
             tables.append(piece.columns)
         table = pl.concat(tables) if tables else pl.DataFrame()

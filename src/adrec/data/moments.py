@@ -53,7 +53,9 @@ def moment_of(text: str, times: NDArray[Any], unit: str) -> float:
 
 
 def ticks(text: str, unit: str) -> float:
-    """Read a moment as :func:`written` writes it, or a number in the unit of the data."""
+    """Read a moment as :func:`written` writes it, a day such as 20240601, or a number in the unit of the data."""
+    if unit in PER_SECOND and re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text):
+        text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
     try:
         return int(text)
     except ValueError:

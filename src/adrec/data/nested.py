@@ -11,7 +11,7 @@ import polars as pl
 from adrec.data.delimited import open_delimited
 from adrec.data.lines import Chunk, chunks, shown
 from adrec.data.preparation import Preparation
-from adrec.data.rows import HEAD_ROWS, Malformed, Opened, Piece
+from adrec.data.rows import HEAD_ROWS, Malformed, Opened, Piece, whole_table
 from adrec.data.source import Source
 
 OTTO: Mapping[str, pl.DataType] = {
@@ -31,14 +31,17 @@ class _Lines:
     malformed: Sequence[int] = ()
 
 
+_Reader = Callable[[bytes], _Lines]
+
+
 def open_otto(source: Source, options: Preparation) -> Opened:
     """Open lines of ``{"session": .., "events": [{"aid": .., "ts": .., "type": ..}, ..]}``: one row an event."""
-    return _opened(source, ("session", "aid", "ts", "type"), _otto, "the line is no session with its events")
+    return _opened(source, ("session", "aid", "ts", "type"), lambda: _otto, "the line is no session with its events")
 
 
 def open_netflix(source: Source, options: Preparation) -> Opened:
     """Open blocks of ``user,rating,date`` lines, each below a line with the film: ``1:``."""
-    return _opened(source, NETFLIX, _Netflix(), "the line is no film and no rating of one")
+    return _opened(source, NETFLIX, _Netflix, "the line is no film and no rating of one")
 
 
 def open_mind(source: Source, options: Preparation) -> Opened:
@@ -57,8 +60,12 @@ def open_mind(source: Source, options: Preparation) -> Opened:
     def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
         return clicked(opened.pieces([*dict.fromkeys([*(set(wanted) - {"item_id"}), "impressions"])]), wanted)
 
+    def head(wanted: Sequence[str]) -> pl.DataFrame:
+        whole = opened.head([*dict.fromkeys([*(set(wanted) - {"item_id"}), "impressions"])])
+        return next(clicked(iter([whole_table(whole)]), wanted)).columns
+
     columns = ["user_id", "item_id", "time"]
-    return replace(opened, columns=columns, pieces=pieces)
+    return replace(opened, columns=columns, pieces=pieces, head=head)
 
 
 def _texts_of(piece: Piece, at: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> Callable[[Sequence[int]], list[str]]:
@@ -72,19 +79,22 @@ FORMATS: Mapping[str, Callable[[Source, Preparation], Opened]] = {
 }
 
 
-def _opened(source: Source, columns: Sequence[str], read: Callable[[bytes], _Lines], said: str) -> Opened:
+def _opened(source: Source, columns: Sequence[str], reader: Callable[[], _Reader], said: str) -> Opened:
+    """Return a source whose lines a new ``reader`` reads, from the start to the end."""
+
     def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
+        read = reader()
         for chunk in chunks(source):
             yield _piece(chunk, read, said, wanted)
 
     def head(wanted: Sequence[str]) -> pl.DataFrame:
         content = source.head[: source.head.rfind(b"\n") + 1] or source.head + b"\n"
-        return read(content).table.select(wanted).head(HEAD_ROWS)
+        return reader()(content).table.select(wanted).head(HEAD_ROWS)
 
     return Opened(source.name, columns, pieces, head, "path", "line", texts=True, digest=lambda: source.sha256)
 
 
-def _piece(chunk: Chunk, read: Callable[[bytes], _Lines], said: str, wanted: Sequence[str]) -> Piece:
+def _piece(chunk: Chunk, read: _Reader, said: str, wanted: Sequence[str]) -> Piece:
     lines = chunk.content.split(b"\n")[:-1]
     if chunk.too_long:
         long = Malformed(chunk.first_line, "the line is too long", shown(chunk.content))

@@ -36,12 +36,13 @@ class Oddities:
     basket_size: float
     largest: dict[str, tuple[Any, float]]
 
-    def sentences(self, duplicates: str, split: str, num_ids: dict[str, int]) -> Iterator[str]:
+    def sentences(self, duplicates: str, split: str, seen: str, num_ids: dict[str, int]) -> Iterator[str]:
         """Yield what is likely to mislead, with a remedy, one sentence each.
 
         Args:
             duplicates: the option ``duplicates`` that the data was prepared with.
             split: name of the split.
+            seen: whether seen items are kept or left out.
             num_ids: the number of users and of items, ``user`` and ``item``.
         """
         if self.exact >= MANY and duplicates == "all":
@@ -50,9 +51,10 @@ class Oddities:
                 "overlap do: --duplicates exact keeps one of each."
             )
         elif self.consecutive >= MANY and duplicates in ("all", "exact"):
+            which = "which any model predicts" if seen == "keep" else "which are missed, as seen items are left out"
             yield (
                 f"{self.consecutive:.1%} of the interactions repeat the item before (a view, then a cart, then a "
-                "purchase?), which any model predicts: --duplicates consecutive makes each run one."
+                f"purchase?), {which}: --duplicates consecutive makes each run one."
             )
         if self.in_baskets >= IN_BASKETS and split == "leave-one-out":
             yield (

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
-from adrec.data.extend import border, older_rows, taken_over, together
+from adrec.data.extend import border, older_rows, taken_over, together, waiting_rows
 from adrec.data.extend import told as told_over
 from adrec.data.filters import chosen, kept, sessions
 from adrec.data.oddities import oddities
@@ -24,6 +24,8 @@ from adrec.data.split import FEWEST, known_untrained, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.text import counted
+
+FILTERS = ("where", "since", "until", "min_rating", "duplicates", "min_user", "min_item")
 
 
 def prepare(
@@ -83,13 +85,15 @@ def prepare(
         at = interactions.at if extend is None else _located(extend.info.name, interactions)
         table, rare = kept(table.sort("time", "row", maintain_order=True), options, ledger, at)
     if table.height == 0:
-        filters = {key: getattr(options, key) for key in ("min_rating", "duplicates", "min_user", "min_item")}
+        filters = {key: getattr(options, key) for key in FILTERS}
         asked = ", ".join(f"{key}={value}" for key, value in filters.items() if value not in (None, 0, "all"))
         raise DataError(f"everything was filtered away ({asked} leave nobody and nothing); weaken the filters.")
     if extend is not None:
         interactions = _both(extend.info, interactions)
     dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes)
-    return replace(dataset, left_out=_plain_ids(rare) if rare.height else None)
+    if extend is not None:
+        dataset = replace(dataset, info=replace(dataset.info, extended=older.height))
+    return replace(dataset, left_out=_plain_ids(waiting_rows(table, rare)) if rare.height else None)
 
 
 def _both(older: DatasetInfo, new: Interactions) -> Interactions:
@@ -173,7 +177,9 @@ def _build(
         *_older(dataset, num_older),
         *_untested(dataset),
     )
-    notes += (*oddities(dataset).sentences(options.duplicates, split, {"user": len(users), "item": len(catalogue)}),)
+    notes += (
+        *oddities(dataset).sentences(options.duplicates, split, seen, {"user": len(users), "item": len(catalogue)}),
+    )
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 
 
@@ -222,7 +228,8 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_
     """Yield the report on a data set prepared into ``out``, with the next command if ``leads_on``."""
     for guess in info.guesses:
         yield f"guessed: {guess}"
-    yield f"read {info.num_read:,} rows"
+    older = f", besides {counted(info.extended, 'older interaction')}" if info.extended else ""
+    yield f"read {counted(info.num_read - info.extended, 'row')}{older}"
     width = max((len(f"{each['rows']:,}") for each in info.left_out), default=0)
     for each in info.left_out:
         yield f"  {each['rows']:{width},} {each['kind']}, {each['reason']}: {each['examples'][0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
@@ -14,7 +14,7 @@ from adrec.utils.errors import ConfigError, DataError, needs_extra
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle", "redshift", "clickhouse")
-SECRETS = r"(?i)\b(password|passwd|pwd|token|secret|key|sig|signature)=[^&;\s]*"
+SECRETS = r"(?i)([\w-]*(?:password|passwd|pwd|token|secret|key|sig|signature))=[^&;\s]*"
 
 
 def is_url(source: object) -> bool:
@@ -24,7 +24,7 @@ def is_url(source: object) -> bool:
 
 def shown(url: str) -> str:
     """Return a URL, or a message with one, without the passwords in it."""
-    return re.sub(SECRETS, r"\1=***", re.sub(r"://[^/@\s]*@", "://***@", url))
+    return re.sub(SECRETS, r"\1=***", re.sub(r"://\S*@", "://***@", url))
 
 
 def open_url(url: str, query: str | None) -> Opened:
@@ -48,6 +48,12 @@ def open_url(url: str, query: str | None) -> Opened:
 
 
 def _database(url: str, query: str) -> Opened:
+    if url.startswith("sqlite:///"):
+        path = url.removeprefix("sqlite:///")
+        found = next((each for each in (Path(path), Path("/") / path) if each.is_file()), None)
+        if found is None:
+            raise DataError(f"there is no file {path}; check the path of the database.")  # one would be made
+        url = f"sqlite://{found.absolute()}"
     try:
         table = pl.read_database_uri(query, url)
     except ImportError as error:

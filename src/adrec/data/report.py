@@ -164,13 +164,14 @@ class RowAccount:
     def check(self) -> None:
         """Raise :class:`DataError` if too many rows are rejected."""
         rejected = self.num_rejected
-        if rejected <= self.max_rejected * self.num_read:
+        considered = self.num_read - self.counts.get(NOT_WHERE, 0)
+        if rejected <= self.max_rejected * considered:
             return
         first = next(self.examples[reason][0] for reason in self.examples if REASONS[reason] == "rejected")
         kinds = ", ".join(f"{rows:,} {reason}" for reason, rows in self.counts.items() if REASONS[reason] == "rejected")
         where = f" (all are in {self.quarantine})" if self.quarantine is not None else ""
         raise DataError(
-            f"{first}; {rejected:,} of {counted(self.num_read, 'row')} cannot be used ({kinds}) and at most "
+            f"{first}; {rejected:,} of {counted(considered, 'row')} cannot be used ({kinds}) and at most "
             f"{self.max_rejected * 100:.4g} % may be: mend them{where}, or allow more (--max-rejected)."
         )
 

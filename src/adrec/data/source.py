@@ -26,10 +26,12 @@ UNREAD = {
     b"PK\x03\x04": "a zip archive or a workbook",
     **{b"BZh%d1AY&SY" % level: "packed with bzip2" for level in range(1, 10)},
     b"\xfd7zXZ\x00": "packed with xz",
+    b"SQLite format 3\x00": "an SQLite database, which --query and the URL sqlite:///PATH read",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
 }
 COMPRESSED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd")
 SHARD_ENDINGS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
+PARQUET = b"PAR1"
 HEAD_BYTES = 1 << 16
 ZSTD_FEED = 256  # compressed bytes per step; they decompress to 8 MiB or so at most
 
@@ -150,7 +152,7 @@ class Source:
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
             elif source.compression == "zstd":
                 stream = io.BufferedReader(_Zstd(buffered), HEAD_BYTES)
-            if encoding is not None:
+            if encoding is not None and not buffered.peek(4).startswith(PARQUET):
                 source.encoding = encoding
                 stream = io.BufferedReader(_Recoded(stream, encoding), HEAD_BYTES)
             source.head = _read_up_to(stream, HEAD_BYTES)

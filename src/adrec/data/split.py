@@ -18,7 +18,7 @@ appear later are not trained on. Such items are unknown to the model and rank la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,11 @@ class Targets:
         """The end of the history of each, ``items[offsets[user] : end]``, which is never empty, int64 [m]."""
         return self.positions if self.first is None else self.first
 
+    def without(self, users: Sequence[int]) -> Targets:
+        """Return those of other users."""
+        kept = ~np.isin(self.users, np.asarray(users))
+        return Targets(self.users[kept], self.positions[kept], None if self.first is None else self.first[kept])
+
 
 FEWEST = 3  # interactions of a user that leave-one-out evaluates: two held out, and a history of one
 NOBODY = Targets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -82,6 +87,13 @@ class Split:
         if part not in parts:
             raise ConfigError(f"there is no held-out part {part!r}{did_you_mean(part, parts)}; name one of them.")
         return parts[part]
+
+    def without(self, users: Sequence[int]) -> Split:
+        """Return the same split, in which nothing of some users is held out."""
+        if not len(users):
+            return self
+        validation, test = self.validation.without(users), self.test.without(users)
+        return replace(self, validation=validation, test=test)
 
     def nobody(self, part: str) -> str:
         """Return the reason why ``part`` holds nothing out."""

@@ -223,7 +223,8 @@ def warnings(facts: Facts) -> Iterator[str]:
             f"from {facts.usual[0]} to {facts.usual[1]}, the data from {facts.first} to {facts.last}. Are the times "
             "right? They decide what comes first and last in a history, and what a split by time holds out."
         )
-    yield from facts.oddities.sentences(facts.duplicates, facts.split, {"user": facts.users, "item": facts.items})
+    ids = {"user": facts.users, "item": facts.items}
+    yield from facts.oddities.sentences(facts.duplicates, facts.split, facts.seen, ids)
     if facts.same_time > 0.5 and facts.oddities.in_baskets < IN_BASKETS:
         yield (
             f"{facts.same_time:.1%} of consecutive interactions are at the same time: their order is that of the rows; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,33 +38,50 @@ class Where:
             DataError: if the source lacks a column.
         """
         try:
-            columns = sorted(set(pl.sql_expr(text).meta.root_names()))
+            expression = pl.sql_expr(text)
+            columns = sorted(set(expression.meta.root_names()))
         except pl.exceptions.PolarsError as error:
-            raise ConfigError(f"--where {text!r} is no condition in SQL: {_reason(error)}.") from error
+            raise ConfigError(
+                f"--where {text!r} is no condition in SQL: {_reason(error)} (columns may be in double quotes)."
+            ) from error
+        if re.search(r'"(Agg|Over|Window|Len|Explode|SortBy)"', expression.meta.serialize(format="json")):
+            raise ConfigError(f"--where {text!r} looks at several rows at once; write a condition on one row.")
         for name in columns:
             if name not in opened.columns:
                 near = did_you_mean(name, opened.columns)
                 raise DataError(
                     f"{opened.name} has no column {name!r}{near}, which --where names; texts are in single quotes."
                 )
-        numbers: set[str] = set()
-        if opened.texts and columns:
-            head = opened.head(columns)
-            for name in columns:
-                values = head[name].drop_nulls()
-                values = values.filter(~values.is_in([*MISSING_MARKS, ""]))
-                if len(values) and values.str.contains(NUMBER).all():
-                    numbers.add(name)
-        return cls(text, columns, frozenset(numbers))
+        return cls(text, columns, cls._numbers(text, opened, columns))
+
+    @staticmethod
+    def _numbers(text: str, opened: Opened, columns: Sequence[str]) -> frozenset[str]:
+        """Return the columns to compare as numbers: all that look so, if the condition makes no sense of texts."""
+        if not opened.texts or not columns:
+            return frozenset()
+        head = opened.head(columns)
+        try:
+            head.select(pl.sql_expr(text))
+            return frozenset()
+        except pl.exceptions.PolarsError:
+            return frozenset(name for name in columns if head[name].dtype == pl.String and _is_number(head[name]))
 
     def split(self, piece: Piece, name: str) -> tuple[Piece, int, list[int]]:
         """Return the rows that meet the condition, how many do not, and the numbers of the first of these.
 
         Raises :class:`DataError` if the condition cannot be computed on the rows of the source ``name``.
         """
-        casts = [pl.col(column).cast(pl.Float64, strict=False) for column in self.numbers]
+        columns = piece.columns.with_columns(pl.col(column).cast(pl.Float64, strict=False) for column in self.numbers)
+        for column in self.numbers:
+            texts = piece.columns[column]
+            odd = texts.filter(columns[column].is_null() & texts.is_not_null() & ~texts.is_in([*MISSING_MARKS, ""]))
+            if len(odd):
+                raise DataError(
+                    f"{name}, column {column!r} has {odd[0]!r}, and --where compares it as numbers; compare it with a "
+                    "text in single quotes."
+                )
         try:
-            met = piece.columns.with_columns(casts).select(pl.sql_expr(self.text).alias("met")).to_series()
+            met = columns.select(pl.sql_expr(self.text).alias("met")).to_series()
         except pl.exceptions.PolarsError as error:
             raise DataError(f"--where {self.text!r} cannot be computed on {name}: {_reason(error)}.") from error
         if met.dtype != pl.Boolean:
@@ -80,6 +98,12 @@ class Where:
         )
         others = piece.numbers[~met.to_numpy()]
         return kept, len(others), others[:NUM_EXAMPLES].tolist()
+
+
+def _is_number(column: pl.Series) -> bool:
+    values = column.drop_nulls()
+    values = values.filter(~values.is_in([*MISSING_MARKS, ""]))
+    return len(values) > 0 and bool(values.str.contains(NUMBER).all())
 
 
 def _reason(error: Exception) -> str:

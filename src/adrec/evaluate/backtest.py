@@ -6,11 +6,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from adrec.data.dataset import Dataset
+from adrec.data.extend import in_unit
 from adrec.data.moments import PER_SECOND, seconds_of, written
 from adrec.data.split import NOBODY, Split, Targets
 from adrec.utils.errors import ConfigError, DataError
+
+
+def moment(time: float, unit: str, dataset: Dataset) -> float:
+    """Return a time in the unit of ``dataset``. Raises :class:`DataError` if one of the two only gives an order."""
+    converted: float = in_unit(pl.Series([time]), unit, dataset.info.time_unit).item()
+    return converted
 
 
 def later(dataset: Dataset, since: float, num_items: int) -> Split:
@@ -18,7 +26,7 @@ def later(dataset: Dataset, since: float, num_items: int) -> Split:
 
     Args:
         dataset: a data set with later interactions than those of the run.
-        since: the time of the latest interaction in the data of the run, in the unit of ``dataset``.
+        since: the time of the latest interaction in the data of the run, in the unit of ``dataset`` (:func:`moment`).
         num_items: V, the items that the model knows; items that are new since then rank last.
 
     Raises :class:`DataError` if nothing is later.

@@ -77,9 +77,9 @@ def capped(catalogue: Vocabulary, most: int | None, categories: Mapping[Any, Any
         return None
     if most is None or categories is None:
         raise ConfigError("per_category and categories go together: how many of each, and which item is of which.")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
         raise ConfigError(f"per_category is a whole number of at least 1; it is {most!r}.")
-    filled = {item: category for item, category in categories.items() if category is not None}
+    filled = {item: category for item, category in categories.items() if category is not None and category == category}  # noqa: PLR0124 - NaN
     names = {category: number for number, category in enumerate(dict.fromkeys(filled.values()), start=1)}
     items = catalogue.encode(list(filled)) + 1
     numbers = np.zeros(len(catalogue) + 1, dtype=np.int64)
@@ -87,4 +87,4 @@ def capped(catalogue: Vocabulary, most: int | None, categories: Mapping[Any, Any
     numbers[0] = 0  # of items that are unknown
     if not numbers.any():
         raise ConfigError("no item of categories is in the catalogue; give the categories of its items.")
-    return Capped(numbers, most)
+    return Capped(numbers, int(most))

@@ -7,6 +7,7 @@ import polars as pl
 import torch
 
 from adrec.data.dataset import Dataset
+from adrec.data.spans import spans
 from adrec.inference.scorer import Histories, Scorer, scored_batches
 
 
@@ -31,12 +32,15 @@ def score(scorer: Scorer, dataset: Dataset, pairs: pl.DataFrame) -> tuple[pl.Dat
     known = Histories(dataset.items, offsets[wanted], offsets[wanted + 1]).known(scorer.num_items)
     spoken = known.ends > known.starts
     wanted, histories = wanted[spoken], Histories(known.items, known.starts[spoken], known.ends[spoken])
+    order = np.argsort(users, kind="stable")  # the pairs, user by user
+    ordered = users[order]
     for chosen, found in scored_batches(scorer, histories):
-        place = np.full(dataset.num_users + 1, -1)  # the last is that of unknown users, -1
-        place[wanted[chosen]] = np.arange(len(chosen))
-        mine = np.flatnonzero((place[users] >= 0) & (items > 0))
-        rows, numbers = torch.from_numpy(place[users[mine]]), torch.from_numpy(items[mine])
-        scores[mine] = found.of(rows.to(found.device), numbers.to(found.device)).cpu().numpy()
+        starts, ends = (np.searchsorted(ordered, wanted[chosen], side=side) for side in ("left", "right"))
+        mine, rows = order[spans(starts, ends - starts)], np.repeat(np.arange(len(chosen)), ends - starts)
+        known_items = items[mine] > 0
+        mine, rows = mine[known_items], rows[known_items]
+        where = torch.from_numpy(rows).to(found.device), torch.from_numpy(items[mine]).to(found.device)
+        scores[mine] = found.of(*where).cpu().numpy()
     table = pl.DataFrame(
         [
             pairs["user"].alias(dataset.info.named("user")),

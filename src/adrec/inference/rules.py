@@ -59,8 +59,8 @@ class Limits:
     Attributes:
         allowed: whether each item number may be recommended at all, bool [V + 1]; None if all may.
         limited: rows that have a list of items of their own, int64.
-        own: (row, item number) of these lists, int64 [2, n].
-        left_out: (row, item number) that are left out, int64 [2, n].
+        own: (row, item number) of these lists, int64 [2, n], sorted by row.
+        left_out: (row, item number) that are left out, int64 [2, n], sorted by row.
     """
 
     allowed: NDArray[np.bool_] | None = None
@@ -72,16 +72,8 @@ class Limits:
         """Return the limits of some rows, which become rows 0, 1, .."""
         if self.own.size == self.left_out.size == len(self.limited) == 0:
             return self
-        known = (chosen, self.limited, self.own[0], self.left_out[0])
-        place = np.full(max(int(rows.max(initial=0)) for rows in known) + 1, -1)
-        place[chosen] = np.arange(len(chosen))
-
-        def some(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-            inside = place[pairs[0]] >= 0
-            return np.stack([place[pairs[0][inside]], pairs[1][inside]])
-
-        limited = place[self.limited]
-        return replace(self, limited=limited[limited >= 0], own=some(self.own), left_out=some(self.left_out))
+        limited = np.flatnonzero(np.isin(chosen, self.limited))
+        return replace(self, limited=limited, own=_of_rows(self.own, chosen), left_out=_of_rows(self.left_out, chosen))
 
     def masked(self, seen: tuple[Int64s, Int64s] | None) -> Masked:
         """Return the mask of these rows, with the (row, item number) of their ``seen`` items."""
@@ -91,6 +83,18 @@ class Limits:
             only = Only(torch.from_numpy(self.limited), ItemPairs.of(self.own[0], self.own[1]))
         excluded = None if self.allowed is None else torch.from_numpy(~self.allowed)
         return replace(Masked.of(pairs[0], pairs[1]), excluded=excluded, only=only)
+
+
+def _by_row(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    return pairs[:, np.argsort(pairs[0], kind="stable")]
+
+
+def _of_rows(pairs: NDArray[np.int64], chosen: Int64s) -> NDArray[np.int64]:
+    """Return the pairs, sorted by row, of the ``chosen`` rows, which become rows 0, 1, .."""
+    starts, ends = (np.searchsorted(pairs[0], chosen, side=side) for side in ("left", "right"))
+    lengths = ends - starts
+    items = pairs[1][spans(starts, lengths)]
+    return _by_row(np.stack([np.repeat(np.arange(len(chosen)), lengths), items]))
 
 
 def limits(
@@ -129,7 +133,8 @@ def limits(
             raise DataError(" ".join(["the lists of allowed and excluded items leave nothing to recommend.", *notes]))
     if rules.get("seen_within") is not None:
         left_out.append(_recent(dataset, rules, histories, timed=timed))
-    return Limits(allowed, limited, np.concatenate(own, axis=1), np.concatenate(left_out, axis=1)), notes
+    own_rows, out_rows = (_by_row(np.concatenate(parts, axis=1)) for parts in (own, left_out))
+    return Limits(allowed, limited, own_rows, out_rows), notes
 
 
 def _numbers(dataset: Dataset, num_items: int, ids: Ids, name: str, notes: list[str]) -> Int64s:

@@ -129,7 +129,7 @@ class _NoLimits:
 
 
 NO_LIMITS: RowLimits = _NoLimits()
-MORE = 4  # times as many candidates where a choice cannot fill a list
+MORE, MOST_CANDIDATES = 4, 10_000  # times as many candidates where a choice cannot fill a list, up to so many
 
 
 class Choice(Protocol):
@@ -186,7 +186,10 @@ def top_k(
 def best_choice(
     scores: Scores, k: int, num_items: int, masked: Masked, temperature: float | None, choice: Choice | None
 ) -> Top:
-    """Return the best items of one batch, [B, k]; where a ``choice`` cannot fill a list, it gets more candidates."""
+    """Return the best items of one batch, [B, k]; where a ``choice`` cannot fill a list, it gets more candidates.
+
+    It gets at most :data:`MOST_CANDIDATES`, so a list may be short though a worse item would fit.
+    """
     pool = k if choice is None else min(choice.candidates(k), num_items)
     while True:
         if temperature is None:
@@ -198,6 +201,6 @@ def best_choice(
         if choice is None:
             return top
         found = choice(top, k)
-        if pool == num_items or not ((found.items[:, -1] == 0) & (top.items[:, -1] > 0)).any():
+        if pool >= min(num_items, MOST_CANDIDATES) or not ((found.items[:, -1] == 0) & (top.items[:, -1] > 0)).any():
             return found
         pool = min(MORE * pool, num_items)

@@ -90,8 +90,9 @@ def fit(
         check_fitted(model, dataset, split)
         return ()
     recorder = [] if run is None else [Recorder(run)]
-    older = None if run is None else run.info.started_from
-    start = None if older is None else Start.of(Run.open(Path(older), type(model)))
+    start = None
+    if run is not None and run.info.started_from is not None:
+        start = Start.of(Run.open(Path(run.info.started_from), type(model)), run.info.started_digest)
     trainers = make_trainers(
         model, dataset, split, seed=seed, device=device, callbacks=[*recorder, *callbacks], start=start
     )

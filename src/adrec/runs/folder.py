@@ -26,7 +26,7 @@ from torch import Tensor
 
 from adrec.config.base import Settings
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
-from adrec.data.split import SPLITS, Split, make_split
+from adrec.data.split import SPLITS, Split
 from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.registry import find_model
@@ -67,8 +67,8 @@ class Run:
         """Create the folder of a new run. Raises :class:`UserError` if ``path`` is already in use."""
         if (path / "run.json").is_file():
             raise RunError(
-                f"{path} holds a run already; choose another --out (an unfinished one is resumed with "
-                f"adrec train --resume {path})."
+                f"{path} holds a run already; choose another --out, or --overwrite a finished one (an unfinished one "
+                f"is resumed with adrec train --resume {path})."
             )
         with atomic_folder(path) as folder:
             write_json(folder / "config.json", model.config.to_dict())
@@ -148,7 +148,7 @@ class Run:
 
     def split(self, dataset: Dataset) -> Split:
         """Return the run's split of ``dataset``."""
-        return make_split(dataset, self.info.split)
+        return self.info.split_of(dataset)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import torch
 from adrec._version import __version__
 from adrec.data.dataset import Dataset
 from adrec.data.seen import Seen, leaves_out
-from adrec.data.split import Split
+from adrec.data.split import Split, make_split
 from adrec.evaluate.ranking import held_out
 from adrec.inference.confidence import fitted_temperature
 from adrec.models.adrec import ADRecModel
@@ -46,7 +46,10 @@ class RunInfo:
         frame: the kind of table in which results are returned.
         refit_of: the run that provided the settings and epochs of a refit.
         started_from: the run whose weights were the initial ones.
+        started_digest: the SHA-256 of these weights.
+        not_evaluated: users whose held-out items these weights were trained on; nothing of theirs is held out.
         last_time: the time of the latest interaction in the data set; a backtest is on later ones.
+        time_unit: the unit of the data set's times.
         finished: whether weights.safetensors exists.
         stages: the record of each stage (:func:`adrec.train.stages.ended_stage`).
         temperature: the temperature of the confidence of recommendations (:mod:`adrec.inference.confidence`); None
@@ -66,7 +69,10 @@ class RunInfo:
     data_beside: str = ""
     refit_of: str | None = None
     started_from: str | None = None
+    started_digest: str | None = None
+    not_evaluated: tuple[int, ...] = ()
     last_time: float | None = None
+    time_unit: str = "none"
     num_items: int = 0
     catalogue: str = ""
     seen: Seen = "leave-out"
@@ -100,6 +106,7 @@ class RunInfo:
                 "seen": dataset.info.seen,
                 "num_test": len(split.test.users),
                 "last_time": np.asarray(dataset.times).max().item(),
+                "time_unit": dataset.info.time_unit,
                 "threads": torch.get_num_threads(),
                 "environment": environment(),
                 **values,
@@ -113,6 +120,10 @@ class RunInfo:
         histories, items = held_out(dataset, split.validation)
         left_out = leaves_out("data", dataset)
         return replace(self, temperature=fitted_temperature(model, histories, items, filter_seen=left_out))
+
+    def split_of(self, dataset: Dataset) -> Split:
+        """Return the run's split of its data set."""
+        return make_split(dataset, self.split).without(self.not_evaluated)
 
     def moved(self, out: Path) -> RunInfo:
         """Return the same metadata with the data set's path relative to the folder ``out``."""

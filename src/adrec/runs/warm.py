@@ -13,11 +13,15 @@ from torch import Tensor
 
 from adrec.config.base import Settings, TrainingConfig
 from adrec.data.dataset import Dataset
+from adrec.data.extend import in_unit
 from adrec.data.split import Split
 from adrec.runs.folder import Run
 from adrec.train.checkpoint import read_snapshot
-from adrec.utils.errors import ConfigError, DataError
+from adrec.utils.errors import ConfigError, DataError, RunError
+from adrec.utils.files import sha256
 from adrec.utils.text import counted
+
+MOST = 0.2  # a share of the held-out users
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,21 @@ class Start:
     num_items: int
 
     @classmethod
-    def of(cls, run: Run) -> Start:
-        """Read the weights of a finished run. Raises :class:`RunError` if there are none."""
+    def of(cls, run: Run, digest: str | None = None) -> Start:
+        """Read the weights of a finished run. Raises :class:`RunError` if there are none, or none of this digest."""
         run.require_finished()
+        if digest is not None and weights_digest(run) != digest:
+            raise RunError(
+                f"{run.path} is not the run any more whose weights were to be started from: it was replaced; name "
+                "another with --from."
+            )
         snapshot = read_snapshot(run.path / "weights.safetensors")
         return cls(run.path, snapshot.tensors, snapshot.values["num_items"])
+
+
+def weights_digest(run: Run) -> str:
+    """Return the SHA-256 of a run's weights."""
+    return sha256(run.path / "weights.safetensors")
 
 
 def warm_config(config: Settings) -> TrainingConfig:
@@ -58,11 +72,14 @@ def warm_config(config: Settings) -> TrainingConfig:
     return warm
 
 
-def check_start(run: Run, dataset: Dataset, split: Split) -> None:
-    """Check that a training on ``dataset`` can start from a run.
+def check_start(run: Run, dataset: Dataset, split: Split) -> tuple[int, ...]:
+    """Check that a training on ``dataset`` can start from a run; return the users of whom nothing may be held out.
 
-    Raises :class:`DataError` if the data set does not have the run's items under their numbers, or holds out what the
-    run was trained on.
+    These are users of whom the run was trained on what is held out now: those who had too few interactions to be held
+    out when it was trained.
+
+    Raises :class:`DataError` if the data set does not have the run's items under their numbers, or if there are many
+    such users, as of a refit.
     """
     if not dataset.catalogue.starts_with(run.info.catalogue, run.info.num_items):
         raise DataError(
@@ -71,17 +88,21 @@ def check_start(run: Run, dataset: Dataset, split: Split) -> None:
         )
     if split.num_items < run.info.num_items:
         raise DataError(f"the split {split.name!r} knows fewer items than {run.path}; choose later moments.")
-    held_out = pl.concat([_rows(dataset, part.positions) for part in (split.validation, split.test)])
-    if held_out.height == 0:
-        return
+    held_out = np.unique(np.concatenate([split.validation.positions, split.test.positions]))
+    if len(held_out) == 0:
+        return ()
     older = run.dataset()
-    trained = np.flatnonzero(_in_training(older, run.split(older)))
-    leaked = held_out.join(_rows(older, trained), on=["user", "item", "time"], how="semi").height
-    if leaked:
+    trained = _rows(older, np.flatnonzero(_in_training(older, run.split(older))))
+    trained = trained.with_columns(in_unit(trained["time"], older.info.time_unit, dataset.info.time_unit))
+    rows = _rows(dataset, held_out).with_columns(number=np.searchsorted(dataset.offsets, held_out, side="right") - 1)
+    leaked = rows.join(trained, on=["user", "item", "time"], how="semi")
+    users = leaked["number"].unique().sort()
+    if len(users) > MOST * rows["number"].n_unique():
         raise DataError(
-            f"{run.path} was trained on {counted(leaked, 'interaction')} that {dataset.info.name} holds out, so its "
-            "metrics would be too high; start from a run whose training part is older (not from its refit)."
+            f"{run.path} was trained on {counted(leaked.height, 'interaction')} that {dataset.info.name} holds out, so "
+            "its metrics would be too high; start from a run whose training part is older (not from its refit)."
         )
+    return tuple(users.to_list())
 
 
 def _in_training(dataset: Dataset, split: Split) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -97,4 +118,4 @@ def _rows(dataset: Dataset, positions: np.ndarray[Any, Any]) -> pl.DataFrame:
         dataset.users.decode(owners).cast(pl.String),
         dataset.catalogue.decode(np.asarray(dataset.items)[positions].astype(np.int64) - 1).cast(pl.String),
     )
-    return pl.DataFrame({"user": ids[0], "item": ids[1], "time": np.asarray(dataset.times)[positions].astype(float)})
+    return pl.DataFrame({"user": ids[0], "item": ids[1], "time": np.asarray(dataset.times)[positions]})

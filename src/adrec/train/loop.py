@@ -34,7 +34,7 @@ from adrec.train.sequences import stage_sequences, training_histories, users_per
 from adrec.train.stages import ended_stage, how_it_ended, stopped_early
 from adrec.train.step import Step, check_finite, learning_rate, new_optimizer
 from adrec.train.validation import Validation
-from adrec.train.warm import start_from_weights
+from adrec.train.warm import check_weights, start_from_weights
 from adrec.utils.text import counted
 
 CHECK_EVERY = 20  # steps between two checks that the loss is finite: a check synchronises with the GPU
@@ -165,6 +165,11 @@ class Trainer:
         assert self.network is not None
         self.weights.start_stage(self.network, averages=stage.averaging > 0)
         self.progress.best, self.progress.best_epoch, self.progress.stale = {}, 0, 0
+
+    def check_initial(self) -> None:
+        """Raise :class:`ConfigError` if the first stage cannot start from the initial weights."""
+        if self.initial is not None:
+            check_weights(self.new_network(self.stages[0][1]), *self.initial)
 
     def new_network(self, stage: StageConfig) -> SequenceNetwork:
         """Return a network for ``stage``, with weights still to be drawn."""

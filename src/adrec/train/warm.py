@@ -34,6 +34,22 @@ def start_from_weights(
     Raises:
         ConfigError: if the two networks differ in more than the catalogue.
     """
+    own, fits = network.state_dict(), check_weights(network, weights, num_older)
+    added = network.num_items - num_older
+    grown = {name: weights[name].to(own[name].device) for name in own}
+    if added:
+        beside = _beside(few_enough(sequences, np.random.default_rng(seed)), num_older, network.num_items)
+        for name, more in fits.items():
+            if more:
+                grown[name] = _grown(own[name], grown[name], beside, num_older)
+    network.load_state_dict(grown)
+
+
+def check_weights(network: SequenceNetwork, weights: Mapping[str, Tensor], num_older: int) -> Mapping[str, int]:
+    """Return by how many rows each tensor of ``network`` is longer than in ``weights``.
+
+    Raises :class:`ConfigError` if the two networks differ in more than the catalogue.
+    """
     own = network.state_dict()
     different = sorted(set(own) ^ set(weights)) or [
         name for name in own if own[name].shape[1:] != weights[name].shape[1:]
@@ -46,13 +62,7 @@ def start_from_weights(
     if different or added < 0:
         what = f"they differ in {different[0]}" if different else "it has fewer items than the earlier one"
         raise ConfigError(f"the network does not fit the weights that it is to start from: {what}.")
-    grown = {name: weights[name].to(own[name].device) for name in own}
-    if added:
-        beside = _beside(few_enough(sequences, np.random.default_rng(seed)), num_older, network.num_items)
-        for name, more in fits.items():
-            if more:
-                grown[name] = _grown(own[name], grown[name], beside, num_older)
-    network.load_state_dict(grown)
+    return fits
 
 
 def _beside(sequences: Sequences, num_older: int, num_items: int) -> Matrix:
