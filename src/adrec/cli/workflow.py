@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -287,6 +288,8 @@ def _later(run: Run, dataset: Dataset, part: str, every: str | None) -> dict[str
     if run.info.last_time is None:
         raise RunError(f"{run.path} does not say when its data end; train it again.")
     since = moment(run.info.last_time, run.info.time_unit, dataset)
+    if np.asarray(dataset.times).max() <= since:
+        run.dataset(dataset.path)  # raises, as it is another data set
     split = later(dataset, since, run.info.num_items)
     return {"": split} if every is None else dict(periods(dataset, split, since, every))
 
