@@ -109,7 +109,14 @@ def medians(x: Float64s, y: Float64s) -> tuple[Float64s, Float64s]:
 
 
 def popularity_ticks(x: Float64s) -> list[tuple[float, str]]:
-    """Return the ticks of an axis of the logarithm of interactions: 1, 3, 10, 30 ..., and 0 where an item has none."""
-    counts = [factor * 10**power for power in range(10) for factor in (1, 3)]
-    inside = [(float(np.log10(count)), f"{count:,}") for count in counts if x.min() <= np.log10(count) <= x.max()]
+    """Return the ticks of an axis of the logarithm of interactions: 1, 3, 10, 30 ..., and 0 where an item has none.
+
+    If fewer than three of these are on the axis, there are more: 1, 2, 3, 4, 5, 6 ..
+    """
+    inside: list[tuple[float, str]] = []
+    for factors in ((1, 3), (1, 2, 5), range(1, 10)):
+        counts = [factor * 10**power for power in range(10) for factor in factors]
+        inside = [(float(np.log10(count)), f"{count:,}") for count in counts if x.min() <= np.log10(count) <= x.max()]
+        if len(inside) > 2:
+            break
     return [(float(np.log10(NEVER)), "0"), *inside] if x.min() < 0 else inside or [(0.0, "1")]

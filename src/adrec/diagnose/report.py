@@ -128,9 +128,9 @@ def _maps(maps: Sequence[Map], coloured: Colouring | None) -> str:
         first, second = each.shares
         name = html.escape(each.name)
         figures.append(
-            f'<figure><figcaption><b>{name}</b><br><span class="soft">PCA: {first:.1%} and {second:.1%} '
-            f'of the variance</span></figcaption><canvas id="map-{index}" role="img" aria-label="map of {name}">'
-            "</canvas></figure>"
+            f'<figure><figcaption><b>{name}</b><br><span class="soft by-pca">PCA: {first:.1%} and {second:.1%} of the '
+            'variance</span><span class="soft by-tsne">t-SNE</span></figcaption>'
+            f'<canvas id="map-{index}" role="img" aria-label="map of {name}"></canvas></figure>'
         )
     choices = "".join(
         f'<label><input type="radio" name="method" value="{each}"{" checked" * (each == TSNE)}> {each}</label>'
