@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def test_since_and_until() -> None:
         ("b", "z"),
     ]
     assert kept(EVENTS, since="1600002400") == [("a", "z"), ("b", "y")]
+    assert kept(EVENTS, since=datetime(2020, 9, 13, 13, 6, 40)) == [("a", "z"), ("b", "y")]
+    assert len(kept(EVENTS, since=date(2020, 9, 13))) == 6
     (left,) = prepare(EVENTS, until="1600001200").info.left_out
     assert (left["reason"], left["rows"]) == ("outside since .. until", 4)
     with pytest.raises(ConfigError, match="no moment"):

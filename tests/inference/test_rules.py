@@ -218,6 +218,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert shown.returncode == 0, shown.stderr
+    assert "note: 2 items without a name in products.csv." in shown.stderr
     found = pl.read_csv(shown.stdout.encode())
     assert found.columns[:3] == ["customer", "product", "name"]
     assert found.height == 3

@@ -17,6 +17,7 @@ from adrec.data.lists import read_attribute, read_histories, read_ids, read_pair
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.inference.rules import Rules
 from adrec.utils.errors import ConfigError
+from adrec.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def recommend(
         if audience.users:
             users = read_ids(audience.users, "user", info.columns)
         result = recommender.for_users(users, k, on_unknown=on_unknown, on_batch=on_batch, **rules)
-    return Recommendations(items.named(result.table, [info.named("item")]), result.notes)
+    table = items.named(result.table, [info.named("item")])
+    unnamed = table.filter(pl.col("name").is_null())[info.named("item")].n_unique() if items.names else 0
+    notes = [f"{counted(unnamed, 'item')} without a name in {items.path}."] if unnamed else []
+    return Recommendations(table, (*result.notes, *notes))
 
 
 def similar(path: Path, ids: Sequence[str], items: Items, k: int, *, data: Path | None) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import codecs
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any, Literal, TypedDict
 
 from adrec.config.parsing import read_dataclass, require
@@ -105,8 +106,12 @@ class Preparation:
         return tuple(name for name in ("separator", "quoted", "header") if getattr(self, name) is not None)
 
     def changed(self, changes: Mapping[str, Any]) -> Preparation:
-        """Return these options with ``changes``; :class:`ConfigError` for one that is unknown or does not fit."""
-        changed = read_dataclass(Preparation, self, dict(changes), noun="option of prepare")
+        """Return these options with ``changes``; :class:`ConfigError` for one that is unknown or does not fit.
+
+        Dates are written as texts.
+        """
+        plain = {name: value.isoformat() if isinstance(value, date) else value for name, value in changes.items()}
+        changed = read_dataclass(Preparation, self, plain, noun="option of prepare")
         assert isinstance(changed, Preparation)
         return changed
 
@@ -139,8 +144,8 @@ class PreparationOptions(TypedDict, total=False):
     time_unit: TimeUnit | None
     time_format: str | None
     where: str | None
-    since: str | None
-    until: str | None
+    since: str | date | None
+    until: str | date | None
     query: str | None
     keep_null_ids: bool
     min_rating: float | None
