@@ -13,6 +13,7 @@ from operator import index
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
+from adrec.config.aliases import ALIASES
 from adrec.config.augmentation import DIFFUASR, AugmentConfig
 from adrec.config.parsing import (
     OFF,
@@ -31,19 +32,6 @@ from adrec.utils.errors import ConfigError, did_you_mean
 
 Precision = Literal["float32", "bfloat16"]
 IN_FULL = "augment."  # keys with this prefix have no short names, so that short names refer to the model's own keys
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("lr", "alpha"), "learning_rate"),
-        **dict.fromkeys(("wd", "decay", "l2"), "weight_decay"),
-        **dict.fromkeys(("dim", "d", "d_model", "embedding_dim", "embedding_size", "factors"), "hidden_size"),
-        **dict.fromkeys(("heads", "n_heads", "num_attention_heads"), "num_heads"),
-        **dict.fromkeys(("layers", "n_layers", "num_layers", "blocks", "n_blocks"), "num_blocks"),
-        **dict.fromkeys(("maxlen", "max_len", "max_seq_length", "session_max_len", "seq_len"), "max_length"),
-        **dict.fromkeys(("bs", "train_batch_size"), "batch_size"),
-        **dict.fromkeys(("n_epochs", "num_epochs", "max_epochs"), "epochs"),
-        **dict.fromkeys(("steps", "num_steps"), "num_inference_steps"),
-    }
-)  # names in other libraries
 NO_CHANGES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": MappingProxyType({})})
 
 
