@@ -120,7 +120,7 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, values)
     chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]
-    part = on if data is None else result.split.partition(":")[0] if result.split.startswith("after") else on
+    part = "after" if result.split.startswith("after:") else on
     _write_ranks(result, ranks, run / f"{'-'.join(filter(None, ['ranks', part, *chosen]))}.parquet", console)
     _check(result, limits)
 
@@ -169,8 +169,6 @@ def _check(result: Evaluation, limits: Mapping[str, float]) -> None:
     """Exit with 1 if a metric is below its limit, which is told with ``--quiet`` too."""
     low = {name: value for name, value in limits.items() if not result.metrics[name].mean >= value}
     for name, value in low.items():
-        print(
-            f"adrec: {name} is {result.metrics[name].mean:.4f}, below {value:g}.", file=sys.stderr
-        )  # with --quiet too
+        print(f"adrec: {name} is {result.metrics[name].mean:.4f}, below {value:g}.", file=sys.stderr)
     if low:
         raise typer.Exit(1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from adrec.cli.console import counter
 from adrec.cli.options import (
@@ -28,6 +30,9 @@ from adrec.cli.options import (
     use_threads,
 )
 from adrec.utils.files import check_apart
+
+if TYPE_CHECKING:
+    from adrec.inference.recommender import Recommendations
 
 RULES = "What may be recommended"
 Attributes = Annotated[Path | None, typer.Option(help="Table of items, with an item column.")]
@@ -90,10 +95,7 @@ def recommend(
     from adrec.cli import recommending
 
     console = console_for(quiet)
-    use_threads(threads)
-    use_own_model(own_model)
-    check_result(out, output_format, safe_csv=safe_csv)
-    check_apart(out, [users, history, allow, block, attributes], "--out")
+    _ready(out, output_format, safe_csv, threads, own_model, [users, history, allow, block, attributes])
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
         result = recommending.recommend(
@@ -114,9 +116,7 @@ def recommend(
             device=device,
             on_batch=lambda done: progress.advance(task, done),
         )
-    for note in result.notes:
-        console.print(f"note: {note}")
-    emit(result.table, out, output_format, console, safe_csv=safe_csv)
+    _tell(result, out, output_format, console, safe_csv)
 
 
 def similar(
@@ -136,10 +136,7 @@ def similar(
     """Find the items with the nearest embeddings to a given item."""
     from adrec.cli import recommending
 
-    use_threads(threads)
-    use_own_model(own_model)
-    check_result(out, output_format, safe_csv=safe_csv)
-    check_apart(out, [attributes], "--out")
+    _ready(out, output_format, safe_csv, threads, own_model, [attributes])
     found = recommending.similar(run, item, recommending.Items(attributes, names), k, data=data)
     emit(found, out, output_format, console_for(quiet), safe_csv=safe_csv)
 
@@ -160,11 +157,30 @@ def score(
     from adrec.cli import recommending
 
     console = console_for(quiet)
+    _ready(out, output_format, safe_csv, threads, own_model, [pairs])
+    result = recommending.score(run, pairs, data=data, device=device)
+    _tell(result, out, output_format, console, safe_csv)
+
+
+def _ready(
+    out: Path | None,
+    output_format: str | None,
+    safe_csv: bool,
+    threads: int | None,
+    own_model: str | None,
+    inputs: Sequence[Path | None],
+) -> None:
+    """Check before any work that the result can be written beside the ``inputs``; set threads and the user's model."""
     use_threads(threads)
     use_own_model(own_model)
     check_result(out, output_format, safe_csv=safe_csv)
-    check_apart(out, [pairs], "--out")
-    result = recommending.score(run, pairs, data=data, device=device)
+    check_apart(out, inputs, "--out")
+
+
+def _tell(
+    result: Recommendations, out: Path | None, output_format: str | None, console: Console, safe_csv: bool
+) -> None:
+    """Print the notes on a result, and write or show its table."""
     for note in result.notes:
         console.print(f"note: {note}")
     emit(result.table, out, output_format, console, safe_csv=safe_csv)

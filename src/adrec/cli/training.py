@@ -33,7 +33,7 @@ from adrec.utils.files import check_side_output, write_json
 if TYPE_CHECKING:
     from adrec.models.base import Model
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out once this one is finished.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")]
 
 
 def train(
@@ -44,9 +44,7 @@ def train(
         Path | None,
         typer.Option("--from", help="Start from the weights and settings of this run on older data."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")
-    ] = False,
+    overwrite: Overwrite = False,
     dates: Dates = False,
     model_name: ModelName = "adrec",
     preset_name: Preset = "default",
@@ -113,9 +111,7 @@ def refit(
     own_model: OwnModel = None,
     device: Device = "auto",
     threads: Threads = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")
-    ] = False,
+    overwrite: Overwrite = False,
     dates: Dates = False,
     quiet: Quiet = False,
 ) -> None:

@@ -26,7 +26,7 @@ from adrec.runs.fit import fit, make_trainers
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.runs.refit import refit_config
-from adrec.runs.warm import Start, check_start, warm_config, weights_digest
+from adrec.runs.warm import Start, check_digest, check_start, warm_config, weights_digest
 from adrec.train.callbacks import Callback
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
@@ -200,8 +200,8 @@ def refit(
             f"{path} was not trained with --from, so its epochs are those of a training from nothing; leave out --from."
         )
     older = start or (Path(run.info.started_from) if run.info.started_from else None)
-    if older is not None and start is None:
-        Start.of(Run.open(older), run.info.started_digest)  # refuses one that was replaced since
+    if older is not None and start is None and run.info.started_digest is not None:
+        check_digest(Run.open(older), run.info.started_digest)
     dataset = run.dataset(data, newer=True)
     config = refit_config(run.config, run.info.stages)
     source = data or dataset.path or Path(run.info.data)

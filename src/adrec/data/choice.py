@@ -45,7 +45,7 @@ def _missing(column: pl.Series) -> float:
     bad = convert.missing(column).bad
     if column.dtype == pl.String:
         bad = bad | convert.marked(column).bad
-    return float(bad.mean() or 0.0)  # type: ignore[arg-type]
+    return int(bad.sum()) / max(len(bad), 1)
 
 
 def _finest(opened: Opened, head: pl.DataFrame, found: Sequence[str]) -> tuple[str, str]:

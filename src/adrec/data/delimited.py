@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from adrec.data.fields import Dialect, csv_records, read_chunk, read_quoted, refused
-from adrec.data.lines import BOM, LONGEST_LINE, Chunk, chunks
+from adrec.data.lines import BOM, LONGEST_LINE, Chunk, chunks, head_chunk
 from adrec.data.preparation import Preparation
 from adrec.data.rows import HEAD_ROWS, Opened, Piece
 from adrec.data.source import Source
@@ -138,9 +138,7 @@ def _pieces(source: Source, dialect: Dialect, wanted: list[int]) -> Iterator[Pie
 
 def _head(source: Source, dialect: Dialect, wanted: list[int]) -> pl.DataFrame:
     """Return the rows at the start of ``source`` with the columns at the indices ``wanted``."""
-    content = source.head.removeprefix(BOM)
-    content = content[: content.rfind(b"\n") + 1] or content + b"\n"
-    first = next(_without_header(iter([Chunk(content, 1)]), dialect), None)
+    first = next(_without_header(iter([head_chunk(source)]), dialect), None)
     names = [dialect.columns[index] for index in wanted]
     if first is None:
         return pl.DataFrame(schema=dict.fromkeys(names, pl.String))

@@ -108,7 +108,7 @@ def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> 
         new = new.with_columns(new[role].cast(pl.String).cast(vocabulary.ids.dtype))
     times = in_unit(new["time"], interactions.time_unit, base.info.time_unit)
     if "time" not in interactions.columns:  # the order of the rows: after all earlier ones
-        times = times + int(older["time"].max())  # type: ignore[arg-type]
+        times = times + int(older["time"].to_numpy().max())
     new = new.with_columns(times)
     return pl.concat([older, new.select(older.columns)], how="vertical_relaxed").sort("time", "row")
 

@@ -10,9 +10,9 @@ import polars as pl
 from adrec.data.moments import PER_SECOND, seconds_of, ticks
 from adrec.data.preparation import Duplicates, Preparation
 from adrec.data.report import DUPLICATE, NUM_EXAMPLES, OUTSIDE, RARE_ITEM, RATED_BELOW, TOO_SHORT, RowAccount
+from adrec.data.times import SMALLEST_TOLD
 from adrec.utils.errors import ConfigError
 
-SMALLEST_MOMENT = 1e8  # of numbers since 1970, as in adrec.data.times
 LeaveOut = Callable[[str, pl.DataFrame], None]
 
 
@@ -53,7 +53,7 @@ def _bound(name: str, text: str | None, unit: str) -> float | None:
     if text is None:
         return None
     moment = ticks(text, unit)
-    if unit in PER_SECOND and re.fullmatch(r"[0-9]+", text) and abs(moment) < SMALLEST_MOMENT:
+    if unit in PER_SECOND and re.fullmatch(r"[0-9]+", text) and abs(moment) < SMALLEST_TOLD:
         raise ConfigError(f"{name} {text} would be a number of {unit} since 1970; write a date, such as 2024-01-01.")
     return moment
 

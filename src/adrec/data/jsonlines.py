@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.containers import Pairs, held, may_hold_containers, unwrap, unwrapped
-from adrec.data.lines import BOM, Chunk, chunks, lines_at, shown
+from adrec.data.lines import BOM, Chunk, chunks, head_chunk, lines_at, shown
 from adrec.data.rows import HEAD_ROWS, Malformed, Opened, Piece
 from adrec.data.source import Source
 from adrec.utils.errors import DataError
@@ -66,9 +66,7 @@ def open_jsonlines(source: Source, kind: str) -> Opened:
 
 def _head(source: Source, kind: str, wanted: Sequence[str]) -> pl.DataFrame:
     """Return the given columns of the first lines."""
-    content = source.head.removeprefix(BOM)
-    content = content[: content.rfind(b"\n") + 1] or content + b"\n"
-    return _piece(Chunk(content, 1), kind, wanted).columns.head(HEAD_ROWS)
+    return _piece(head_chunk(source), kind, wanted).columns.head(HEAD_ROWS)
 
 
 def _what(kind: str) -> str:

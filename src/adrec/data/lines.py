@@ -50,6 +50,12 @@ def chunks(source: Source) -> Iterator[Chunk]:
         yield Chunk(held + b"\n", line)
 
 
+def head_chunk(source: Source) -> Chunk:
+    """Return the complete lines at the start of ``source``, without reading on."""
+    content = source.head.removeprefix(BOM)
+    return Chunk(content[: content.rfind(b"\n") + 1] or content + b"\n", 1)
+
+
 def shown(line: bytes) -> str:
     """Return a line as text; bytes that are not UTF-8 are escaped as ``\\xff``."""
     return line.decode(errors="backslashreplace").rstrip("\r\n")

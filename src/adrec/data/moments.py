@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from adrec.utils.errors import ConfigError, DataError
 
+DAY = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"  # such as 20240601
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND: Mapping[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 VALIDATION_SHARE = 0.1  # of the interactions before the moment, if only one is given
@@ -54,7 +55,7 @@ def moment_of(text: str, times: NDArray[Any], unit: str) -> float:
 
 def ticks(text: str, unit: str) -> float:
     """Read a moment as :func:`written` writes it, a day such as 20240601, or a number in the unit of the data."""
-    if unit in PER_SECOND and re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text):
+    if unit in PER_SECOND and re.fullmatch(DAY, text):
         text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
     try:
         return int(text)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.delimited import open_delimited
-from adrec.data.lines import Chunk, chunks, shown
+from adrec.data.lines import Chunk, chunks, head_chunk, shown
 from adrec.data.preparation import Preparation
 from adrec.data.rows import HEAD_ROWS, Malformed, Opened, Piece, whole_table
 from adrec.data.source import Source
@@ -88,8 +88,7 @@ def _opened(source: Source, columns: Sequence[str], reader: Callable[[], _Reader
             yield _piece(chunk, read, said, wanted)
 
     def head(wanted: Sequence[str]) -> pl.DataFrame:
-        content = source.head[: source.head.rfind(b"\n") + 1] or source.head + b"\n"
-        return reader()(content).table.select(wanted).head(HEAD_ROWS)
+        return reader()(head_chunk(source).content).table.select(wanted).head(HEAD_ROWS)
 
     return Opened(source.name, columns, pieces, head, "path", "line", texts=True, digest=lambda: source.sha256)
 
@@ -145,7 +144,7 @@ class _Netflix:
         fields = pl.col("text").str.split_exact(",", 2).struct.rename_fields(list(NETFLIX[1:]))
         film = pl.col("text").str.extract(r"^(\d+):$").forward_fill().fill_null(pl.lit(self.film, pl.String))
         table = table.with_columns(film.alias("item_id"), fields.alias("fields")).unnest("fields")
-        self.film = table["item_id"].last() if table.height else self.film  # type: ignore[assignment]
+        self.film = table["item_id"][-1] if table.height else self.film
         table = table.filter(~pl.col("text").str.contains(r"^\d+:$"))
         usable = pl.col("text").str.contains(r"^\d+,\d+,[^,]+$") & pl.col("item_id").is_not_null()
         bad = table.filter(~usable)["line"].to_list()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from adrec.data.convert import NUMBER, Converted, Problem, may_be_number, missing, plain_text, without
+from adrec.data.moments import DAY
 from adrec.data.preparation import TimeUnit
 from adrec.data.report import BAD_TIME
 from adrec.utils.errors import DataError
@@ -29,7 +30,7 @@ ISO_FORMS = (
 )  # the usual ones first; %#z is +02:00, +0200 or +02
 
 
-DAY, DAY_FORM = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$", "%Y%m%d"
+DAY_FORM = "%Y%m%d"
 DAYS = (
     *("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d-%b-%Y"),
     *("%b %d, %Y", "%d %B %Y", "%B %d, %Y", DAY_FORM),

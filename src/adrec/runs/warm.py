@@ -42,13 +42,20 @@ class Start:
     def of(cls, run: Run, digest: str | None = None) -> Start:
         """Read the weights of a finished run. Raises :class:`RunError` if there are none, or none of this digest."""
         run.require_finished()
-        if digest is not None and weights_digest(run) != digest:
-            raise RunError(
-                f"{run.path} is not the run any more whose weights were to be started from: it was replaced; name "
-                "another with --from."
-            )
+        if digest is not None:
+            check_digest(run, digest)
         snapshot = read_snapshot(run.path / "weights.safetensors")
         return cls(run.path, snapshot.tensors, snapshot.values["num_items"])
+
+
+def check_digest(run: Run, digest: str) -> None:
+    """Raise :class:`RunError` if a run is not finished, or has other weights than those of this digest."""
+    run.require_finished()
+    if weights_digest(run) != digest:
+        raise RunError(
+            f"{run.path} is not the run any more whose weights were to be started from: it was replaced; name another "
+            "with --from."
+        )
 
 
 def weights_digest(run: Run) -> str:
