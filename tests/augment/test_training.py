@@ -89,12 +89,11 @@ class Watch(Callback):
         yield
 
     def look(self, trainer: Trainer, step: Any) -> Any:
-        def looking(how: Any, users: Any) -> Any:
-            batch = trainer._current.batch(users)
+        def looking(how: Any, batch: Any) -> Any:
             bounds = batch.cu_seqlens.tolist()
             whole = [[*batch.items[a:b].tolist(), int(batch.targets[b - 1])] for a, b in pairwise(bounds)]
             self.seen.setdefault(trainer.stages[trainer.progress.stage][0], []).extend(whole)
-            return step(how, users)
+            return step(how, batch)
 
         return looking
 

@@ -280,6 +280,7 @@ def test_listed_users_never_train(tmp_path: Path) -> None:
         ("leave-one-ot", "did you mean 'leave-one-out'"),
         ("leave-one-out:3", "takes no arguments"),
         ("last-basket:3", "takes no arguments"),
+        ("last-basket", "needs a column of times"),
         ("time", "takes one moment or two"),
         ("time:yesterday", "'yesterday' is no moment"),
         ("time:2020-01-01", "only give an order"),
@@ -293,4 +294,4 @@ def test_listed_users_never_train(tmp_path: Path) -> None:
 )
 def test_splits_that_cannot_be(asked: str, said: str) -> None:
     with pytest.raises((ConfigError, DataError), match=said):
-        data([4, 5, 6], split=asked)
+        data([4, 5, 6], split=asked, **({"time": "none"} if asked == "last-basket" else {}))

@@ -67,9 +67,7 @@ def test_the_loss_and_its_gradients_are_those_of_soft_targets(kind: str) -> None
     if repeats is not None:
         bias = torch.randn(len(repeats.items) if kind != "one number" else (), generator=rng).requires_grad_()
     inputs = [each for each in (x, e, bias) if each is not None]
-    plain = cross_entropy(
-        x, e, batch.targets, padding_class=False, num_tokens=len(x), repeat_bias=bias, repeats=repeats
-    )
+    plain = cross_entropy(x, e, batch.targets, padding_class=False, total=len(x), repeat_bias=bias, repeats=repeats)
     ours = plain + future_loss(x, e, batch, 3, 0.5, repeats, bias) / len(x)
     got = torch.autograd.grad(ours, inputs)
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from adrec.config.adrec import Config, preset
 from adrec.config.stage import StageConfig
-from adrec.data.batch import history_batch
+from adrec.data.batch import PackedBatch, history_batch
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
 from adrec.data.split import Split, leave_one_out, no_split
@@ -230,6 +231,37 @@ def test_the_last_epoch_is_validated_where_there_is_another_to_choose(
     assert [row["epoch"] for row in rows if "validation" in row] == [2, 4], "as is the one with which time is up"
 
 
+class StopWithin(Callback):
+    """Asks to stop from the n-th step on."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def on_step_end(self) -> None:
+        self.left -= 1
+
+    def should_stop(self) -> bool:
+        return self.left <= 0
+
+
+def test_an_epoch_is_cut_where_it_is_asked_to_stop_but_not_the_first(
+    trainer: Maker, tiny: Make, dataset: Dataset
+) -> None:
+    for epochs_before in (0, 2):
+        made = trainer(replace(tiny((0, 0, 9)), batch_size=4), dataset)
+        steps = made.steps(made.last_sequences)
+        assert steps > 2
+        stop = StopWithin(epochs_before * steps + 2)
+        rows: list[Mapping[str, Any]] = []
+        made.callbacks += [stop, OnEpoch(rows.append)]
+        made.run()
+        # The first epoch goes on to its end, steps - 2 after it was asked; a later one ends at once.
+        assert -stop.left == (0 if epochs_before else steps - 2)
+        assert [row["epoch"] for row in rows] == list(range(1, epochs_before + 2))
+        assert "validation" in rows[-1]
+        assert all(0 < loss < 100 for loss in rows[-1]["loss"].values())
+
+
 def test_a_refit_gives_a_stage_that_is_continued_all_its_epochs(tiny: Make) -> None:
     ended = [
         {"stage": name, "epochs": epochs, "chosen_epoch": chosen}
@@ -350,7 +382,7 @@ def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: M
     assert 1 < users < 60
     sizes: list[int] = []
     step = made._step
-    made._step = lambda how, some: (sizes.append(len(some)), step(how, some))[1]  # type: ignore[method-assign]
+    made._step = lambda how, some: (sizes.append(some.num_users), step(how, some))[1]  # type: ignore[method-assign]
     made.run()
     assert sizes[:-1] == [users] * (len(sizes) - 1)
     assert len(sizes) == made.steps(made.last_sequences)
@@ -387,13 +419,21 @@ def test_adam_keeps_of_the_squared_gradients_what_its_stage_says(trainer: Maker,
 def test_users_are_shuffled(trainer: Maker, tiny: Make, dataset: Dataset) -> None:
     """Another order of users in each epoch: with shuffling off, the first batch would be the same users every time."""
     made = trainer(tiny((2, 0, 0)), dataset)
-    seen: list[tuple[int, ...]] = []
+    seen: list[list[tuple[int, ...]]] = []
     step = made._step
-    made._step = lambda how, users: (seen.append(tuple(users)), step(how, users))[1]  # type: ignore[method-assign]
+
+    def watched(how: Any, batch: PackedBatch) -> Mapping[str, torch.Tensor]:
+        histories = np.split(batch.items.numpy(), np.cumsum(batch.lengths)[:-1])
+        seen.append([tuple(each.tolist()) for each in histories])
+        return step(how, batch)
+
+    made._step = watched  # type: ignore[method-assign]
     made.run()
-    first, second = seen[: made.steps(made.last_sequences)], seen[made.steps(made.last_sequences) :]
+    steps = made.steps(made.last_sequences)
+    first, second = seen[:steps], seen[steps:]
     assert first != second
-    assert sorted(sum(first, ())) == sorted(sum(second, ())) == list(range(60))
+    assert sorted(chain(*first)) == sorted(chain(*second))
+    assert sum(map(len, first)) == 60
 
 
 def test_steps_of_inference_and_the_padding_row(trainer: Maker, tiny: Make, dataset: Dataset) -> None:

@@ -41,6 +41,7 @@ def prepare(
         str | None, typer.Option(help="Column of timestamps; none: the rows are in order.", rich_help_panel=READ)
     ] = None,
     rating: Annotated[str | None, typer.Option(help="Column of ratings.", rich_help_panel=READ)] = None,
+    event: Annotated[str | None, typer.Option(help="Column of event types.", rich_help_panel=READ)] = None,
     columns: Annotated[
         str | None, typer.Option(help="Comma-separated column names of files without header.", rich_help_panel=READ)
     ] = None,
@@ -76,6 +77,10 @@ def prepare(
         bool, typer.Option("--keep-null-ids", help="Take NA, NULL and the like as ids.", rich_help_panel=KEEP)
     ] = False,
     min_rating: Annotated[float | None, typer.Option(help="Lowest rating to keep.", rich_help_panel=KEEP)] = None,
+    event_weights: Annotated[
+        str | None,
+        typer.Option(help="How much each type counts as a target: purchase=1,view=0.1.", rich_help_panel=KEEP),
+    ] = None,
     duplicates: Annotated[
         Duplicates | None, typer.Option(help="Which repeated interactions of a pair to keep.", rich_help_panel=KEEP)
     ] = None,
@@ -117,6 +122,7 @@ def prepare(
     options |= {"min_item": min_item, "max_rejected": max_rejected, "strict": strict or None, "seen": seen}
     options |= {"quoted": quoted, "encoding": encoding, "keep_null_ids": keep_null_ids or None}
     options |= {"where": where, "since": since, "until": until, "session_gap": session_gap, "query": query}
+    options |= {"event": event, "event_weights": event_weights}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
     dataset = prepare_dataset(
         sources,

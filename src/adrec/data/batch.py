@@ -22,6 +22,7 @@ class PackedBatch:
         lengths: the number of tokens of each user, int64 [B], each at least 1, on the CPU.
         cu_seqlens: the start of each user's tokens, and the end of the last one's, int64 [B + 1].
         numbers: a copy of ``items`` on the CPU, which avoids a wait for the GPU; None if unknown.
+        weights: the weight of each target in the loss, float32 [N]; None if all count the same.
     """
 
     items: Tensor
@@ -29,6 +30,7 @@ class PackedBatch:
     lengths: Int64s
     cu_seqlens: Tensor
     numbers: Int64s | None = None
+    weights: Tensor | None = None
 
     @property
     def num_users(self) -> int:
@@ -40,7 +42,8 @@ class PackedBatch:
         items, targets, cu_seqlens = (
             each.to(device, non_blocking=True) for each in (self.items, self.targets, self.cu_seqlens)
         )
-        return PackedBatch(items, targets, self.lengths, cu_seqlens, self.numbers)
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return PackedBatch(items, targets, self.lengths, cu_seqlens, self.numbers, weights)
 
     def select(self, users: Int64s) -> tuple[PackedBatch, Tensor]:
         """Return the sequences of the given ``users`` [b], and the positions of their tokens in this batch, [n]."""
@@ -50,7 +53,9 @@ class PackedBatch:
         tokens = torch.from_numpy(positions).to(device, non_blocking=True)
         cu_seqlens = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(device, non_blocking=True)
         numbers = None if self.numbers is None else self.numbers[positions]
-        return PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens, numbers), tokens
+        weights = None if self.weights is None else self.weights[tokens]
+        part = PackedBatch(self.items[tokens], self.targets[tokens], lengths, cu_seqlens, numbers, weights)
+        return part, tokens
 
     def parts(self, max_tokens: int) -> list[Int64s]:
         """Divide the users, by length, into parts of at most ``max_tokens`` tokens, or of one user.
@@ -69,20 +74,27 @@ class PackedBatch:
         return [*parts, order[first:]]
 
 
-def _packed(items: Int64s, targets: Int64s, lengths: Int64s) -> PackedBatch:
+def _packed(items: Int64s, targets: Int64s, lengths: Int64s, weights: Tensor | None = None) -> PackedBatch:
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
     tensors = [torch.from_numpy(each) for each in (items, targets, cu_seqlens)]
-    return PackedBatch(tensors[0], tensors[1], lengths, tensors[2], items)
+    return PackedBatch(tensors[0], tensors[1], lengths, tensors[2], items, weights)
 
 
-def training_batch(items: NDArray[np.int32], starts: Int64s, ends: Int64s, max_length: int) -> PackedBatch:
+def training_batch(
+    items: NDArray[np.int32],
+    starts: Int64s,
+    ends: Int64s,
+    max_length: int,
+    weights: NDArray[np.float32] | None = None,
+) -> PackedBatch:
     """Pack the last ``max_length`` + 1 interactions of ``items[start:end]`` as inputs and targets shifted by one.
 
-    Every span must hold two interactions or more.
+    Every span must hold two interactions or more. ``weights`` are those of all interactions as targets.
     """
     lengths = np.minimum(ends - starts - 1, max_length)
     positions = spans(ends - 1 - lengths, lengths)
-    return _packed(items[positions].astype(np.int64), items[positions + 1].astype(np.int64), lengths)
+    weighed = None if weights is None else torch.from_numpy(weights[positions + 1])
+    return _packed(items[positions].astype(np.int64), items[positions + 1].astype(np.int64), lengths, weighed)
 
 
 def history_batch(items: NDArray[np.integer], starts: Int64s, ends: Int64s, max_length: int) -> PackedBatch:

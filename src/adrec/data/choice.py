@@ -25,7 +25,7 @@ def find(opened: Opened, role: str, advice: str) -> tuple[str, str]:
     Raises :class:`DataError` if there is none.
     """
     found = usual_columns(opened.columns, role)
-    if len(found) < 2 or role == "rating":
+    if len(found) < 2 or role in ("rating", "event"):
         return find_column(opened.columns, role, None, opened.name, advice), "by its name"
     head = opened.head(found)
     return _finest(opened, head, found) if role == "time" else _filled(head, found, role)

@@ -50,6 +50,10 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
         ),
     ),
     "rating": ("rating", "ratings", "rating:float", "score", "stars", "overall"),
+    "event": (
+        *("event_type", "event", "event_name", "eventtype", "type", "behavior_type", "behavior", "behaviour"),
+        *("action_type", "action"),
+    ),
 }
 
 

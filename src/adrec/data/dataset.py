@@ -4,6 +4,7 @@
 ``items.npy``         item numbers, int32 [n], user after user, oldest first
 ``offsets.npy``       start of each user's interactions, and end of the last one's, int64 [U + 1]
 ``times.npy``         times, int64 or float64 [n]
+``weights.npy``       with event weights: how much each interaction counts as a target, float32 [n]
 ``users.parquet``     the users' own ids, in the order of their index
 ``items.parquet``     the items' own ids; item number = position + 1, number 0 is padding
 ``test_users.npy``    users that a ``users:`` split holds out, int64; also ``validation_users.npy``
@@ -34,7 +35,7 @@ from adrec.utils.files import atomic_folder, recover, write_json
 FORMAT_VERSION = 3
 ARRAYS = ("items", "offsets", "times")
 WRITTEN = ("history", "similar_item", "score", "rank", "source", "confidence", "name")  # columns of recommendations
-WAITING = "waiting.parquet"
+WAITING, WEIGHTS = "waiting.parquet", "weights.npy"
 HELD_OUT_PARTS = ("test", "validation")
 
 
@@ -105,6 +106,7 @@ class Dataset:
         items: item numbers 1..V, int32 [n], user after user, oldest first.
         offsets: user u has ``items[offsets[u] : offsets[u + 1]]``, int64 [U + 1].
         times: int64 or float64 [n].
+        weights: how much each interaction counts as a target of training, float32 [n]; None if all count the same.
         users: index 0..U-1 of each user's id.
         catalogue: index 0..V-1 of each item's id; the item number is one more.
         info: metadata: sources, preparation and counts.
@@ -123,6 +125,7 @@ class Dataset:
     held_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     path: Path | None = None
     left_out: pl.DataFrame | None = None
+    weights: NDArray[np.float32] | None = None
 
     def waiting(self) -> pl.DataFrame | None:
         """Return the interactions that wait for an extension, None without any."""
@@ -176,7 +179,14 @@ class Dataset:
     def with_fingerprint(self) -> Dataset:
         """Return the data set with its fingerprint computed."""
         hasher = hashlib.blake2b(digest_size=16)
-        for array in (self.items, self.offsets, self.times, *(self.held_out[part] for part in sorted(self.held_out))):
+        weights = () if self.weights is None else (self.weights,)
+        for array in (
+            self.items,
+            self.offsets,
+            self.times,
+            *weights,
+            *(self.held_out[part] for part in sorted(self.held_out)),
+        ):
             hasher.update(np.ascontiguousarray(array).data)
         kept = ["seen items kept"] if self.info.seen == "keep" else []
         for text in (self.users.digest(), self.catalogue.digest(), self.info.split, *kept):
@@ -192,6 +202,8 @@ def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> N
     with atomic_folder(Path(path), overwrite=overwrite) as folder:
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
+        if dataset.weights is not None:
+            np.save(folder / WEIGHTS, dataset.weights, allow_pickle=False)
         for part, users in dataset.held_out.items():
             np.save(folder / f"{part}_users.npy", users, allow_pickle=False)
         dataset.users.write(folder / "users.parquet")
@@ -223,6 +235,7 @@ def open_dataset(path: Path) -> Dataset:
             )
     try:
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        weights = np.load(path / WEIGHTS, mmap_mode="r", allow_pickle=False) if WEIGHTS in info.files else None
         held_out = {
             part: np.load(path / f"{part}_users.npy", allow_pickle=False)
             for part in HELD_OUT_PARTS
@@ -236,7 +249,9 @@ def open_dataset(path: Path) -> Dataset:
     expected = (info.num_users, info.num_items, info.num_interactions, info.num_interactions, info.num_users)
     if lengths != expected or items.dtype != np.int32 or offsets.dtype != np.int64 or offsets[-1] != len(items):
         raise DataError(f"the files of {path} do not fit together; prepare the data set again.")
-    return Dataset(**arrays, users=users, catalogue=catalogue, info=info, held_out=held_out, path=path)
+    if weights is not None and (weights.dtype, weights.shape) != (np.float32, items.shape):
+        raise DataError(f"the files of {path} do not fit together; prepare the data set again.")
+    return Dataset(**arrays, users=users, catalogue=catalogue, info=info, held_out=held_out, path=path, weights=weights)
 
 
 def _read_info(path: Path) -> DatasetInfo:

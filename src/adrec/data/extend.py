@@ -30,7 +30,7 @@ def taken_over(info: DatasetInfo) -> dict[str, Any]:
     """Return the options of an earlier preparation that a later one takes over: how rows are read and filtered."""
     default = Preparation().to_dict()
     options = {name: value for name, value in info.preparation.items() if name not in OWN and value != default[name]}
-    for role in ("user", "item", "time", "rating"):
+    for role in ("user", "item", "time", "rating", "event"):
         if options.get(role) != ROW_ORDER:
             options.pop(role, None)  # columns are taken over where a table has them
     timed = info.split.partition(":")[0] in ("time", "temporal-leave-one-out")
@@ -50,7 +50,9 @@ def told(info: DatasetInfo, options: Mapping[str, Any]) -> str:
 
 
 def older_rows(base: Dataset) -> pl.DataFrame:
-    """Return the interactions of ``base`` as ``user``, ``item``, ``time`` and ``row``, and those that filters left out.
+    """Return the interactions of ``base``, and those that filters left out: ``user``, ``item``, ``time`` and ``row``.
+
+    With event weights, ``weight`` too.
 
     Rows before 0 are older than any row that is read. They have the order within a user that they had in the tables.
     """
@@ -63,6 +65,8 @@ def older_rows(base: Dataset) -> pl.DataFrame:
             "row": 2 * (np.arange(base.num_interactions) - np.asarray(base.offsets[:-1])[owners]) + 1,
         }
     )
+    if base.weights is not None:
+        table = table.with_columns(weight=pl.Series(np.asarray(base.weights)))
     waiting = base.waiting()
     if waiting is not None:
         rows = waiting.with_columns(row=2 * pl.col("after").cast(pl.Int64)).select(table.columns)
@@ -71,7 +75,7 @@ def older_rows(base: Dataset) -> pl.DataFrame:
 
 
 def waiting_rows(kept: pl.DataFrame, rare: pl.DataFrame) -> pl.DataFrame:
-    """Return rows that wait for an extension: ``user``, ``item``, ``time`` and ``after``.
+    """Return rows that wait for an extension: ``user``, ``item``, ``time``, ``after`` and, if given, ``weight``.
 
     ``after`` is how many interactions of the user that are kept come before the row.
 
@@ -89,7 +93,7 @@ def waiting_rows(kept: pl.DataFrame, rare: pl.DataFrame) -> pl.DataFrame:
     ).sort("time", "row", maintain_order=True)
     both = both.with_columns(after=(pl.col("place") < 0).cast(pl.Int64).cum_sum().over("user"))
     after = both.filter(pl.col("place") >= 0).sort("place")["after"]
-    return rare.select("user", "item", "time", after)
+    return rare.drop("row").with_columns(after)
 
 
 def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
@@ -106,6 +110,11 @@ def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> 
     for role, vocabulary in zip(ROLES, (base.users, base.catalogue), strict=True):
         vocabulary.grown(new[role], role)  # refuses texts where there were integers
         new = new.with_columns(new[role].cast(pl.String).cast(vocabulary.ids.dtype))
+    if ("weight" in new.columns) != (base.weights is not None):
+        raise DataError(
+            f"{named(base)} was prepared without event weights, so its interactions have none; prepare all tables "
+            "together."
+        )
     times = in_unit(new["time"], interactions.time_unit, base.info.time_unit)
     if "time" not in interactions.columns:  # the order of the rows: after all earlier ones
         times = times + int(older["time"].to_numpy().max())

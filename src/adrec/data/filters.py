@@ -103,7 +103,12 @@ def kept(
     if options.duplicates != "all":
         table = without_duplicates(table, options.duplicates, leave_out)
     table = k_core(table, options.min_user, options.min_item, leave_out)
-    return table, pl.concat([table.clear(), *rare]).select("user", "item", "time", "row")
+    return table, pl.concat([table.clear(), *rare]).select(interaction_columns(table))
+
+
+def interaction_columns(table: pl.DataFrame) -> list[str]:
+    """Return the columns that make an interaction: ``user``, ``item``, ``time``, ``row`` and, if given, ``weight``."""
+    return ["user", "item", "time", "row", *(["weight"] if "weight" in table.columns else [])]
 
 
 def _examples(rows: pl.DataFrame, at: Callable[[int], str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from adrec.config.parsing import read_dataclass, require
 from adrec.data.seen import Seen
+from adrec.data.weights import parse_weights
 
 FormatName = Literal["delimited", "parquet", "jsonl", "python-lines", "otto", "mind", "netflix"]
 TimeUnit = Literal["s", "ms", "us", "ns", "none"]
@@ -34,6 +35,9 @@ class Preparation:
         item: the column of item ids.
         time: the column of times; ``none`` if the order of the rows is their order in time.
         rating: the column of ratings.
+        event: the column of event types, for ``event_weights``.
+        event_weights: the weight of each type of event as a target of training, ``purchase=1,cart=0.5,view=0``; with
+            weight 0 it is only history, and never a target.
         time_unit: unit of numeric times; ``none`` if they are only an order.
         time_format: format of written times, such as ``%d.%m.%Y %H:%M``, as in Python's ``strptime``.
         where: a condition in SQL on the columns of the table; other rows are left out.
@@ -65,6 +69,8 @@ class Preparation:
     item: str | None = None
     time: str | None = None
     rating: str | None = None
+    event: str | None = None
+    event_weights: str | None = None
     time_unit: TimeUnit | None = None
     time_format: str | None = None
     where: str | None = None
@@ -98,6 +104,12 @@ class Preparation:
             self.encoding is None or _is_encoding(self.encoding),
             f"encoding {self.encoding!r} is not known; give a name such as latin-1, cp1252 or utf-16.",
         )
+        require(
+            self.event is None or self.event_weights is not None,
+            "event names a column of event types, which event_weights reads; give that too, or use where.",
+        )
+        if self.event_weights is not None:
+            parse_weights(self.event_weights)
         require(self.separator != "", "separator must not be empty; leave it out to have it found.")
         require(self.header is None or len(set(self.header)) == len(self.header), "header names a column twice.")
 
@@ -141,6 +153,8 @@ class PreparationOptions(TypedDict, total=False):
     item: str | None
     time: str | None
     rating: str | None
+    event: str | None
+    event_weights: str | None
     time_unit: TimeUnit | None
     time_format: str | None
     where: str | None

@@ -20,7 +20,7 @@ from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
 from adrec.data.report import RowAccount, to_dicts
 from adrec.data.seen import Seen, measured, returning, told
-from adrec.data.split import FEWEST, known_untrained, resolved
+from adrec.data.split import FEWEST, known_untrained, make_split, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.text import counted
@@ -138,6 +138,7 @@ def _build(
             "user": users.encode_column(table["user"]),
             "item": (catalogue.encode_column(table["item"]) + 1).astype(np.int32),
             "time": table["time"],
+            **({"weight": table["weight"]} if "weight" in table.columns else {}),
         }
     ).sort("user", maintain_order=True)
     lengths = np.bincount(numbered["user"].to_numpy(), minlength=len(users))
@@ -161,6 +162,7 @@ def _build(
         items=numbered["item"].to_numpy(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         times=numbered["time"].to_numpy(),
+        weights=numbered["weight"].to_numpy() if "weight" in numbered.columns else None,
         users=users,
         catalogue=catalogue,
         info=info,
@@ -176,6 +178,7 @@ def _build(
         *_taken_over(older, options.seen, share),
         *_older(dataset, num_older),
         *_untested(dataset),
+        *_without_weight(dataset),
     )
     notes += (
         *oddities(dataset).sentences(options.duplicates, split, seen, {"user": len(users), "item": len(catalogue)}),
@@ -209,6 +212,18 @@ def _untested(dataset: Dataset) -> Iterator[str]:
         yield (
             f"no user has {FEWEST} interactions or more, as leave-one-out needs: all interactions train, and nobody is "
             "left to validate or to test on"
+        )
+
+
+def _without_weight(dataset: Dataset) -> Iterator[str]:
+    """Yield a note if held-out interactions are no targets, as their events have weight 0."""
+    whole = make_split(replace(dataset, weights=None))
+    left_out = len(whole.test.users) - len(make_split(dataset).test.users)
+    if left_out:
+        yield (
+            f"{counted(left_out, 'interaction')} of {len(whole.test.users):,} that would test "
+            f"{'has' if left_out == 1 else 'have'} event weight 0 and "
+            f"{'does' if left_out == 1 else 'do'} not"
         )
 
 

@@ -23,6 +23,7 @@ from adrec.data.rows import FrameKind, Opened, Piece, with_constants
 from adrec.data.source import expand
 from adrec.data.times import Times
 from adrec.data.unusable import unusable
+from adrec.data.weights import parse_weights, weigh
 from adrec.data.where import Where
 from adrec.utils.errors import ConfigError, DataError
 from adrec.utils.files import check_apart
@@ -39,7 +40,7 @@ class Interactions:
 
     Attributes:
         table: ``user`` and ``item`` (Int64, or Categorical texts), ``time``, ``row`` (see :meth:`at`) and, if needed,
-            ``rating``; rows in the order of the source.
+            ``rating`` and ``weight``; rows in the order of the source.
         sources: the name of each file, or the kind of frame.
         digests: the SHA-256 of each file.
         columns: the source's column for each role.
@@ -178,6 +179,8 @@ class _Reading:
             del named["time"]
         if self.options.rating is not None or self.options.min_rating is not None:
             named["rating"] = self.options.rating
+        if self.options.event_weights is not None:
+            named["event"] = self.options.event
         columns = {}
         for role, name in named.items():
             known = (self.columns or self.earlier).get(role)  # of the first of several files
@@ -191,12 +194,10 @@ class _Reading:
         refuse_shared(columns, opened.name)
         return columns
 
-    def _converted(
-        self, opened: Opened, piece: Piece, columns: Mapping[str, str]
-    ) -> tuple[pl.DataFrame, list[Rejected]]:
+    def _converted(self, opened: Opened, piece: Piece, names: Mapping[str, str]) -> tuple[pl.DataFrame, list[Rejected]]:
         """Return the usable and the unusable rows of a piece."""
         assert self.times is not None
-        raw = {role: piece.columns[name] for role, name in columns.items()}
+        raw = {role: piece.columns[name] for role, name in names.items()}
         keep_marks = self.options.keep_null_ids
         converted = {role: convert.ids(raw[role], opened.name, keep_marks=keep_marks) for role in ("user", "item")}
         if "time" in raw:
@@ -207,9 +208,12 @@ class _Reading:
             converted["time"] = Converted(pl.Series("time", piece.numbers + self.bases[-1], dtype=pl.Int64), ())
         if "rating" in raw:
             converted["rating"] = convert.numbers(raw["rating"], opened.name)
-        table = pl.DataFrame({role: self._compact(role, each.values) for role, each in converted.items()}).with_columns(
-            row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64)
-        )
+        if self.options.event_weights is not None:
+            converted["event"] = weigh(raw["event"], parse_weights(self.options.event_weights))
+        columns = {role: self._compact(role, each.values) for role, each in converted.items()}
+        if "event" in columns:
+            columns["weight"] = columns.pop("event")
+        table = pl.DataFrame(columns).with_columns(row=pl.Series(piece.numbers + self.bases[-1], dtype=pl.Int64))
         rejected = unusable(opened, piece, raw, converted, named=self.options.header is not None)
         if rejected:
             table = table.drop_nulls()

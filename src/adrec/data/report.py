@@ -16,17 +16,18 @@ from adrec.utils.text import counted
 
 Kind = Literal["rejected", "left out"]
 
-MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING = (
+MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING, BAD_EVENT = (
     "malformed row",
     "missing value",
     "unreadable id",
     "unreadable time",
     "unreadable rating",
+    "unknown event",
 )
 DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT = "duplicate", "rating below", "rare item", "too short"
 NOT_WHERE, OUTSIDE = "not where", "outside since .. until"
 REASONS: Mapping[str, Kind] = {
-    **dict.fromkeys((MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING), "rejected"),
+    **dict.fromkeys((MALFORMED, MISSING, BAD_ID, BAD_TIME, BAD_RATING, BAD_EVENT), "rejected"),
     **dict.fromkeys((NOT_WHERE, OUTSIDE, DUPLICATE, RATED_BELOW, RARE_ITEM, TOO_SHORT), "left out"),
 }
 NUM_EXAMPLES = 3

@@ -55,11 +55,15 @@ class Targets:
 
     def without(self, users: Sequence[int]) -> Targets:
         """Return those of other users."""
-        kept = ~np.isin(self.users, np.asarray(users))
+        return self.where(~np.isin(self.users, np.asarray(users)))
+
+    def where(self, kept: NDArray[np.bool_]) -> Targets:
+        """Return some of them; ``kept`` is a mask, bool [m]."""
         return Targets(self.users[kept], self.positions[kept], None if self.first is None else self.first[kept])
 
 
 FEWEST = 3  # interactions of a user that leave-one-out evaluates: two held out, and a history of one
+LAST_BASKET = "last-basket"
 NOBODY = Targets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
@@ -95,6 +99,14 @@ class Split:
         validation, test = self.validation.without(users), self.test.without(users)
         return replace(self, validation=validation, test=test)
 
+    def counted(self, weights: NDArray[np.float32] | None) -> Split:
+        """Return the same split without held-out interactions of weight 0, which are no targets."""
+        if weights is None:
+            return self
+        parts = (each.where(np.asarray(weights)[each.positions] > 0) for each in (self.validation, self.test))
+        validation, test = parts
+        return replace(self, validation=validation, test=test)
+
     def nobody(self, part: str) -> str:
         """Return the reason why ``part`` holds nothing out."""
         kind = self.name.partition(":")[0]
@@ -104,7 +116,7 @@ class Split:
             return f"the split {self.name!r} has no list of {part} users, or none in it has two interactions"
         if kind == "ratio":
             return f"of nobody is {part}'s share in the split {self.name!r} a whole interaction"
-        if kind == "last-basket":
+        if kind == LAST_BASKET:
             return f"no user has interactions at the {FEWEST} times that the split {self.name!r} needs"
         if kind in ("time", "temporal-leave-one-out"):
             return f"in the split {self.name!r} nobody has an interaction in the period of {part} and one before it"
@@ -129,19 +141,24 @@ def last_basket(dataset: Dataset) -> Split:
 
     The history of each ends before its basket. Users with fewer than :data:`FEWEST` times are not evaluated.
     """
-    offsets, times = np.asarray(dataset.offsets), np.asarray(dataset.times)
-    ends = offsets[1:].copy()
-    begins = np.ones(dataset.num_interactions, dtype=bool)
-    begins[1:] = times[1:] != times[:-1]
-    begins[offsets[:-1][np.diff(offsets) > 0]] = True
-    starts = np.flatnonzero(begins)  # of baskets
+    ends = np.asarray(dataset.offsets)[1:].copy()
+    starts = np.flatnonzero(basket_begins(dataset))
     after = np.searchsorted(starts, ends)  # the number of baskets up to each user's end
     users = np.flatnonzero(np.diff(np.append(0, after)) >= FEWEST)
     validated, tested = starts[after[users] - 2], starts[after[users] - 1]
     train_ends = ends.copy()
     train_ends[users] = validated
     parts = (_baskets(users, validated, tested), _baskets(users, tested, ends[users]))
-    return Split("last-basket", train_ends, *parts, dataset.num_items)
+    return Split(LAST_BASKET, train_ends, *parts, dataset.num_items)
+
+
+def basket_begins(dataset: Dataset) -> NDArray[np.bool_]:
+    """Return whether each interaction begins a basket, the interactions of a user at one time, bool [n]."""
+    offsets, times = np.asarray(dataset.offsets), np.asarray(dataset.times)
+    begins = np.ones(dataset.num_interactions, dtype=bool)
+    begins[1:] = times[1:] != times[:-1]
+    begins[offsets[:-1][np.diff(offsets) > 0]] = True
+    return begins
 
 
 def no_split(dataset: Dataset) -> Split:
@@ -192,7 +209,7 @@ def users_split(dataset: Dataset, arguments: str) -> Split:
 
 SPLITS: Mapping[str, Callable[[Dataset, str], Split]] = {
     "leave-one-out": lambda dataset, _: leave_one_out(dataset),
-    "last-basket": lambda dataset, _: last_basket(dataset),
+    LAST_BASKET: lambda dataset, _: last_basket(dataset),
     "none": lambda dataset, _: no_split(dataset),
     "time": time_split,
     "temporal-leave-one-out": temporal_leave_one_out,
@@ -204,7 +221,7 @@ SPLITS: Mapping[str, Callable[[Dataset, str], Split]] = {
 def make_split(dataset: Dataset, name: str | None = None) -> Split:
     """Return the split of a data set by its full name; its own by default."""
     kind, _, arguments = (name or dataset.info.split).partition(":")
-    return SPLITS[kind](dataset, arguments)
+    return SPLITS[kind](dataset, arguments).counted(dataset.weights)
 
 
 def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
@@ -218,19 +235,21 @@ def resolved(asked: str, dataset: Dataset) -> tuple[str, dict[str, Int64s]]:
     if kind not in SPLITS:
         raise ConfigError(f"there is no split {kind!r}{did_you_mean(kind, SPLITS)}; there are {', '.join(SPLITS)}.")
     held_out: dict[str, Int64s] = {}
-    if kind in ("leave-one-out", "last-basket", "none") and text:
+    if kind in ("leave-one-out", LAST_BASKET, "none") and text:
         raise ConfigError(f"the split {kind} takes no arguments; it was given {text!r}.")
     if kind in ("leave-one-out", "none"):
         return kind, held_out
-    if kind == "last-basket":
+    if kind == LAST_BASKET:
         arguments = ""
+        if "time" not in dataset.info.columns:
+            raise ConfigError(f"the split {kind} needs a column of times, which the lines of a basket share; name it.")
     elif kind == "ratio":
         arguments = shares(text)
     elif kind == "users":
         arguments, held_out = listed_users(text, dataset)
     else:
         arguments = two_moments(kind, text, np.asarray(dataset.times), dataset.info.time_unit)
-    split = SPLITS[kind](replace(dataset, held_out=held_out), arguments)
+    split = SPLITS[kind](replace(dataset, held_out=held_out), arguments).counted(dataset.weights)
     trained = int((split.train_ends - np.asarray(dataset.offsets[:-1])).sum())
     if trained == 0 or len(split.test.users) == 0:
         nothing = "nothing to train on" if trained == 0 else "nobody to test (a history is needed before a test item)"

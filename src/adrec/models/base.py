@@ -41,6 +41,7 @@ class Model(ABC):
         uses_seed: whether the fitted model depends on the seed.
         max_length: the number of last items of a history that the model reads.
         ranks_padding: whether item number 0 is ranked among the items, as in ADRec's published code.
+        weighs_events: whether event weights change what it learns.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class Model(ABC):
     num_items: int = 0
     max_length: int = NO_LIMIT
     ranks_padding: bool = False
+    weighs_events: bool = False
 
     def __init__(self, config: Settings | None = None) -> None:
         self.config = config or self.Config()
@@ -98,6 +100,14 @@ class Model(ABC):
             "parameters": self.num_parameters,
             "config": self.config.to_dict(),
         }
+
+
+def training_weights(dataset: Dataset, split: Split) -> NDArray[np.float32] | None:
+    """Return the event weights of the training part, in the order of its items; None if all count the same."""
+    if dataset.weights is None:
+        return None
+    starts = np.asarray(dataset.offsets[:-1])
+    return np.asarray(dataset.weights[spans(starts, np.asarray(split.train_ends) - starts)])
 
 
 def training_sequences(dataset: Dataset, split: Split) -> tuple[NDArray[np.int32], Int64s]:

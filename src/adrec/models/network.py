@@ -91,6 +91,11 @@ class NetworkModel(Model):
     _scorer: NetworkScorer | None = None
 
     @property
+    def weighs_events(self) -> bool:  # type: ignore[override]
+        """Whether event weights change what its networks learn."""
+        return all(network.weighs_events for network in self.networks.values())
+
+    @property
     def training(self) -> TrainingConfig:
         """The configuration, which has stages."""
         return cast("TrainingConfig", self.config)

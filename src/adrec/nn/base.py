@@ -44,6 +44,7 @@ class SequenceNetwork(nn.Module, ABC):
         attends_padding: whether tokens attend to the padding (as the sink).
         ranks_padding: whether the padding row is a class of the softmax and is ranked.
         uses_noise: whether inference is random.
+        weighs_events: whether its losses count each target by its weight.
         reads: the keys of ``config`` that affect training; None means all of them.
     """
 
@@ -53,6 +54,7 @@ class SequenceNetwork(nn.Module, ABC):
     attends_padding: bool = False
     ranks_padding: bool = False
     uses_noise: bool = False
+    weighs_events: ClassVar[bool] = False
 
     def __init__(
         self, config: NetworkConfig, num_items: int, *, padding_idx: int | None = None, more_rows: int = 0

@@ -18,13 +18,15 @@ from adrec.nn.classes import Classes
 
 
 def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None) -> Tensor:
-    """Squared error: the mean over D, then over each user's tokens, then over users.
+    """Squared error: the mean over D, then over each user's tokens, then over users; times the target's weight.
 
     ``num_users`` is the denominator of the mean over users: B, or that of the whole batch if this is a part of one.
     """
     lengths = batch.cu_seqlens.diff()  # [B]
     weights = 1.0 / (lengths * (num_users or batch.num_users))  # [B]
     weights = weights.repeat_interleave(lengths, output_size=len(x0))  # [N]; without its size a GPU would block
+    if batch.weights is not None:
+        weights = weights * batch.weights
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
 
 
@@ -62,6 +64,16 @@ class Objective:
     def num_tokens(self) -> int:
         """N of the whole batch, in all passes."""
         return self.passes * len(self.whole.items)
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights of all targets of the whole batch, in all passes: N if all count the same."""
+        weights = self.whole.weights
+        return self.num_tokens if weights is None else self.passes * float(weights.sum()) or 1.0
+
+    def mean(self, losses: Tensor, part: PackedBatch) -> Tensor:
+        """Return the share of ``part``, with the tokens' losses [N], in the weighted mean of the whole batch."""
+        return (losses if part.weights is None else losses * part.weights).sum() / self.total_weight
 
     @property
     def num_users(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from adrec.config.stage import PaddedConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.biased import RepeatBiased
-from adrec.nn.future import future_loss
+from adrec.nn.future import future_loss, token_weights
 from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.layout import Layout
 from adrec.nn.losses import Objective
@@ -20,6 +20,7 @@ class PaddedNetwork(RepeatBiased):
     """Base of ADRec and its pre-training network, with the padding of the published code."""
 
     config: PaddedConfig
+    weighs_events = True
 
     def __init__(self, config: PaddedConfig, num_items: int) -> None:
         # If the padding row is a class of the softmax, only the softmax trains it, as in the published code: with
@@ -44,10 +45,9 @@ class PaddedNetwork(RepeatBiased):
         query, embedding, classes = objective.query(x), self.item_embedding.weight, objective.classes
         repeats = Repeats.of_tokens(batch) if self.config.repeat_bias else None
         bias = self.repeat_logits(x, repeats)
-        later = x.new_zeros(())
+        later, window = x.new_zeros(()), (objective.future_items, objective.future_decay)
         if objective.future_items > 1:
-            window = objective.future_items, objective.future_decay
-            later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.num_tokens
+            later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.total_weight
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
         if classes is not None:
             repeats = repeats and replace(repeats, items=classes.indices(repeats.items))
@@ -58,7 +58,8 @@ class PaddedNetwork(RepeatBiased):
             embedding,
             targets,
             padding_class=padding_class,
-            num_tokens=objective.num_tokens,
+            total=objective.total_weight,
+            weights=token_weights(batch, *window),
             consistency=objective.consistency,
             repeat_bias=bias,
             repeats=repeats,

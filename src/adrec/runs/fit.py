@@ -85,6 +85,9 @@ def fit(
         RunError: if the loss is not finite, or the run's state is damaged.
         ConfigError: if the class of ``model`` violates the interface of a model.
     """
+    if dataset.weights is not None and not model.weighs_events:
+        for each in callbacks:
+            each.on_message(f"{model.name} ignores event weights: every interaction counts the same.", warning=True)
     if not isinstance(model, NetworkModel):
         model.fit(dataset, split, seed=seed, device=device)
         check_fitted(model, dataset, split)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from adrec.config.base import TrainingConfig, check_seed
 from adrec.config.stage import StageConfig
+from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
-from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.train.callbacks import Callback
@@ -178,31 +178,38 @@ class Trainer:
         return made.to(self.device)
 
     def _epoch(self, stage: StageConfig) -> dict[str, float]:
-        """Train one epoch over the users in random order; return each loss's mean over the steps."""
+        """Train one epoch over the users in random order; return each loss's mean over the steps.
+
+        A callback that asks to stop ends it early, unless it is the first epoch of its stage.
+        """
         assert self.network is not None and self.optimizer is not None
         step, num_steps = Step.of(stage, self.config.precision), self.steps(self._current)
         totals: dict[str, Tensor] = {}
-        users = torch.randperm(len(self._current), generator=self.order).numpy()
-        size = self.users_per_step(self._current)
+        sequences = self._current.shuffled(self.order)
+        users = torch.randperm(len(sequences), generator=self.order).numpy()
+        size = self.users_per_step(sequences)
         for done, first in enumerate(range(0, len(users), size), start=1):
             rate = learning_rate(stage, self.progress.schedule_epoch, done / num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"], group["weight_decay"] = rate, stage.weight_decay
-            losses = self._step(step, users[first : first + size])
+            losses = self._step(step, sequences.batch(users[first : first + size]))
             if self.weights.average:
                 steps = self.progress.epoch * num_steps + done
                 update_ema(self.weights.average, self.network, stage.averaging, steps)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
-            if done % CHECK_EVERY == 0 or done == num_steps:
+            if done % CHECK_EVERY == 0:
                 check_finite(totals)
             for each in self.callbacks:
                 each.on_step_end()
-        return {name: float(total) / num_steps for name, total in totals.items()}
+            if stage.validates and self.progress.epoch > 0 and self._asked_to_stop():
+                break
+        check_finite(totals)
+        return {name: float(total) / done for name, total in totals.items()}
 
-    def _step(self, step: Step, users: Int64s) -> Mapping[str, Tensor]:
+    def _step(self, step: Step, batch: PackedBatch) -> Mapping[str, Tensor]:
         assert self.network is not None and self.optimizer is not None
-        batch = self._current.batch(users).to(self.device)
+        batch = batch.to(self.device)
         draws = self.network.draw(batch, self.rng)
         losses = step.gradients(self.network, batch, draws, self.rng, self.config.max_tokens)
         self.optimizer.step()

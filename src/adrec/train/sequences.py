@@ -11,14 +11,15 @@ from torch import Tensor
 from adrec.config.base import TrainingConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
-from adrec.data.split import Split
+from adrec.data.split import LAST_BASKET, Split, basket_begins
 from adrec.utils.errors import DataError
 
 
 def training_histories(dataset: Dataset, split: Split, max_length: int) -> Sequences:
-    """Return the training part of each user with a non-empty one."""
+    """Return the training part of each user with a non-empty one; with whole baskets if the split has them."""
     starts, ends = np.asarray(dataset.offsets[:-1]), np.asarray(split.train_ends)
-    return Sequences(dataset.items, starts, ends, max_length).at_least(1)
+    begins = basket_begins(dataset) if split.name == LAST_BASKET else None
+    return Sequences(dataset.items, starts, ends, max_length, dataset.weights, begins).at_least(1)
 
 
 def stage_sequences(

@@ -63,7 +63,7 @@ def test_it_is_the_formula_and_so_are_its_gradients(
     exact = [each.detach().double().requires_grad_() for each in inputs]
     repeats = Repeats.of_tokens(twice)
     offsets = (shift * torch.rand(30, generator=rng)).to(device)
-    options = {"padding_class": False, "num_tokens": n, "repeats": repeats, "offsets": offsets if shift else None}
+    options = {"padding_class": False, "total": n, "repeats": repeats, "offsets": offsets if shift else None}
     loss = cross_entropy(
         inputs[0],
         inputs[1],

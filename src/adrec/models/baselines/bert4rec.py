@@ -137,7 +137,7 @@ class BERT4RecNetwork(SequenceNetwork):
         targets = whole.items[_masked(whole, draws)]  # [M]
         x = nn.functional.pad(objective.query(outputs), (0, 1), value=1.0)  # [M, D + 1]: with the bias's factor
         count = objective.draws.count
-        return {"ce": cross_entropy(x, self._items(), targets, padding_class=False, num_tokens=count)}
+        return {"ce": cross_entropy(x, self._items(), targets, padding_class=False, total=count)}
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:

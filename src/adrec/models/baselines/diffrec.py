@@ -169,7 +169,7 @@ class DiffRecNetwork(SequenceNetwork):
         number = objective.draws.number
         query, classes = objective.query(with_ones(x0_hat)), self.classes()
         return {
-            "ce": cross_entropy(query, classes, targets, padding_class=False, num_tokens=number),
+            "ce": cross_entropy(query, classes, targets, padding_class=False, total=number),
             "mse": (x0_hat - x0).square().mean(-1).sum() / number,
         }
 

@@ -189,7 +189,7 @@ class DiffuRecNetwork(SequenceNetwork):
         x0_hat, targets = outputs
         number = objective.draws.number
         query, items = objective.query(x0_hat), self.item_embedding.weight
-        return {"ce": cross_entropy(query, items, targets, padding_class=False, num_tokens=number)}
+        return {"ce": cross_entropy(query, items, targets, padding_class=False, total=number)}
 
     @torch.no_grad()
     def predict(self, batch: PackedBatch, noise: Noise | None = None, num_steps: int | None = None) -> Tensor:

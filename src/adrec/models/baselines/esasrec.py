@@ -55,6 +55,7 @@ class ESASRecNetwork(CausalTransformer):
 
     block = LiGRBlock
     normalizes_outputs = False
+    weighs_events = True
     config: ESASRecNetworkConfig
 
     def draw(self, batch: PackedBatch, rng: Generator) -> Negatives:
@@ -65,7 +66,7 @@ class ESASRecNetwork(CausalTransformer):
         """Return the sampled softmax's cross-entropy, the mean over tokens."""
         x = objective.query(outputs)
         scores = target_and_negatives(x, self.item_embedding.weight, batch.targets, draws)  # [N, 1 + k]
-        return {"ce": sampled_softmax(scores).sum() / objective.num_tokens}
+        return {"ce": objective.mean(sampled_softmax(scores), batch)}
 
 
 class ESASRec(NetworkModel):

@@ -66,6 +66,7 @@ class GRU4RecNetwork(SequenceNetwork):
     """
 
     config: GRU4RecNetworkConfig
+    weighs_events = True
 
     def __init__(self, config: GRU4RecNetworkConfig, num_items: int) -> None:
         super().__init__(config, num_items)
@@ -97,7 +98,9 @@ class GRU4RecNetwork(SequenceNetwork):
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
         """Return the full cross-entropy."""
         x, embedding = objective.query(outputs), self.item_embedding.weight
-        loss = cross_entropy(x, embedding, batch.targets, padding_class=False, num_tokens=objective.num_tokens)
+        loss = cross_entropy(
+            x, embedding, batch.targets, padding_class=False, total=objective.total_weight, weights=batch.weights
+        )
         return {"ce": loss}
 
     @torch.no_grad()

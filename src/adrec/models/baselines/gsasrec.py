@@ -72,6 +72,7 @@ class GSASRecNetwork(CausalTransformer):
     """
 
     config: GSASRecNetworkConfig
+    weighs_events = True
 
     def draw(self, batch: PackedBatch, rng: Generator) -> Negatives:
         """Draw k negatives for each token, uniformly."""
@@ -84,7 +85,7 @@ class GSASRecNetwork(CausalTransformer):
         k = self.config.num_negatives
         beta = beta_of(self.config.calibration, k, self.num_items)
         scores = scores + math.log(beta / k)
-        return {"gbce": binary_cross_entropy(scores, beta).sum() / (objective.num_tokens * scores.shape[1])}
+        return {"gbce": objective.mean(binary_cross_entropy(scores, beta), batch) / scores.shape[1]}
 
 
 class GSASRec(NetworkModel):

@@ -15,7 +15,7 @@ from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.sparse import csr
 from adrec.data.split import Split
-from adrec.models.base import Model, training_sequences
+from adrec.models.base import Model, training_sequences, training_weights
 from adrec.models.baselines.popularity import item_counts
 from adrec.models.baselines.sparse import SparseScores, from_tensors, to_tensors
 
@@ -40,13 +40,15 @@ class Markov(Model):
 
     ``P(j | i) = (n_ij + m p_j) / (n_i + m)``: n_ij transitions from i to j in training, n_i from i to any; p_j is the
     share of j in all training interactions, and m is ``smoothing`` (a Dirichlet prior). After an item without
-    transitions, items rank by popularity; so do the items that never followed a given one.
+    transitions, items rank by popularity; so do the items that never followed a given one. With event weights, each
+    transition and interaction counts by the weight of its target.
     """
 
     name = "markov"
     paper = "Zimdars, Chickering and Meek: Using Temporal Data for Making Recommendations (UAI 2001)"
     Config = MarkovConfig
     uses_seed = False
+    weighs_events = True
     config: MarkovConfig
     max_length = 1
 
@@ -57,8 +59,10 @@ class Markov(Model):
         goes_on = np.ones(len(items), dtype=bool)
         goes_on[offsets[1:][np.diff(offsets) > 0] - 1] = False  # the last item of each sequence
         before = np.flatnonzero(goes_on)
-        transitions = csr(np.ones(len(before)), items[before], items[before + 1], shape)
-        counts = torch.from_numpy(np.bincount(items, minlength=shape[0]).astype(np.float32))
+        weights = training_weights(dataset, split)
+        steps = np.ones(len(before)) if weights is None else weights[before + 1]
+        transitions = csr(steps, items[before], items[before + 1], shape)
+        counts = torch.from_numpy(np.bincount(items, weights, minlength=shape[0]).astype(np.float32))
         self.restore({"counts": counts, **to_tensors("transitions", transitions)}, split.num_items, device)
 
     def __call__(self, batch: PackedBatch) -> SparseScores:

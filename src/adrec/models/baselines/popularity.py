@@ -12,23 +12,24 @@ from adrec.config.base import Settings
 from adrec.data.batch import PackedBatch
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
-from adrec.models.base import Model, training_sequences
+from adrec.models.base import Model, training_sequences, training_weights
 from adrec.nn.scores import Scores, Table
 
 
 class Popularity(Model):
-    """Scores each item by its number of training interactions."""
+    """Scores each item by its number of training interactions, or the sum of their event weights."""
 
     name = "popular"
     paper = "no paper: the most interactions first"
     Config = Settings
     uses_seed = False
+    weighs_events = True
     max_length = 1
 
     def fit(self, dataset: Dataset, split: Split, *, seed: int = 0, device: torch.device | None = None) -> None:
         """Count the interactions of the training part."""
         items, _ = training_sequences(dataset, split)
-        counts = np.bincount(items, minlength=split.num_items + 1).astype(np.float32)
+        counts = np.bincount(items, training_weights(dataset, split), minlength=split.num_items + 1).astype(np.float32)
         self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
 
     def __call__(self, batch: PackedBatch) -> Scores:

@@ -13,7 +13,7 @@ from adrec.config.parsing import require
 from adrec.data.dataset import Dataset
 from adrec.data.spans import spans
 from adrec.data.split import Split
-from adrec.models.base import training_sequences
+from adrec.models.base import training_sequences, training_weights
 from adrec.models.baselines.popularity import Popularity
 
 
@@ -51,6 +51,9 @@ class RecentPopularity(Popularity):
         """Sum the weights of the interactions of the training part."""
         items, _ = training_sequences(dataset, split)
         weights = np.exp2(-ages(dataset, split) / self.config.half_life)
+        counted = training_weights(dataset, split)
+        if counted is not None:
+            weights = weights * counted
         counts = np.bincount(items, weights, minlength=split.num_items + 1).astype(np.float32)
         self.restore({"counts": torch.from_numpy(counts)}, split.num_items, device)
 

@@ -44,6 +44,8 @@ class SASRecConfig(OneStageConfig):
 class SASRecNetwork(CausalTransformer):
     """SASRec's network with binary cross-entropy: each target against one item not in its user's sequence."""
 
+    weighs_events = True
+
     def draw(self, batch: PackedBatch, rng: Generator) -> Negatives:
         """Draw a negative for each token from the items that are not in its user's sequence (section III-E)."""
         return draw_unseen(batch, self.num_items, rng)
@@ -52,7 +54,7 @@ class SASRecNetwork(CausalTransformer):
         """Return the mean over tokens of equation 7."""
         x = objective.query(outputs)
         scores = target_and_negatives(x, self.item_embedding.weight, batch.targets, draws)  # [N, 2]
-        return {"bce": binary_cross_entropy(scores).sum() / objective.num_tokens}
+        return {"bce": objective.mean(binary_cross_entropy(scores), batch)}
 
 
 class SASRec(NetworkModel):
@@ -92,6 +94,8 @@ class SASRecPlusConfig(OneStageConfig):
 class SASRecPlusNetwork(RepeatBiased, CausalTransformer):
     """SASRec's network with cross-entropy against the whole catalogue (section 3.2)."""
 
+    weighs_events = True
+
     def losses(self, outputs: Tensor, batch: PackedBatch, draws: None, objective: Objective) -> dict[str, Tensor]:
         """Return the full cross-entropy."""
         x, embedding = objective.query(outputs), self.item_embedding.weight
@@ -100,7 +104,8 @@ class SASRecPlusNetwork(RepeatBiased, CausalTransformer):
             embedding,
             batch.targets,
             padding_class=False,
-            num_tokens=objective.num_tokens,
+            total=objective.total_weight,
+            weights=batch.weights,
             repeat_bias=self.repeat_bias,
             repeats=Repeats.of_tokens(batch) if self.config.repeat_bias else None,
         )

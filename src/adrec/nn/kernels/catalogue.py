@@ -33,12 +33,14 @@ class SoftmaxInputs:
         first: the first embedding row that is a class.
         repeats: the embedding rows of the items seen so far by each token; the repeat bias is added to their logits.
         offsets: the numbers added to every token's logits, [C].
+        weights: the weight of each token's loss, [N]; None if all count the same.
     """
 
     targets: Tensor
     first: int
     repeats: Repeats | None
     offsets: Tensor | None
+    weights: Tensor | None
 
 
 class CatalogueSoftmax:
@@ -58,6 +60,7 @@ class CatalogueSoftmax:
         self.classes = item_embedding[self.first :].to(x.dtype)  # [C, D]
         self.precise = torch.promote_types(x.dtype, torch.float32)
         self.own = inputs.targets[:, None] - self.first  # [N, 1]
+        self.weights = None if inputs.weights is None else inputs.weights[:, None].to(self.precise)  # [N, 1]
         self.log_p = torch.empty(len(x), 1, dtype=self.precise, device=x.device)  # of the targets
         of_x, of_embedding = ctx.needs_input_grad[:2]
         self.d_x = torch.empty_like(x) if of_x else None
@@ -112,6 +115,8 @@ class CatalogueSoftmax:
         """
         own = self.own[some]
         gradient.scatter_add_(1, own, torch.full_like(self.log_p[some], -1))
+        if self.weights is not None:
+            gradient.mul_(self.weights[some])
         if self.repeats is not None and self.d_bias is not None:
             rows, items = self.repeats.part(some.start, some.stop)
             of_pairs = gradient[rows, items - self.first]
@@ -130,11 +135,15 @@ class CatalogueSoftmax:
                 total += low.T @ self.x[some]
 
     def finish(self, ctx: Any) -> Tensor:
-        """Store the gradients in ``ctx``, and return the sum of the tokens' cross-entropies, a float64 scalar."""
+        """Store the gradients in ``ctx``, and return the weighted sum of the cross-entropies, a float64 scalar."""
         ctx.gradients = self.d_x, self.d_embedding, self.d_bias
         if self.x.is_cpu:
             self._mend_tiny()
-        return -self.log_p.sum(dtype=torch.float64)
+        return -self.weighted(self.log_p, slice(None)).sum(dtype=torch.float64)
+
+    def weighted(self, losses: Tensor, some: slice) -> Tensor:
+        """Return the losses of some tokens, [c, 1], times the tokens' weights."""
+        return losses if self.weights is None else losses * self.weights[some]
 
     def _mend_tiny(self) -> None:
         """Recompute ``log p`` from the logits if p is near the smallest float32; on the CPU only.

@@ -43,7 +43,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
             gap = between[0][: end - start].copy_(logits[0]).sub_(logits[1])
             p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
             of_p, of_q, divergence = _gradients(p, q, gap, consistency / 2, between[1][: end - start])
-            apart += divergence
+            apart += work.weighted(divergence, passes[0]).sum()
             for some, gradient, buffer in zip(passes, (of_p, of_q), logit_buffers, strict=True):
                 work.add_gradients(some, gradient, buffer)
         return (work.finish(ctx) + consistency / 2 * apart).to(work.precise)
@@ -67,9 +67,9 @@ def plain_consistent_cross_entropy(
 
 
 def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the logits of ``p`` and ``q``, without the targets' -1, and the sum of both divergences.
+    """Return the gradients of the logits of ``p`` and ``q``, without the targets' -1, and both divergences' sum [c, 1].
 
-    The divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits minus the second's. The
+    A token's divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits minus the second's. The
     gradients are written to ``buffer`` and ``gap``.
     """
     of_p = torch.mul(gap, p, out=buffer)
@@ -77,4 +77,4 @@ def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor)
     mean_p, mean_q = of_p.sum(1, keepdim=True), of_q.sum(1, keepdim=True)  # [c, 1]
     of_p.mul_(weight).addcmul_(p, 1 + weight - weight * mean_p).sub_(q, alpha=weight)
     of_q.mul_(-weight).addcmul_(q, 1 + weight + weight * mean_q).sub_(p, alpha=weight)
-    return of_p, of_q, (mean_p - mean_q).sum()
+    return of_p, of_q, mean_p - mean_q

@@ -48,7 +48,8 @@ def cross_entropy(
     targets: Tensor,
     *,
     padding_class: bool,
-    num_tokens: int | None = None,
+    total: float | None = None,
+    weights: Tensor | None = None,
     consistency: float = 0.0,
     repeat_bias: Tensor | None = None,
     repeats: Repeats | None = None,
@@ -64,18 +65,19 @@ def cross_entropy(
         item_embedding: E, [V + 1, D], row 0 is padding; or a subset of its rows, all of them classes.
         targets: item numbers, int64 [N].
         padding_class: whether row 0 is a class, whether or not it is padding.
-        num_tokens: the denominator of the mean: N, or that of the whole batch if these tokens are part of one.
+        total: the denominator of the mean: N, or that of the whole batch if these tokens are part of one.
+        weights: the weight of each token, [N]; None if all count the same.
         consistency: the weight of the divergence.
         repeat_bias: the number added to the logits of ``repeats``, [] or one for each pair, [P].
         repeats: the items seen so far by each token.
         offsets: the numbers added to every token's logits, [classes]; they are not trained.
     """
-    inputs = SoftmaxInputs(targets, 0 if padding_class else 1, repeats, offsets)
+    inputs = SoftmaxInputs(targets, 0 if padding_class else 1, repeats, offsets, weights)
     if consistency:
-        total = ConsistentCrossEntropy.apply(x, item_embedding, repeat_bias, inputs, consistency)  # type: ignore[no-untyped-call]
+        loss = ConsistentCrossEntropy.apply(x, item_embedding, repeat_bias, inputs, consistency)  # type: ignore[no-untyped-call]
     else:
-        total = CatalogueCrossEntropy.apply(x, item_embedding, repeat_bias, inputs)  # type: ignore[no-untyped-call]
-    mean: Tensor = total / (num_tokens or len(x))
+        loss = CatalogueCrossEntropy.apply(x, item_embedding, repeat_bias, inputs)  # type: ignore[no-untyped-call]
+    mean: Tensor = loss / (total or len(x))
     return mean
 
 
