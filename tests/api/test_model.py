@@ -48,6 +48,15 @@ def test_fit_recommends_in_the_given_kind_of_frame(device: torch.device) -> None
     assert alike(answers[0], answers[2], device)
 
 
+def test_a_loaded_model_answers_in_the_kind_of_frame_that_is_asked_for(model: ADRec, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    assert isinstance(ADRec.load(tmp_path / "model").recommend(k=1), pl.DataFrame)
+    assert isinstance(ADRec.load(tmp_path / "model", frame="pandas").recommend(k=1), pd.DataFrame)
+    assert isinstance(ADRec.load(tmp_path / "model", frame="pyarrow").recommend(k=1), pa.Table)
+    with pytest.raises(ConfigError, match="frame is one of polars, pandas, pyarrow; it is 'dask'"):
+        ADRec.load(tmp_path / "model", frame="dask")  # type: ignore[arg-type]
+
+
 def test_fit_reads_paths_and_prepared_data(tmp_path: Path, device: torch.device) -> None:
     table = cyclic_table()
     table.write_csv(tmp_path / "table.csv")

@@ -158,8 +158,19 @@ def test_rules_per_user_name_users_of_the_rows() -> None:
     found = recommender().for_histories([["d"], ["d"]], 3, people=pl.Series(["zoe", "yan"]), items=allow)
     assert [set(found.table.filter(pl.col("history") == row)["item"]) for row in (0, 1)] == [{"a"}, {"b", "c"}]
     assert found.notes == ("2 histories cannot get 3 items: nothing else may be recommended.",)
-    twice = recommender().for_users(["ann", "ann"], 1, items=pl.DataFrame({"user": ["ann"], "item": ["h"]})).table
-    assert twice["item"].to_list() == ["h", "h"]
+    twice = recommender().for_users(["cy", "ann", "cy"], 1, items=pl.DataFrame({"user": ["ann"], "item": ["h"]})).table
+    assert twice["user"].to_list() == ["ann"], "cy has no list, so nothing may be recommended"
+    named_twice = recommender().for_users(["cy", "ann", "cy"], 1).table
+    assert named_twice["user"].to_list() == ["cy", "ann"]
+
+
+def test_strangers_in_a_list_are_noted() -> None:
+    block = pl.DataFrame({"user": ["ann", "ane", "bob"], "item": ["a", "a", "a"]})
+    assert recommender().for_users(["ann"], 2, exclude=block).notes == (
+        "not in the data: 1 user of the excluded items, 'ane'.",
+    )
+    found = recommender().for_histories([["d"]], 2, people=pl.Series(["ane"]), exclude=block)
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(

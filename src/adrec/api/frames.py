@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import polars as pl
 
@@ -17,6 +17,13 @@ def frame_kind(table: Any) -> FrameKind:
     """Return the frame library of ``table``, in which results are returned; polars if it is not a frame."""
     module = type(table).__module__.partition(".")[0]
     return "pandas" if module == "pandas" else "pyarrow" if module == "pyarrow" else "polars"
+
+
+def checked_kind(name: str) -> FrameKind:
+    """Return the frame library of a name. Raises :class:`ConfigError` for another."""
+    if name not in get_args(FrameKind):
+        raise ConfigError(f"frame is one of {', '.join(get_args(FrameKind))}; it is {name!r}.")
+    return cast("FrameKind", name)
 
 
 def ids(values: Iterable[Any] | None) -> list[Any] | None:

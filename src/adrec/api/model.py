@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Unpack
 
-from adrec.api.frames import FrameKind, as_kind, frame_kind, ids, is_frame, told
+from adrec.api.frames import FrameKind, as_kind, checked_kind, frame_kind, ids, is_frame, told
 from adrec.api.training import prepared, train
 from adrec.config.base import DEFAULT_SEED, Settings, check_seed
 from adrec.config.diffusion import Sampler
@@ -266,6 +266,7 @@ class ADRec:
         device: str = "auto",
         num_inference_steps: int | None = None,
         sampler: Sampler | None = None,
+        frame: FrameKind | None = None,
     ) -> ADRec:
         """Load a saved model or a run folder.
 
@@ -276,6 +277,8 @@ class ADRec:
             device: ``cpu``, ``cuda`` or ``auto``.
             num_inference_steps: denoising steps, from 1 to T; the configured number by default.
             sampler: ``ancestral`` or ``ddim``; the configured one by default.
+            frame: the kind of table that is returned, ``pandas``, ``polars`` or ``pyarrow``; by default the kind of
+                table that it was trained on, polars for a file.
 
         Raises:
             ConfigError: for a number of steps outside 1 to T, or a model without diffusion.
@@ -285,7 +288,7 @@ class ADRec:
         run = Run.open(Path(path), find_model(model, imports=True) if isinstance(model, str) else model)
         loaded = cls(seed=run.info.seed, device=device)
         loaded._model_name = run.info.model
-        loaded._info, loaded._frame = run.info, cast("FrameKind", run.info.frame)
+        loaded._info, loaded._frame = run.info, checked_kind(frame or run.info.frame)
         trained = run.model(loaded.device)
         trained.with_inference(num_inference_steps, sampler)
         loaded.model = loaded._trained = trained

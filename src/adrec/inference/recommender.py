@@ -76,7 +76,7 @@ class Recommender:
         """Recommend to users of the data set, from their whole history.
 
         Args:
-            users: their ids; all users by default.
+            users: their ids; all users by default. A user who is named twice is recommended to once.
             k: the number of items for each user; fewer if fewer may be recommended.
             on_unknown: ``error`` raises for users who are not in the data set; ``skip`` skips and notes them.
             on_batch: called after each batch with the number of finished users.
@@ -103,7 +103,7 @@ class Recommender:
                 )
             if unknown:
                 notes.append(f"skipped {counted(len(unknown), 'unknown user')}: {examples(unknown)}.")
-            wanted = wanted[wanted >= 0]
+            wanted = pl.Series(wanted[wanted >= 0]).unique(maintain_order=True).to_numpy()
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
         people = dataset.users.decode(wanted)

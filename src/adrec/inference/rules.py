@@ -165,6 +165,9 @@ def _pairs(
     unknown = dict.fromkeys(missing(table["item"], numbers - 1))
     if unknown:
         notes.append(f"not in the catalogue: {counted(len(unknown), f'{name} item')}, {examples(unknown)}.")
+    strangers = dict.fromkeys(missing(table["user"], np.maximum(person, dataset.users.encode(table["user"]))))
+    if strangers:
+        notes.append(f"not in the data: {counted(len(strangers), 'user')} of the {name} items, {examples(strangers)}.")
     listed = pl.DataFrame({"person": person, "item": numbers}).filter((pl.col("person") >= 0) & (pl.col("item") > 0))
     found = listed.unique().join(rows, on="person")
     return np.stack([found["row"].to_numpy(), found["item"].to_numpy()]).astype(np.int64)
