@@ -91,10 +91,18 @@ def test_events_of_weight_0_do_not_test() -> None:
     )
     dataset = prepare(table, event_weights=WEIGHTS)
     split = make_split(dataset)
-    assert split.test.users.tolist() == [1]
-    assert split.validation.users.tolist() == [0, 1]
-    assert split.train_ends.tolist() == [3, 8]
-    assert "1 interaction of 2 that would test has event weight 0 and does not" in dataset.info.notes
+    assert split.test.positions.tolist() == [3, 9], "the last purchase, not the view after it"
+    assert split.validation.positions.tolist() == [2, 8]
+    assert split.train_ends.tolist() == [2, 8]
+    by_time = prepare(table, event_weights=WEIGHTS, split="time:3,4")
+    assert make_split(by_time).test.positions.tolist() == [9]
+    assert "1 of 2 that would test do not, as the weight of their event is 0" in by_time.info.notes
+    last = make_split(prepare(table, event_weights=WEIGHTS, split="temporal-leave-one-out:2,3"))
+    assert last.test.positions.tolist() == [3, 9]
+    seldom = table.with_columns(event=pl.when(pl.col("item") == 0, pl.col("user") == 1).then(pl.lit("purchase")))
+    alone = prepare(seldom.with_columns(pl.col("event").fill_null("view")), event_weights=WEIGHTS)
+    assert len(make_split(alone).test.users) == 0
+    assert any("2 of 2 users are not evaluated: fewer than two" in note for note in alone.info.notes)
     with pytest.raises(DataError, match="nobody to test"):
         prepare(table.with_columns(event=pl.lit("view")), event_weights=WEIGHTS, split="time:0.5")
 

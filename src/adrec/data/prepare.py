@@ -221,9 +221,10 @@ def _without_weight(dataset: Dataset) -> Iterator[str]:
     left_out = len(whole.test.users) - len(make_split(dataset).test.users)
     if left_out:
         yield (
-            f"{counted(left_out, 'interaction')} of {len(whole.test.users):,} that would test "
-            f"{'has' if left_out == 1 else 'have'} event weight 0 and "
-            f"{'does' if left_out == 1 else 'do'} not"
+            f"{left_out:,} of {len(whole.test.users):,} that would test do not, as the weight of their event is 0"
+            if dataset.info.split != "leave-one-out"
+            else f"{left_out:,} of {counted(len(whole.test.users), 'user')} are not evaluated: fewer than two of their "
+            "interactions, after the first, have a weight above 0"
         )
 
 

@@ -124,16 +124,28 @@ class Split:
 
 
 def leave_one_out(dataset: Dataset) -> Split:
-    """The last interaction of each user tests, the one before validates, the others train.
+    """The last interaction of each user tests, the one before validates, those before that train.
 
-    Users with fewer than :data:`FEWEST` interactions train with all they have and are not evaluated.
+    With event weights, interactions of weight 0 are passed over: the last two others are held out. Users without two
+    such interactions and one before them train with all they have and are not evaluated.
     """
-    ends = np.array(dataset.offsets[1:])
-    users = np.flatnonzero(np.diff(dataset.offsets) >= FEWEST)
-    train_ends = ends.copy()
-    train_ends[users] -= 2
-    validation, test = Targets(users, ends[users] - 2), Targets(users, ends[users] - 1)
+    tested, validated = _last_targets(dataset, 1), _last_targets(dataset, 2)
+    users = np.flatnonzero(validated > np.asarray(dataset.offsets[:-1]))
+    train_ends = np.array(dataset.offsets[1:])
+    train_ends[users] = validated[users]
+    validation, test = Targets(users, validated[users]), Targets(users, tested[users])
     return Split("leave-one-out", train_ends, validation, test, dataset.num_items)
+
+
+def _last_targets(dataset: Dataset, number: int) -> Int64s:
+    """Return the position of each user's last, or ``number``-th last, interaction of a weight above 0, [U]; else -1."""
+    if dataset.weights is None:
+        positions = np.arange(dataset.num_interactions)
+    else:
+        positions = np.flatnonzero(np.asarray(dataset.weights) > 0)
+    before, after = (np.searchsorted(positions, bounds) for bounds in (dataset.offsets[:-1], dataset.offsets[1:]))
+    found = after - number
+    return np.where(found >= before, positions[np.maximum(found, 0)] if len(positions) else -1, -1)
 
 
 def last_basket(dataset: Dataset) -> Split:
@@ -178,6 +190,7 @@ def time_split(dataset: Dataset, arguments: str) -> Split:
 def temporal_leave_one_out(dataset: Dataset, arguments: str) -> Split:
     """Like :func:`time_split`, with one held-out interaction per user and part: the last one."""
     whole = time_split(dataset, arguments)
+    whole = whole.counted(dataset.weights)
     validation, test = _last_of_each(whole.validation), _last_of_each(whole.test)
     return Split(f"temporal-leave-one-out:{arguments}", whole.train_ends, validation, test, whole.num_items)
 
@@ -197,13 +210,13 @@ def ratio_split(dataset: Dataset, arguments: str) -> Split:
 def users_split(dataset: Dataset, arguments: str) -> Split:
     """The last interaction of listed users is held out, and nothing of theirs trains."""
     starts, ends = np.array(dataset.offsets[:-1]), np.array(dataset.offsets[1:])
-    train_ends = ends.copy()
+    train_ends, last = ends.copy(), _last_targets(dataset, 1)
     parts = {}
     for part in ("validation", "test"):
         users = dataset.held_out.get(part, NOBODY.users)
         train_ends[users] = starts[users]
-        users = users[ends[users] - starts[users] >= 2]
-        parts[part] = Targets(users, ends[users] - 1)
+        users = users[last[users] > starts[users]]
+        parts[part] = Targets(users, last[users])
     return Split(f"users:{arguments}", train_ends, parts["validation"], parts["test"], dataset.num_items)
 
 
