@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
@@ -25,7 +25,7 @@ PRELOADED = [
     "torch",
     "polars",
     "scipy.stats",
-    "adrec.cli",
+    "adrec.cli.app",
     "adrec.api.model",
     "adrec.models.registry",
     "adrec.bench.results",
@@ -49,18 +49,40 @@ def adrec(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Complet
 
     Its process is a fork of one that has imported PyTorch already, which would take longer than most commands do.
     """
-    words = [str(each) for each in arguments]
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (Path(folder) / name for name in ("out", "err"))
-        process = _server().Process(target=_main, args=(words, cwd or Path.cwd(), dict(os.environ), out, err))
-        process.start()
-        process.join(WAIT)
+    return Running(arguments, cwd).wait()
+
+
+class Running:
+    """A fork that is ``adrec`` with some arguments.
+
+    Args:
+        arguments: the arguments.
+        cwd: its working directory.
+        before: is called first in the fork, before the command begins; it must be importable.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str | Path], cwd: Path | None = None, before: Callable[[], None] | None = None
+    ) -> None:
+        self.words = [str(each) for each in arguments]
+        self.folder = tempfile.TemporaryDirectory()
+        self.out, self.err = (Path(self.folder.name) / name for name in ("out", "err"))
+        given = (self.words, cwd or Path.cwd(), dict(os.environ), self.out, self.err, before)
+        self.process = _server().Process(target=_main, args=given)
+        self.process.start()
+
+    def wait(self, seconds: float = WAIT) -> subprocess.CompletedProcess[str]:
+        """Return what it did, once it has ended."""
+        process = self.process
+        process.join(seconds)
         if process.is_alive():
             process.kill()
             process.join()
-            raise TimeoutError(f"adrec {' '.join(words)} has taken {WAIT} s.")
+            raise TimeoutError(f"adrec {' '.join(self.words)} has taken {seconds} s.")
         assert process.exitcode is not None
-        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+        texts = [path.read_text(errors="replace") if path.exists() else "" for path in (self.out, self.err)]
+        self.folder.cleanup()
+        return subprocess.CompletedProcess(self.words, process.exitcode, *texts)
 
 
 @cache
@@ -74,7 +96,14 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _main(words: list[str], cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
+def _main(
+    words: list[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    out: Path,
+    err: Path,
+    before: Callable[[], None] | None = None,
+) -> None:
     """Be ``adrec`` in ``cwd``, its output in the files ``out`` and ``err``."""
     for file, stream in ((out, sys.stdout), (err, sys.stderr)):
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
@@ -85,6 +114,8 @@ def _main(words: list[str], cwd: Path, environment: Mapping[str, str], out: Path
     sys.argv = ["adrec", *words]
     from adrec.cli import main
 
+    if before is not None:
+        before()
     main()
 
 

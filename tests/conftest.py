@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import make_network
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.utils.sealed import write_sealed
 
 torch.set_num_threads(1)
 pytest.register_assert_rewrite("models.contract")  # its tests are imported, which pytest cannot know
@@ -142,6 +145,24 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Return whether two trainings agree: in every bit on a CPU, elsewhere but for rounding, which Adam scales up."""
     return torch.equal(a, b) if a.is_cpu else float((a - b).norm()) <= 0.001 * float(b.norm())
+
+
+def interrupt_after(epochs: int) -> OnEpoch:
+    seen: list[object] = []
+
+    def count(row: object) -> None:
+        seen.append(row)
+        if len(seen) == epochs:
+            raise KeyboardInterrupt
+
+    return OnEpoch(count)
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Change some values of a sealed JSON file, as a forger would who knows how it is sealed."""
+    values = {**json.loads(path.read_bytes()), **changes}
+    values.pop("digest", None)
+    write_sealed(path, values)
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from adrec.cli import app
+from adrec.cli.app import app
 from adrec.config.adrec import Config
 
 ROOT = Path(__file__).parents[1]

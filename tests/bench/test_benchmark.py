@@ -35,8 +35,9 @@ from adrec.models.adrec import ADRecModel
 from adrec.runs.fit import fit
 from adrec.train.callbacks import Callback
 from adrec.utils.errors import ConfigError, DataError, RunError
+from adrec.utils.sealed import digest_of
 from command import adrec, refused, start
-from conftest import TINY, OnEpoch, adrec_trainer, cyclic_table, grouped
+from conftest import TINY, OnEpoch, adrec_trainer, cyclic_table, grouped, reseal
 
 QUIET = Console(quiet=True)
 SMALL: Mapping[str, Any] = {**TINY, "pretrain.epochs": 3, "align.epochs": 1, "finetune.epochs": 2}
@@ -243,6 +244,7 @@ def test_jobs_of_another_protocol_are_none_of_an_entry(data: Path, tmp_path: Pat
     other = replace(first.job, protocol=PROTOCOL + 1)
     assert other.key != first.job.key
     (first.folder / "job.json").write_text(json.dumps(asdict(other)))
+    reseal(first.folder / "result.json", job_digest=digest_of(asdict(other)))
     (rows,) = results(Ledger.open(tmp_path / "ledger"), entries=entries()).rows.values()
     assert {row.label: row.seeds for row in rows} == {"popular": 1, "adrec": 1, "no noise": 2}
 
@@ -307,7 +309,7 @@ def test_what_time_cut_short_is_marked(data: Path, tmp_path: Path) -> None:
             path = job.folder / "result.json"
             result = json.loads(path.read_text())
             result["stages"][-1]["cut"] = True
-            path.write_text(json.dumps(result))
+            reseal(path, stages=result["stages"])
     page = markdown(results(Ledger.open(tmp_path / "ledger")))
     assert page.count("| adrec | 2, 1 cut short |") == 2 and "| no noise | 2 |" in page
 
@@ -324,7 +326,7 @@ def test_costs_of_a_gpu_stand_apart(data: Path, tmp_path: Path) -> None:
             result = json.loads(path.read_text())
             result |= {"device": "cuda", "seconds": {"train": 7200.0, "shared": 0.0}, "users_per_second": 5.0}
             result["environment"]["gpu"] = "Some GPU"
-            path.write_text(json.dumps(result))
+            reseal(path, **result)
     ledger = Ledger.open(tmp_path / "ledger")
     mixed = results(ledger)
     rows = {row.label: row for row in mixed.rows[dataset_name(data)]}
@@ -350,7 +352,7 @@ def test_results_without_a_validation_part_are_json(tmp_path: Path) -> None:
     write_dataset(prepare(tmp_path / "mine.parquet", split="leave-one-out"), tmp_path / "mine")
     assert ran(tmp_path / "mine", tmp_path / "ledger", entries=[Entry("popular", "popular")])
     path = next((tmp_path / "ledger" / "jobs").glob("*/result.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "validation": {}}))  # as where the split has none
+    reseal(path, validation={})  # as where the split has none
     found = results(Ledger.open(tmp_path / "ledger"))
     (row,) = found.rows["mine"]
     assert row.validation is None

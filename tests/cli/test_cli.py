@@ -366,7 +366,7 @@ def test_memory_that_is_used_up_is_said_in_one_sentence(
         raise MemoryError
 
     for arguments, traced in ((["adrec"], False), (["adrec", "--debug"], True)):
-        monkeypatch.setattr("adrec.cli.app", greedy)
+        monkeypatch.setattr("adrec.cli.app.app", greedy)
         monkeypatch.setattr("sys.argv", arguments)
         with pytest.raises(SystemExit) as ended:
             main()
@@ -414,8 +414,8 @@ def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
 def test_threads_do_not_spin_for_long(given: dict[str, str], expected: str | None) -> None:
     """Before PyTorch is loaded, as its OpenMP reads it then."""
     code = (
-        "import os, sys; from adrec import cli; sys.argv = ['adrec', '--version']\n"
-        "cli.app = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules); cli.main()"
+        "import os, sys; from adrec.cli import app; sys.argv = ['adrec', '--version']\n"
+        "app.app = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules); app.run()"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
     done = subprocess.run([sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 from adrec.data.dataset import open_dataset
 from adrec.runs.folder import Run
 from command import adrec, refused
-from conftest import cyclic_table
+from conftest import cyclic_table, reseal
 
 DAY, START = 86400, 1_600_000_000
 FAST = ("--preset", "fast", "--max-epochs", "30", "--set", "model.hidden_size=8", "--threads", "1")
@@ -55,8 +55,7 @@ def test_an_interrupted_warm_start_resumes_to_the_same_weights(shop: Path, tmp_p
     whole, cut = (tmp_path / name / "weights.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
     # A run that was interrupted before its first epoch has nothing but its two JSON files.
-    info = json.loads((tmp_path / "cut" / "run.json").read_text())
-    (tmp_path / "cut" / "run.json").write_text(json.dumps({**info, "finished": False, "stages": []}))
+    reseal(tmp_path / "cut" / "run.json", finished=False, stages=[])
     cut.unlink()
     (tmp_path / "cut" / "metrics.jsonl").unlink()
     assert adrec("train", "--resume", tmp_path / "cut").returncode == 0

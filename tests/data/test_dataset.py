@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from adrec.data.dataset import FORMAT_VERSION, Dataset, open_dataset, write_dataset
 from adrec.data.prepare import prepare
 from adrec.utils.errors import DataError, UserError
+from conftest import reseal
 
 FILES = {"items.npy", "offsets.npy", "times.npy", "users.parquet", "items.parquet", "dataset.json"}
 
@@ -125,7 +126,7 @@ def test_bytes_that_were_altered_in_place(folder: Path, name: str) -> None:
 def test_arrays_with_objects_are_never_unpickled(folder: Path) -> None:
     np.save(folder / "times.npy", np.array([{}], dtype=object), allow_pickle=True)
     info = json.loads((folder / "dataset.json").read_text())
-    info["files"]["times.npy"] = (folder / "times.npy").stat().st_size
-    (folder / "dataset.json").write_text(json.dumps(info))
+    files = {**info["files"], "times.npy": (folder / "times.npy").stat().st_size}
+    reseal(folder / "dataset.json", files=files)
     with pytest.raises(DataError, match="cannot be read"):
         open_dataset(folder)

@@ -17,6 +17,7 @@ from adrec.data.prepare import prepare
 from adrec.data.read import Interactions
 from adrec.data.read import read_interactions as read_whole
 from adrec.utils.errors import DataError, UserError
+from conftest import reseal
 
 TEXT = "user_id,item_id,timestamp\n1,2,3\n"
 TABLE = pl.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "timestamp": [5, 6]})
@@ -127,6 +128,8 @@ def test_what_is_no_index_is_never_decoded(index: int) -> None:
 def test_a_description_that_was_altered(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_dataset(prepare(TABLE), tmp_path / "data")
     file = tmp_path / "data" / "dataset.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    with pytest.raises(DataError, match="prepare the data set again"):
-        open_dataset(tmp_path / "data")
+    altered = json.dumps(json.loads(file.read_text()) | changes)
+    for change in (lambda: reseal(file, **changes), lambda: file.write_text(altered)):
+        change()
+        with pytest.raises(DataError, match="prepare the data set again"):
+            open_dataset(tmp_path / "data")

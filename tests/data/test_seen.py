@@ -14,6 +14,7 @@ from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.prepare import preparation, prepare
 from adrec.data.seen import RETURNING, leaves_out, measured, returning, told
 from adrec.utils.errors import ConfigError, DataError
+from conftest import reseal
 
 Lists = list[list[int]]
 
@@ -76,8 +77,8 @@ def test_the_policy_is_part_of_the_fingerprint_and_is_kept(tmp_path: Path) -> No
 def test_an_unknown_policy_in_the_folder_is_refused(tmp_path: Path) -> None:
     write_dataset(data([[1, 2, 3, 4]] * 5), tmp_path / "data")
     file = tmp_path / "data" / "dataset.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "seen": "banana"}))
-    with pytest.raises(DataError, match="cannot be read"):
+    reseal(file, seen="banana")
+    with pytest.raises(DataError, match="does not describe a prepared data set"):
         open_dataset(tmp_path / "data")
 
 

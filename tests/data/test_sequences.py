@@ -61,13 +61,15 @@ def test_every_order_of_a_basket_is_as_likely() -> None:
 
 def test_generated_items_before_a_sequence_are_baskets_of_their_own() -> None:
     sequences = Sequences(np.array([1, 2, 3, 4], dtype=np.int32), np.array([0, 2]), np.array([2, 4]), 50)
-    sequences = replace(sequences, begins=np.array([True, False, True, True]), weights=np.zeros(4, dtype=np.float32))
+    sequences = replace(
+        sequences, begins=np.array([True, False, True, True]), weights=np.array([0, 1, 0, 1], dtype=np.float32)
+    )
     longer = sequences.behind(np.array([[8, 9], [6, 7]]))
     assert longer.items.tolist() == [8, 9, 1, 2, 6, 7, 3, 4]
     assert longer.begins is not None
     assert longer.begins.tolist() == [True, True, True, False, True, True, True, True]
     assert longer.weights is not None
-    assert longer.weights.tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
+    assert longer.weights.tolist() == [0.5, 0.5, 0, 1, 0.5, 0.5, 0, 1]
 
 
 def test_baskets_train_in_any_order_where_the_split_holds_them_out_whole() -> None:

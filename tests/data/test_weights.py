@@ -24,7 +24,7 @@ WEIGHTS = "purchase=1, cart=0.5,view=0"
 KINDS = ("purchase", "cart", "view")
 rows = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 6), st.integers(0, 9), st.sampled_from(KINDS)), min_size=3, max_size=40
-).filter(lambda rows: len({item for _, item, *_ in rows}) > 1)
+).filter(lambda rows: len({item for _, item, *_ in rows}) > 1 and any(kind != "view" for *_, kind in rows))
 
 
 def frame(rows: list[tuple[int, int, int, str]]) -> pl.DataFrame:

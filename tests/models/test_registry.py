@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adrec import ADRec
-from adrec.cli import app
+from adrec.cli.app import app
 from adrec.models import registry as models
 from adrec.models.baselines.popularity import Popularity
 from adrec.models.registry import find_model, model_names, register

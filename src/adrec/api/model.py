@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -23,12 +23,13 @@ from adrec.inference.rules import Rules
 from adrec.models.base import Model
 from adrec.models.factory import find_device, make_model
 from adrec.models.registry import find_model
-from adrec.runs.folder import Run
+from adrec.runs.folder import Run, write_identity
 from adrec.runs.info import RunInfo
+from adrec.runs.metrics import NO_ROWS
 from adrec.runs.refit import refit_config
 from adrec.runs.weights import write_weights
 from adrec.utils.errors import ConfigError, UserError
-from adrec.utils.files import atomic_folder, check_folder, write_json
+from adrec.utils.folders import RUN, atomic_folder, check_folder
 
 
 class ADRec:
@@ -249,11 +250,11 @@ class ADRec:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
         dataset, model, info = self._fitted()
-        check_folder(Path(path), overwrite=overwrite, overwriting="pass overwrite=True")
-        with atomic_folder(Path(path), overwrite=overwrite) as folder:
-            write_json(folder / "config.json", model.config.to_dict())
-            write_json(folder / "run.json", asdict(replace(info, data="data", data_beside="data")))
-            write_weights(folder / "weights.safetensors", model)
+        check_folder(Path(path), overwrite=RUN if overwrite else None)
+        with atomic_folder(Path(path), overwrite=RUN if overwrite else None) as folder:
+            digest = write_weights(folder / "weights.safetensors", model)
+            info = replace(info, data="data", data_beside="data", weights_digest=digest, metrics_digest=NO_ROWS)
+            write_identity(folder, model.config, info)
             write_dataset(dataset, folder / "data")
 
     @classmethod

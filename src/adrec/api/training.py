@@ -34,7 +34,11 @@ def prepared(interactions: Any, recipe: str | None, options: PreparationOptions)
     if isinstance(interactions, Dataset) or folder:
         if options or recipe:
             raise ConfigError("a prepared data set takes no options of preparing; give them where it is prepared.")
-        return open_dataset(Path(interactions)) if folder else interactions
+        if isinstance(interactions, Dataset):
+            return interactions
+        dataset = open_dataset(Path(interactions))
+        dataset.verify()
+        return dataset
     dataset = prepare(interactions, recipe=recipe, **options)
     for each in dataset.info.left_out:
         if each["kind"] == "rejected":

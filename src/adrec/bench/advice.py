@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,9 +18,11 @@ from adrec.data.dataset import Dataset, open_dataset, write_dataset
 from adrec.data.preparation import PreparationOptions
 from adrec.data.prepare import preparation, prepare, quarantine_of
 from adrec.data.split import make_split
-from adrec.runs.folder import Run
-from adrec.utils.errors import ConfigError, DataError
-from adrec.utils.files import LOCK, atomic_folder, check_no_file, locked, write_bytes, write_json
+from adrec.runs.folder import Run, write_identity
+from adrec.utils.errors import ConfigError, DataError, RunError
+from adrec.utils.files import write_bytes, write_json
+from adrec.utils.folders import LOCK, RUN, atomic_folder, check_no_file, locked
+from adrec.utils.sealed import read_json
 
 
 def compare_models(
@@ -74,9 +74,10 @@ def compare_models(
 
 def _copy_run(work: Path, run: Path) -> None:
     if work.exists():
-        with atomic_folder(run, overwrite=True) as folder:
+        with atomic_folder(run, overwrite=RUN) as folder:
             shutil.copytree(work, folder, dirs_exist_ok=True)
-            write_json(folder / "run.json", asdict(Run.open(work).info.moved(run)))
+            ours = Run.open(work)
+            write_identity(folder, ours.config, ours.info.moved(run))
 
 
 def _check(source: Path, out: Path, options: Mapping[str, str]) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _check(source: Path, out: Path, options: Mapping[str, str]) -> dict[str, Any
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
     check_no_file(out)
     kept = out / "comparison.json"
-    if kept.exists() and json.loads(kept.read_bytes()) != identity:
+    if kept.exists() and read_json(kept, RunError, "name a new --out") != identity:
         raise ConfigError(
             f"{out} compares another table, or this one before it changed or with other options; name a new --out."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from adrec.train.cost import duration, estimate
 from adrec.train.loop import Trainer
 from adrec.train.progress import Live
 from adrec.utils.errors import DataError, RunError
-from adrec.utils.files import write_json
+from adrec.utils.sealed import read_sealed, write_sealed
 
 RETURNING = "personal"  # tried only where seen items are kept: where they are left out, it is popular
 CONTENDERS: Mapping[str, tuple[str, str]] = MappingProxyType(  # name: model and preset; simplest first
@@ -189,7 +188,10 @@ class Memory:
         return dict(self._plan().get("changes", {}))
 
     def _plan(self) -> dict[str, Any]:
-        plan: dict[str, Any] = json.loads(self.path.read_bytes()) if self.path.exists() else {}
+        try:
+            plan = read_sealed(self.path, RunError, "") if self.path.exists() else {}
+        except RunError:  # what cannot be read is no plan to go on with
+            plan = {}
         return plan if (plan.get("budget"), plan.get("seed")) == (self.budget, self.seed) else {}
 
     def entry(self, name: str) -> Entry | None:
@@ -204,7 +206,7 @@ class Memory:
         plan = self._plan()
         changes = {**plan.get("changes", {}), name: dict(entry.changes)}
         presets = {**plan.get("presets", {}), name: entry.preset}
-        write_json(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes, "presets": presets})
+        write_sealed(self.path, {"budget": self.budget, "seed": self.seed, "changes": changes, "presets": presets})
 
 
 def _label(name: str, preset: str) -> str:

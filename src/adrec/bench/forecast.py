@@ -31,6 +31,7 @@ def forecast(series: Series, ledger: Ledger, *, keep_embeddings: bool = False) -
     With ``keep_embeddings`` a job whose embedding is not in the ledger is still to be computed.
     """
     dataset = open_dataset(series.data)
+    dataset.verify()
     split = make_split(dataset, None)
     changes, missing = _tuned(series, dataset, split, ledger)
     jobs = [make_job(series, dataset, split, seed, changes) for seed in series.seeds]

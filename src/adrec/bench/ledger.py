@@ -11,7 +11,8 @@
 ==============================  ================================================================================
 
 ``KEY`` is the hash of everything that determines the result, so a finished job is not computed again, unless its
-embedding is requested later.
+embedding is requested later. A result is sealed, and has the digests of its job and ranks. A damaged result is told,
+and computed again.
 """
 
 from __future__ import annotations
@@ -35,10 +36,15 @@ from adrec.data.split import Split
 from adrec.evaluate.protocol import training_popularity
 from adrec.evaluate.ranking import held_out
 from adrec.train.checkpoint import Snapshot, read_snapshot, write_snapshot
-from adrec.utils.errors import DataError, RunError
-from adrec.utils.files import atomic_file, write_bytes, write_json
+from adrec.utils.errors import ConfigError, DataError, RunError
+from adrec.utils.files import atomic_file, sha256, write_bytes, write_json
+from adrec.utils.sealed import digest_of, read_json, read_sealed, write_sealed
+from adrec.utils.tables import write_parquet
+from adrec.utils.text import check_name
 
 EMBEDDING = "embedding.safetensors"
+JOB, RANKS, USERS = "job_digest", "ranks_sha256", "users_sha256"  # in results and notes on data sets
+AGAIN = "remove its folder, and adrec benchmark computes it again"
 PROTOCOL = 1  # version of training and evaluation; incremented when the same job would give other results
 IGNORED = f"work/\nshared/\n*.lock\n{EMBEDDING}\n"
 
@@ -129,8 +135,11 @@ class Finished:
         return read_snapshot(self.folder / EMBEDDING).tensors if self.has_embeddings else {}
 
     def ranks(self) -> pl.DataFrame:
-        """Return ``rank`` and ``rank_unseen`` of each test user, from 1."""
-        return pl.read_parquet(self.folder / "ranks.parquet")
+        """Return ``rank`` and ``rank_unseen`` of each test user, from 1.
+
+        Raises :class:`RunError` if they are damaged.
+        """
+        return _read_frame(self.folder / "ranks.parquet", self.result.get(RANKS))
 
 
 class Ledger:
@@ -142,6 +151,7 @@ class Ledger:
     @classmethod
     def create(cls, path: Path) -> Ledger:
         """Open the ledger at ``path``; create it if missing. Raises :class:`RunError` for another kind of folder."""
+        path = path.resolve() if path.is_symlink() else path
         foreign = path.is_dir() and not (path / "jobs").is_dir() and any(path.iterdir())
         if path.is_file() or foreign:
             raise RunError(f"{path} is not a ledger; name a new folder, or one that adrec benchmark wrote.")
@@ -199,7 +209,7 @@ class Ledger:
         name = about["name"]
         path = self.path / "datasets" / f"{name}.json"
         if path.exists():
-            before = json.loads(path.read_bytes())
+            before = self._about(path)
             if before["fingerprint"] != about["fingerprint"] or before["split"] != about["split"]:
                 raise DataError(
                     f"the data set {name} is not the one that {self.path} began with (it has changed, or is split in "
@@ -217,31 +227,49 @@ class Ledger:
                 "popularity": popularity[items].astype(np.int32),
             }
         )
-        write_frame(users, self.path / "datasets" / f"{name}.parquet")
-        write_json(path, about)
+        table = self.path / "datasets" / f"{name}.parquet"
+        write_frame(users, table)
+        write_sealed(path, {**about, USERS: sha256(table)})
 
     def datasets(self) -> dict[str, dict[str, Any]]:
         """Return what is noted of each data set, by name."""
-        return {path.stem: json.loads(path.read_bytes()) for path in sorted((self.path / "datasets").glob("*.json"))}
+        return {path.stem: self._about(path) for path in sorted((self.path / "datasets").glob("*.json"))}
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        """Return what is noted of a data set. Raises :class:`RunError` if it is damaged, or names another file."""
+        about = read_sealed(path, RunError, "remove it, and adrec benchmark makes it again")
+        if about.get("name") != path.stem:
+            raise RunError(f"{path} is of another data set; remove it, and adrec benchmark makes it again.")
+        return about
 
     def test_users(self, name: str) -> pl.DataFrame:
         """Return ``user``, ``length`` and ``popularity`` of a data set's test users."""
-        return pl.read_parquet(self.path / "datasets" / f"{name}.parquet")
+        check_name(name)
+        about = self._about(self.path / "datasets" / f"{name}.json")
+        return _read_frame(self.path / "datasets" / f"{name}.parquet", about[USERS])
 
     def result(self, job: Job) -> Finished | None:
         """Return the result of a job, if it is there and not an error."""
-        path = self.folder(job) / "result.json"
-        found = Finished(job, json.loads(path.read_bytes()), self.folder(job)) if path.exists() else None
-        return None if found is None or found.error else found
+        folder = self.folder(job)
+        if not (folder / "result.json").exists():
+            return None
+        try:
+            found = _read(folder)
+        except RunError:
+            return None
+        return None if found.error else Finished(job, found.result, folder)
 
     def keep(self, job: Job, result: Mapping[str, Any], ranks: pl.DataFrame | None = None) -> Finished:
         """Write a job's result, after its ranks, so that an existing result is complete."""
         folder = self.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "job.json", asdict(job))
+        values = json.loads(json.dumps(asdict(job)))
+        write_json(folder / "job.json", values)
+        result = {**result, JOB: digest_of(values)}
         if ranks is not None:
             write_frame(ranks, folder / "ranks.parquet")
-        write_json(folder / "result.json", result)
+            result[RANKS] = sha256(folder / "ranks.parquet")
+        write_sealed(folder / "result.json", result)
         return Finished(job, result, folder)
 
     def fail(self, job: Job, error: str) -> Finished:
@@ -265,16 +293,47 @@ class Ledger:
         shutil.rmtree(self.work(job), ignore_errors=True)
 
     def finished(self) -> list[Finished]:
-        """Return every job with a result, failed ones too, in a fixed order."""
-        found = []
+        """Return every job with a whole result, failed ones too, in a fixed order."""
+        return self._read_all()[0]
+
+    def damaged(self) -> list[str]:
+        """Return what is wrong with each damaged or missing result, one sentence each."""
+        return self._read_all()[1]
+
+    def _read_all(self) -> tuple[list[Finished], list[str]]:
+        found, damaged = [], []
         for folder in sorted((self.path / "jobs").iterdir()):
-            if (folder / "result.json").exists():
-                job = Job(**json.loads((folder / "job.json").read_bytes()))
-                found.append(Finished(job, json.loads((folder / "result.json").read_bytes()), folder))
-        return sorted(found, key=lambda each: (each.job.data, each.job.label, each.job.seed, each.job.key))
+            try:
+                found.append(_read(folder))
+            except RunError as error:
+                damaged.append(str(error))
+        return sorted(found, key=lambda each: (each.job.data, each.job.label, each.job.seed, each.job.key)), damaged
+
+
+def _read(folder: Path) -> Finished:
+    """Return the job in a folder with its result. Raises :class:`RunError` if a file is damaged."""
+    result = read_sealed(folder / "result.json", RunError, AGAIN)
+    values = read_json(folder / "job.json", RunError, AGAIN)
+    if result.get(JOB) != digest_of(values):
+        raise RunError(f"{folder / 'job.json'} is not the job of its result; {AGAIN}.")
+    try:
+        job = Job(**values)
+        check_name(job.data)
+    except (TypeError, ConfigError) as error:
+        raise RunError(f"{folder / 'job.json'} is no job ({error}); {AGAIN}.") from error
+    if not result.get("error") and job.trial is None and not (folder / "ranks.parquet").is_file():
+        raise RunError(f"{folder / 'ranks.parquet'} is missing; {AGAIN}.")
+    return Finished(job, result, folder)
+
+
+def _read_frame(path: Path, digest: str | None) -> pl.DataFrame:
+    """Read a table. Raises :class:`RunError` if it has another digest."""
+    if not path.is_file() or sha256(path) != digest:
+        raise RunError(f"{path} is damaged: its content does not match its digest; {AGAIN}.")
+    return pl.read_parquet(path)
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Write a table as compressed Parquet, whole or not at all."""
     with atomic_file(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", compression_level=19)
+        write_parquet(frame, temporary, compression="zstd", compression_level=19)

@@ -124,9 +124,7 @@ def results(
     if not finals:
         which = "" if entries is None else "the grid in "
         raise RunError(f"no job of {which}{ledger.path} has finished yet.")
-    users = {
-        name: ledger.test_users(name) for name in ledger.datasets() if any(each.job.data == name for each in finals)
-    }
+    users = {name: ledger.test_users(name) for name in sorted({each.job.data for each in finals})}
     groups = {name: grouped([each for each in finals if each.job.data == name], users[name]) for name in users}
     labels = sorted({label for found in groups.values() for label in found})
     if reference is not None and reference not in labels:
@@ -136,7 +134,10 @@ def results(
         metric=metric,
         data={name: about for name, about in ledger.datasets().items() if name in rows},
         rows=rows,
-        failed={each.job.words: each.error for each in finished if each.error},
+        failed={
+            **{each.job.words: each.error for each in finished if each.error},
+            **{f"damaged result {number}": each for number, each in enumerate(ledger.damaged(), start=1)},
+        },
         machine=sorted({cost.machine_of(each) for each in finals}),
         hours=cost.hours_of_training(each for each in finished if not each.error),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,8 @@ from adrec.runs.fit import fit
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo, environment
 from adrec.train.callbacks import Callback
+from adrec.utils.errors import RunError
+from adrec.utils.sealed import read_json
 
 METRICS = metric_names((5, 10, 20))
 STEPS = (1, 2, 4, 8, 16, 32)  # of denoising, at which a model that denoises is tested
@@ -130,7 +131,7 @@ def _train(
 def spent(run: Run) -> dict[str, Any]:
     """Return what the epochs of a run have taken so far, what it took over apart, and how it validated."""
     kept, rows = run.path / TAKEN, run.rows()
-    shared = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    shared = read_json(kept, RunError, "remove its folder; the job is computed again") if kept.exists() else {}
     curve = [{key: row[key] for key in ("stage", "epoch", "validation")} for row in rows if "validation" in row]
     return {**_cost(_total(rows), shared), "curve": curve}
 

@@ -84,6 +84,8 @@ class Worker:
     ) -> Finished:
         found = self._found(job, series)
         if found is not None:
+            if not self.keep_runs:  # a process that was killed as it finished the job left its run
+                self.ledger.forget_work(job)
             return found
         if not (self.finishes and self.ledger.work(job).exists()):
             self.check_time()

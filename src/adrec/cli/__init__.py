@@ -1,103 +1,17 @@
 """The command line: one thin function per command, in ``data``, ``training``, ``runs``, ``comparing``, ``diagnosing``.
 
-Commands import PyTorch inside the function. Importing it takes seconds, and ``adrec --help`` should not wait for it.
+:mod:`adrec.cli.app` has them all. Commands import PyTorch inside the function: importing it takes seconds, and ``adrec
+--help`` should not wait for it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
-
-import typer
-
-from adrec._version import __version__
-from adrec.cli import comparing, data, diagnosing, evaluating, runs, training
-from adrec.utils.errors import UserError
-from adrec.utils.platforms import prepare_stream
-
-NO_MEMORY = (
-    "the memory is used up; free some, or give less at once: fewer rows, or a smaller batch_size, max_length or "
-    "hidden_size."
-)
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Sequential recommendation, from a table of interactions to recommendations.",
-    epilog="Every command accepts --debug, which shows the traceback of an error.",
-)
-app.command()(data.prepare)
-app.command("recipes")(data.list_recipes)
-app.command()(data.inspect)
-app.command()(data.interactions)
-app.command("import-published")(data.import_published)
-app.command()(training.plan)
-app.command()(training.train)
-app.command()(training.refit)
-app.command()(evaluating.evaluate)
-app.command()(diagnosing.diagnose)
-app.command()(runs.recommend)
-app.command()(runs.similar)
-app.command()(runs.score)
-app.command("models")(training.list_models)
-app.command()(comparing.compare)
-app.command()(comparing.benchmark)
-app.command("results")(comparing.list_results)
-app.command()(training.config)
-app.command()(training.demo)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"adrec {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
-    """Handle the options of the program itself."""
-
-
-@contextmanager
-def _one_sentence(debug: bool) -> Iterator[None]:
-    """Print an error that the user can fix as one sentence and exit with code 2."""
-    try:
-        yield
-    except (UserError, MemoryError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"adrec: error: {NO_MEMORY if isinstance(error, MemoryError) else error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nadrec: interrupted.", file=sys.stderr)
-        sys.exit(130)
-
-
-def _share_the_processor() -> None:
-    """Limit the busy-waiting of PyTorch's threads to microseconds, unless the user configures it.
-
-    By default they spin for milliseconds. Where other programs run too, spinning threads block the threads that they
-    wait for, and training takes several times as long. On an idle machine, spinning saves nothing. GNU's OpenMP reads
-    the variable when PyTorch is loaded.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 
 def main() -> None:
-    """Run the command line; ``--debug`` anywhere shows tracebacks."""
-    debug = "--debug" in sys.argv
-    for stream in (sys.stdout, sys.stderr):
-        prepare_stream(stream)
-    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    _share_the_processor()
-    with _one_sentence(debug):
-        app()
+    """Run the command line. An interrupt is one sentence from here on, while its modules are imported too."""
+    from adrec.utils import interrupts
+
+    interrupts.quiet_imports()
+    from adrec.cli.app import run
+
+    run()

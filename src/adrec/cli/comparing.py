@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adrec.cli.options import Quiet, SeenPolicy, Threads, console_for, use_threads
+from adrec.cli.options import Quiet, SeenPolicy, Threads, console_for, seconds, use_threads
 from adrec.config.base import DEFAULT_SEED
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import check_side_output, write_bytes, write_json
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def seconds(text: str) -> float:
-    """Return a duration such as ``90s``, ``30m`` or ``6h`` in seconds. Raises :class:`ConfigError` for other text."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if found is None:
-        raise ConfigError(f"--budget takes a time such as 90s, 30m or 6h; it was given {text!r}.")
-    given = float(found[1]) * UNITS[found[2]]
-    if given == 0:
-        raise ConfigError("--budget must be more than no time at all; write one such as 30m.")
-    return given
+from adrec.utils.files import write_bytes, write_json
+from adrec.utils.folders import check_side_output
 
 
 def benchmark(

@@ -22,7 +22,8 @@ from adrec.data.recipes import recipe_options, recipes
 from adrec.data.remote import is_url
 from adrec.data.split import make_split
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import check_apart, check_folder, check_side_output, write_json
+from adrec.utils.files import write_json
+from adrec.utils.folders import DATASET, check_apart, check_folder, check_side_output
 from adrec.utils.tables import check_output, write_table
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
@@ -127,7 +128,7 @@ def prepare(
     dataset = prepare_dataset(
         sources,
         recipe=recipe,
-        vocabulary=open_dataset(vocabulary) if vocabulary else None,
+        vocabulary=_verified(vocabulary) if vocabulary else None,
         extend=_verified(extend) if extend else None,
         quarantine=quarantine,
         name=name,
@@ -149,7 +150,9 @@ def _check_outputs(out: Path, quarantine: Path, overwrite: bool, inputs: Sequenc
     """Raise :class:`UserError`, before any work, if an output cannot be written or would overwrite an input."""
     if quarantine.resolve().is_relative_to(out.resolve()):
         raise ConfigError(f"--quarantine {quarantine} is in --out {out}, which must be empty; choose a place outside.")
-    check_folder(out, overwrite=overwrite, overwriting="pass --overwrite")
+    if overwrite:
+        check_apart(out, inputs, "--out")
+    check_folder(out, overwrite=DATASET if overwrite else None, overwriting="pass --overwrite")
     check_apart(out, inputs, "--out")
     check_apart(quarantine, inputs, "--quarantine")
 

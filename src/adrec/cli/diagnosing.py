@@ -11,7 +11,8 @@ from rich.console import Console
 
 from adrec.cli.options import Data, OwnModel, Quiet, Threads, console_for, use_own_model, use_threads
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import check_side_output, write_json
+from adrec.utils.files import write_json
+from adrec.utils.folders import check_side_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

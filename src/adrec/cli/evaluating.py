@@ -28,7 +28,8 @@ from adrec.cli.options import (
     use_threads,
 )
 from adrec.utils.errors import ConfigError, UserError, did_you_mean
-from adrec.utils.files import check_side_output, write_json
+from adrec.utils.files import write_json
+from adrec.utils.folders import check_side_output
 from adrec.utils.tables import check_output, write_table
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from datetime import UTC, datetime
@@ -104,6 +105,20 @@ def emit(
         sys.stdout.write(table.write_ndjson())
     else:
         Console(highlight=False).print(frame_table(table))
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str, option: str = "--budget") -> float:
+    """Return a duration such as ``90s``, ``30m`` or ``6h`` in seconds. Raises :class:`ConfigError` for other text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None:
+        raise ConfigError(f"{option} takes a time such as 90s, 30m or 6h; it was given {text!r}.")
+    given = float(found[1]) * UNITS[found[2]]
+    if given == 0:
+        raise ConfigError(f"{option} must be more than no time at all; write one such as 30m.")
+    return given
 
 
 def cutoffs(text: str) -> list[int]:

@@ -29,7 +29,7 @@ from adrec.cli.options import (
     use_own_model,
     use_threads,
 )
-from adrec.utils.files import check_apart
+from adrec.utils.folders import check_apart
 
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommendations

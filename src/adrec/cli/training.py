@@ -23,12 +23,14 @@ from adrec.cli.options import (
     RunFolder,
     Threads,
     console_for,
+    seconds,
     use_own_model,
     use_threads,
 )
 from adrec.config.base import DEFAULT_SEED, parse_changes
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import check_side_output, write_json
+from adrec.utils.files import write_json
+from adrec.utils.folders import check_side_output
 
 if TYPE_CHECKING:
     from adrec.models.base import Model
@@ -55,6 +57,12 @@ def train(
     max_epochs: Annotated[int | None, typer.Option(help="Largest number of epochs in each stage.")] = None,
     augment: Augment = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = DEFAULT_SEED,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(help="Time between two snapshots, such as 5m; default: at most 5 % of the time.")
+    ] = None,
+    recover: Annotated[
+        bool, typer.Option(help="Go back to the last snapshot, at half the learning rate, if training diverges.")
+    ] = True,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -65,20 +73,22 @@ def train(
     from adrec.runs.place import Place
 
     console = console_for(quiet, dates)
+    every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
+    conduct = workflow.Conduct(device, threads, every, recover)
     if resume is not None:
         if start is not None or overwrite:
             raise ConfigError("--resume goes on with the run as it is; leave out --from and --overwrite.")
         if out is not None:
             raise ConfigError("--resume takes no --out: it resumes in the run folder.")
         own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
-        given = (own or model_name, preset_name, seed, device, max_epochs, augment)
-        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None):
+        given = (own or model_name, preset_name, seed, device, max_epochs, augment, recover)
+        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None, True):
             raise ConfigError(
                 "--resume keeps the model, configuration, seed and device of the run; give none of "
                 "them (but --model module:Class where it is your own), or train a new run."
             )
         use_own_model(own)
-        run = workflow.resume(resume, data=data, threads=threads, console=console)
+        run = workflow.resume(resume, data=data, threads=threads, console=console, every=every)
     else:
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
@@ -87,14 +97,10 @@ def train(
         if start is not None:
             if (model_name, preset_name, augment) != ("adrec", "default", None):
                 raise ConfigError("--from takes the model and its settings from the run; change them with --set alone.")
-            run = workflow.train_from(
-                data, place.path, start, changes, max_epochs, seed, console, device=device, threads=threads
-            )
+            run = workflow.train_from(data, place.path, start, changes, max_epochs, seed, console, conduct)
         else:
             model = make_model(model_name, preset_name, changes, max_epochs, augment)
-            run = workflow.train_dataset(
-                data, place.path, model, None, seed, console, device=device, threads=threads, name=model_name
-            )
+            run = workflow.train_dataset(data, place.path, model, None, seed, console, conduct=conduct, name=model_name)
         run = place.taken(run)
     verb = "evaluate" if run.info.num_test else "recommend"
     console.print(f"Next: adrec {verb} {run.path}{_named(run.info.model)}")
@@ -122,7 +128,8 @@ def refit(
     use_own_model(own_model)
 
     console, place = console_for(quiet, dates), Place(out, overwrite)
-    final = workflow.refit(run, place.path, data=data, start=start, device=device, threads=threads, console=console)
+    conduct = workflow.Conduct(device, threads)
+    final = workflow.refit(run, place.path, data=data, start=start, conduct=conduct, console=console)
     final = place.taken(final)
     console.print(f"Next: adrec recommend {out}{_named(final.info.model)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.text import counted
 
 
+@dataclass(frozen=True)
+class Conduct:
+    """How a training is done, other than its configuration.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: the number of CPU threads; None is PyTorch's default.
+        checkpoint_every: seconds between two snapshots; None lets them take a small share of the time.
+        recover: whether a training that diverges goes back to its last snapshot.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_every: float | None = None
+    recover: bool = True
+
+
+USUAL = Conduct()
+
+
 class Announcement(Callback):
     """Prints what is about to be trained, and its estimated cost."""
 
@@ -64,7 +85,7 @@ class Announcement(Callback):
             say(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
 
 
-def _train(run: Run, dataset: Dataset, console: Console) -> Run:
+def _train(run: Run, dataset: Dataset, console: Console, every: float | None = None) -> Run:
     model, split = run.model_class(run.config), run.split(dataset)
     live = Live(console)
     if not isinstance(model, NetworkModel):
@@ -73,12 +94,13 @@ def _train(run: Run, dataset: Dataset, console: Console) -> Run:
     try:
         with run.locked(), live:
             callbacks = [Announcement(console, run), live]
-            stages = fit(model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks)
+            stages = fit(
+                model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks, every=every
+            )
             return run.finish(model, stages, run.info.calibrated(model, dataset, split))
     except KeyboardInterrupt:
         if isinstance(model, NetworkModel):
-            kept = "everything up to the last epoch is kept" if run.rows() else "no epoch was finished"
-            console.print(f"\nInterrupted; {kept}. Resume with: adrec train --resume {run.path}")
+            console.print(f"\nInterrupted. Resume with: adrec train --resume {run.path}")
         raise
 
 
@@ -90,8 +112,7 @@ def train_dataset(
     seed: int,
     console: Console,
     *,
-    device: str = "auto",
-    threads: int | None = None,
+    conduct: Conduct = USUAL,
     refit_of: Run | None = None,
     start: Run | None = None,
     name: str | None = None,
@@ -101,8 +122,8 @@ def train_dataset(
     Raises :class:`UserError` before anything is written where the two do not go together.
     """
     dataset = open_dataset(data)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if conduct.threads is not None:
+        torch.set_num_threads(conduct.threads)
     dataset.verify()
     parts = make_split(dataset, split)
     not_evaluated: tuple[int, ...] = ()
@@ -125,7 +146,8 @@ def train_dataset(
         out=out,
         seed=seed,
         model=name or model.name,
-        device=str(find_device(device)),
+        device=str(find_device(conduct.device)),
+        recover=conduct.recover,
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
         started_from=str(start.path.resolve()) if start else None,
         started_digest=weights_digest(start) if start else None,
@@ -134,7 +156,7 @@ def train_dataset(
     )
     run = Run.create(out, model, info)
     try:
-        return _train(run, dataset, console)
+        return _train(run, dataset, console, conduct.checkpoint_every)
     except BaseException:
         # A model without epochs has no progress to resume: its run is removed, so the same command can be repeated.
         if not isinstance(model, NetworkModel):
@@ -150,9 +172,7 @@ def train_from(
     max_epochs: int | None,
     seed: int,
     console: Console,
-    *,
-    device: str,
-    threads: int | None,
+    conduct: Conduct,
 ) -> Run:
     """Train the last stage of the run at ``start`` on newer data, from its weights and with its settings."""
     older = Run.open(start)
@@ -161,9 +181,7 @@ def train_from(
     config = config.changed(changes) if changes else config
     config = config.with_max_epochs(max_epochs) if max_epochs is not None else config
     model = older.model_class(config)
-    return train_dataset(
-        data, out, model, None, seed, console, device=device, threads=threads, start=older, name=older.info.model
-    )
+    return train_dataset(data, out, model, None, seed, console, conduct=conduct, start=older, name=older.info.model)
 
 
 def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
@@ -185,8 +203,7 @@ def refit(
     *,
     data: Path | None,
     start: Path | None,
-    device: str,
-    threads: int | None,
+    conduct: Conduct,
     console: Console,
 ) -> Run:
     """Train with the settings and chosen epochs of the run at ``path`` on all interactions.
@@ -214,15 +231,14 @@ def refit(
         "none",
         seed,
         console,
-        device=device,
-        threads=threads,
+        conduct=conduct,
         refit_of=run,
         start=None if older is None else Run.open(older),
         name=run.info.model,
     )
 
 
-def resume(path: Path, *, data: Path | None, threads: int | None, console: Console) -> Run:
+def resume(path: Path, *, data: Path | None, threads: int | None, console: Console, every: float | None = None) -> Run:
     """Resume an interrupted run with its own number of threads. Another number changes results by rounding only.
 
     ``data`` is the path of its data set, if it was moved.
@@ -232,7 +248,7 @@ def resume(path: Path, *, data: Path | None, threads: int | None, console: Conso
         raise RunError(f"the run {path} is finished already; there is nothing to resume.")
     torch.set_num_threads(threads or run.info.threads)
     find_device(run.info.device)
-    return _train(run, run.dataset(data), console)
+    return _train(run, run.dataset(data), console, every)
 
 
 def evaluate_run(

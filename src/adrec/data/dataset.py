@@ -15,11 +15,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, get_args
 
 import numpy as np
@@ -29,11 +29,21 @@ from numpy.typing import NDArray
 from adrec._version import __version__
 from adrec.data.seen import Seen
 from adrec.data.vocab import Vocabulary
-from adrec.utils.errors import DataError
-from adrec.utils.files import atomic_folder, recover, write_json
+from adrec.utils.errors import ConfigError, DataError
+from adrec.utils.files import sha256
+from adrec.utils.folders import DATASET, atomic_folder, recover
+from adrec.utils.sealed import check_seal, read_json, write_sealed
+from adrec.utils.tables import write_parquet
+from adrec.utils.text import check_name
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ARRAYS = ("items", "offsets", "times")
+AGAIN = "prepare the data set again"
+# What NumPy raises for a header that is none.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError),
+    *(SyntaxError, RecursionError, TokenError),
+)
 WRITTEN = ("history", "similar_item", "score", "rank", "source", "confidence", "name")  # columns of recommendations
 WAITING, WEIGHTS = "waiting.parquet", "weights.npy"
 HELD_OUT_PARTS = ("test", "validation")
@@ -65,6 +75,7 @@ class DatasetInfo:
         fingerprint: hash of items, offsets, times, ids, the split and what is done with seen items; equal fingerprints
             mean equal data sets.
         files: size of each file, in bytes.
+        digests: SHA-256 of each table among them, checked before it is read; the arrays are in the fingerprint.
         format_version: version of the folder's format.
         adrec_version: version of adrec that wrote it.
     """
@@ -89,6 +100,7 @@ class DatasetInfo:
     recipe: str | None = None
     fingerprint: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     adrec_version: str = __version__
 
@@ -132,9 +144,10 @@ class Dataset:
         if self.left_out is not None or self.path is None or WAITING not in self.info.files:
             return self.left_out
         try:
+            _check_table(self.path / WAITING, self.info)
             return pl.read_parquet(self.path / WAITING)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{self.path / WAITING} cannot be read; prepare the data set again.") from error
+            raise DataError(f"{self.path / WAITING} cannot be read; {AGAIN}.") from error
 
     @property
     def num_users(self) -> int:
@@ -199,7 +212,7 @@ def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> N
 
     Raises :class:`UserError` if the path already has content and ``overwrite`` is false.
     """
-    with atomic_folder(Path(path), overwrite=overwrite) as folder:
+    with atomic_folder(Path(path), overwrite=DATASET if overwrite else None) as folder:
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(dataset, name), allow_pickle=False)
         if dataset.weights is not None:
@@ -210,9 +223,10 @@ def write_dataset(dataset: Dataset, path: Path, *, overwrite: bool = False) -> N
         dataset.catalogue.write(folder / "items.parquet")
         waiting = dataset.waiting()
         if waiting is not None:
-            waiting.write_parquet(folder / WAITING)
+            write_parquet(waiting, folder / WAITING)
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-        write_json(folder / "dataset.json", asdict(replace(dataset.info, files=files)))
+        digests = {name: sha256(folder / name) for name in files if name.endswith(".parquet")}
+        write_sealed(folder / DATASET, asdict(replace(dataset.info, files=files, digests=digests)))
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -241,8 +255,10 @@ def open_dataset(path: Path) -> Dataset:
             for part in HELD_OUT_PARTS
             if f"{part}_users.npy" in info.files
         }
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"the arrays of {path} cannot be read; prepare the data set again.") from error
+    for name in ("users.parquet", "items.parquet"):
+        _check_table(path / name, info)
     users, catalogue = Vocabulary.read(path / "users.parquet"), Vocabulary.read(path / "items.parquet")
     items, offsets, times = (arrays[name] for name in ARRAYS)
     lengths = (len(users), len(catalogue), len(items), len(times), len(offsets) - 1)
@@ -252,6 +268,12 @@ def open_dataset(path: Path) -> Dataset:
     if weights is not None and (weights.dtype, weights.shape) != (np.float32, items.shape):
         raise DataError(f"the files of {path} do not fit together; prepare the data set again.")
     return Dataset(**arrays, users=users, catalogue=catalogue, info=info, held_out=held_out, path=path, weights=weights)
+
+
+def _check_table(path: Path, info: DatasetInfo) -> None:
+    """Raise :class:`DataError` if a table is not the one that was written."""
+    if sha256(path) != info.digests.get(path.name):
+        raise DataError(f"{path} was altered: its content does not match its digest; {AGAIN}.")
 
 
 def _read_info(path: Path) -> DatasetInfo:
@@ -265,18 +287,20 @@ def _read_info(path: Path) -> DatasetInfo:
     if not file.is_file():
         what = "is a run folder" if (path / "run.json").is_file() else "has no dataset.json"
         raise DataError(f"{path} {what}, so it is not a prepared data set; name a folder that `adrec prepare` wrote.")
+    values = read_json(file, DataError, AGAIN)
+    version = values.get("format_version")
+    if not isinstance(version, int):
+        raise DataError(f"{file} has no format_version; {AGAIN}.")
+    if version > FORMAT_VERSION:
+        raise DataError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
+    if version < FORMAT_VERSION:
+        raise DataError(f"{path} was written by an older adrec ({values.get('adrec_version')}); prepare it again.")
+    content = check_seal(file, values, DataError, AGAIN)
     try:
-        values: dict[str, Any] = json.loads(file.read_bytes())
-        if values["format_version"] > FORMAT_VERSION:
-            raise DataError(f"{path} was written by a newer adrec ({values['adrec_version']}); upgrade adrec.")
-        if values["format_version"] < FORMAT_VERSION:
-            raise DataError(f"{path} was written by an older adrec ({values['adrec_version']}); prepare it again.")
-        known = {item.name for item in fields(DatasetInfo)}
-        info = DatasetInfo(**{key: value for key, value in values.items() if key in known})
-        if not isinstance(info.files, dict) or not {f"{name}.npy" for name in ARRAYS} <= info.files.keys():
-            raise ValueError("the list of files is not whole")
-        if info.seen not in get_args(Seen):
-            raise ValueError("there is no such treatment of seen items")
-        return info
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read; prepare the data set again.") from error
+        info = DatasetInfo(**content)
+        check_name(info.name)
+        if not {f"{name}.npy" for name in ARRAYS} <= info.files.keys() or info.seen not in get_args(Seen):
+            raise ValueError("the list of files or the treatment of seen items is unknown")
+    except (TypeError, AttributeError, ValueError, ConfigError) as error:
+        raise DataError(f"{file} does not describe a prepared data set ({error}); {AGAIN}.") from error
+    return info

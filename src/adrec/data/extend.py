@@ -111,10 +111,8 @@ def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> 
         vocabulary.grown(new[role], role)  # refuses texts where there were integers
         new = new.with_columns(new[role].cast(pl.String).cast(vocabulary.ids.dtype))
     if ("weight" in new.columns) != (base.weights is not None):
-        raise DataError(
-            f"{named(base)} was prepared without event weights, so its interactions have none; prepare all tables "
-            "together."
-        )
+        which = "without" if base.weights is None else "with"
+        raise DataError(f"{named(base)} was prepared {which} event weights; prepare all tables together.")
     times = in_unit(new["time"], interactions.time_unit, base.info.time_unit)
     if "time" not in interactions.columns:  # the order of the rows: after all earlier ones
         times = times + int(older["time"].to_numpy().max())

@@ -120,16 +120,19 @@ def _examples(rows: pl.DataFrame, at: Callable[[int], str]) -> Iterator[str]:
 def without_duplicates(table: pl.DataFrame, keep: Duplicates, leave_out: LeaveOut) -> pl.DataFrame:
     """Keep the first or the last interaction of each user with each item.
 
-    ``exact``: of each at one time; ``consecutive``: of each run of a user's interactions with one item, the first.
+    ``exact``: of each at one time; ``consecutive``: of each run of a user's interactions with one item, the first. The
+    one that is kept has the largest weight of those that it stands for.
     """
     if keep == "consecutive":
         starts = pl.col("item").ne_missing(pl.col("item").shift().over("user"))
         chosen = table.select(starts).to_series()
-        leave_out(DUPLICATE, table.filter(~chosen))
-        return table.filter(chosen)
-    same = ("user", "item", "time") if keep == "exact" else ("user", "item")
-    distinct = pl.struct(same).is_last_distinct() if keep == "last" else pl.struct(same).is_first_distinct()
-    chosen = table.select(distinct).to_series()
+        same: list[pl.Expr | str] = ["user", starts.cast(pl.UInt32).cum_sum().over("user")]
+    else:
+        same = ["user", "item", "time"] if keep == "exact" else ["user", "item"]
+        distinct = pl.struct(same).is_last_distinct() if keep == "last" else pl.struct(same).is_first_distinct()
+        chosen = table.select(distinct).to_series()
+    if "weight" in table.columns:
+        table = table.with_columns(pl.col("weight").max().over(same))
     leave_out(DUPLICATE, table.filter(~chosen))
     return table.filter(chosen)
 

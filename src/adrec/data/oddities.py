@@ -36,7 +36,9 @@ class Oddities:
     basket_size: float
     largest: dict[str, tuple[Any, float]]
 
-    def sentences(self, duplicates: str, split: str, seen: str, num_ids: dict[str, int]) -> Iterator[str]:
+    def sentences(
+        self, duplicates: str, split: str, seen: str, num_ids: dict[str, int], *, weighed: bool = False
+    ) -> Iterator[str]:
         """Yield what is likely to mislead, with a remedy, one sentence each.
 
         Args:
@@ -44,13 +46,14 @@ class Oddities:
             split: name of the split.
             seen: whether seen items are kept or left out.
             num_ids: the number of users and of items, ``user`` and ``item``.
+            weighed: whether events have weights, so that views and purchases are known.
         """
         if self.exact >= MANY and duplicates == "all":
             yield (
                 f"{self.exact:.1%} of the interactions have the user, item and time of another one, as exports that "
                 "overlap do: --duplicates exact keeps one of each."
             )
-        elif self.consecutive >= MANY and duplicates in ("all", "exact"):
+        elif self.consecutive >= MANY and duplicates in ("all", "exact") and not weighed:
             which = "which any model predicts" if seen == "keep" else "which are missed, as seen items are left out"
             yield (
                 f"{self.consecutive:.1%} of the interactions repeat the item before (a view, then a cart, then a "

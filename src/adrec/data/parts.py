@@ -25,7 +25,7 @@ def part_table(dataset: Dataset, split: Split, part: Part) -> pl.DataFrame:
         positions = spans(starts, np.asarray(split.train_ends) - starts)
     elif part == "history":
         users, first = np.unique(split.test.users, return_index=True)
-        positions = spans(starts[users], split.test.positions[first] - starts[users])
+        positions = spans(starts[users], split.test.ends[first] - starts[users])
     else:
         positions = np.asarray(split.targets(part).positions)
     owners = np.searchsorted(dataset.offsets, positions, side="right") - 1

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
-from adrec.data.extend import border, older_rows, taken_over, together, waiting_rows
+from adrec.data.extend import border, named, older_rows, taken_over, together, waiting_rows
 from adrec.data.extend import told as told_over
 from adrec.data.filters import chosen, kept, sessions
 from adrec.data.oddities import oddities
@@ -22,8 +22,9 @@ from adrec.data.report import RowAccount, to_dicts
 from adrec.data.seen import Seen, measured, returning, told
 from adrec.data.split import FEWEST, known_untrained, make_split, resolved
 from adrec.data.vocab import Vocabularies, Vocabulary
+from adrec.data.weights import parse_weights
 from adrec.utils.errors import ConfigError, DataError
-from adrec.utils.text import counted
+from adrec.utils.text import as_name, check_name, counted, listed
 
 FILTERS = ("where", "since", "until", "min_rating", "duplicates", "min_user", "min_item")
 
@@ -63,7 +64,13 @@ def prepare(
     if isinstance(earlier, Dataset) and earlier.info.preparation:
         before = {key: value for key, value in taken_over(earlier.info).items() if key not in given}
         notes += [told_over(earlier.info, before)] if before else []
+    if name is not None:
+        check_name(name)
     options = Preparation().changed({**before, **recipe_options(recipe), **given})
+    if extend is not None and extend.weights is not None:
+        weighed = extend.info.preparation["event_weights"]
+        if options.event_weights not in (weighed, None):
+            raise ConfigError(f"{named(extend)} has the event weights {weighed}; leave out others, or prepare anew.")
     with RowAccount(options.max_rejected, options.strict, quarantine) as ledger:
         known = earlier.info.columns if isinstance(earlier, Dataset) else {}
         interactions = read_interactions(source, options, ledger, known)
@@ -143,7 +150,7 @@ def _build(
     ).sort("user", maintain_order=True)
     lengths = np.bincount(numbered["user"].to_numpy(), minlength=len(users))
     info = DatasetInfo(
-        name=name or _name(interactions),
+        name=name or as_name(_name(interactions)),
         num_users=len(users),
         num_items=len(catalogue),
         num_interactions=numbered.height,
@@ -179,9 +186,16 @@ def _build(
         *_older(dataset, num_older),
         *_untested(dataset),
         *_without_weight(dataset),
+        *_unused_weights(dataset, interactions, options),
     )
     notes += (
-        *oddities(dataset).sentences(options.duplicates, split, seen, {"user": len(users), "item": len(catalogue)}),
+        *oddities(dataset).sentences(
+            options.duplicates,
+            split,
+            seen,
+            {"user": len(users), "item": len(catalogue)},
+            weighed=dataset.weights is not None,
+        ),
     )
     return replace(dataset, info=replace(dataset.info, notes=notes)).with_fingerprint()
 
@@ -213,6 +227,19 @@ def _untested(dataset: Dataset) -> Iterator[str]:
             f"no user has {FEWEST} interactions or more, as leave-one-out needs: all interactions train, and nobody is "
             "left to validate or to test on"
         )
+
+
+def _unused_weights(dataset: Dataset, interactions: Interactions, options: Preparation) -> Iterator[str]:
+    """Yield a note on weights of events that do not occur. Raises :class:`DataError` if no weight is above 0."""
+    if dataset.weights is None or options.event_weights is None:
+        return
+    if not (dataset.weights > 0).any():
+        raise DataError("no interaction has an event weight above 0, so there is nothing to learn; change the weights.")
+    found = set(interactions.table["weight"].unique().to_list())
+    weights = parse_weights(options.event_weights)
+    unused = [name for name, weight in weights.items() if float(np.float32(weight)) not in found]
+    if unused:
+        yield f"no event is called {listed([repr(name) for name in unused])}, which event_weights names"
 
 
 def _without_weight(dataset: Dataset) -> Iterator[str]:

@@ -26,7 +26,7 @@ from adrec.data.unusable import unusable
 from adrec.data.weights import parse_weights, weigh
 from adrec.data.where import Where
 from adrec.utils.errors import ConfigError, DataError
-from adrec.utils.files import check_apart
+from adrec.utils.folders import check_apart
 from adrec.utils.text import listed
 
 ROW_ORDER = "none"  # in place of a time column
@@ -209,7 +209,7 @@ class _Reading:
         if "rating" in raw:
             converted["rating"] = convert.numbers(raw["rating"], opened.name)
         if self.options.event_weights is not None:
-            converted["event"] = weigh(raw["event"], parse_weights(self.options.event_weights))
+            converted["event"] = weigh(raw["event"], parse_weights(self.options.event_weights), opened.name)
         columns = {role: self._compact(role, each.values) for role, each in converted.items()}
         if "event" in columns:
             columns["weight"] = columns.pop("event")

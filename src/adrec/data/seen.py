@@ -27,7 +27,8 @@ def returning(dataset: Dataset) -> float:
 
     The first interaction of each user does not count, as nothing is before it. Neither an item that follows itself (a
     page that is loaded again) nor a second line of one receipt is a return. All interactions are counted, held-out ones
-    included. Returns 0 if there is nothing to count.
+    included; with event weights, those of a weight above 0, and an item that follows itself with a larger weight (a
+    view, then a purchase) is a return. Returns 0 if there is nothing to count.
     """
     offsets = np.asarray(dataset.offsets)
     counted = found = 0
@@ -39,9 +40,12 @@ def returning(dataset: Dataset) -> float:
         items, times = np.asarray(dataset.items[some]), np.asarray(dataset.times[some])
         _, places, pair = np.unique(owners * (dataset.num_items + 1) + items, return_index=True, return_inverse=True)
         had = times > times[places][pair]  # its first interaction is earlier
-        follows = owners[1:] == owners[:-1]
+        follows, other = owners[1:] == owners[:-1], items[1:] != items[:-1]
+        if dataset.weights is not None:
+            weights = np.asarray(dataset.weights[some])
+            follows, other = follows & (weights[1:] > 0), other | (weights[1:] > weights[:-1])
         counted += int(follows.sum())
-        found += int((had[1:] & (items[1:] != items[:-1]) & follows).sum())
+        found += int((had[1:] & other & follows).sum())
         first = last
     return found / counted if counted else 0.0
 

@@ -70,7 +70,7 @@ class Sequences:
         return replace(self, items=self.items[order], weights=weights)
 
     def behind(self, prefixes: NDArray[np.integer]) -> Sequences:
-        """Return the sequences with a prefix of M items prepended to each, [U, M]."""
+        """Return the sequences with a prefix of M items prepended to each, [U, M]; they have the mean weight."""
         lengths = self.ends - self.starts
         added = np.full_like(lengths, prefixes.shape[1])
         ends = np.cumsum(lengths + added)
@@ -87,6 +87,6 @@ class Sequences:
             starts,
             ends,
             self.max_length,
-            None if self.weights is None else joined(self.weights, 1.0),
+            None if self.weights is None else joined(self.weights, self.weights[own].mean()),
             None if self.begins is None else joined(self.begins, True),
         )

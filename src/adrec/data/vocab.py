@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from adrec.utils.errors import DataError
+from adrec.utils.tables import write_parquet
 
 INTEGER = r"^(0|-?[1-9][0-9]*)$"  # canonical integer form: "007" does not match
 
@@ -107,7 +108,7 @@ class Vocabulary:
 
     def write(self, path: Path) -> None:
         """Write the ids as a Parquet file with one column, ``id``."""
-        self.ids.alias("id").to_frame().write_parquet(path)
+        write_parquet(self.ids.alias("id").to_frame(), path)
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:

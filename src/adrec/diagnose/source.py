@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from adrec.data.dataset import Dataset, open_dataset
+from adrec.data.dataset import UNREADABLE, Dataset, open_dataset
 from adrec.data.lists import read_attribute
 from adrec.data.split import Split, make_split
 from adrec.diagnose.diagnosis import Space
@@ -109,7 +109,7 @@ def _read(path: Path, tensor: str | None) -> Matrix:
 def _mapped(path: Path) -> NDArray[np.generic]:
     try:
         array: object = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as a NumPy array; write it with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an archive of several arrays; write the one that is meant with numpy.save.")
@@ -129,9 +129,9 @@ def _tensor(path: Path, name: str | None) -> NDArray[np.generic]:
                 asked = "which matrix" if name is None else f"no matrix {name!r}{did_you_mean(name, matrices)}"
                 raise ConfigError(f"{path} does not say {asked}; name one with --tensor: {known}.")
             array: NDArray[np.generic] = file.get_tensor(name)
-    except TypeError as error:  # NumPy has no bfloat16
+    except (TypeError, AttributeError) as error:  # NumPy has no bfloat16, and no numbers of 8 bits
         raise DataError(f"{path} holds numbers that NumPy does not know ({error}); write them as float32.") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as safetensors; restore it from a copy.") from error
     return array
 

@@ -40,7 +40,8 @@ def later(dataset: Dataset, since: float, num_items: int) -> Split:
             f"nothing in {dataset.info.name} is later than the data of the run and has a history; give newer data."
         )
     test = Targets(owners[positions], positions)
-    return Split(f"after:{_moment(since, dataset)}", train_ends, NOBODY, test, num_items)
+    split = Split(f"after:{_moment(since, dataset)}", train_ends, NOBODY, test, num_items)
+    return split.counted(dataset.weights)
 
 
 def periods(dataset: Dataset, split: Split, since: float, every: str) -> Iterator[tuple[str, Split]]:

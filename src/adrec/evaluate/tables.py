@@ -107,7 +107,7 @@ def _seen_rows(dataset: Dataset, targets: Targets, users: Int64s, items: Int64s)
     """Return how many rows recommend a held-out user an item of the history before the first held-out item."""
     users_once, first = np.unique(targets.users, return_index=True)  # one list serves all of a user's held-out items
     starts = np.asarray(dataset.offsets)[users_once]
-    lengths = targets.positions[first] - starts
+    lengths = targets.ends[first] - starts
     past = {
         "user": np.repeat(users_once, lengths),
         "item": dataset.items[spans(starts, lengths)].astype(np.int64),

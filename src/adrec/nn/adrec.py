@@ -177,7 +177,8 @@ class ADRecNetwork(PaddedNetwork):
             losses["ce"] = self.item_cross_entropy(query, batch, objective)
         if "mse" in weights:
             assert outputs.x0_hat is not None and outputs.x0 is not None
-            error = squared_error(outputs.x0_hat, outputs.x0, batch, objective.num_users)
+            mean_weight = objective.total_weight / objective.num_tokens
+            error = squared_error(outputs.x0_hat, outputs.x0, batch, objective.num_users, mean_weight)
             losses["mse"] = weights["mse"] * error
         return losses
 

@@ -17,16 +17,23 @@ from adrec.data.batch import PackedBatch
 from adrec.nn.classes import Classes
 
 
-def squared_error(x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None) -> Tensor:
-    """Squared error: the mean over D, then over each user's tokens, then over users; times the target's weight.
+def squared_error(
+    x0_hat: Tensor, x0: Tensor, batch: PackedBatch, num_users: int | None = None, mean_weight: float = 1.0
+) -> Tensor:
+    """Squared error: the mean over D, then over each user's tokens, then over users.
 
-    ``num_users`` is the denominator of the mean over users: B, or that of the whole batch if this is a part of one.
+    Args:
+        x0_hat: the denoised targets, [N, D].
+        x0: the targets, [N, D].
+        batch: the tokens.
+        num_users: the denominator of the mean over users: B, or that of the whole batch if this is a part of one.
+        mean_weight: the mean weight of the targets of the whole batch, which theirs are relative to.
     """
     lengths = batch.cu_seqlens.diff()  # [B]
     weights = 1.0 / (lengths * (num_users or batch.num_users))  # [B]
     weights = weights.repeat_interleave(lengths, output_size=len(x0))  # [N]; without its size a GPU would block
     if batch.weights is not None:
-        weights = weights * batch.weights
+        weights = weights * batch.weights / mean_weight
     return ((x0_hat - x0).square().mean(-1) * weights).sum()
 
 

@@ -27,6 +27,7 @@ from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.utils.errors import ConfigError, DataError, RunError
 from adrec.utils.files import sha256
+from adrec.utils.text import as_name
 
 
 def check_trusted(path: Path, trusted: bool) -> None:
@@ -64,7 +65,7 @@ def import_dataset(path: Path, name: str | None = None) -> Dataset:
         raise DataError(f"{path} has no interactions, or an item 0, which is padding.")
     numbers = range(1, int(table["item"].max()) + 1)  # type: ignore[arg-type]
     known = Vocabularies(Vocabulary.from_column(table["user"]), Vocabulary.from_column(pl.Series(numbers)))
-    dataset = prepare(table, vocabulary=known, name=name or path.absolute().parent.name)
+    dataset = prepare(table, vocabulary=known, name=name or as_name(path.absolute().parent.name))
     info = replace(dataset.info, sources=(str(path),), sha256=(sha256(path),), guesses=(), notes=())
     return replace(dataset, info=info)
 

@@ -32,6 +32,7 @@ def make_trainers(
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
     start: Start | None = None,
+    recover: bool = True,
 ) -> list[Trainer]:
     """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
@@ -54,6 +55,7 @@ def make_trainers(
         callbacks=callbacks,
         prefixes=prefixes,
         initial=None if start is None else (start.weights, start.num_items),
+        recover=recover,
     )
     return [*made, own]
 
@@ -67,6 +69,7 @@ def fit(
     seed: int = DEFAULT_SEED,
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
+    every: float | None = None,
 ) -> tuple[Mapping[str, Any], ...]:
     """Train ``model`` on the training part of ``split``; return a record of each stage.
 
@@ -79,10 +82,11 @@ def fit(
         seed: the random seed; :data:`adrec.config.base.DEFAULT_SEED` by default.
         device: the device of training; the CPU by default.
         callbacks: receive each event, after the run has recorded it.
+        every: seconds between two snapshots of the run; None lets them take a small share of the time.
 
     Raises:
         DataError: if there is no training data.
-        RunError: if the loss is not finite, or the run's state is damaged.
+        RunError: if training diverges before any epoch is validated, or the run's snapshots are damaged.
         ConfigError: if the class of ``model`` violates the interface of a model.
     """
     if dataset.weights is not None and not model.weighs_events:
@@ -92,12 +96,19 @@ def fit(
         model.fit(dataset, split, seed=seed, device=device)
         check_fitted(model, dataset, split)
         return ()
-    recorder = [] if run is None else [Recorder(run)]
+    recorder = [] if run is None else [Recorder(run, every)]
     start = None
     if run is not None and run.info.started_from is not None:
         start = Start.of(Run.open(Path(run.info.started_from), type(model)), run.info.started_digest)
     trainers = make_trainers(
-        model, dataset, split, seed=seed, device=device, callbacks=[*recorder, *callbacks], start=start
+        model,
+        dataset,
+        split,
+        seed=seed,
+        device=device,
+        callbacks=[*recorder, *callbacks],
+        start=start,
+        recover=run is None or run.info.recover,
     )
     with ExitStack() as stack:
         for each in (*recorder, *callbacks):

@@ -2,10 +2,10 @@
 
 ========================  ================================================================================
 ``config.json``           the full configuration
-``run.json``              data, split, seed, environment; once finished, the stages and their chosen epochs
+``run.json``              data, split, seed, environment, digests; once finished, the stages and their chosen epochs
 ``metrics.jsonl``         one line per epoch: stage, epoch, losses, seconds, core-seconds, validation metrics
-``state.safetensors``     the complete state after the last epoch, until the run is finished
-``augment.safetensors``   the same for an augmentation, until its prefixes are generated
+``state-*.safetensors``   the last two snapshots (:mod:`adrec.runs.states`), until the run is finished
+``augment-*.safetensors`` the same for an augmentation, until its prefixes are generated
 ``prefixes.safetensors``  the generated prefixes, until the run is finished
 ``weights.safetensors``   the selected weights, once the run is finished
 ``stage1.safetensors``    the item embedding passed on by the first stage, if there are several
@@ -14,10 +14,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +31,30 @@ from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.registry import find_model
 from adrec.runs.info import FORMAT_VERSION, RunInfo
+from adrec.runs.metrics import NO_ROWS, Metrics, digest_of_lines
+from adrec.runs.states import States
 from adrec.runs.weights import read_weights, write_weights
 from adrec.train.checkpoint import Progress, Snapshot, read_snapshot, write_snapshot
 from adrec.train.loop import Trainer
 from adrec.utils.errors import DataError, RunError
-from adrec.utils.files import atomic_folder, locked, recover, write_bytes, write_json
+from adrec.utils.files import write_json
+from adrec.utils.folders import atomic_folder, locked, recover
+from adrec.utils.sealed import check_seal, digest_of, read_json, write_sealed
+from adrec.utils.text import counted
 
 STAGE_1 = "stage1.safetensors"
 PREFIXES = "prefixes.safetensors"
+OWN, AUGMENT = "state", "augment"  # of the model's trainer and of its augmentation's
+REMEDY = "restore the run from a copy, or train it again"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing; the folder is not a complete run.") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON; restore it from a copy or train again.") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} does not hold a JSON object; restore it from a copy or train again.")
-    return value
+def write_identity(folder: Path, config: Settings, info: RunInfo) -> RunInfo:
+    """Write ``config.json`` and ``run.json`` of a run; return the metadata, with the digest of the configuration."""
+    values = config.to_dict()
+    info = replace(info, config_digest=digest_of(values))
+    write_json(folder / "config.json", values)
+    write_sealed(folder / "run.json", asdict(info))
+    return info
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Run:
     config: Settings
     info: RunInfo
     model_class: type[Model] = ADRecModel
+    _states: dict[str, States] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def create(cls, path: Path, model: Model, info: RunInfo) -> Run:
@@ -71,8 +76,7 @@ class Run:
                 f"is resumed with adrec train --resume {path})."
             )
         with atomic_folder(path) as folder:
-            write_json(folder / "config.json", model.config.to_dict())
-            write_json(folder / "run.json", asdict(info))
+            info = write_identity(folder, model.config, info)
         return cls(path, model.config, info, type(model))
 
     @classmethod
@@ -91,7 +95,7 @@ class Run:
         if not (path / "run.json").is_file():
             hint = "a prepared data set, not a run" if (path / "dataset.json").is_file() else "not a run folder"
             raise RunError(f"{path} is {hint} (it has no run.json); name a folder that `adrec train` wrote.")
-        values = _read_json(path / "run.json")
+        values = read_json(path / "run.json", RunError, REMEDY)
         version = values.get("format_version")
         if not isinstance(version, int) or str(values.get("split")).partition(":")[0] not in SPLITS:
             raise RunError(
@@ -101,13 +105,19 @@ class Run:
             raise RunError(f"{path} was written by a newer adrec ({values.get('adrec_version')}); upgrade adrec.")
         if version < FORMAT_VERSION:
             raise RunError(f"{path} was written by an older adrec ({values.get('adrec_version')}); train it again.")
-        known = {item.name for item in fields(RunInfo)}
+        content = check_seal(path / "run.json", values, RunError, REMEDY)
         try:
-            info = RunInfo(**{key: value for key, value in values.items() if key in known})
+            info = RunInfo(**content)
         except TypeError as error:
-            raise RunError(f"{path / 'run.json'} lacks required fields; restore it from a copy.") from error
+            raise RunError(f"{path / 'run.json'} does not have the fields of a run; {REMEDY}.") from error
+        config = read_json(path / "config.json", RunError, REMEDY)
+        if digest_of(config) != info.config_digest:
+            raise RunError(f"{path / 'config.json'} is not the configuration of this run; {REMEDY}.")
         model = model or find_model(info.model)
-        return cls(path, model.Config.from_dict(_read_json(path / "config.json")), info, model)
+        run = cls(path, model.Config.from_dict(config), info, model)
+        if info.finished:
+            run._remove_leftovers()
+        return run
 
     def dataset(self, data: Path | None = None, *, newer: bool = False) -> Dataset:
         """Open the data set that the run was trained on, at its recorded path or at ``data``.
@@ -157,71 +167,107 @@ class Run:
         Raises :class:`RunError` if it is already locked, or another process has finished it.
         """
         with locked(self.path, f"another process is training {self.path}; wait for it, or stop it first."):
-            if _read_json(self.path / "run.json")["finished"]:
+            if read_json(self.path / "run.json", RunError, REMEDY).get("finished"):
                 raise RunError(f"the run {self.path} is finished already; there is nothing to resume.")
             yield
 
-    def state_path(self, trainer: Trainer, trainers: Sequence[Trainer]) -> Path:
-        """Return the path of the state of one of the run's ``trainers``; the last is the model's own."""
-        return self.path / ("state.safetensors" if trainer is trainers[-1] else "augment.safetensors")
+    def states(self, trainer: Trainer, trainers: Sequence[Trainer]) -> States:
+        """Return the snapshots of one of the run's ``trainers``; the last is the model's own."""
+        name = OWN if trainer is trainers[-1] else AUGMENT
+        if name not in self._states:
+            self._states[name] = States(self.path, name, self.info.identity)
+        return self._states[name]
 
-    def restore(self, trainers: Sequence[Trainer]) -> None:
-        """Restore ``trainers`` from the run's state, and drop rows of metrics whose state was not saved.
+    def restore(self, trainers: Sequence[Trainer]) -> list[str]:
+        """Restore ``trainers`` from the run's snapshots, and drop rows of metrics that came later.
 
-        Raises :class:`RunError` if a state is damaged.
+        Return a sentence on each snapshot that is damaged, and if there are rows but no snapshot. Raises
+        :class:`RunError` if no snapshot is whole, or earlier rows of metrics were altered.
         """
-        kept = 0
+        kept, metrics, told = 0, NO_ROWS, list[str]()
         for trainer in trainers:
-            path = self.state_path(trainer, trainers)
+            states = self.states(trainer, trainers)
             if trainer is not trainers[-1] and (self.path / PREFIXES).exists():
-                values = read_snapshot(self.path / PREFIXES).values
+                values = self._snapshot(PREFIXES).values
                 trainer.progress = Progress(len(trainer.stages), rows=values["rows"], ended=values["ended"])
-            elif path.exists():
-                trainer.restore(read_snapshot(path))
+                metrics = values["metrics"]
+            elif (found := states.read()) is not None:
+                snapshot, metrics = found
+                trainer.restore(snapshot)
+                told += [f"{each.rstrip('.')} (it goes on from the snapshot before it)." for each in states.told]
             kept += trainer.progress.rows
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if len(lines) > kept:
-            write_bytes(path, "".join(lines[:kept]).encode())
+        lines, path = self.metrics.lines(), self.metrics.path
+        if digest_of_lines(lines[:kept]) != metrics:
+            raise RunError(f"{path} was altered: its rows are not those before the snapshot; {REMEDY}.")
+        if lines and not kept and metrics == NO_ROWS:
+            told.append(f"{self.path} has no snapshot of its {counted(len(lines), 'epoch')}: it begins anew.")
+        self.metrics.keep(kept)
+        return told
+
+    @property
+    def metrics(self) -> Metrics:
+        """The rows of metrics."""
+        return Metrics(self.path / "metrics.jsonl")
+
+    def _snapshot(self, name: str) -> Snapshot:
+        """Read one of the run's files. Raises :class:`RunError` if it is damaged or another run's."""
+        snapshot = read_snapshot(self.path / name)
+        if snapshot.values.get("run") != self.info.identity:
+            raise RunError(f"{self.path / name} is of another run or of other settings; {REMEDY}.")
+        return snapshot
 
     def keep_prefixes(self, prefixes: Tensor, progress: Progress) -> None:
         """Write the prefixes generated by an augmentation, int64 [U, M], and its progress; they replace its state."""
-        values = {"ended": progress.ended, "rows": progress.rows}
+        values: dict[str, Any] = {"run": self.info.identity, "metrics": self.metrics.digest()}
+        values |= {"ended": progress.ended, "rows": progress.rows}
         write_snapshot(self.path / PREFIXES, Snapshot({"prefixes": prefixes}, values))
-        (self.path / "augment.safetensors").unlink(missing_ok=True)
+        States(self.path, AUGMENT, self.info.identity).remove()
 
     def prefixes(self) -> Tensor | None:
         """Return the prefixes generated by an augmentation, int64 [U, M]; None if there are none."""
-        path = self.path / PREFIXES
-        return read_snapshot(path).tensors["prefixes"] if path.exists() else None
+        return self._snapshot(PREFIXES).tensors["prefixes"] if (self.path / PREFIXES).exists() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics of the epochs so far."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed process leaves half a line
+        """Return the rows of metrics of the epochs so far. Raises :class:`RunError` if they were altered."""
+        if self.info.finished and self.metrics.digest() != self.info.metrics_digest:
+            raise RunError(f"{self.metrics.path} was altered after the run was finished; {REMEDY}.")
+        return self.metrics.rows()
 
     def keep_stage_1(self, embedding: Tensor) -> None:
         """Save the item embedding passed on by the first stage, [V + 1, D]; an existing one is not replaced."""
         if not (self.path / STAGE_1).exists():
-            write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, {}))
+            values = {"run": self.info.identity}
+            write_snapshot(self.path / STAGE_1, Snapshot({"item_embedding": embedding}, values))
 
     def stage_1(self) -> Tensor | None:
         """Return the item embedding passed on by the first stage, [V + 1, D]; None if there is none."""
-        path = self.path / STAGE_1
-        return read_snapshot(path).tensors["item_embedding"] if path.exists() else None
+        return self._snapshot(STAGE_1).tensors["item_embedding"] if (self.path / STAGE_1).exists() else None
 
     def finish(self, model: Model, stages: Sequence[Mapping[str, Any]], info: RunInfo | None = None) -> Run:
         """Write the weights of the model and a record of each stage, and return the finished run.
 
         ``info`` replaces the run's metadata.
         """
-        write_weights(self.path / "weights.safetensors", model)
-        info = replace(info or self.info, finished=True, stages=tuple(stages))
-        write_json(self.path / "run.json", asdict(info))
-        for name in ("state.safetensors", PREFIXES):
-            (self.path / name).unlink(missing_ok=True)
-        return replace(self, info=info)
+        weights = write_weights(self.path / "weights.safetensors", model)
+        info = replace(
+            info or self.info,
+            finished=True,
+            stages=tuple(stages),
+            config_digest=self.info.config_digest,
+            weights_digest=weights,
+            metrics_digest=self.metrics.digest(),
+        )
+        write_sealed(self.path / "run.json", asdict(info))
+        run = replace(self, info=info)
+        run._remove_leftovers()
+        return run
+
+    def _remove_leftovers(self) -> None:
+        """Remove what only an unfinished run needs; a process that is killed on finishing leaves it."""
+        with contextlib.suppress(OSError):  # of a run that may only be read
+            for name in (OWN, AUGMENT):
+                States(self.path, name, "").remove()
+            (self.path / PREFIXES).unlink(missing_ok=True)
 
     def require_finished(self) -> None:
         """Raise :class:`RunError` if the run is not finished."""
@@ -235,7 +281,8 @@ class Run:
             RunError: if the run is not finished, or its weights are missing or damaged.
         """
         self.require_finished()
-        return read_weights(self.path / "weights.safetensors", self.model_class(self.config), self.info.seed, device)
+        model, path = self.model_class(self.config), self.path / "weights.safetensors"
+        return read_weights(path, model, self.info.seed, device, self.info.weights_digest)
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from adrec.inference.confidence import fitted_temperature
 from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.network import NetworkModel
+from adrec.utils.sealed import digest_of
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class RunInfo:
         stages: the record of each stage (:func:`adrec.train.stages.ended_stage`).
         temperature: the temperature of the confidence of recommendations (:mod:`adrec.inference.confidence`); None
             without validation, or if validation does not determine it. A refit takes it over.
+        recover: whether a training that diverges goes back to its last snapshot.
+        config_digest: the digest of ``config.json``.
+        weights_digest: the digest of the weights, once it is finished.
+        metrics_digest: the digest of ``metrics.jsonl``, once it is finished.
         format_version: the version of the folder's format.
         adrec_version: the version of adrec that wrote it.
     """
@@ -81,6 +86,10 @@ class RunInfo:
     finished: bool = False
     stages: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     temperature: float | None = None
+    recover: bool = True
+    config_digest: str = ""
+    weights_digest: str = ""
+    metrics_digest: str = ""
     format_version: int = FORMAT_VERSION
     adrec_version: str = __version__
 
@@ -120,6 +129,13 @@ class RunInfo:
         histories, items = held_out(dataset, split.validation)
         left_out = leaves_out("data", dataset)
         return replace(self, temperature=fitted_temperature(model, histories, items, filter_seen=left_out))
+
+    @property
+    def identity(self) -> str:
+        """The digest of all that decides what the run's training does; its snapshots name it."""
+        decisive = ("config_digest", "data_fingerprint", "split", "seed", "model", "num_items", "recover")
+        values = {name: getattr(self, name) for name in decisive}
+        return digest_of({**values, "from": self.started_digest, "without": list(self.not_evaluated)})
 
     def split_of(self, dataset: Dataset) -> Split:
         """Return the run's split of its data set."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import put_in_place
+from adrec.utils.folders import RUN, put_in_place
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,5 @@ class Place:
         """Move the finished run to its place."""
         if run.path == self.out:
             return run
-        put_in_place(run.path, self.out.absolute(), overwrite=True)
+        put_in_place(run.path, self.out, overwrite=RUN)
         return Run.open(self.out, run.model_class)

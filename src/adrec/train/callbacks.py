@@ -42,5 +42,9 @@ class Callback:
         """A message or warning: how a stage starts, why it ended, or what looks wrong."""
 
     def should_stop(self) -> bool:
-        """Return whether to end the stage early; called after each epoch."""
+        """Return whether to end the stage early; called after each step and each epoch."""
+        return False
+
+    def go_back(self) -> bool:
+        """Restore the trainer to its last recorded state, as it has diverged; return whether there was one."""
         return False

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from adrec.utils.errors import RunError
 from adrec.utils.files import atomic_file
+from adrec.utils.sealed import digest_of
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Tensors by name and plain JSON values, written and read as a whole."""
+    """Tensors by name and plain JSON values, written and read as a whole; the digest of one that was read."""
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose name starts with ``prefix/``, with the prefix removed."""
@@ -46,6 +48,11 @@ class Progress:
         rows: epochs of all stages.
         ended: the record of each stage that has ended (:func:`adrec.train.stages.ended_stage`).
         alive: whether the item embedding was not collapsed at the last measurement; at the start it is noise.
+        step: finished steps of the current epoch; 0 too once all are finished and it is validated.
+        first_loss: the loss of the stage's first step; much more is a divergence (:mod:`adrec.train.divergence`).
+        rate: the factor of the learning rate in this stage: 1, and half of it after a divergence.
+        recoveries: how often this stage went back to a snapshot after a divergence.
+        diverged: whether the stage has ended by a divergence.
     """
 
     stage: int = 0
@@ -57,6 +64,16 @@ class Progress:
     rows: int = 0
     ended: list[dict[str, Any]] = field(default_factory=list)
     alive: bool = False
+    step: int = 0
+    first_loss: float | None = None
+    rate: float = 1.0
+    recoveries: int = 0
+    diverged: bool = False
+
+    def begin_stage(self) -> None:
+        """Forget what belongs to the stage before."""
+        self.best, self.best_epoch, self.stale = {}, 0, 0
+        self.first_loss, self.rate, self.recoveries = None, 1.0, 0
 
     def improves(self, values: Mapping[str, float], metrics: Iterable[str]) -> bool:
         """Record the validation ``values`` of this epoch; return whether any of ``metrics`` is the best so far."""
@@ -71,25 +88,30 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     return {f"{prefix}/{name}": value for name, value in tensors.items()}
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    hasher = hashlib.blake2b(digest_size=16)
+def _digest(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
+    hasher = hashlib.blake2b(digest_of(values).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        hasher.update(tensor.numpy().data)
+        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 
-def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write ``snapshot`` to ``path`` atomically: the old file is replaced once the new one is complete on disk."""
+def write_snapshot(path: Path, snapshot: Snapshot) -> str:
+    """Write ``snapshot`` to ``path`` atomically: the old file is replaced once the new one is complete on disk.
+
+    Return the digest of its tensors and values.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
+    digest = _digest(tensors, snapshot.values)
     # One key: safetensors writes several keys in random order, and equal snapshots should give equal files.
-    metadata = {"adrec": json.dumps({"values": snapshot.values, "digest": _digest(tensors)})}
+    metadata = {"adrec": json.dumps({"values": snapshot.values, "digest": digest})}
     with atomic_file(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from error
+    return digest
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -105,13 +127,14 @@ def read_snapshot(path: Path) -> Snapshot:
             metadata = json.loads((file.metadata() or {})["adrec"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         values, expected = metadata["values"], metadata["digest"]
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        found = _digest(tensors, values)
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError, RuntimeError) as error:
         raise RunError(
             f"{path} is damaged or was not written by adrec; restore it from a copy or train again."
         ) from error
-    if _digest(tensors) != expected:
+    if found != expected:
         raise RunError(f"{path} was altered: its content does not match its digest; restore it from a copy.")
-    return Snapshot(tensors, values)
+    return Snapshot(tensors, values, found)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:

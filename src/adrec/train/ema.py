@@ -64,7 +64,7 @@ class KeptWeights:
 
     def select(self, network: nn.Module) -> None:
         """Select the final weights of the stage: the best ones, or the last ones if there was no validation."""
-        self.selected = self.best or copied(self.average or network.state_dict())
+        self.selected, self.best = self.best or copied(self.average or network.state_dict()), {}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of the copies by name, as :meth:`restored` reads them from a snapshot."""

@@ -20,7 +20,8 @@ def stopped_early(stage: StageConfig, progress: Progress) -> bool:
 def ended_stage(name: str, stage: StageConfig, progress: Progress, health: Mapping[str, float]) -> dict[str, Any]:
     """Return the record of the current stage, which ends: name, epochs, chosen epoch, health of the item embedding.
 
-    It has ``cut`` if the stage was ended by a callback.
+    It has ``cut`` if the stage was ended by a callback, ``diverged`` if by a divergence, and ``rate`` if an earlier one
+    lowered the learning rate.
     """
     record = {
         "stage": name,
@@ -28,6 +29,10 @@ def ended_stage(name: str, stage: StageConfig, progress: Progress, health: Mappi
         "chosen_epoch": progress.best_epoch or progress.epoch,
         "embedding": dict(health),
     }
+    if progress.rate != 1:
+        record["rate"] = progress.rate
+    if progress.diverged:
+        return {**record, "diverged": True}
     cut = progress.epoch < stage.epochs and not stopped_early(stage, progress)
     return {**record, "cut": True} if cut else record
 
@@ -50,6 +55,8 @@ def how_it_ended(
         return
     early = stopped_early(stage, progress)
     why = " (validation stopped improving)" if early else " (time is up)" if record.get("cut") else ""
+    if record.get("diverged"):
+        why = " (it has diverged)"
     kept = f"epoch {progress.best_epoch} is kept"
     if not progress.best_epoch:
         kept = "the last one is kept, as none was validated"

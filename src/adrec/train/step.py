@@ -17,7 +17,6 @@ from adrec.data.batch import PackedBatch
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
 from adrec.nn.losses import Objective, project_conflicts
-from adrec.utils.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -172,15 +171,6 @@ def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) 
         part, tokens = batch.select(users)
         chosen = torch.from_numpy(users).to(tokens.device, non_blocking=True)
         yield part, None if draws is None else draws.select(chosen, tokens)
-
-
-def check_finite(losses: Mapping[str, Tensor]) -> None:
-    """Raise :class:`RunError` if a loss is not finite."""
-    if not all(math.isfinite(float(loss)) for loss in losses.values()):
-        raise RunError(
-            "the loss is no longer a number: training has diverged; train anew, with a smaller learning_rate and in "
-            "another folder."
-        )
 
 
 def _trained(network: SequenceNetwork) -> list[nn.Parameter]:

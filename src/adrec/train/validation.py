@@ -12,6 +12,7 @@ from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
 from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork
+from adrec.utils import interrupts
 
 
 class Validation:
@@ -37,7 +38,13 @@ class Validation:
         return len(self.users) > 0
 
     def __call__(self, network: SequenceNetwork, stage: StageConfig) -> dict[str, float]:
-        """Return the metrics, means over users, in 0..1; seen items are left out if stage or data set say so."""
+        """Return the metrics, means over users, in 0..1; seen items are left out if stage or data set say so.
+
+        A waiting signal interrupts it.
+        """
         scorer = NetworkScorer(network, self.seed)
-        ranks = ranking(scorer, self.histories, self.items, filter_seen=leaves_out(stage.seen, self.dataset)).ranks
+        left_out = leaves_out(stage.seen, self.dataset)
+        ranks = ranking(
+            scorer, self.histories, self.items, filter_seen=left_out, on_batch=lambda _: interrupts.check()
+        ).ranks
         return means(self.metrics, ranks, self.users)

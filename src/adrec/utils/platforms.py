@@ -23,6 +23,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 LOCK = ".adrec.lock"
+STATUS = Path("/proc/self/status")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and what changes the direction
 
 
@@ -60,6 +61,10 @@ def peak_memory() -> int:
 
         peak: int = psutil.Process().memory_info().peak_wset
         return peak
+    if STATUS.exists():  # Linux counts the memory of the process that started this one in the number below
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+        if found is not None:
+            return 1024 * int(found[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

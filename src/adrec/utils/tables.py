@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from adrec.utils.errors import ConfigError
-from adrec.utils.files import atomic_file, check_side_output
+from adrec.utils.files import atomic_file
+from adrec.utils.folders import check_side_output
+
+
+@contextmanager
+def _polars_errors() -> Iterator[None]:
+    """Turn what Polars raises on a full disk into the error of the operating system."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        if "os error" not in str(error).lower():
+            raise
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+
+
+def write_parquet(table: pl.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as Parquet. Raises :class:`OSError` if the disk is full."""
+    with _polars_errors():
+        table.write_parquet(path, **options)
+
+
+def _write_csv(table: pl.DataFrame, path: Path) -> None:
+    with _polars_errors():
+        table.write_csv(path)
+
+
+def _write_ndjson(table: pl.DataFrame, path: Path) -> None:
+    with _polars_errors():
+        table.write_ndjson(path)
+
 
 WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
-    ".csv": lambda table, path: table.write_csv(path),
-    ".jsonl": lambda table, path: table.write_ndjson(path),
-    ".parquet": lambda table, path: table.write_parquet(path),
+    ".csv": _write_csv,
+    ".jsonl": _write_ndjson,
+    ".parquet": write_parquet,
 }
 
 

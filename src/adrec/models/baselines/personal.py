@@ -42,6 +42,7 @@ class Personal(Popularity):
     """
 
     name = "personal"
+    weighs_events = False
     paper = "Hu et al.: Modeling Personalized Item Frequency Information for Next-basket Recommendation (SIGIR 2020)"
     Config = PersonalConfig
     config: PersonalConfig

@@ -1,0 +1,86 @@
+"""Interrupts: Ctrl-C and SIGTERM, at once or, while a step must not be cut in two, at the next point that allows it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end by ``number``, SIGINT or SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """The exit code: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+class _Waiting:
+    """The signal that waits for a point that allows it, and how many contexts defer signals."""
+
+    number: int | None = None
+    depth: int = 0
+    seen: int = 0
+
+
+_state = _Waiting()
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    _state.seen += 1
+    if _state.seen > 1:  # whoever asks twice does not want to wait
+        leave(number)
+    if _state.depth:
+        _state.number = number
+        return
+    raise Interrupted(number)
+
+
+def leave(number: int) -> None:
+    """End this process now, with a sentence and the exit code of the signal."""
+    try:
+        os.write(2, f"\nadrec: {WORDS.get(signal.Signals(number), 'ended')}.\n".encode())
+    finally:
+        os._exit(128 + number)
+
+
+def install() -> None:
+    """Handle SIGINT and SIGTERM in this process, which is the command line's. A second signal ends it at once."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, _on_signal)
+    signal.signal(signal.SIGTERM, _on_signal)
+
+
+def check() -> None:
+    """Raise :class:`Interrupted` if a signal waits."""
+    if _state.number is not None:
+        number, _state.number = _state.number, None
+        raise Interrupted(number)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Keep signals waiting within the context, until :func:`check` or its end."""
+    _state.depth += 1
+    try:
+        yield
+    finally:
+        _state.depth -= 1
+    if _state.depth == 0:
+        check()
+
+
+def quiet_imports() -> None:
+    """Handle signals while the program is imported, when there is nothing to keep: one sentence, no traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: leave(number))
