@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint format pages clean
+.PHONY: demo test slow torture lint format pages clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ test: .venv/.installed
 
 slow: .venv/.installed
 	$(BIN)/python -m pytest -q -m slow
+
+torture: .venv/.installed
+	PYTHONPATH=tests $(BIN)/python -m torture
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
