@@ -77,7 +77,8 @@ def resumed(shop: Path, work: Path, tally: Tally, rounds: int = 3, seed: int = 0
                 break
         else:
             done = adrec(*command, cwd=here)
-            problems += [] if done.returncode == 0 else [done.stderr[-300:]]
+            if done.returncode and "is finished already" not in done.stderr:  # a kill may come right after the end
+                problems.append(done.stderr[-300:])
         if content(here / "trained") != expected:
             problems.append("another end than undisturbed")
         tally.tried("interrupted again and again", problems)

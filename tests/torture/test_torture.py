@@ -27,7 +27,7 @@ def tally() -> Tally:
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [("prepare", 3), ("prepare --overwrite", 2), ("recommend", 2), ("train", 61)]
+    ("name", "every"), [("prepare", 4), ("prepare --overwrite", 5), ("recommend", 2), ("train", 97)]
 )
 def test_kills(shop: Path, tmp_path: Path, tally: Tally, name: str, every: int) -> None:
     kills(shop, tmp_path, tally, [BY_NAME[name]], every=every)
@@ -62,7 +62,7 @@ def test_disks(shop: Path, tmp_path: Path, tally: Tally) -> None:
 
 
 def test_fuzz(shop: Path, tmp_path: Path, tally: Tally) -> None:
-    tables(shop, tmp_path, tally, rounds=12, seed=1)
+    tables(shop, tmp_path, tally, rounds=8, seed=1)
     names(shop, tmp_path, tally)
     assert tally.counts and tally.wrong == []
 

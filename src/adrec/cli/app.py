@@ -76,7 +76,7 @@ def _one_sentence(debug: bool) -> Iterator[None]:
             traceback.print_exc()
         _say(f"adrec: error: {_sentence(error)}")
         sys.exit(2)
-    except KeyboardInterrupt as error:
+    except (interrupts.Interrupted, KeyboardInterrupt) as error:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -139,3 +139,4 @@ def run() -> None:
             app()
     finally:
         _flushed()
+        interrupts.ignore()

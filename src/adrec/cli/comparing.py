@@ -14,6 +14,7 @@ from adrec.config.base import DEFAULT_SEED
 from adrec.utils.errors import ConfigError
 from adrec.utils.files import write_bytes, write_json
 from adrec.utils.folders import check_side_output
+from adrec.utils.interrupts import Interrupted
 
 
 def benchmark(
@@ -86,7 +87,7 @@ def benchmark(
         return
     try:
         complete = run_plan(plan, console, processes=processes)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         console.print(f"\nInterrupted; {out} keeps the jobs and epochs that are finished. The same command resumes.")
         raise
     ledger, names = Ledger.open(out), {open_dataset(path).info.name for path in data}

@@ -34,6 +34,7 @@ from adrec.train.loop import Trainer
 from adrec.train.plan import TrainingPlan, make_plan
 from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.interrupts import Interrupted
 from adrec.utils.text import counted
 
 
@@ -98,7 +99,7 @@ def _train(run: Run, dataset: Dataset, console: Console, every: float | None = N
                 model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks, every=every
             )
             return run.finish(model, stages, run.info.calibrated(model, dataset, split))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         if isinstance(model, NetworkModel):
             console.print(f"\nInterrupted. Resume with: adrec train --resume {run.path}")
         raise

@@ -11,6 +11,7 @@ import polars as pl
 from adrec.data.frames import open_frame
 from adrec.data.rows import HEAD_ROWS, Opened, Piece, whole_table
 from adrec.utils.errors import ConfigError, DataError, needs_extra
+from adrec.utils.interrupts import Interrupted
 
 STORES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf")
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "mssql", "oracle", "redshift", "clickhouse")
@@ -59,7 +60,7 @@ def _database(url: str, query: str) -> Opened:
     except ImportError as error:
         raise ConfigError(needs_extra("reading from a database", "database")) from error
     except BaseException as error:  # connectorx raises panics, which are no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit | Interrupted):
             raise
         reason = shown((str(error).splitlines() or [type(error).__name__])[0])
         raise DataError(f"{shown(url)} did not answer the query: {reason}.") from None

@@ -119,6 +119,7 @@ class Trainer(Epochs):
         """
         if self.config.precision == "bfloat16" and (slow := slow_bfloat16(self.device)):
             self._tell(slow, warning=True)
+        self._clock = Clock()
         with interrupts.deferred():
             while self.progress.stage < len(self.stages):
                 name, stage = self.stages[self.progress.stage]
@@ -133,6 +134,8 @@ class Trainer(Epochs):
                     self._recover(name, stage)
                     continue
                 self._end(name, stage)
+                if stage.epochs:  # the time of a stage without epochs counts in the next row
+                    self._clock = Clock()
         if self.network is None:
             self.network = self.new_network(self.stages[-1][1])
         self.network.load_state_dict(self.weights.selected)

@@ -11,8 +11,11 @@ from types import FrameType
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-class Interrupted(KeyboardInterrupt):
-    """The process was asked to end by ``number``, SIGINT or SIGTERM."""
+class Interrupted(BaseException):
+    """The process was asked to end by ``number``, SIGINT or SIGTERM.
+
+    It is no KeyboardInterrupt, which Typer turns into an exit of its own.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -58,6 +61,12 @@ def install() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job ignores it
         signal.signal(signal.SIGINT, _on_signal)
     signal.signal(signal.SIGTERM, _on_signal)
+
+
+def ignore() -> None:
+    """Ignore signals from here on: the work is done, and all that is left is to exit."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def check() -> None:
