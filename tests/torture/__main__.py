@@ -40,7 +40,8 @@ def _in_two_processes() -> bool:
     """Try kills, which take half of the time, beside all others; return whether anything went wrong."""
     halves = (["kills"], [kind for kind in KINDS if kind != "kills"])
     running = [subprocess.Popen([sys.executable, "-m", "torture", *half]) for half in halves]
-    return any([each.wait() for each in running])
+    codes = [each.wait() for each in running]
+    return any(codes)
 
 
 def main() -> None:
