@@ -36,6 +36,18 @@ def read(source: Any, **options: Any) -> Interactions:
     return read_interactions(source, Preparation().changed(options))
 
 
+def test_a_table_beyond_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Parquet file of some kilobytes may hold more rows of one value than any memory."""
+    table = pl.DataFrame({"user": [1] * 100_000, "item": 1, "time": 1})
+    table.write_parquet(tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 10_000
+    monkeypatch.setattr("adrec.data.files.total_memory", lambda: 1 << 20)
+    with pytest.raises(DataError, match="bomb.parquet has 100,000 rows, which do not fit in the memory"):
+        prepare(tmp_path / "bomb.parquet")
+
+
 def test_blanks_around_fields_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "by_hand.csv"
     path.write_text("user_id, item_id, timestamp\nann, x , 1369353600\nbob,\ty, 1369353601\n")

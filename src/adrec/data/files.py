@@ -20,9 +20,11 @@ from adrec.data.rows import HEAD_ROWS, Opened, Piece, whole_table
 from adrec.data.source import PARQUET, STDIN, Source
 from adrec.utils.errors import DataError
 from adrec.utils.files import sha256
+from adrec.utils.platforms import total_memory
 
 NAMES = {"parquet": "Parquet", "jsonl": "JSON lines", "python-lines": "lines of Python literals"}
 SPOOL_BYTES = 1 << 24
+FEWEST_BYTES = 8  # of a value in memory
 
 
 def open_file(path: Path, options: Preparation, notes: Sequence[str] = ()) -> Opened:
@@ -73,12 +75,21 @@ def _open_parquet(source: Source) -> Opened:
     def pieces(wanted: Sequence[str]) -> Iterator[Piece]:
         # A file name such as "ratings[1].parquet" must not be read as a glob pattern.
         with _whole(source):
+            rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
+        _check_size(source.name, rows, len(wanted))
+        with _whole(source):
             table = pl.read_parquet(path, columns=list(wanted), glob=False, hive_partitioning=False)
         yield whole_table(table)
         if copy is not None:
             copy.close()
 
     return Opened(source.name, columns, pieces, head, "path", digest=lambda: source.sha256 or sha256(source.path))
+
+
+def _check_size(name: str, rows: int, columns: int) -> None:
+    """Raise :class:`DataError` for a table beyond the memory; Parquet packs repeats, so its file may be small."""
+    if rows * columns * FEWEST_BYTES > total_memory():
+        raise DataError(f"{name} has {rows:,} rows, which do not fit in the memory; prepare a part of it.")
 
 
 def _copy(source: Source) -> IO[bytes]:

@@ -23,7 +23,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 LOCK = ".adrec.lock"
-STATUS = Path("/proc/self/status")
+STATUS, CONTAINER = Path("/proc/self/status"), Path("/sys/fs/cgroup/memory.max")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and what changes the direction
 
 
@@ -66,6 +66,18 @@ def peak_memory() -> int:
         if found is not None:
             return 1024 * int(found[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def total_memory() -> int:
+    """Return the memory of this machine, or of its container, in bytes."""
+    if resource is None:
+        import psutil  # noqa: PLC0415 - installed on Windows alone
+
+        total: int = psutil.virtual_memory().total
+        return total
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = CONTAINER.read_text(encoding="utf-8").strip() if CONTAINER.exists() else "max"
+    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def prepare_stream(stream: TextIO | None) -> None:
