@@ -25,6 +25,7 @@ LAYERS = (
     "diagnose",
     "bench",
     "api",
+    "serve",
     "cli",
 )
 

@@ -173,5 +173,7 @@ def values(shop: Path, work: Path, tally: Tally, every: int = 1) -> None:
                 (here / place / name).write_text(json.dumps(changed))
                 done = adrec(*words, cwd=here)
                 where = f"{place}/{name} {'/'.join(map(str, path))} {'removed' if removed else 'changed'}"
-                tally.tried("altered value", [f"{where}: {each}" for each in refusal(done, name)])
+                tally.tried(
+                    "altered value", [f"{where}: {each}" for each in refusal(done, name, f"{place} was written")]
+                )
     shutil.rmtree(work / "here", ignore_errors=True)

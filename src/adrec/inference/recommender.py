@@ -241,7 +241,7 @@ class Recommender:
             _fill(best, spoken, found)
         for first in range(0, len(silent_rows), BATCH_SIZE):
             rows = silent_rows[first : first + BATCH_SIZE]
-            _fill(best, rows, self._popular(limited.rows(rows), len(rows), k, choice))
+            _fill(best, rows, self.popular(limited.rows(rows), len(rows), k, choice))
         return best, popular, notes
 
     def _choice(self, rules: Rules) -> Choice | None:
@@ -255,7 +255,7 @@ class Recommender:
             choices.append(Diverse(vectors, diversity, self.temperature))
         return Chain(choices) if choices else None
 
-    def _popular(self, limited: Limits, num_rows: int, k: int, choice: Choice | None) -> Top:
+    def popular(self, limited: Limits, num_rows: int, k: int, choice: Choice | None = None) -> Top:
         """Return the most popular items that may be recommended in each row; the scores are their interactions."""
         num_items = self.scorer.num_items
         counts = self.dataset.popularity[: num_items + 1].astype(np.float32)

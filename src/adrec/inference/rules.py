@@ -85,7 +85,8 @@ class Limits:
         return replace(Masked.of(pairs[0], pairs[1]), excluded=excluded, only=only)
 
 
-def _by_row(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def by_row(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (row, item number) pairs, [2, n], sorted by row."""
     return pairs[:, np.argsort(pairs[0], kind="stable")]
 
 
@@ -94,7 +95,7 @@ def _of_rows(pairs: NDArray[np.int64], chosen: Int64s) -> NDArray[np.int64]:
     starts, ends = (np.searchsorted(pairs[0], chosen, side=side) for side in ("left", "right"))
     lengths = ends - starts
     items = pairs[1][spans(starts, lengths)]
-    return _by_row(np.stack([np.repeat(np.arange(len(chosen)), lengths), items]))
+    return by_row(np.stack([np.repeat(np.arange(len(chosen)), lengths), items]))
 
 
 def limits(
@@ -133,7 +134,7 @@ def limits(
             raise DataError(" ".join(["the lists of allowed and excluded items leave nothing to recommend.", *notes]))
     if rules.get("seen_within") is not None:
         left_out.append(_recent(dataset, rules, histories, timed=timed))
-    own_rows, out_rows = (_by_row(np.concatenate(parts, axis=1)) for parts in (own, left_out))
+    own_rows, out_rows = (by_row(np.concatenate(parts, axis=1)) for parts in (own, left_out))
     return Limits(allowed, limited, own_rows, out_rows), notes
 
 

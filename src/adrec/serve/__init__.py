@@ -1,0 +1,1 @@
+"""The service: recommendations of a run over HTTP."""
