@@ -337,13 +337,16 @@ def test_tokens_of_a_step_are_the_models_own(small: Config, dataset: Dataset) ->
     assert make_plan(made).data["steps"] == made[1].steps(own) > trainers(small, dataset)[1].steps(own)
 
 
+def nothing_spent() -> dict[str, float]:
+    return {"seconds": 0.0, "core_seconds": 0.0}
+
+
 def test_a_shared_first_stage_gives_the_same_bits(small: Config, dataset: Dataset, tmp_path: Path) -> None:
     networks = []
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         key = first_stage_key(ADRecModel(small), "f", "s", 1)
-        spent = {"seconds": 0.0, "core_seconds": 0.0}
-        shared = SharedFirstStage(tmp_path / "shared", key, tmp_path / str(number), spent, lambda: None)
+        shared = SharedFirstStage(tmp_path / "shared", key, tmp_path / str(number), nothing_spent, lambda: None)
         model, _ = trained(small, dataset, callbacks=[shared])
         assert (tmp_path / str(number) / "taken.json").exists() is bool(number)
         assert model.network is not None
@@ -361,10 +364,9 @@ def test_a_row_without_a_state_is_dropped_behind_a_shared_first_stage(
 
     def run_of(name: str, *callbacks: Callback) -> Run:
         model = ADRecModel(small)
-        spent = {"seconds": 0.0, "core_seconds": 0.0}
         key = first_stage_key(model, "f", "s", 1)
         with open_or_create(tmp_path / name, model, RunInfo.of(dataset, split, seed=1, device="cpu"), dataset) as run:
-            shared = SharedFirstStage(tmp_path / "shared", key, run.path, spent, lambda: None)
+            shared = SharedFirstStage(tmp_path / "shared", key, run.path, nothing_spent, lambda: None)
             fit(model, dataset, split, run, seed=1, callbacks=[shared, *callbacks])
         return run
 

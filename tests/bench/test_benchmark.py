@@ -190,7 +190,7 @@ class Stops(Callback):
 def test_a_stage_that_was_cut_short_is_not_shared(dataset: Dataset, tmp_path: Path, stops: bool) -> None:
     model = ADRecModel(preset("paper", SMALL))
     key, spent = first_stage_key(model, "f", "s", 1), {"seconds": 0.0, "core_seconds": 0.0}
-    shared = SharedFirstStage(tmp_path / "shared", key, tmp_path, spent, lambda: None)
+    shared = SharedFirstStage(tmp_path / "shared", key, tmp_path, lambda: spent, lambda: None)
     fit(model, dataset, leave_one_out(dataset), seed=1, callbacks=[shared, *([Stops()] if stops else [])])
     assert bool(list((tmp_path / "shared").glob("*.safetensors"))) is not stops
 

@@ -221,3 +221,59 @@ def test_ctrl_c_ends_all_processes_at_once(data: Path, tmp_path: Path) -> None:
     _, told = process.communicate(timeout=60)
     assert "Interrupted; ledger keeps the jobs and epochs that are finished" in told
     assert len(list((tmp_path / "ledger" / "work").glob("*/run.json"))) == 2, "no further job has begun"
+
+
+def test_damage_in_a_ledger_is_told_and_computed_again(data: Path, tmp_path: Path) -> None:
+    ledger, entries = tmp_path / "ledger", (Entry("popular", "popular"), Entry("markov", "markov"))
+    assert ran(data, ledger, *entries)
+    (ledger / "jobs" / ".DS_Store").write_bytes(b"")
+    (ledger / "jobs" / "mine").mkdir()
+    one, two = (each.folder for each in Ledger.open(ledger).finished())
+    whole = {path.name: path.read_bytes() for path in one.iterdir()}
+
+    def damaged(said: str) -> None:
+        (found,) = Ledger.open(ledger).damaged()
+        assert said in found
+        shown = results(Ledger.open(ledger))
+        assert [row.label for rows in shown.rows.values() for row in rows] == [
+            Ledger.open(ledger).finished()[0].job.label
+        ]
+        assert list(shown.failed.values()) == [found]
+        assert ran(data, ledger, *entries) and Ledger.open(ledger).damaged() == []
+
+    assert Ledger.open(ledger).damaged() == []
+    content = bytearray(whole["ranks.parquet"])
+    content[10] ^= 1
+    (one / "ranks.parquet").write_bytes(content)
+    damaged("ranks.parquet is damaged")
+    (one / "result.json").unlink()
+    damaged("has no result; adrec benchmark computes it")
+    for path in two.iterdir():
+        (one / path.name).write_bytes(path.read_bytes())
+    damaged(f"holds the job {two.name}")
+    (one / "job.json").write_text("[]")
+    damaged("does not hold a JSON object")
+
+
+def test_a_comparison_that_is_interrupted_while_it_tests_goes_on(
+    data: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adrec.bench import work
+
+    ledger, entry = Ledger.create(tmp_path / "ledger"), Entry("adrec", "adrec", "paper", changes=QUICK)
+    ledger.add_dataset(dataset, leave_one_out(dataset))
+
+    def computed() -> Finished:
+        (found,) = Worker(ledger.path, None, lambda _: None, keep_runs=True).compute(Series(data, entry, (2025,)))
+        return found
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "_test", stop)
+        with pytest.raises(KeyboardInterrupt):
+            computed()
+    found = computed()
+    assert found.error is None and found.result["stages"][-1]["epochs"] == 1
+    assert found.result["seconds"]["train"] > 0 and len(found.ranks()) > 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from adrec import ADRec
 from adrec.data.dataset import open_dataset
 from adrec.runs.folder import Run
 from command import adrec, refused
@@ -196,3 +199,24 @@ def test_times_in_another_unit_do_not_hide_what_is_later(shop: Path, tmp_path: P
     assert adrec("refit", "run7", "--out", tmp_path / "final", cwd=shop).returncode == 0
     said = refused("train", tmp_path / "dated", "--from", tmp_path / "final", "--out", tmp_path / "x", cwd=shop)
     assert "holds out, so its metrics would be too high" in said
+
+
+def test_a_run_is_not_replaced_with_its_data_or_somebody_elses_files(shop: Path, tmp_path: Path) -> None:
+    ADRec.load(shop / "run7").save(tmp_path / "saved")
+    for words in (["train", tmp_path / "saved" / "data"], ["refit", tmp_path / "saved"]):
+        said = refused(*words, "--out", tmp_path / "saved", "--overwrite")
+        assert "saved holds its data set too, which would be lost" in said
+    assert ADRec.load(tmp_path / "saved").recommend(k=1).height > 0
+    shutil.copytree(shop / "run7", tmp_path / "run")
+    (tmp_path / "run" / "notes.md").write_text("mine")
+    said = refused("train", shop / "day10", "--out", tmp_path / "run", "--overwrite", "--model", "popular")
+    assert "notes.md is no part of the run that would be replaced" in said
+
+
+def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    table = os.fsencode(tmp_path) + b"/t\xff.csv"
+    with open(table, "w") as file:  # noqa: PTH123 - a path of bytes
+        file.write("user,item,time\n" + "".join(f"u{at % 5},i{at % 7},{at}\n" for at in range(40)))
+    done = adrec("prepare", os.fsdecode(table), "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert adrec("inspect", tmp_path / "data").returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from adrec.models.adrec import ADRecModel
 from adrec.runs.fit import fit
 from adrec.runs.folder import Run, open_or_create
 from adrec.runs.info import RunInfo
+from adrec.train.callbacks import Callback
+from adrec.train.checkpoint import read_snapshot
 from adrec.train.loop import Trainer
 from adrec.utils.errors import RunError
 from conftest import adrec_trainer, cyclic_table, interrupt_after, tiny_changes
@@ -116,3 +120,28 @@ def test_stage_1_is_the_embedding_of_the_first_stage(dataset: Dataset, tmp_path:
     pretrained = adrec_trainer(first, dataset, split, seed=1).run()  # type: ignore[arg-type]
     kept = run.stage_1()
     assert kept is not None and torch.equal(kept, pretrained.item_embedding.weight)
+
+
+def test_ctrl_c_in_python_records_the_step(dataset: Dataset, tmp_path: Path) -> None:
+    """Python's own handler would raise in the middle of a step, which cannot be resumed from."""
+
+    class Press(Callback):
+        def __init__(self) -> None:
+            self.steps = 0
+
+        def on_step_end(self) -> None:
+            self.steps += 1
+            if self.steps == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    model = ADRecModel(ADRecModel.Config.make("paper", {**tiny_changes(0, 0, 2), "batch_size": 16}))
+    run = Run.create(tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[Press()], every=1e9)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (state,) = run.path.glob("state-[01].safetensors")
+    assert read_snapshot(state).values["progress"]["step"] == 3

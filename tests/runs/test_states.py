@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Told(Callback):
         self.sentences += [sentence] if warning else []
 
 
-def new(dataset: Dataset, path: Path, seed: int = 3, **changes: Any) -> tuple[ADRecModel, Run]:
-    config = {**tiny_changes(0, 0, EPOCHS), "finetune.evaluate_every": 1, "finetune.first_evaluation": 1, **changes}
+def new(dataset: Dataset, path: Path, seed: int = 3, align: int = 0, **changes: Any) -> tuple[ADRecModel, Run]:
+    config = {**tiny_changes(0, align, EPOCHS), "finetune.evaluate_every": 1, "finetune.first_evaluation": 1, **changes}
     model = ADRecModel(ADRecModel.Config.make("paper", config))
     return model, Run.create(path, model, RunInfo.of(dataset, leave_one_out(dataset), seed=seed, device="cpu"))
 
@@ -80,8 +81,17 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(
     assert len(Run.open(begun.path).rows()) == EPOCHS
 
 
-def test_damaged_chosen_weights_fall_back_or_are_said(dataset: Dataset, begun: Run) -> None:
-    for path in begun.path.glob("state-chosen-*.safetensors"):
+def test_damaged_chosen_weights_fall_back_to_their_copy(dataset: Dataset, begun: Run, whole: ADRecModel) -> None:
+    copies = set(begun.path.glob("state-chosen-*-copy.safetensors"))
+    for path in set(begun.path.glob("state-chosen-*.safetensors")) - copies:
+        flip(path)
+    kept = begun.path.with_name("kept")
+    shutil.copytree(begun.path, kept)
+    model, _ = resumed(dataset, begun)
+    assert same(model.network, whole.network)  # type: ignore[arg-type]
+    shutil.rmtree(begun.path)
+    kept.rename(begun.path)
+    for path in copies:
         flip(path)
     with pytest.raises(RunError, match=r"state-chosen-.* was altered"):
         resumed(dataset, begun)
@@ -173,3 +183,58 @@ def test_snapshots_are_few_where_they_cost_much_and_the_end_is_the_same(
     written.clear()
     train(dataset, *new(dataset, tmp_path / "usual"), every=None)
     assert written[0] == 1, "the first epoch, as its cost is not known"
+
+
+def test_the_best_weights_of_a_stage_are_not_taken_for_those_of_another(dataset: Dataset, tmp_path: Path) -> None:
+    """Both stages may choose the same epoch, and no other snapshot come between."""
+    changes = {
+        **{f"{stage}.{key}": 1 for stage in ("align", "finetune") for key in ("evaluate_every", "first_evaluation")},
+        **{"finetune.start": "embedding", "finetune.patience": 0, "align.patience": 0},
+    }
+    expected = train(dataset, *new(dataset, tmp_path / "plain", align=3, **changes))
+    model, run = new(dataset, tmp_path / "run", align=3, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, model, run, interrupt_after(3 + 4), every=1e9)
+    model, _ = resumed(dataset, run)
+    assert same(model.network, expected.network)  # type: ignore[arg-type]
+
+
+def test_a_row_that_cannot_be_written_is_not_counted(
+    dataset: Dataset, whole: ADRecModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adrec.runs.metrics import Metrics
+    from adrec.utils.errors import UserError
+
+    model, run = new(dataset, tmp_path / "run")
+    plain, count = Metrics.append, []
+
+    def full(metrics: Metrics, row: Any) -> None:
+        count.append(row)
+        if len(count) == 3:
+            raise UserError("the disk is full for a moment.")
+        plain(metrics, row)
+
+    monkeypatch.setattr(Metrics, "append", full)
+    with pytest.raises(UserError, match="for a moment"):
+        train(dataset, model, run)
+    model, told = resumed(dataset, run)
+    assert same(model.network, whole.network) and told == []  # type: ignore[arg-type]
+    assert [row["epoch"] for row in Run.open(run.path).rows()] == list(range(1, EPOCHS + 1))
+
+
+def test_the_time_of_an_epoch_counts_what_was_before_an_interruption(dataset: Dataset, tmp_path: Path) -> None:
+    class Slow(Callback):
+        def __init__(self) -> None:
+            self.steps = 0
+
+        def on_step_end(self) -> None:
+            self.steps += 1
+            time.sleep(0.2 if self.steps == 1 else 0)
+            if self.steps == 2:
+                raise KeyboardInterrupt
+
+    model, run = new(dataset, tmp_path / "run", **{"batch_size": 16})
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, model, run, Slow(), every=1e9)
+    resumed(dataset, run)
+    assert 0.2 < Run.open(run.path).rows()[0]["seconds"] < 20

@@ -14,10 +14,11 @@ from torch import nn
 from adrec.data.dataset import Dataset
 from adrec.data.split import leave_one_out
 from adrec.models.adrec import ADRecModel
-from adrec.runs.fit import fit
+from adrec.runs.fit import fit, make_trainers
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
 from adrec.train.callbacks import Callback
+from adrec.train.cost import estimate
 from adrec.train.divergence import IN_A_ROW, DivergedError, Watch, update
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
@@ -63,6 +64,7 @@ class Spoil(Callback):
 
     def __init__(self, steps: range, times: int, by: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.steps, self.times, self.by, self.count, self.told = steps, times, by, 0, list[str]()
+        self.stage = ""  # all stages
 
     def spoil(self, patch: pytest.MonkeyPatch) -> None:
         plain = Step.gradients
@@ -81,6 +83,9 @@ class Spoil(Callback):
         step = Trainer._step
 
         def counted(trainer: Trainer, how: Step, batch: Any) -> Any:
+            if self.stage and trainer.stages[trainer.progress.stage][0] != self.stage:
+                self.count = -1
+                return step(trainer, how, batch)
             self.count = trainer.progress.epoch * trainer.steps(trainer.last_sequences) + trainer.progress.step
             return step(trainer, how, batch)
 
@@ -133,7 +138,7 @@ def test_it_goes_back_to_the_last_snapshot_at_half_the_rate(
     spoil = Spoil(range(3 * steps + 1, 3 * steps + 1 + IN_A_ROW), 1, nan)
     model, (stage,), run = trained(dataset, tmp_path / "run", spoil, monkeypatch)
     assert (stage["rate"], stage["epochs"], stage.get("diverged")) == (0.5, 6, None)
-    assert "goes back to epoch 3 of finetune, at half the learning rate" in spoil.told[0]
+    assert "of finetune, at half the learning rate" in spoil.told[0]
     assert run is not None
     assert [row["epoch"] for row in run.rows()] == list(range(1, 7))
     plain, *_ = trained(dataset, None, None, monkeypatch)
@@ -168,3 +173,27 @@ def test_it_can_be_told_to_fail(dataset: Dataset, tmp_path: Path, monkeypatch: p
     spoil = Spoil(range(3 * steps_of_an_epoch(dataset), 99), 1, nan)
     with pytest.raises(RunError, match="has diverged.*smaller learning_rate"):
         trained(dataset, tmp_path / "run", spoil, monkeypatch, recover=False)
+
+
+def test_from_a_snapshot_between_stages_it_goes_on_at_half_the_rate_once(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**tiny_changes(0, 1, 3), **CHANGES, "finetune.start": "embedding"}
+    model = ADRecModel(ADRecModel.Config.make("paper", config))
+    run = Run.create(
+        tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu", recover=True)
+    )
+    spoil = Spoil(range(99), 10**9, nan)
+    spoil.stage = "finetune"
+    with monkeypatch.context() as context:
+        spoil.spoil(context)
+        with pytest.raises(RunError, match="finetune has diverged.*no epoch was validated before"):
+            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[spoil], every=1e9)
+    assert [sentence for sentence in spoil.told if "half the learning rate" in sentence] == spoil.told[:1]
+
+
+def test_the_estimate_bears_a_rate_that_diverges(dataset: Dataset) -> None:
+    config = {**tiny_changes(0, 0, 3), **CHANGES, "finetune.learning_rate": 1e6}
+    model = ADRecModel(ADRecModel.Config.make("paper", config))
+    trainers = make_trainers(model, dataset, leave_one_out(dataset), seed=3)
+    assert estimate(trainers).total > 0

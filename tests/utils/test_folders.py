@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from adrec.utils.errors import UserError
-from adrec.utils.files import NODE, write_bytes
-from adrec.utils.folders import DATASET, RUN, atomic_folder, check_folder
+from adrec.utils.files import NODE, abandoned, write_bytes
+from adrec.utils.folders import DATASET, RUN, atomic_folder, check_folder, put_in_place
 
 
 def made(path: Path, marker: str = DATASET, **files: str) -> Path:
@@ -50,9 +50,20 @@ def test_a_folder_with_somebody_elses_files_is_not_replaced(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"notes.txt is no part of the prepared data set that would be replaced"):
         check_folder(data, overwrite=DATASET)
     (data / "notes.txt").unlink()
+    (data / "analysis.parquet").write_text("mine")
+    with pytest.raises(UserError, match="analysis.parquet is no part"):
+        check_folder(data, overwrite=DATASET)
+    (data / "analysis.parquet").unlink()
     (data / "more").mkdir()
     with pytest.raises(UserError, match="more is no part"), atomic_folder(data, overwrite=DATASET):
         pass
+    run = made(tmp_path / "run", RUN)
+    for name in ("ranks-test.parquet", "state-0.safetensors", "metrics.jsonl"):
+        (run / name).write_text("")
+    check_folder(run, overwrite=RUN)
+    (run / "recommendations.csv").write_text("mine")
+    with pytest.raises(UserError, match="recommendations.csv is no part of the run"):
+        check_folder(run, overwrite=RUN)
 
 
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
@@ -115,11 +126,11 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_mount_point_is_filled_and_replaced(volume: Path) -> None:
     (volume / "lost+found").mkdir()
-    for text in ("one", "two"):
+    for text, name in (("one", "items.npy"), ("two", "times.npy")):
         with atomic_folder(volume, overwrite=DATASET) as folder:
             (folder / DATASET).write_text(text)
-            (folder / f"{text}.npy").write_text(text)
-        assert names(volume) == sorted([DATASET, "lost+found", f"{text}.npy"])
+            (folder / name).write_text(text)
+        assert names(volume) == sorted([DATASET, "lost+found", name])
     with pytest.raises(UserError, match="exists already"), atomic_folder(volume):
         pass
     with pytest.raises(ZeroDivisionError), atomic_folder(volume, overwrite=DATASET):
@@ -147,3 +158,44 @@ def test_a_file_that_is_a_mount_point_is_written_into(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", tmp_path / "a"], check=True)
     assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_folder_of_another_disk_is_put_in_place(volume: Path, tmp_path: Path) -> None:
+    target = made(tmp_path / "run", RUN)
+    put_in_place(made(volume / "run.new", RUN, config_json="new"), target, overwrite=RUN)
+    assert names(target) == ["config.json", RUN] and names(volume) == []
+    assert names(tmp_path) == ["run", "volume"]
+
+
+def test_the_older_folder_comes_back_if_the_new_one_cannot_be_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, replace = made(tmp_path / "data"), Path.replace
+
+    def failing(path: Path, to: Path) -> Path:
+        if path.name.endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(UserError, match="No space left"), atomic_folder(target, overwrite=DATASET) as folder:
+        (folder / DATASET).write_text("new")
+    assert names(tmp_path) == ["data"] and (target / DATASET).read_text() == "{}"
+
+
+def test_a_number_of_a_process_that_is_used_again_does_not_keep_leftovers(tmp_path: Path) -> None:
+    left = made(tmp_path / f".data.{NODE}-{os.getpid()}-0123abcd.tmp")
+    os.utime(left, (1, 1))  # before this process began
+    assert abandoned(left)
+    old = made(tmp_path / f".data.{NODE}-{os.getpid()}-0123abcd.old")
+    check_folder(tmp_path / "other")
+    with pytest.raises(UserError, match="exists already"):
+        check_folder(tmp_path / "data")  # restored: no writer holds the folder
+    assert not old.exists() and (tmp_path / "data" / DATASET).exists()
+
+
+def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"one")
+    (tmp_path / "a").chmod(0o600)
+    write_bytes(tmp_path / "a", b"two")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600

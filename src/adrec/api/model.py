@@ -250,7 +250,8 @@ class ADRec:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model and its data set as a folder that :meth:`load` and every ``adrec`` command read."""
         dataset, model, info = self._fitted()
-        check_folder(Path(path), overwrite=RUN if overwrite else None)
+        kind = RUN if overwrite else None
+        check_folder(Path(path), overwrite=kind, overwriting="pass overwrite=True", kind=RUN)
         with atomic_folder(Path(path), overwrite=RUN if overwrite else None) as folder:
             digest = write_weights(folder / "weights.safetensors", model)
             info = replace(info, data="data", data_beside="data", weights_digest=digest, metrics_digest=NO_ROWS)

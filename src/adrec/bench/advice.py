@@ -21,7 +21,7 @@ from adrec.data.split import make_split
 from adrec.runs.folder import Run, write_identity
 from adrec.utils.errors import ConfigError, DataError, RunError
 from adrec.utils.files import write_bytes, write_json
-from adrec.utils.folders import LOCK, RUN, atomic_folder, check_no_file, locked
+from adrec.utils.folders import LOCK, RUN, atomic_folder, check_folder, check_no_file, locked
 from adrec.utils.sealed import read_json
 
 
@@ -97,6 +97,8 @@ def _check(source: Path, out: Path, options: Mapping[str, str]) -> dict[str, Any
             )
         identity = {"source": str(source.resolve()), "fingerprint": open_dataset(source).fingerprint}
     check_no_file(out)
+    if (out / "run").exists():
+        check_folder(out / "run", overwrite=RUN)
     kept = out / "comparison.json"
     if kept.exists() and read_json(kept, RunError, "name a new --out") != identity:
         raise ConfigError(

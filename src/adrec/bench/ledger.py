@@ -246,7 +246,8 @@ class Ledger:
         """Return ``user``, ``length`` and ``popularity`` of a data set's test users."""
         check_name(name)
         about = self._about(self.path / "datasets" / f"{name}.json")
-        return _read_frame(self.path / "datasets" / f"{name}.parquet", about[USERS])
+        remedy = f"remove {name}.json beside it, and adrec benchmark makes both again"
+        return _read_frame(self.path / "datasets" / f"{name}.parquet", about[USERS], remedy)
 
     def result(self, job: Job) -> Finished | None:
         """Return the result of a job, if it is there and not an error."""
@@ -303,6 +304,11 @@ class Ledger:
     def _read_all(self) -> tuple[list[Finished], list[str]]:
         found, damaged = [], []
         for folder in sorted((self.path / "jobs").iterdir()):
+            if not (folder / "job.json").is_file():  # somebody else's, or only an embedding yet
+                continue
+            if not (folder / "result.json").is_file():
+                damaged.append(f"{folder} has no result; adrec benchmark computes it.")
+                continue
             try:
                 found.append(_read(folder))
             except RunError as error:
@@ -321,16 +327,22 @@ def _read(folder: Path) -> Finished:
         check_name(job.data)
     except (TypeError, ConfigError) as error:
         raise RunError(f"{folder / 'job.json'} is no job ({error}); {AGAIN}.") from error
-    if not result.get("error") and job.trial is None and not (folder / "ranks.parquet").is_file():
-        raise RunError(f"{folder / 'ranks.parquet'} is missing; {AGAIN}.")
+    if job.key != folder.name:
+        raise RunError(f"{folder} holds the job {job.key}; {AGAIN}.")
+    if RANKS in result:
+        _check_frame(folder / "ranks.parquet", result[RANKS])
     return Finished(job, result, folder)
 
 
-def _read_frame(path: Path, digest: str | None) -> pl.DataFrame:
+def _read_frame(path: Path, digest: str | None, remedy: str = AGAIN) -> pl.DataFrame:
     """Read a table. Raises :class:`RunError` if it has another digest."""
-    if not path.is_file() or sha256(path) != digest:
-        raise RunError(f"{path} is damaged: its content does not match its digest; {AGAIN}.")
+    _check_frame(path, digest, remedy)
     return pl.read_parquet(path)
+
+
+def _check_frame(path: Path, digest: str | None, remedy: str = AGAIN) -> None:
+    if not path.is_file() or sha256(path) != digest:
+        raise RunError(f"{path} is damaged: its content does not match its digest; {remedy}.")
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:

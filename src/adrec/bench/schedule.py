@@ -25,6 +25,7 @@ from adrec.bench.worker import UnfinishedError, Worker
 from adrec.config.base import DEFAULT_SEED
 from adrec.models.network import NetworkModel
 from adrec.train.progress import Live
+from adrec.utils import interrupts
 from adrec.utils.errors import ConfigError, RunError
 
 
@@ -132,7 +133,7 @@ def _in_processes(plan: BenchmarkPlan, deadline: float | None, console: Console,
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():  # in the middle of jobs, which resume after their last epochs next time
+            for process in active_children():  # in the middle of jobs, which record the step and resume next time
                 if process.pid not in others:
                     process.terminate()
             raise
@@ -142,6 +143,7 @@ def _in_processes(plan: BenchmarkPlan, deadline: float | None, console: Console,
 def _begin_process(threads: int) -> None:
     """Set up a pool process: it ends with its parent, and only the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.install()
     torch.set_num_threads(threads)
     Thread(target=_end_with_parent, daemon=True).start()
 
@@ -161,4 +163,6 @@ def _compute_apart(plan: BenchmarkPlan, series: Series, deadline: float | None) 
         good = not any(finished.error for finished in worker.compute(series))
     except (UnfinishedError, TuningError) as error:
         return [*lines, str(error)], False
+    except interrupts.Interrupted:  # its run has recorded the step
+        os._exit(1)
     return lines, good

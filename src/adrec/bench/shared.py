@@ -61,15 +61,21 @@ class SharedFirstStage(Callback):
         folder: of kept first stages.
         key: the stage's; None where nothing is shared.
         run: the folder of the run, where the cost of a stage that is taken over is noted (:data:`TAKEN`).
-        spent: what a training that is resumed has spent on the stage already: ``{"seconds": .., "core_seconds": ..}``.
+        spent: returns what a training that is resumed has spent on the stage, once its later rows were dropped:
+            ``{"seconds": .., "core_seconds": ..}``.
         wait: is called now and then while another process has the stage; what it raises ends the waiting.
     """
 
     def __init__(
-        self, folder: Path, key: str | None, run: Path, spent: Mapping[str, float], wait: Callable[[], None]
+        self,
+        folder: Path,
+        key: str | None,
+        run: Path,
+        spent: Callable[[], Mapping[str, float]],
+        wait: Callable[[], None],
     ) -> None:
         self.folder, self.key, self.run, self.wait = folder, key, run, wait
-        self.cost = dict(spent)
+        self.spent, self.cost = spent, dict[str, float]()
         self.trainer: Trainer | None = None  # the one whose first stage is to be kept
         self.lock: FileLock | None = None
 
@@ -80,7 +86,7 @@ class SharedFirstStage(Callback):
     @contextmanager
     def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
         """Take the first stage over, or keep others from training it until it has ended."""
-        first = trainers[0]
+        first, self.cost = trainers[0], dict(self.spent())
         if self.key is None or first.progress.stage > 0:
             yield
             return

@@ -92,7 +92,7 @@ def do_job(
         "validation": _validation(model, dataset, split),
         **made_on(run),
     }
-    if keep_run:  # before the result: what is found in the ledger later has a run that is whole
+    if keep_run and not run.info.finished:  # before the result: what is found in the ledger later has a whole run
         run.finish(model, cost["stages"], run.info.calibrated(model, dataset, split))
     if keep_embedding and model.item_vectors is not None:
         ledger.keep_embedding(job, torch.from_numpy(model.item_vectors), run.stage_1())
@@ -118,14 +118,26 @@ def _train(
 ) -> dict[str, Any]:
     """Train ``model``; return its stages and the seconds that they took, those of what was taken over apart."""
     device = torch.device(run.info.device)
-    before = run.rows()
+    if run.info.finished:  # it was interrupted while it was tested
+        _take(model, run, device)
+        return {**spent(run), "stages": list(run.info.stages)}
     if isinstance(model, NetworkModel):
         key = first_stage_key(model, job.fingerprint, job.split, job.seed, device.type, job.source)
-        callbacks = [SharedFirstStage(ledger.path / "shared", key, run.path, _total(before), wait), *callbacks]
+        shared = SharedFirstStage(ledger.path / "shared", key, run.path, lambda: _total(run.rows()), wait)
+        callbacks = [shared, *callbacks]
     with Clock() as clock:
         stages = fit(model, dataset, split, run, seed=job.seed, device=device, callbacks=callbacks)
     cost = spent(run) if isinstance(model, NetworkModel) else _cost(asdict(clock), {})
     return {**cost, "stages": list(stages)}
+
+
+def _take(model: Model, run: Run, device: torch.device) -> None:
+    """Load what a finished run has learnt into ``model``."""
+    trained = run.model(device)
+    if isinstance(model, NetworkModel) and isinstance(trained, NetworkModel):
+        model.restore(trained.state(), trained.num_items, device, kind=trained.kind, seed=run.info.seed)
+    else:
+        model.restore(trained.state(), trained.num_items, device)
 
 
 def spent(run: Run) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from adrec.runs.recorder import Recorder
 from adrec.runs.warm import Start
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.utils import interrupts
 
 
 def make_trainers(
@@ -111,6 +112,7 @@ def fit(
         recover=run is None or run.info.recover,
     )
     with ExitStack() as stack:
+        stack.enter_context(interrupts.handled())
         for each in (*recorder, *callbacks):
             stack.enter_context(each.around(trainers))
         rows = [] if run is None else run.rows()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError
-from adrec.utils.folders import RUN, put_in_place
+from adrec.utils.folders import RUN, check_folder, put_in_place
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Place:
     def __post_init__(self) -> None:
         if self.overwrite and self.out.exists() and not (self.out / "run.json").is_file():
             raise ConfigError(f"{self.out} holds no run; --overwrite replaces runs alone.")
+        if self.overwrite and (self.out / "data").exists():
+            raise ConfigError(f"{self.out} holds its data set too, which would be lost; choose another --out.")
+        if self.overwrite:
+            check_folder(self.out, overwrite=RUN)
 
     @property
     def path(self) -> Path:

@@ -70,7 +70,12 @@ class Recorder(Callback):
 
     def on_epoch_end(self, row: Mapping[str, object]) -> None:
         """Append the epoch to the metrics, and write a snapshot if it is time; later rows are dropped on resuming."""
-        self.run.metrics.append(row)
+        try:
+            self.run.metrics.append(row)
+        except UserError:
+            if self.active is not None:
+                self.active.at_rest = False  # a snapshot would count a row that is not there
+            raise
         if self._is_due(within_epoch=False):
             self._write()
 
@@ -86,8 +91,8 @@ class Recorder(Callback):
         self._write()
 
     def go_back(self) -> bool:
-        """Restore the trainers from the last snapshot."""
+        """Restore the trainers from the snapshot before the last one."""
         found = self.active is not None and bool(self.run.states(self.active, self.trainers).paths())
         if found:
-            self.run.restore(self.trainers)
+            self.run.restore(self.trainers, older=True)  # the last one may be of weights that had exploded already
         return found

@@ -3,7 +3,7 @@
 ==========================  ==============================================================================
 ``state-0.safetensors``     a snapshot: weights, their average, the optimizer, generators and progress
 ``state-1.safetensors``     the snapshot before or after it
-``chosen-*.safetensors``    the best weights of a stage and those of the stage before, written when they change
+``state-chosen-*``          the best weights of a stage and those of the stage before, written twice when they change
 ==========================  ==============================================================================
 
 A snapshot names the run, the rows of metrics before it and the chosen weights by their digests. If the last one is
@@ -69,18 +69,23 @@ class States:
         if not chosen:
             return None
         progress = trainer.progress
-        name = f"{self.name}-chosen-{progress.stage}-{progress.best_epoch}-{progress.recoveries}.safetensors"
+        best = progress.best_epoch if trainer.weights.best else 0  # none yet in this stage
+        name = f"{self.name}-chosen-{progress.stage}-{best}-{progress.recoveries}.safetensors"
         if self._chosen is None or self._chosen[0] != name:
-            digest = write_snapshot(self.folder / name, Snapshot(chosen, {"run": self.run}))
+            for path in (self.folder / name, _copy(self.folder / name)):  # both snapshots may need it
+                digest = write_snapshot(path, Snapshot(chosen, {"run": self.run}))
             self._previous, self._chosen = self._chosen, (name, digest)
         return list(self._chosen)
 
     def _named(self) -> set[str]:
         """Return the names of the files of chosen weights that the two snapshots may need."""
-        return {each[0] for each in (self._chosen, self._previous) if each is not None}
+        names = [each[0] for each in (self._chosen, self._previous) if each is not None]
+        return {*names, *(_copy(Path(name)).name for name in names)}
 
-    def read(self) -> tuple[Snapshot, str] | None:
+    def read(self, *, older: bool = False) -> tuple[Snapshot, str] | None:
         """Return the last whole snapshot of the trainer and the digest of the rows of metrics before it; None if none.
+
+        With ``older``, the one before it, if there is one.
 
         Raises :class:`RunError` if there are snapshots, and none is whole.
         """
@@ -95,7 +100,8 @@ class States:
             if self.told:
                 raise RunError(self.told[0])
             return None
-        last = max(found, key=lambda each: int(each.values["number"]))
+        choose = min if older else max
+        last = choose(found, key=lambda each: int(each.values["number"]))
         self.number = last.values["number"] + 1
         self._chosen = None if last.values["chosen"] is None else (*last.values["chosen"],)
         self._previous = None
@@ -109,15 +115,28 @@ class States:
         if values["chosen"] is None:
             return snapshot
         name, digest = values["chosen"]
-        chosen = read_snapshot(self.folder / Path(name).name)
-        if chosen.digest != digest:
-            raise RunError(f"{self.folder / name} is not what {path.name} names; restore both from a copy.")
+        chosen = self._read_chosen(self.folder / Path(name).name, digest)
         return Snapshot({**snapshot.tensors, **chosen.tensors}, values)
 
-    def remove(self) -> None:
-        """Remove all files."""
-        for path in [*self.paths(), *self.folder.glob(f"{self.name}-chosen-*.safetensors")]:
-            path.unlink(missing_ok=True)
+    def _read_chosen(self, path: Path, digest: str) -> Snapshot:
+        """Read chosen weights, or their copy if they are damaged."""
+        try:
+            chosen = read_snapshot(path)
+        except RunError:
+            chosen = read_snapshot(_copy(path))
+        if chosen.digest != digest:
+            raise RunError(f"{path} is not what its snapshot names; restore both from a copy.")
+        return chosen
+
+
+def remove_states(folder: Path, name: str) -> None:
+    """Remove the snapshots of a ``name`` in a run's folder, and the weights that they chose."""
+    for path in [*folder.glob(f"{name}-[01].safetensors"), *folder.glob(f"{name}-chosen-*.safetensors")]:
+        path.unlink(missing_ok=True)
+
+
+def _copy(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-copy.safetensors")
 
 
 def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -49,6 +49,7 @@ class Progress:
         ended: the record of each stage that has ended (:func:`adrec.train.stages.ended_stage`).
         alive: whether the item embedding was not collapsed at the last measurement; at the start it is noise.
         step: finished steps of the current epoch; 0 too once all are finished and it is validated.
+        spent: the seconds and core-seconds of these steps.
         first_loss: the loss of the stage's first step; much more is a divergence (:mod:`adrec.train.divergence`).
         rate: the factor of the learning rate in this stage: 1, and half of it after a divergence.
         recoveries: how often this stage went back to a snapshot after a divergence.
@@ -65,14 +66,19 @@ class Progress:
     ended: list[dict[str, Any]] = field(default_factory=list)
     alive: bool = False
     step: int = 0
+    spent: dict[str, float] = field(default_factory=dict)
     first_loss: float | None = None
     rate: float = 1.0
     recoveries: int = 0
     diverged: bool = False
 
     def begin_stage(self) -> None:
-        """Forget what belongs to the stage before."""
+        """Forget the validations of the stage before."""
         self.best, self.best_epoch, self.stale = {}, 0, 0
+
+    def end_stage(self) -> None:
+        """Go on to the next stage."""
+        self.stage, self.epoch, self.step, self.diverged = self.stage + 1, 0, 0, False
         self.first_loss, self.rate, self.recoveries = None, 1.0, 0
 
     def improves(self, values: Mapping[str, float], metrics: Iterable[str]) -> bool:

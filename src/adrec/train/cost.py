@@ -106,7 +106,7 @@ def estimate(trainers: Sequence[Trainer]) -> Cost:
             step = _step_seconds(trainer, stage, sequences, network)
             validations = _validations(stage, stage.epochs, last=True) - _validations(stage, done)
             validated = num_validated and validations and stage.validates
-            validation = _validation_seconds(trainer, stage, network) if validated else 0.0
+            validation = _validation_seconds(trainer, stage, fresh_network(trainer, stage)) if validated else 0.0
             epoch, epochs = step * trainer.steps(sequences), stage.epochs - done
             total = counting + epochs * epoch + validations * validation
             stages[name] = StageCost(step, epoch, validation, total, epochs)

@@ -23,7 +23,7 @@ from adrec.utils import interrupts
 
 
 class Epochs:
-    """The part of a trainer that makes the steps of an epoch.
+    """The part of a trainer that makes the steps of an epoch; :class:`adrec.train.loop.Trainer` sets what it needs.
 
     Attributes:
         config: the configuration of the networks and stages.

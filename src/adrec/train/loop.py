@@ -119,7 +119,7 @@ class Trainer(Epochs):
         """
         if self.config.precision == "bfloat16" and (slow := slow_bfloat16(self.device)):
             self._tell(slow, warning=True)
-        self._clock = Clock()
+        self._clock = Clock(self.progress.spent)
         with interrupts.deferred():
             while self.progress.stage < len(self.stages):
                 name, stage = self.stages[self.progress.stage]
@@ -275,7 +275,7 @@ class Trainer(Epochs):
         if found and stage.validates and stage.epochs and stage.embedding == "train":
             looks = "looks collapsed, or hardly trained yet"
             self._tell(f"after {name} the embedding space {looks}: {found}; adrec diagnose tells more.", warning=True)
-        progress.stage, progress.epoch, progress.step, progress.diverged = progress.stage + 1, 0, 0, False
+        progress.end_stage()
         for each in self.callbacks:
             each.on_stage_end(name)
 
@@ -286,6 +286,7 @@ class Trainer(Epochs):
     def snapshot(self) -> Snapshot:
         """Return everything the rest of the training depends on."""
         progress = self.progress
+        progress.spent = self._clock.spent() if progress.step else {}
         tensors = {"generator/order": self.order.get_state(), "generator/rng": self.rng.get_state()}
         tensors |= self.weights.tensors()
         if progress.step:
@@ -305,9 +306,10 @@ class Trainer(Epochs):
     def restore(self, snapshot: Snapshot) -> None:
         """Restore the state of ``snapshot``."""
         self.progress, self.network, self.optimizer = Progress(**snapshot.values), None, None
+        self._clock = Clock(self.progress.spent)
         self.totals = {name: value.to(self.device, copy=True) for name, value in snapshot.part("totals").items()}
         if "generator/order_before" in snapshot.tensors:
-            self.order_before = snapshot.tensors["generator/order_before"]
+            self.order_before = snapshot.tensors["generator/order_before"].clone()
         self.order.set_state(snapshot.tensors["generator/order"])
         self.rng.set_state(snapshot.tensors["generator/rng"])
         self.weights = KeptWeights.restored(snapshot, self.device)

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from adrec.utils.errors import UserError
-from adrec.utils.platforms import sync
+from adrec.utils.platforms import process_space, sync, was_running
 
-NODE = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()  # of the machine, or of its container
+NODE = hashlib.blake2b(f"{platform.node()} {process_space()}".encode(), digest_size=4).hexdigest()
 TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.(tmp|old)$")
 ABANDONED = 3600.0  # seconds after its last write at which another machine's temporary file is removed
 
@@ -80,21 +80,20 @@ def remove_temporaries(folder: Path) -> None:
 def abandoned(path: Path) -> bool:
     """Return whether ``path`` is a temporary file or folder of a process that has ended.
 
-    Of another machine's process it is not known; its files count as abandoned after :data:`ABANDONED` seconds.
+    Of a process of another machine, container or boot it is not known; its files count as abandoned after
+    :data:`ABANDONED` seconds.
     """
     found = TEMPORARY.search(path.name)
     if found is None:
         return False
     node, process, _ = found.groups()
     try:
-        if node != NODE:
-            return time.time() - path.lstat().st_mtime > ABANDONED
-        os.kill(int(process), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except OSError:  # the file is gone, or the process belongs to another user
+        changed = path.lstat().st_mtime
+    except OSError:  # it is gone
         return False
-    return False
+    if node != NODE:
+        return time.time() - changed > ABANDONED
+    return not was_running(int(process), changed)
 
 
 def _standard_stream(status: os.stat_result) -> int | None:
@@ -147,7 +146,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = temporary_for(target)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = temporary.stat().st_mode
+        mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary
         temporary.chmod(mode)  # some writers create files that only the owner can read
         sync(temporary)
@@ -222,7 +221,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))  # names of files may be no valid text
 
 
 def sha256(path: Path) -> str:

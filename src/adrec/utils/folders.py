@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,14 +24,25 @@ from adrec.utils.files import (
     temporary_for,
     unwritable,
 )
+from adrec.utils.platforms import LOCK as FOLDER_LOCK
 from adrec.utils.platforms import locked_folder, sync
 
 DATASET, RUN = "dataset.json", "run.json"  # the files by which a folder is known; they are put in place last
 KINDS = {DATASET: "prepared data set", RUN: "run"}
+OWN = {  # the names of their files
+    DATASET: (
+        *(DATASET, "items.npy", "offsets.npy", "times.npy", "weights.npy", "test_users.npy", "validation_users.npy"),
+        *("users.parquet", "items.parquet", "waiting.parquet"),
+    ),
+    RUN: (
+        *(RUN, "config.json", "metrics.jsonl", "weights.safetensors", "stage1.safetensors", "prefixes.safetensors"),
+        *("state-*.safetensors", "augment-*.safetensors", "ranks-*.parquet", "taken.json", ".lock"),
+    ),
+}
 PARTS = frozenset({DATASET, RUN, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})
 PART_SUFFIXES = frozenset({".npy", ".safetensors"})
 LOCK = ".lock"  # in a folder that only one process at a time may use
-OF_THE_SYSTEM = frozenset({"lost+found"})  # in an empty volume
+OF_THE_SYSTEM = frozenset({"lost+found", FOLDER_LOCK})  # in an empty volume
 MOUNTED = (errno.EBUSY, errno.EXDEV)  # what renaming a mount point fails with
 
 
@@ -48,25 +60,26 @@ def check_no_file(path: Path) -> None:
         raise UserError(f"{path} is a file, not a folder; choose another --out.")
 
 
-def check_folder(path: Path, *, overwrite: str | None = None, overwriting: str = "") -> None:
+def check_folder(path: Path, *, overwrite: str | None = None, overwriting: str = "", kind: str = DATASET) -> None:
     """Raise :class:`UserError`, before any work, if :func:`atomic_folder` cannot write ``path``.
 
     Args:
         path: the output folder.
         overwrite: the kind of folder that may be replaced, :data:`DATASET` or :data:`RUN`; None for none.
-        overwriting: the hint how to overwrite a data set, if the command allows it.
+        overwriting: the hint how to overwrite a folder of the ``kind``, if the command allows it.
+        kind: the kind of folder that the hint is for.
     """
     recover(path)
-    _check_empty(path, overwrite=overwrite, overwriting=overwriting)
+    _check_empty(path, overwrite=overwrite, overwriting=overwriting, hinted=kind)
 
 
-def _check_empty(path: Path, *, overwrite: str | None, overwriting: str = "") -> None:
+def _check_empty(path: Path, *, overwrite: str | None, overwriting: str = "", hinted: str = DATASET) -> None:
     check_no_file(path)
     if not _content(path):
         return
     kind = next((kind for kind in KINDS if (path / kind).is_file()), None)
     if kind is None or kind != overwrite:
-        hint = f", or {overwriting}" if kind == DATASET and overwriting and overwrite is None else ""
+        hint = f", or {overwriting}" if kind == hinted and overwriting and overwrite is None else ""
         what = f" (it is a {KINDS[kind]})" if kind is not None else ""
         raise UserError(f"{path} exists already and is not empty{what}; choose another folder{hint}.")
     foreign = next((each for each in _content(path) if _is_foreign(each, kind)), None)
@@ -96,9 +109,9 @@ def _is_half_filled(path: Path) -> bool:
 
 def _is_foreign(path: Path, kind: str) -> bool:
     """Return whether ``path`` in a folder of a ``kind`` was put there by somebody else."""
-    if kind == DATASET:
-        return path.is_dir() or not (path.name in PARTS or path.suffix in (".npy", ".parquet"))
-    return path.is_dir() and path.name != "data"
+    if path.is_dir():
+        return not (kind == RUN and path.name == "data" and (path / DATASET).is_file())
+    return not any(fnmatch(path.name, pattern) for pattern in OWN[kind])
 
 
 def check_apart(output: Path | None, inputs: Iterable[Path | None], option: str) -> None:
@@ -146,6 +159,15 @@ def put_in_place(temporary: Path, target: Path, *, overwrite: str | None) -> Non
     if temporary.parent == target:
         _fill(temporary, target, overwrite)
         return
+    if temporary.parent != target.parent:  # it may be on another disk, and cannot be renamed then
+        near = temporary_for(target)
+        try:
+            shutil.copytree(temporary, near)
+            put_in_place(near, target, overwrite=overwrite)
+        finally:
+            shutil.rmtree(near, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
     with locked_folder(target.parent):
         _check_empty(target, overwrite=overwrite)
         old = beside(target, "old")
@@ -157,9 +179,15 @@ def put_in_place(temporary: Path, target: Path, *, overwrite: str | None) -> Non
                     raise
                 _fill(temporary, target, overwrite)
                 return
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if old.exists():
+                old.replace(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
-        _remove_old(target)
+        for left in filter(abandoned, _replaced(target)):
+            remove(left)
 
 
 def _fill(temporary: Path, target: Path, overwrite: str | None) -> None:
@@ -179,28 +207,24 @@ def _fill(temporary: Path, target: Path, overwrite: str | None) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _leftovers(path: Path, ending: str) -> list[Path]:
-    """Return what killed writers of ``path`` left beside it, the latest first."""
-    found = [each for each in path.parent.glob(f".{glob.escape(path.name[:200])}.*.{ending}") if abandoned(each)]
-    return sorted(found, key=lambda each: each.lstat().st_mtime, reverse=True)
-
-
-def _remove_old(target: Path) -> None:
-    for old in _leftovers(target, "old"):
-        remove(old)
+def _replaced(path: Path) -> list[Path]:
+    """Return the folders beside ``path`` that it replaced and that were not removed, the latest first."""
+    found = path.parent.glob(f".{glob.escape(path.name[:200])}.*.old")
+    ours = (each for each in found if TEMPORARY.search(each.name) and each.is_dir())
+    return sorted(ours, key=lambda each: each.lstat().st_mtime, reverse=True)
 
 
 def recover(path: Path) -> None:
     """Restore a folder whose overwriting was interrupted between two renames, and remove what else that left."""
     target = place_of(Path(path))
-    if not target.parent.is_dir() or not _leftovers(target, "old"):
+    if not target.parent.is_dir() or not _replaced(target):
         return
-    with locked_folder(target.parent):  # not while another process is between the renames
-        for old in _leftovers(target, "old"):
-            if target.exists():
-                remove(old)
-            elif any((old / kind).is_file() for kind in KINDS):
+    with locked_folder(target.parent):  # a writer holds it between its two renames
+        for old in _replaced(target):
+            if not target.exists() and any((old / kind).is_file() for kind in KINDS):
                 old.replace(target)
+            elif abandoned(old):
+                remove(old)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,6 +34,7 @@ class _Waiting:
     number: int | None = None
     depth: int = 0
     seen: int = 0
+    leaves: bool = False  # whether a second signal ends the process
 
 
 _state = _Waiting()
@@ -41,7 +43,9 @@ _state = _Waiting()
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _state.seen += 1
     if _state.seen > 1:  # whoever asks twice does not want to wait
-        leave(number)
+        if _state.leaves:
+            leave(number)
+        raise Interrupted(number)
     if _state.depth:
         _state.number = number
         return
@@ -58,9 +62,30 @@ def leave(number: int) -> None:
 
 def install() -> None:
     """Handle SIGINT and SIGTERM in this process, which is the command line's. A second signal ends it at once."""
+    _state.leaves = True
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job ignores it
         signal.signal(signal.SIGINT, _on_signal)
     signal.signal(signal.SIGTERM, _on_signal)
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Let Ctrl-C wait for a point that allows it, where Python's own handler would raise KeyboardInterrupt anywhere.
+
+    It is raised at that point. Other handlers, and other threads than the main one, are left as they are.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    _state.seen = 0
+    signal.signal(signal.SIGINT, _on_signal)
+    try:
+        yield
+    except Interrupted as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ignore() -> None:

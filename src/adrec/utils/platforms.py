@@ -80,6 +80,31 @@ def total_memory() -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
+def process_space() -> str:
+    """Return what tells apart the numbers of processes: of one boot, and of one container."""
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return f"{boot.read_text(encoding='utf-8')} {space.stat().st_ino}" if boot.exists() and space.exists() else ""
+
+
+def was_running(process: int, moment: float) -> bool:
+    """Return whether the process of a number runs, and ran at a moment (seconds since 1970): numbers are used again."""
+    if os.name == "nt":
+        import psutil  # noqa: PLC0415 - installed on Windows alone
+
+        return bool(psutil.pid_exists(process) and psutil.Process(process).create_time() <= moment + 1)
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it belongs to another user
+        pass
+    about = Path(f"/proc/{process}")
+    try:
+        return not about.exists() or about.stat().st_ctime <= moment + 1
+    except OSError:  # it has just ended
+        return False
+
+
 def prepare_stream(stream: TextIO | None) -> None:
     """Make a stream accept any text: a pipe or file gets UTF-8, a terminal escapes for what its encoding lacks."""
     if not isinstance(stream, io.TextIOWrapper):
