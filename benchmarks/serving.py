@@ -35,6 +35,11 @@ class Client(asyncio.Protocol):
         """Keep the connection."""
         self.transport = transport
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what waits."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_exception(ConnectionResetError())
+
     def data_received(self, data: bytes) -> None:
         """Take a part of an answer."""
         self.received += data
@@ -60,8 +65,13 @@ async def load(port: int, requests: list[bytes], rate: float, seconds: float) ->
     idle: list[Client] = []
 
     async def one(due: float, request: bytes) -> None:
+        while idle and idle[-1].transport.is_closing():
+            idle.pop()
         client = idle.pop() if idle else (await loop.create_connection(Client, "127.0.0.1", port))[1]
-        status = await client.ask(request)
+        try:
+            status = await client.ask(request)
+        except ConnectionResetError:
+            status = 0
         latencies.append(1000 * (time.perf_counter() - due))
         statuses[status] = statuses.get(status, 0) + 1
         idle.append(client)

@@ -16,6 +16,7 @@ from adrec.utils.interrupts import Interrupted
 if TYPE_CHECKING:
     from adrec.serve.app import Service
 
+KEEP_ALIVE = 75  # seconds that an idle connection stays open
 DRAIN = 10  # seconds in which requests are finished after SIGTERM
 
 
@@ -61,6 +62,7 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
+        timeout_keep_alive=KEEP_ALIVE,
         backlog=2048,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
