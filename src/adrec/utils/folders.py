@@ -69,8 +69,11 @@ def check_folder(path: Path, *, overwrite: str | None = None, overwriting: str =
         overwriting: the hint how to overwrite a folder of the ``kind``, if the command allows it.
         kind: the kind of folder that the hint is for.
     """
-    recover(path)
-    _check_empty(path, overwrite=overwrite, overwriting=overwriting, hinted=kind)
+    try:
+        recover(path)
+        _check_empty(path, overwrite=overwrite, overwriting=overwriting, hinted=kind)
+    except OSError as error:  # a folder above it cannot be read
+        raise unwritable(path, error) from error
 
 
 def _check_empty(path: Path, *, overwrite: str | None, overwriting: str = "", hinted: str = DATASET) -> None:
