@@ -197,3 +197,22 @@ def test_the_estimate_bears_a_rate_that_diverges(dataset: Dataset) -> None:
     model = ADRecModel(ADRecModel.Config.make("paper", config))
     trainers = make_trainers(model, dataset, leave_one_out(dataset), seed=3)
     assert estimate(trainers).total > 0
+
+
+def test_from_a_snapshot_of_the_stage_before_it_ends_too(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot before the last one is of an earlier stage, whose end does not forget what diverged."""
+    config = {**tiny_changes(0, 3, 3), **CHANGES, "finetune.start": "embedding"}
+    model = ADRecModel(ADRecModel.Config.make("paper", config))
+    run = Run.create(
+        tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu", recover=True)
+    )
+    spoil = Spoil(range(99), 10**9, nan)
+    spoil.stage = "finetune"
+    with monkeypatch.context() as context:
+        spoil.spoil(context)
+        with pytest.raises(RunError, match="finetune has diverged.*no epoch was validated before"):
+            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[spoil], every=0.0)
+    assert ["goes back to epoch" in sentence for sentence in spoil.told] == [True]
+    assert "of align, at half the learning rate" in spoil.told[0]

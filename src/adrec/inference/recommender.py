@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Unpack
+from functools import cached_property
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import polars as pl
@@ -17,13 +19,14 @@ from adrec.data.seen import Seen, leaves_out
 from adrec.data.spans import Int64s, spans
 from adrec.inference.categories import Chain, capped
 from adrec.inference.diversity import Diverse, check_diversity
+from adrec.inference.engine import Engine, Query, Recommended
 from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
 from adrec.inference.pairs import score
 from adrec.inference.rules import Limits, Rules, limits
 from adrec.inference.scorer import BATCH_SIZE, Choice, Histories, Scorer, Top, best_choice, top_k
 from adrec.inference.scores import Masked, best_items
 from adrec.nn.scores import InnerProducts, Table
-from adrec.utils.errors import ConfigError, DataError, did_you_mean
+from adrec.utils.errors import ConfigError, DataError, RunError, did_you_mean
 from adrec.utils.text import counted
 
 
@@ -63,6 +66,7 @@ class Recommender:
     ) -> None:
         self.scorer, self.dataset, self.temperature = scorer, dataset, temperature
         self.seen = seen or dataset.info.seen
+        self._process = os.getpid()
 
     def for_users(
         self,
@@ -86,6 +90,7 @@ class Recommender:
             DataError: for an unknown user, or lists that leave nothing to recommend.
             ConfigError: if k is below 1, or for a rule that does not fit this model or data set.
         """
+        self._check_process()
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
@@ -128,6 +133,7 @@ class Recommender:
         items, with ``source`` ``popular``. ``people`` are the ids of the users, one for each history, for rules that
         name users. Other arguments and errors are those of :meth:`for_users`.
         """
+        self._check_process()
         check_k(k)
         notes: list[str] = []
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
@@ -146,8 +152,37 @@ class Recommender:
         notes += [*found, *silent(popular, ("history", "histories")), *few(best.items, k, ("history", "histories"))]
         return Recommendations(self._table(best, popular).rename({"row": "history"}), tuple(notes))
 
+    @cached_property
+    def engine(self) -> Engine:
+        """Answers queries without tables, in any thread and after a fork."""
+        return Engine(self)
+
+    def one(self, history: Sequence[Any], k: int = 10, *, seen: SeenOrData = "data") -> list[Recommended]:
+        """Recommend for one history of item ids, oldest first: (item, score, confidence) of each, best first.
+
+        It is :meth:`for_histories` without a table and without notes, for a service: it works in any thread, and after
+        a fork. Items that are not in the catalogue are passed over. A history without known items gets the most popular
+        items, whose confidence is None.
+
+        >>> recommender.one(["tt0111161", "tt0068646"], k=2)
+        [Recommended(item='tt0108052', score=7.1, confidence=0.08), Recommended(item='tt0137523', ..)]
+        """
+        check_k(k)
+        numbers = self.engine.numbers(history)
+        query = Query(numbers, k, self._leaves_out(seen), numbers[:0])
+        return self.engine.answer([query])[0].items
+
+    def _check_process(self) -> None:
+        """Raise :class:`RunError` in a fork of the process that loaded the model, where Polars would wait for ever."""
+        if os.getpid() != self._process:
+            raise RunError(
+                "tables cannot be made in a fork of the process that loaded the model, as Polars' threads are lost; "
+                "load it in this process (start method 'spawn' or 'forkserver'), or call recommender().one(history, k)."
+            )
+
     def score(self, pairs: pl.DataFrame) -> Recommendations:
         """Return the score of each pair of a table with ``user`` and ``item`` (:func:`adrec.inference.pairs.score`)."""
+        self._check_process()
         table, unscored = score(self.scorer, self.dataset, pairs)
         notes = [f"{counted(unscored, 'pair')} without a score: the user or the item is unknown."] if unscored else []
         return Recommendations(table, tuple(notes))

@@ -70,7 +70,7 @@ class States:
             return None
         progress = trainer.progress
         best = progress.best_epoch if trainer.weights.best else 0  # none yet in this stage
-        name = f"{self.name}-chosen-{progress.stage}-{best}-{progress.recoveries}.safetensors"
+        name = f"{self.name}-chosen-{progress.stage}-{best}-{len(progress.halved)}.safetensors"
         if self._chosen is None or self._chosen[0] != name:
             for path in (self.folder / name, _copy(self.folder / name)):  # both snapshots may need it
                 digest = write_snapshot(path, Snapshot(chosen, {"run": self.run}))

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, limits and errors. It answers with what :mod:`adrec.serve.engine` gives."""
+"""The HTTP application: routes, limits and errors. It answers with what :mod:`adrec.inference.engine` gives."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from adrec.inference.engine import Engine, Query
 from adrec.serve.batcher import Batcher, BusyError
-from adrec.serve.engine import Engine, Query
 from adrec.serve.keys import is_known
 from adrec.serve.metrics import Metrics
 from adrec.serve.openapi import openapi

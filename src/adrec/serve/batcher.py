@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adrec.serve.engine import Answer, Query
+from adrec.inference.engine import Answer, Query
 
 MOST = 64  # queries that are answered together
 WAITING = 512  # queries that may wait

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from adrec.api.model import ADRec
+from adrec.inference.engine import Engine, Query
 from adrec.runs.folder import Run
 from adrec.serve.app import About
-from adrec.serve.engine import Engine, Query
 from adrec.utils.errors import RunError
 
 WARM = 8  # histories that are answered before the first request, as the first ones take longest
@@ -22,7 +22,7 @@ def load(path: Path, *, data: Path | None = None, device: str = "cpu") -> tuple[
     """
     recommender = ADRec.load(path, data=data, device=device).recommender()
     info = Run.open(path).info
-    engine = Engine(recommender)
+    engine = recommender.engine
     about = About(
         model=info.weights_digest,
         name=info.model,

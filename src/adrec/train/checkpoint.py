@@ -51,8 +51,7 @@ class Progress:
         step: finished steps of the current epoch; 0 too once all are finished and it is validated.
         spent: the seconds and core-seconds of these steps.
         first_loss: the loss of the stage's first step; much more is a divergence (:mod:`adrec.train.divergence`).
-        rate: the factor of the learning rate in this stage: 1, and half of it after a divergence.
-        recoveries: how often this stage went back to a snapshot after a divergence.
+        halved: the indices of stages that diverged, and went back to a snapshot at half the learning rate.
         diverged: whether the stage has ended by a divergence.
     """
 
@@ -68,8 +67,7 @@ class Progress:
     step: int = 0
     spent: dict[str, float] = field(default_factory=dict)
     first_loss: float | None = None
-    rate: float = 1.0
-    recoveries: int = 0
+    halved: list[int] = field(default_factory=list)
     diverged: bool = False
 
     def begin_stage(self) -> None:
@@ -79,7 +77,12 @@ class Progress:
     def end_stage(self) -> None:
         """Go on to the next stage."""
         self.stage, self.epoch, self.step, self.diverged = self.stage + 1, 0, 0, False
-        self.first_loss, self.rate, self.recoveries = None, 1.0, 0
+        self.first_loss = None
+
+    @property
+    def rate(self) -> float:
+        """The factor of the learning rate in this stage."""
+        return 0.5 if self.stage in self.halved else 1.0
 
     def improves(self, values: Mapping[str, float], metrics: Iterable[str]) -> bool:
         """Record the validation ``values`` of this epoch; return whether any of ``metrics`` is the best so far."""

@@ -204,8 +204,8 @@ class Trainer(Epochs):
         advice = "train anew, with a smaller learning_rate and in another folder"
         if not self.recover:
             raise RunError(f"{why}; {advice}.")
-        if progress.recoveries == 0 and any(each.go_back() for each in self.callbacks):
-            self.progress.recoveries, self.progress.rate = 1, self.progress.rate / 2
+        if progress.stage not in progress.halved and any(each.go_back() for each in self.callbacks):
+            self.progress.halved = [*progress.halved, progress.stage]  # the snapshot may be of the stage before
             where = f"epoch {self.progress.epoch} of {self.stages[self.progress.stage][0]}"
             self._tell(f"{why}; it goes back to {where}, at half the learning rate.", warning=True)
         elif self.weights.best:

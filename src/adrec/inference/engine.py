@@ -1,4 +1,4 @@
-"""Answers to requests, from item ids to item ids, without tables, so that it works in any thread and after a fork.
+"""Answers from item ids to item ids, without tables: in any thread, and after a fork.
 
 What is answered is what :class:`~adrec.inference.recommender.Recommender` recommends: the same scores, rules and
 confidence.
@@ -7,20 +7,24 @@ confidence.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from adrec.data.seen import Seen
 from adrec.data.spans import Int64s
-from adrec.inference.recommender import Recommender
 from adrec.inference.rules import Limits, by_row
 from adrec.inference.scorer import Histories, Top, top_k
+
+if TYPE_CHECKING:
+    from adrec.inference.recommender import Recommender
 
 Id = int | str
 Source = Literal["model", "popular"]
@@ -74,6 +78,7 @@ class Engine:
         self._numbers = {each: number for number, each in enumerate(self._all_items[: self.num_items], start=1)}
         self._users = {each: index for index, each in enumerate(self.dataset.users.ids.to_list())}
         vocabularies = {"item": self.dataset.catalogue, "user": self.dataset.users}
+        self._process = os.getpid()
         self._texts = {role: known.ids.dtype == pl.String for role, known in vocabularies.items()}
 
     @cached_property
@@ -157,6 +162,9 @@ class Engine:
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Return the answer to each query. They are computed together, and do not depend on one another."""
+        if os.getpid() != self._process:  # PyTorch's threads are lost in a fork, and it would wait for them
+            torch.set_num_threads(1)
+            self._process = os.getpid()
         spoken = [at for at, query in enumerate(queries) if len(query.history)]
         silent = [at for at, query in enumerate(queries) if not len(query.history)]
         answers: dict[int, Answer] = {}

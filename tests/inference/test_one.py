@@ -1,0 +1,100 @@
+"""One history at a time: as a table has it, from several threads, and after a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from adrec import ADRec
+from adrec.inference.recommender import Recommender
+from adrec.utils.errors import ConfigError, RunError
+from conftest import cyclic_table, tiny_changes
+
+LONG = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    model = ADRec("paper", tiny_changes(0, 0, 3), seed=1, device="cpu")
+    return model.fit(cyclic_table(num_users=80)).recommender()
+
+
+def histories(recommender: Recommender) -> list[list[str]]:
+    dataset = recommender.dataset
+    own = [dataset.catalogue.decode(dataset.history(user).astype(int) - 1).to_list() for user in range(80)]
+    return [*own, ["item 3", "nowhere"], ["nowhere"], []]
+
+
+@pytest.mark.parametrize("seen", ["data", "keep", "leave-out"])
+def test_it_is_the_table_of_that_history(recommender: Recommender, seen: Any) -> None:
+    for history in histories(recommender):
+        table = recommender.for_histories([history], 4, seen=seen).table
+        found = recommender.one(history, 4, seen=seen)
+        assert [each.item for each in found] == table["item_id"].to_list()
+        assert [each.score for each in found] == pytest.approx(table["score"].to_list(), rel=1e-5)
+        expected = table["confidence"].to_list()
+        assert [each.confidence is None for each in found] == [value is None for value in expected]
+        assert [each.confidence or 0 for each in found] == pytest.approx([value or 0 for value in expected], rel=1e-4)
+    with pytest.raises(ConfigError, match="at least 1; it is 0"):
+        recommender.one([], 0)
+
+
+def test_numbers_and_texts_mean_the_same_ids() -> None:
+    table = pl.DataFrame({"user": [1, 1, 1, 2, 2, 2], "item": [7, 8, 9, 8, 9, 7], "time": range(6)})
+    numbers = ADRec(model="markov").fit(table).recommender()
+    texts = ADRec(model="markov").fit(table.with_columns(pl.col("item").cast(pl.String) + "x")).recommender()
+    assert numbers.one([7], 2) == numbers.one(["7"], 2) != numbers.one(["07"], 2)
+    assert [each.item for each in texts.one(["8x"], 3)] == texts.for_histories([["8x"]], 3).table["item"].to_list()
+
+
+def test_from_several_threads(recommender: Recommender) -> None:
+    wanted = [recommender.one(history, 5) for history in histories(recommender)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(lambda history: recommender.one(history, 5), histories(recommender))) == wanted
+
+
+def forked(work: Callable[[], Any]) -> Any:
+    """Return what ``work`` returns in a fork of this process."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def child() -> None:
+        try:
+            there.send(work())
+        except Exception as error:
+            there.send(error)
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    answered = here.poll(LONG)
+    process.kill()
+    process.join()
+    assert answered, "the fork hangs"
+    return here.recv()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_after_a_fork(recommender: Recommender) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # threads that a fork loses
+    try:
+        wanted = [recommender.one(history, 5) for history in histories(recommender)]
+        assert forked(lambda: [recommender.one(history, 5) for history in histories(recommender)]) == wanted
+        for table in (
+            lambda: recommender.for_histories([["item 3"]], 3),
+            lambda: recommender.for_users(None, 3),
+            lambda: recommender.score(pl.DataFrame({"user": ["user 1"], "item": ["item 1"]})),
+        ):
+            said = forked(table)
+            assert isinstance(said, RunError) and "load it in this process" in str(said)
+    finally:
+        torch.set_num_threads(threads)
