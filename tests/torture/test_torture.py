@@ -27,7 +27,8 @@ def tally() -> Tally:
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [("prepare", 4), ("prepare --overwrite", 5), ("recommend", 2), ("train", 97)]
+    ("name", "every"),
+    [("prepare", 4), ("prepare --overwrite", 5), ("recommend", 2), pytest.param("train", 61, marks=pytest.mark.slow)],
 )
 def test_kills(shop: Path, tmp_path: Path, tally: Tally, name: str, every: int) -> None:
     kills(shop, tmp_path, tally, [BY_NAME[name]], every=every)

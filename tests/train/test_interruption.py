@@ -90,6 +90,7 @@ def test_a_kill_before_the_first_state_leaves_no_extra_row(work: Path, tmp_path:
     assert rows(run) == rows(work / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_by_one_process_at_a_time(work: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("train", work / "data", "--out", run, *EPOCHS)
@@ -117,6 +118,7 @@ def test_a_moved_data_set_is_named_on_resuming(work: Path, tmp_path: Path) -> No
     assert rows(run) == rows(work / "whole")
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_named_by_whoever_needs_it(work: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("train", work / "data", "--out", run, *EPOCHS)

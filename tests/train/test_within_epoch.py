@@ -47,7 +47,7 @@ class Rows(Callback):
         self.rows.append({key: row[key] for key in ("stage", "epoch", "loss")} | {"v": row.get("validation")})
 
 
-@pytest.fixture(params=["embedding", "continue"])
+@pytest.fixture(params=["embedding", pytest.param("continue", marks=pytest.mark.slow)])
 def start(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
