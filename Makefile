@@ -13,7 +13,7 @@ demo: .venv/.installed
 	$(BIN)/adrec demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: .venv/.installed
 	$(BIN)/python -m pytest -q -m slow

@@ -197,6 +197,7 @@ def test_one_comparison_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_columns_of_other_names(tmp_path: Path) -> None:
     table = cyclic_table(num_users=20)
     table.columns = ["who", "what", "when"]

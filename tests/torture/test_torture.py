@@ -62,6 +62,7 @@ def test_disks(shop: Path, tmp_path: Path, tally: Tally) -> None:
     assert tally.wrong == []
 
 
+@pytest.mark.slow
 def test_fuzz(shop: Path, tmp_path: Path, tally: Tally) -> None:
     tables(shop, tmp_path, tally, rounds=8, seed=1)
     names(shop, tmp_path, tally)
