@@ -175,21 +175,27 @@ def test_it_can_be_told_to_fail(dataset: Dataset, tmp_path: Path, monkeypatch: p
         trained(dataset, tmp_path / "run", spoil, monkeypatch, recover=False)
 
 
-def test_from_a_snapshot_between_stages_it_goes_on_at_half_the_rate_once(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {**tiny_changes(0, 1, 3), **CHANGES, "finetune.start": "embedding"}
+def told_of_spoilt_finetuning(
+    dataset: Dataset, path: Path, monkeypatch: pytest.MonkeyPatch, align: int, every: float
+) -> list[str]:
+    """Fit with each step of finetune spoilt, after ``align`` epochs of align, until it fails; return what it tells."""
+    config = {**tiny_changes(0, align, 3), **CHANGES, "finetune.start": "embedding"}
     model = ADRecModel(ADRecModel.Config.make("paper", config))
-    run = Run.create(
-        tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu", recover=True)
-    )
+    run = Run.create(path, model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu", recover=True))
     spoil = Spoil(range(99), 10**9, nan)
     spoil.stage = "finetune"
     with monkeypatch.context() as context:
         spoil.spoil(context)
         with pytest.raises(RunError, match="finetune has diverged.*no epoch was validated before"):
-            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[spoil], every=1e9)
-    assert [sentence for sentence in spoil.told if "half the learning rate" in sentence] == spoil.told[:1]
+            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[spoil], every=every)
+    return spoil.told
+
+
+def test_from_a_snapshot_between_stages_it_goes_on_at_half_the_rate_once(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = told_of_spoilt_finetuning(dataset, tmp_path / "run", monkeypatch, align=1, every=1e9)
+    assert [sentence for sentence in told if "half the learning rate" in sentence] == told[:1]
 
 
 def test_the_estimate_bears_a_rate_that_diverges(dataset: Dataset) -> None:
@@ -203,16 +209,6 @@ def test_from_a_snapshot_of_the_stage_before_it_ends_too(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot before the last one is of an earlier stage, whose end does not forget what diverged."""
-    config = {**tiny_changes(0, 3, 3), **CHANGES, "finetune.start": "embedding"}
-    model = ADRecModel(ADRecModel.Config.make("paper", config))
-    run = Run.create(
-        tmp_path / "run", model, RunInfo.of(dataset, leave_one_out(dataset), seed=3, device="cpu", recover=True)
-    )
-    spoil = Spoil(range(99), 10**9, nan)
-    spoil.stage = "finetune"
-    with monkeypatch.context() as context:
-        spoil.spoil(context)
-        with pytest.raises(RunError, match="finetune has diverged.*no epoch was validated before"):
-            fit(model, dataset, leave_one_out(dataset), run, seed=3, callbacks=[spoil], every=0.0)
-    assert ["goes back to epoch" in sentence for sentence in spoil.told] == [True]
-    assert "of align, at half the learning rate" in spoil.told[0]
+    told = told_of_spoilt_finetuning(dataset, tmp_path / "run", monkeypatch, align=3, every=0.0)
+    assert ["goes back to epoch" in sentence for sentence in told] == [True]
+    assert "of align, at half the learning rate" in told[0]

@@ -252,7 +252,7 @@ class ADRec:
         dataset, model, info = self._fitted()
         kind = RUN if overwrite else None
         check_folder(Path(path), overwrite=kind, overwriting="pass overwrite=True", kind=RUN)
-        with atomic_folder(Path(path), overwrite=RUN if overwrite else None) as folder:
+        with atomic_folder(Path(path), overwrite=kind) as folder:
             digest = write_weights(folder / "weights.safetensors", model)
             info = replace(info, data="data", data_beside="data", weights_digest=digest, metrics_digest=NO_ROWS)
             write_identity(folder, model.config, info)

@@ -46,5 +46,5 @@ class Callback:
         return False
 
     def go_back(self) -> bool:
-        """Restore the trainer to its last recorded state, as it has diverged; return whether there was one."""
+        """Restore the trainer to an earlier recorded state, as it has diverged; return whether there was one."""
         return False

@@ -196,7 +196,7 @@ class Trainer(Epochs):
         return made.to(self.device)
 
     def _recover(self, name: str, stage: StageConfig) -> None:
-        """Go back to the last snapshot, at half the learning rate; a second time, end the stage with its best weights.
+        """Go back to an earlier snapshot at half the learning rate; a second time, end the stage with its best weights.
 
         Raises :class:`RunError` if there is neither.
         """

@@ -22,11 +22,6 @@ class Interrupted(BaseException):
         super().__init__()
         self.number = number
 
-    @property
-    def code(self) -> int:
-        """The exit code: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + self.number
-
 
 class _Waiting:
     """The signal that waits for a point that allows it, and how many contexts defer signals."""
