@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -17,11 +17,17 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from adrec.data.seen import Seen
 from adrec.data.spans import Int64s
-from adrec.inference.rules import Limits, by_row
-from adrec.inference.scorer import Histories, Top, top_k
+from adrec.inference.scorer import Choice, Histories, Top, best_choice, scored_batches
+from adrec.inference.scores import BLOCK, NOTHING
+from adrec.models.dense import DenseScorer
+from adrec.models.network import NetworkModel
+from adrec.nn.dense import Dense
+from adrec.nn.scores import Table
+from adrec.utils.errors import RunError
 
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommender
@@ -40,6 +46,7 @@ class Query:
         leaves_out: whether the items of the history are left out.
         block: item numbers that may not be recommended, int64.
         allow: the only item numbers that may be recommended, int64; None for all.
+        choice: chooses k of more items, such as a diverse list; None for the best k.
     """
 
     history: Int64s
@@ -47,6 +54,7 @@ class Query:
     leaves_out: bool
     block: Int64s
     allow: Int64s | None = None
+    choice: Choice | None = None
 
 
 class Recommended(NamedTuple):
@@ -62,6 +70,16 @@ class Answer(NamedTuple):
 
     items: list[Recommended]
     source: Source
+
+
+class Reason(NamedTuple):
+    """An item of the history, and how much it raises the score of a recommended item."""
+
+    item: Id
+    change: float
+
+
+TRIED = 100  # items of a history that are left out, one after the other, to explain
 
 
 class Engine:
@@ -80,6 +98,7 @@ class Engine:
         vocabularies = {"item": self.dataset.catalogue, "user": self.dataset.users}
         self._process = os.getpid()
         self._texts = {role: known.ids.dtype == pl.String for role, known in vocabularies.items()}
+        self._dense = dense_scorer(recommender.scorer)
 
     @cached_property
     def seen(self) -> Seen:
@@ -160,65 +179,126 @@ class Engine:
         nearest = nearest[np.argsort(-cosines[nearest], kind="stable")][:k]
         return [(self._all_items[at], float(cosines[at])) for at in nearest.tolist()]
 
+    @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Return the answer to each query. They are computed together, and do not depend on one another."""
-        if os.getpid() != self._process:  # PyTorch's threads are lost in a fork, and it would wait for them
-            torch.set_num_threads(1)
-            self._process = os.getpid()
-        spoken = [at for at, query in enumerate(queries) if len(query.history)]
-        silent = [at for at, query in enumerate(queries) if not len(query.history)]
+        """Return the answer to each query. They are computed together, and do not depend on one another.
+
+        Raises :class:`RunError` if the model's scores are NaN.
+        """
+        self._after_fork()
         answers: dict[int, Answer] = {}
-        if spoken:
-            some = [queries[at] for at in spoken]
-            ends = np.cumsum([len(query.history) for query in some])
-            starts = ends - [len(query.history) for query in some]
-            found = top_k(
-                self.recommender.scorer,
-                Histories(np.concatenate([query.history for query in some]), starts, ends),
-                max(query.k for query in some),
-                filter_seen=False,  # the limits of each query say it
-                limits=limits_of(some),
-                temperature=self.recommender.temperature,
-            )
-            answers |= {at: self._answer(found, row, queries[at].k, "model") for row, at in enumerate(spoken)}
-        if silent:
-            some = [queries[at] for at in silent]
-            k = min(max(query.k for query in some), self.num_items)
-            found = self.recommender.popular(limits_of(some), len(some), k)
-            answers |= {at: self._answer(found, row, queries[at].k, "popular") for row, at in enumerate(silent)}
+        spoken = [at for at, query in enumerate(queries) if len(query.history)]
+        for some, scores in self._scored([queries[at].history for at in spoken]):
+            own = [spoken[at] for at in some]
+            tops = self._best(scores, [queries[at] for at in own], self.recommender.temperature)
+            answers |= {at: self._answer(top, "model") for at, top in zip(own, tops, strict=True)}
+        for at, query in enumerate(queries):
+            if at not in answers:
+                answers[at] = self._popular(query)
         return [answers[at] for at in range(len(queries))]
 
-    def _answer(self, found: Top, row: int, k: int, source: Source) -> Answer:
-        confidences = found.confidence[row, :k].tolist()
-        items = [
-            Recommended(self._all_items[number - 1], score, None if math.isnan(confidence) else confidence)
-            for number, score, confidence in zip(
-                found.items[row, :k].tolist(), found.scores[row, :k].tolist(), confidences, strict=True
-            )
-            if number
-        ]
-        return Answer(items, source)
+    def _after_fork(self) -> None:
+        """Do without PyTorch's threads, which are lost in a fork: it would wait for them."""
+        if os.getpid() != self._process:
+            torch.set_num_threads(1)
+            self._process = os.getpid()
+
+    def _scored(self, histories: Sequence[Int64s]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield indices of histories and their scores by item number, [b, V + 1]; no history is empty."""
+        at_once = max(1, BLOCK // (self.num_items + 1))
+        for first in range(0, len(histories), at_once):
+            some = histories[first : first + at_once]
+            if self._dense is not None:
+                yield list(range(first, first + len(some))), self._dense(some)
+                continue
+            ends = np.cumsum([len(each) for each in some])
+            flat = Histories(np.concatenate(some), ends - [len(each) for each in some], ends)
+            for chosen, found in scored_batches(self.recommender.scorer, flat):
+                yield (chosen + first).tolist(), found.block(slice(0, self.num_items + 1)).float()
+
+    def _best(self, scores: Tensor, queries: Sequence[Query], temperature: float | None) -> list[Top]:
+        """Return the best items of each query, [1, k] each; its ``scores`` [b, V + 1] are changed."""
+        for row, query in zip(scores, queries, strict=True):
+            _mask(row, query)
+        tops = list(_tops(scores, [min(query.k, self.num_items) for query in queries], temperature))
+        for at, query in enumerate(queries):
+            if query.choice is not None:
+                some, k = Table(scores[at : at + 1]), min(query.k, self.num_items)
+                tops[at] = best_choice(some, k, self.num_items, NOTHING, temperature, query.choice)
+        return tops
+
+    def _popular(self, query: Query) -> Answer:
+        """Return the most popular items that a query allows; the scores are their interactions."""
+        counts, places = self.recommender.popularity
+        (top,) = self._best(torch.from_numpy(places[None].copy()), [query], None)
+        scores = np.where(top.items > 0, counts[top.items], -np.inf)
+        return self._answer(Top(top.items, scores, np.full_like(scores, np.nan)), "popular")
+
+    def _answer(self, top: Top, source: Source) -> Answer:
+        rows = zip(*(part[0].tolist() for part in top), strict=True)
+        return Answer(
+            [
+                Recommended(self._all_items[number - 1], score, None if math.isnan(confidence) else confidence)
+                for number, score, confidence in rows
+                if number
+            ],
+            source,
+        )
+
+    @torch.inference_mode()
+    def reasons(self, history: Int64s, items: Sequence[Id], most: int) -> list[list[Reason]]:
+        """Return why each of the ``items`` is recommended: the ``most`` items of the history that change it most.
+
+        The change of an item's score is the score with the whole history less that without one item of it. The last
+        items of the history that the model sees are tried, up to :data:`TRIED`; of a history of one item, nothing
+        remains, so it has no reasons.
+        """
+        self._after_fork()
+        if len(history) < 2 or most < 1:
+            return [[] for _ in items]
+        first = max(0, len(history) - min(self.recommender.scorer.max_length, TRIED))
+        without = [np.delete(history, at) for at in range(first, len(history))]
+        numbers = torch.from_numpy(self.numbers(items))
+        rows = torch.empty(1 + len(without), len(numbers))
+        for some, scores in self._scored([history, *without]):
+            rows[some] = scores[:, numbers].cpu()
+        changes = (rows[0] - rows[1:]).T  # [items, history]
+        found = []
+        for change in changes.tolist():
+            order = sorted(range(len(change)), key=lambda at: -abs(change[at]))[:most]
+            found.append([Reason(self._all_items[int(history[first + at]) - 1], change[at]) for at in order])
+        return found
 
 
-def limits_of(queries: Sequence[Query]) -> Limits:
-    """Return what may be recommended to each of some queries."""
-    left_out = [
-        _pairs(row, each)
-        for row, query in enumerate(queries)
-        for each in ([query.block, np.unique(query.history)] if query.leaves_out else [query.block])
-        if len(each)
-    ]
-    own = [_pairs(row, query.allow) for row, query in enumerate(queries) if query.allow is not None]
-    limited = np.array([row for row, query in enumerate(queries) if query.allow is not None], dtype=np.int64)
-    nothing = np.empty((2, 0), dtype=np.int64)
-    return Limits(
-        None,
-        limited,
-        by_row(np.concatenate(own, axis=1)) if own else nothing,
-        by_row(np.concatenate(left_out, axis=1)) if left_out else nothing,
-    )
+def _tops(scores: Tensor, ks: Sequence[int], temperature: float | None) -> Iterator[Top]:
+    """Yield the best items of each row of ``scores`` [b, V + 1], [1, k] each, where 0 is no item."""
+    best, indices = scores[:, 1:].topk(max(ks))  # [b, k] each
+    if best[:, 0].isnan().any():  # NaN is the largest for it
+        raise RunError("the model's scores are not numbers: its training has diverged; train it again.")
+    p = torch.full_like(best, torch.nan)
+    if temperature is not None:
+        p = (best / temperature - (scores[:, 1:] / temperature).logsumexp(1, keepdim=True)).exp()
+    items = torch.where(best > -torch.inf, indices + 1, 0)
+    own = Top(items.cpu().numpy(), best.cpu().numpy(), p.cpu().numpy())
+    for row, k in enumerate(ks):
+        yield Top(*(part[row : row + 1, :k] for part in own))  # type: ignore[arg-type]
 
 
-def _pairs(row: int, items: Int64s) -> Int64s:
-    """Return (row, item number) of some items of a row, [2, n]."""
-    return np.stack([np.full(len(items), row, dtype=np.int64), items])
+def _mask(scores: Tensor, query: Query) -> None:
+    """Set the scores [V + 1] of what a query does not allow to ``-inf``, in place."""
+    if query.allow is not None:
+        allowed = torch.from_numpy(query.allow).to(scores.device)
+        kept = scores[allowed]
+        scores.fill_(-torch.inf)
+        scores[allowed] = kept
+    if len(query.block):
+        scores[torch.from_numpy(query.block).to(scores.device)] = -torch.inf
+    if query.leaves_out and len(query.history):
+        scores[torch.from_numpy(query.history).to(scores.device)] = -torch.inf
+
+
+def dense_scorer(scorer: object) -> DenseScorer | None:
+    """Return a scorer of few histories at a time, if the model has one."""
+    if isinstance(scorer, NetworkModel) and scorer.network is not None and Dense.supports(scorer.network):
+        return DenseScorer(scorer.network, scorer.seed)  # type: ignore[arg-type]
+    return None

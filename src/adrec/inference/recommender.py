@@ -290,13 +290,21 @@ class Recommender:
             choices.append(Diverse(vectors, diversity, self.temperature))
         return Chain(choices) if choices else None
 
+    @cached_property
+    def popularity(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The interactions of each item number, [V + 1], and numbers in the same order, all distinct.
+
+        With distinct numbers the lists are the same everywhere.
+        """
+        counts = self.dataset.popularity[: self.scorer.num_items + 1].astype(np.float32)
+        order = np.argsort(-counts[1:], kind="stable") + 1
+        places = np.zeros(len(counts), dtype=np.float32)
+        places[order] = np.arange(len(order), 0, -1)
+        return counts, places
+
     def popular(self, limited: Limits, num_rows: int, k: int, choice: Choice | None = None) -> Top:
         """Return the most popular items that may be recommended in each row; the scores are their interactions."""
-        num_items = self.scorer.num_items
-        counts = self.dataset.popularity[: num_items + 1].astype(np.float32)
-        order = np.argsort(-counts[1:], kind="stable") + 1
-        places = np.zeros(num_items + 1, dtype=np.float32)
-        places[order] = np.arange(len(order), 0, -1)  # distinct, so that the lists are the same everywhere
+        num_items, (counts, places) = self.scorer.num_items, self.popularity
         table = Table(torch.from_numpy(places).expand(num_rows, -1))
         top = best_choice(table, k, num_items, limited.masked(None), None, choice)
         scores = np.where(top.items > 0, counts[top.items], -np.inf)

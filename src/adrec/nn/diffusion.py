@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -118,12 +119,12 @@ class Schedule:
         alpha_bars = self.alpha_bars[kept]
         return Schedule(self.timesteps[kept], 1 - alpha_bars / np.concatenate([[1.0], alpha_bars[:-1]]))
 
-    @property
+    @cached_property
     def alpha_bars(self) -> Float64s:
         """``abar_t``, the product of ``1 - beta`` up to t (DDPM eq. 4)."""
         return np.cumprod(1 - self.betas, dtype=np.float64)
 
-    @property
+    @cached_property
     def posterior(self) -> tuple[Float64s, Float64s, Float64s]:
         """The weights of x0 and x_t in the mean of q(x_{t-1} given x_t, x0), and its variance (DDPM eq. 7)."""
         alpha_bars = self.alpha_bars
@@ -132,7 +133,7 @@ class Schedule:
         of_xt = np.sqrt(1 - self.betas) * (1 - before) / (1 - alpha_bars)
         return of_x0, of_xt, self.betas * (1 - before) / (1 - alpha_bars)
 
-    @property
+    @cached_property
     def deterministic(self) -> tuple[Float64s, Float64s]:
         """The weights of x0 and x_t in DDIM's x_{t-1} without noise (Song et al. 2021, arXiv 2010.02502, eq. 12).
 

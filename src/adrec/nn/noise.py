@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.data.batch import PackedBatch
+from adrec.data.spans import Int64s
 
 
 def _signed(word: int) -> int:
@@ -44,6 +46,42 @@ def history_keys(batch: PackedBatch, seed: int) -> Tensor:
     return _mix_(sums + _mix_(torch.tensor([seed])))
 
 
+def keys_of(items: Int64s, lengths: Int64s, seed: int) -> Int64s:
+    """Return the keys of :func:`history_keys` for histories in rows, ``items`` [B, n] with 0 behind their ends."""
+    places = np.arange(items.shape[1])
+    words = np.where(places < lengths[:, None], items << 20 | (lengths[:, None] - places), 0)
+    sums = _mixed(words.view(np.uint64)).sum(1)  # 0 stays 0
+    keys: Int64s = _mixed(sums + _mixed(np.array([seed]).view(np.uint64))).view(np.int64)
+    return keys
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return what :func:`_mix_` makes of 64-bit integers, which have an unsigned type here."""
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def unit_noise(keys: Tensor, hidden_size: int, first: int, end: int) -> Tensor:
+    """Return the noise of steps ``first`` to ``end`` - 1, [steps, B, D], by the Box-Muller transform.
+
+    Args:
+        keys: the key of each history, int64 [B].
+        hidden_size: D.
+        first: the first step; steps count from 1.
+        end: the step after the last one.
+    """
+    half = (hidden_size + 1) // 2
+    counters = torch.arange(first * half + 1, end * half + 1, device=keys.device)
+    bits = _mix_(keys[:, None] + (counters * GOLDEN).view(-1, 1, half))  # [steps, B, half]
+    radius = (bits.bitwise_right_shift(32).bitwise_and_(LOW)).to(torch.float32).add_(1)  # 1 .. 2^32: never log(0)
+    angle = bits.bitwise_and_(LOW).to(torch.float32)
+    radius = radius.mul_(2.0**-32).log_().mul_(-2).sqrt_()
+    angle = angle.mul_(2 * torch.pi * 2.0**-32)
+    noise = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)  # [steps, B, 2 half]
+    return noise[..., :hidden_size]
+
+
 AT_ONCE = 8  # steps whose noise is drawn together: drawing a single step is dominated by overhead
 
 
@@ -62,17 +100,6 @@ class HistoryNoise:
         """Return the noise of ``step``, [B, D]. Steps are requested in descending order; lower ones are prefetched."""
         if step not in self._drawn:
             first = max(1, step - AT_ONCE + 1)
-            self._drawn = dict(zip(range(first, step + 1), self._draw(first, step + 1), strict=True))
+            drawn = unit_noise(self.keys, self.hidden_size, first, step + 1)
+            self._drawn = dict(zip(range(first, step + 1), drawn, strict=True))
         return self._drawn[step]
-
-    def _draw(self, first: int, end: int) -> Tensor:
-        """Return the noise of some steps, [steps, B, D], by the Box-Muller transform of pairs of uniforms."""
-        half = (self.hidden_size + 1) // 2
-        counters = torch.arange(first * half + 1, end * half + 1, device=self.keys.device)
-        bits = _mix_(self.keys[:, None] + (counters * GOLDEN).view(-1, 1, half))  # [steps, B, half]
-        radius = (bits.bitwise_right_shift(32).bitwise_and_(LOW)).to(torch.float32).add_(1)  # 1 .. 2^32: never log(0)
-        angle = bits.bitwise_and_(LOW).to(torch.float32)
-        radius = radius.mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = angle.mul_(2 * torch.pi * 2.0**-32)
-        noise = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)  # [steps, B, 2 half]
-        return noise[..., : self.hidden_size]
