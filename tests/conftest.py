@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import command
 from adrec.config.adrec import Config, ModelConfig, preset
 from adrec.config.diffusion import AblationConfig, DiffusionConfig
 from adrec.data.dataset import Dataset
@@ -134,6 +135,17 @@ def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.
         start, length = rng.integers(num_items), rng.integers(5, 12)
         rows += [(f"user {user}", f"item {(start + step) % num_items}", step) for step in range(length)]
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of a small model on data with times in seconds; its data set is the folder ``data`` beside it."""
+    folder = tmp_path_factory.mktemp("small")
+    cyclic_table(num_users=120).write_csv(folder / "table.csv")
+    assert command.adrec("prepare", "table.csv", "--time-unit", "s", "--out", "data", cwd=folder).returncode == 0
+    done = command.adrec("train", "data", "--out", "run", *command.SMALL, "--max-epochs", "4", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
 
 
 @pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])

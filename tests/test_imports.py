@@ -14,6 +14,7 @@ LAYERS = (
     "utils",
     "config",
     "data",
+    "live",
     "nn",
     "models",
     "inference",
@@ -25,6 +26,7 @@ LAYERS = (
     "diagnose",
     "bench",
     "api",
+    "export",
     "serve",
     "cli",
 )

@@ -120,6 +120,23 @@ def test_reasons_are_the_changes_of_scores(recommender: Recommender) -> None:
     assert engine.reasons(history[:1], items, 3) == [[], [], []]
 
 
+def test_reasons_are_columns_of_the_table(recommender: Recommender) -> None:
+    some = [["item 3", "item 4", "item 5"], ["nowhere"], ["item 2"]]
+    table = recommender.for_histories(some, 2, explain=2).table
+    assert table.columns[-4:] == ["because_1", "change_1", "because_2", "change_2"]
+    engine = recommender.engine
+    own = table.filter(history=0)
+    expected = engine.reasons(engine.numbers(some[0]), own["item_id"].to_list(), 2)
+    for row, reasons in zip(own.iter_rows(named=True), expected, strict=True):
+        assert [row["because_1"], row["because_2"]] == [each.item for each in reasons]
+        assert [row["change_1"], row["change_2"]] == pytest.approx([each.change for each in reasons], abs=1e-6)
+    assert table.filter(pl.col("history") > 0)["because_1"].null_count() == 4
+    users = recommender.for_users(["user 1"], 3, explain=1).table
+    assert users["because_1"].null_count() == 0
+    with pytest.raises(ConfigError, match="from 0 to 20; it is -1"):
+        recommender.for_users(["user 1"], 3, explain=-1)
+
+
 @pytest.mark.slow
 def test_ten_thousand_histories_have_the_ids_of_the_table() -> None:
     """Two items whose scores differ by rounding alone may change places; all other ids are equal."""

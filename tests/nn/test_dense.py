@@ -11,7 +11,7 @@ import torch
 from adrec.config.adrec import ModelConfig
 from adrec.config.diffusion import DiffusionConfig
 from adrec.data.batch import history_batch
-from adrec.models.dense import DenseScorer, _groups
+from adrec.models.dense import DenseScorer, groups
 from adrec.models.network import NetworkScorer
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import make_network
@@ -84,8 +84,8 @@ def test_keys_are_those_of_packed_histories() -> None:
         assert keys_of(padded, lengths, seed).tolist() == history_keys(batch, seed).tolist()
 
 
-def test_groups_hold_every_history_once() -> None:
+def testgroups_hold_every_history_once() -> None:
     lengths = [5, 200, 1, 6, 150, 5, 199, 2]
-    found = list(_groups(lengths))
+    found = list(groups(lengths))
     assert sorted(at for group in found for at in group) == list(range(len(lengths)))
     assert len(found) > 1 and all(sorted(group, key=lengths.__getitem__) == group for group in found)

@@ -15,9 +15,8 @@ import httpx
 from command import start
 
 
-@contextmanager
-def serving(run: Path, *options: str | Path) -> Iterator[httpx.Client]:
-    """Yield a client of ``adrec serve`` with a run; the server ends with SIGTERM, and must end well."""
+def started(run: Path, *options: str | Path) -> tuple[subprocess.Popen[str], httpx.Client]:
+    """Start ``adrec serve`` with a run; return its process, and a client once it is ready."""
     process = start("serve", run, "--port", "0", *options)
     lines: list[str] = []
     assert process.stderr is not None
@@ -27,10 +26,18 @@ def serving(run: Path, *options: str | Path) -> Iterator[httpx.Client]:
             break
     else:
         raise AssertionError("".join(lines))
+    return process, httpx.Client(base_url=found[1], timeout=30, trust_env=False)
+
+
+@contextmanager
+def serving(run: Path, *options: str | Path) -> Iterator[httpx.Client]:
+    """Yield a client of ``adrec serve`` with a run; the server ends with SIGTERM, and must end well."""
+    process, client = started(run, *options)
+    lines: list[str] = []
     rest = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     rest.start()
     try:
-        with httpx.Client(base_url=found[1], timeout=30, trust_env=False) as client:
+        with client:
             yield client
     finally:
         process.send_signal(signal.SIGTERM)

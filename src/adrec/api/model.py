@@ -153,6 +153,7 @@ class ADRec:
         per_category: int | None = None,
         categories: Mapping[Any, Any] | None = None,
         diversity: float = 0.0,
+        explain: int = 0,
         on_unknown: Literal["error", "skip"] = "error",
     ) -> Any:
         """Recommend k items to each user of the data set, or for each history of a new user.
@@ -170,6 +171,8 @@ class ADRec:
             categories: the category of items by id; items without one are not limited.
             diversity: 0..1, how much an item loses for resembling items above it; 0 is the most probable list
                 (:mod:`adrec.inference.diversity`).
+            explain: the number of items of the history that are named for each item, with what each adds to its score:
+                columns ``because_1``, ``change_1`` and so on.
             on_unknown: ``error`` or ``skip`` for users who are not in the data set.
 
         Returns:
@@ -204,9 +207,9 @@ class ADRec:
             diversity=diversity,
         )
         if histories is not None:
-            result = recommender.for_histories([ids(history) or [] for history in histories], k, **rules)
+            result = recommender.for_histories([ids(each) or [] for each in histories], k, explain=explain, **rules)
         else:
-            result = recommender.for_users(ids(users), k, on_unknown=on_unknown, **rules)
+            result = recommender.for_users(ids(users), k, on_unknown=on_unknown, explain=explain, **rules)
         return self._told(result)
 
     def score(self, pairs: Any) -> Any:

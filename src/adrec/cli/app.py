@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from adrec._version import __version__
-from adrec.cli import comparing, data, diagnosing, evaluating, runs, serving, training
+from adrec.cli import comparing, data, diagnosing, evaluating, exporting, runs, serving, training
 from adrec.utils import interrupts
 from adrec.utils.errors import UserError
 from adrec.utils.files import reason
@@ -47,6 +47,7 @@ app.command()(runs.similar)
 app.command()(runs.score)
 app.command()(serving.serve)
 app.command()(serving.key)
+app.command()(exporting.export)
 app.command("models")(training.list_models)
 app.command()(comparing.compare)
 app.command()(comparing.benchmark)

@@ -30,11 +30,11 @@ READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
 
 def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Input files, a folder of shards, - for standard input, or a URL."),
-    ],
     out: Out,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Input files, a folder of shards, - for standard input, or a URL."),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe of a known data set (see adrec recipes).")] = None,
     user: Annotated[str | None, typer.Option(help="Column of user ids.", rich_help_panel=READ)] = None,
     item: Annotated[str | None, typer.Option(help="Column of item ids.", rich_help_panel=READ)] = None,
@@ -109,11 +109,20 @@ def prepare(
         Path | None,
         typer.Option(help="Earlier prepared data set whose interactions, numbers and options to keep; INPUT is added."),
     ] = None,
+    events: Annotated[
+        str | None, typer.Option(help="Store of adrec serve --events, a file or URL, instead of INPUT: its new events.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's name.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing data set at --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Prepare a table of interactions as a data set for training."""
+    if (events is None) == (not sources):
+        raise ConfigError(
+            "prepare reads INPUT, a table of interactions, or --events, a store of events: give one of the two"
+            + (" (with --extend the events are added to an earlier data set)." if events else ".")
+        )
+    sources = sources or []
     quarantine = quarantine or quarantine_of(out)
     lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
     _check_outputs(out, quarantine, overwrite, [*(Path(each) for each in sources if not is_url(each)), *lists])
@@ -125,19 +134,36 @@ def prepare(
     options |= {"where": where, "since": since, "until": until, "session_gap": session_gap, "query": query}
     options |= {"event": event, "event_weights": event_weights}
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
+    given = {option: value for option, value in options.items() if value is not None}
+    earlier = _verified(extend) if extend else None
+    source, more = (sources, {}) if events is None else _live(events, earlier, given)
     dataset = prepare_dataset(
-        sources,
+        source,
         recipe=recipe,
         vocabulary=_verified(vocabulary) if vocabulary else None,
-        extend=_verified(extend) if extend else None,
+        extend=earlier,
         quarantine=quarantine,
-        name=name,
-        **{option: value for option, value in options.items() if value is not None},
+        name=name or (None if events is None else "events" if earlier is None else earlier.info.name),
+        **{**more, **given},
     )
     said = list(preparation(dataset.info, out, quarantine))  # before printing: --out may replace the working directory
     write_dataset(dataset, out, overwrite=overwrite)
     for line in said:
         console_for(quiet).print(line)
+
+
+def _live(place: str, base: Dataset | None, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the new events of a store as a table, and the options that they need."""
+    from adrec.live.preparing import as_table, news_of
+
+    unfit = [name for name in ("user", "item", "time", "event", "header", "separator", "query") if name in given]
+    if unfit:
+        raise ConfigError(
+            f"--{unfit[0].replace('header', 'columns')} says how a table is read; leave it out with --events."
+        )
+    news = news_of(place, base)
+    table, options = as_table(news, base)
+    return table, options | {"erased": news.erased, "events": {news.store: news.last}}
 
 
 def _verified(path: Path) -> Dataset:

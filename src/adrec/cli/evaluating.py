@@ -120,6 +120,10 @@ def evaluate(
     output.print(evaluation_notes(result, names_other=seen == "data"))
     if json_file is not None:
         write_json(json_file, values)
+    if on == "test" and seen == "data" and not (steps or sampler) and not result.split.startswith("after:"):
+        from adrec.runs.folder import EVALUATION
+
+        _keep(values, run / EVALUATION, console)
     chosen = [*([] if seen == "data" else [seen]), *([f"{steps}-steps"] if steps else []), sampler or ""]
     part = "after" if result.split.startswith("after:") else on
     _write_ranks(result, ranks, run / f"{'-'.join(filter(None, ['ranks', part, *chosen]))}.parquet", console)
@@ -146,6 +150,14 @@ def _write_ranks(result: Evaluation, asked: Path | None, usual: Path, console: C
         console.print(f"warning: the ranks are not kept: {error}")
         return
     console.print(f"Ranks of each user: {asked or usual}")
+
+
+def _keep(values: dict[str, Any], path: Path, console: Console) -> None:
+    """Keep the result beside the run, for who serves it; a run that cannot be written is no error."""
+    try:
+        write_json(path, values)
+    except UserError as error:
+        console.print(f"warning: the result is not kept: {error}")
 
 
 def _limits(asked: Sequence[str], ks: Sequence[int]) -> dict[str, float]:

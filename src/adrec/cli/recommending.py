@@ -88,6 +88,7 @@ def recommend(
     per_category: int | None,
     allow: Path | None,
     block: Path | None,
+    explain: int,
     on_unknown: Literal["error", "skip"],
     steps: int | None,
     sampler: Sampler | None,
@@ -108,18 +109,19 @@ def recommend(
         exclude=read_rules(block, info.columns) if block else None,
     )
     if audience.given:
-        result = recommender.for_histories([audience.given], k, on_batch=on_batch, **rules)
+        result = recommender.for_histories([audience.given], k, explain=explain, on_batch=on_batch, **rules)
     elif audience.history:
         people, histories = read_histories(audience.history, info.columns, as_read(info))
-        result = recommender.for_histories(histories, k, people=people, on_batch=on_batch, **rules)
+        result = recommender.for_histories(histories, k, people=people, explain=explain, on_batch=on_batch, **rules)
         owner = pl.Series(info.named("user"), people).gather(result.table["history"])
         result = Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
     else:
         users: Any = list(audience.user) if audience.user else None
         if audience.users:
             users = read_ids(audience.users, "user", info.columns)
-        result = recommender.for_users(users, k, on_unknown=on_unknown, on_batch=on_batch, **rules)
-    table = items.named(result.table, [info.named("item")])
+        result = recommender.for_users(users, k, on_unknown=on_unknown, explain=explain, on_batch=on_batch, **rules)
+    because = [name for name in result.table.columns if name.startswith("because_")]
+    table = items.named(result.table, [info.named("item"), *because])
     unnamed = table.filter(pl.col("name").is_null())[info.named("item")].n_unique() if items.names else 0
     notes = [f"{counted(unnamed, 'item')} without a name in {items.path}."] if unnamed else []
     return Recommendations(table, (*result.notes, *notes))

@@ -79,6 +79,9 @@ def recommend(
     ] = None,
     attributes: Attributes = None,
     names: Names = None,
+    explain: Annotated[
+        int, typer.Option(min=0, help="Number of items of the history to name for each item, and what each adds.")
+    ] = 0,
     on_unknown: Annotated[Literal["error", "skip"], typer.Option(help="What to do with unknown users.")] = "error",
     steps: Steps = None,
     sampler: SamplerName = None,
@@ -109,6 +112,7 @@ def recommend(
             per_category=per_category,
             allow=allow,
             block=block,
+            explain=explain,
             on_unknown=on_unknown,
             steps=steps,
             sampler=sampler,

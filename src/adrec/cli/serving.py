@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,10 +15,13 @@ from adrec.utils.errors import ConfigError, needs_extra
 from adrec.utils.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from adrec.serve.app import Service
+    from adrec.live.histories import Live
+    from adrec.serve.models import Models
 
 KEEP_ALIVE = 75  # seconds that an idle connection stays open
+BACKLOG = 2048  # connections that wait to be accepted
 DRAIN = 10  # seconds in which requests are finished after SIGTERM
+ITEMS, CHANGES = "Items", "Models"
 
 
 def serve(
@@ -28,6 +32,33 @@ def serve(
         Path | None, typer.Option(help="File with digests of the API keys (adrec key); needed beyond this machine.")
     ] = None,
     insecure: Annotated[bool, typer.Option(help="Listen beyond this machine without API keys.")] = False,
+    events: Annotated[
+        str | None, typer.Option(help="Store of live events: an SQLite file, which is made, or postgresql://..")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="File to log what is shown in, for evaluate --served.")] = None,
+    shadow: Annotated[
+        Path | None, typer.Option(help="Run that is asked too; its answers are only logged.", rich_help_panel=CHANGES)
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="RUN=10%: another run answers this share of the users; repeatable.", rich_help_panel=CHANGES),
+    ] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(help="Table of items with their attributes, for filters.", rich_help_panel=ITEMS)
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Column of --attributes with the titles.", rich_help_panel=ITEMS)
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Column of --attributes with the category.", rich_help_panel=ITEMS)
+    ] = None,
+    index: Annotated[
+        Literal["usearch"] | None,
+        typer.Option(help="Index of nearest items, for large catalogues.", rich_help_panel=ITEMS),
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Export of RUN (adrec export): ONNX Runtime computes the scores.")
+    ] = None,
     data: Data = None,
     own_model: OwnModel = None,
     device: Device = "cpu",
@@ -40,22 +71,33 @@ def serve(
             f"--host {host} can be reached from other machines: give --api-key-file (adrec key makes a key), or "
             "--insecure."
         )
+    if attributes is None and (names or category):
+        raise ConfigError(f"--{'names' if names else 'category'} is a column of --attributes; give that table.")
+    if shadow is not None and log is None:
+        raise ConfigError("--shadow writes what it would have shown to the log; give --log FILE.")
     try:
         import uvicorn
 
-        from adrec.serve.app import Service
-        from adrec.serve.loading import load
+        from adrec.serve.app import Options, Service
+        from adrec.serve.models import Loading, Models
+        from adrec.serve.shown import Shown
     except ImportError as error:
         raise ConfigError(needs_extra("serving", "serve")) from error
     from adrec.serve.keys import read_keys
 
+    splits = tuple(_split(each) for each in split or ())
+    if sum(share for _, share in splits) >= 1:
+        raise ConfigError("the shares of --split must leave some users to RUN; give less than 100% in all.")
     keys = () if api_key_file is None else read_keys(api_key_file)
     console = console_for(quiet)
     listening = _listen(host, port)
     use_threads(threads)
     use_own_model(own_model)
-    engine, about = load(run, data=data, device=device)
-    service: Service = Service(engine, about, keys=keys)
+    table = None if attributes is None else _attributes(attributes, names, category)
+    models = Models(Loading(data, device, table, names, index, onnx, threads), run, shadow=shadow, splits=splits)
+    live = None if events is None else _live(events, models)
+    shown = None if log is None else Shown(log)
+    service = Service(models, live=live, shown=shown, options=Options(keys, category))
     config = uvicorn.Config(
         service.app(),
         log_level="warning",
@@ -63,14 +105,46 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=DRAIN,
         timeout_keep_alive=KEEP_ALIVE,
-        backlog=2048,
+        backlog=BACKLOG,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
-    console.print(f"Serving {run} ({about.name}, {engine.num_items:,} items) at {address}; POST {address}/v1/recommend")
+    current = models.current
+    found = current.engine.index
+    listening.listen(BACKLOG)  # who reads the next line may connect
+    console.print(
+        f"Serving {run} ({current.name}, {current.engine.num_items:,} items) at {address}; "
+        f"POST {address}/v1/recommend, or open {address}/"
+        + ("" if found is None else f". The index finds {found.recall:.1%} of the first items")
+    )
     try:
         uvicorn.Server(config).run(sockets=[listening])
     except Interrupted:  # uvicorn has finished the requests, and sends the signal on
         console.print("Ended.")
+
+
+def _split(text: str) -> tuple[Path, float]:
+    """Return the run and the share of ``RUN=10%``."""
+    found = re.fullmatch(r"(.+)=(\d+(?:\.\d+)?)%", text)
+    if found is None or not 0 < float(found[2]) < 100:
+        raise ConfigError(f"--split takes a run and a share of the users, such as runs/new=10%; it was given {text!r}.")
+    return Path(found[1]), float(found[2]) / 100
+
+
+def _attributes(path: Path, names: str | None, category: str | None) -> Any:
+    from adrec.data.lists import read_attributes
+
+    for column in (names, category):
+        if column is not None:
+            read_attributes(path, [column])  # says which columns there are
+    return read_attributes(path)
+
+
+def _live(place: str, models: Models) -> Live:
+    from adrec.live.histories import Live
+    from adrec.live.store import Store
+
+    store = Store(place, writes=True)
+    return Live(store, models.oldest_event(store.id))
 
 
 def _is_loopback(host: str) -> bool:

@@ -71,6 +71,7 @@ class DatasetInfo:
         returning: the share of interactions that return to an item (:func:`adrec.data.seen.returning`).
         notes: further notes, one sentence each.
         extended: rows of the older data set that it extends, which ``num_read`` counts too.
+        events: the number of the last event of each store of live events that is in it (:mod:`adrec.live.store`).
         recipe: name of the recipe it was read with.
         fingerprint: hash of items, offsets, times, ids, the split and what is done with seen items; equal fingerprints
             mean equal data sets.
@@ -97,6 +98,7 @@ class DatasetInfo:
     returning: float = 0.0
     notes: Sequence[str] = ()
     extended: int = 0
+    events: Mapping[str, int] = field(default_factory=dict)
     recipe: str | None = None
     fingerprint: str = ""
     files: Mapping[str, int] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,10 @@ def told(info: DatasetInfo, options: Mapping[str, Any]) -> str:
     return f"as {info.name} was prepared: {', '.join(f'{name}={value}' for name, value in options.items())}"
 
 
-def older_rows(base: Dataset) -> pl.DataFrame:
+def older_rows(base: Dataset, erased: Sequence[str] = ()) -> tuple[pl.DataFrame, list[str]]:
     """Return the interactions of ``base``, and those that filters left out: ``user``, ``item``, ``time`` and ``row``.
 
-    With event weights, ``weight`` too.
+    With event weights, ``weight`` too. Those of ``erased`` users, whose ids are texts, are left out, with a note.
 
     Rows before 0 are older than any row that is read. They have the order within a user that they had in the tables.
     """
@@ -71,7 +71,9 @@ def older_rows(base: Dataset) -> pl.DataFrame:
     if waiting is not None:
         rows = waiting.with_columns(row=2 * pl.col("after").cast(pl.Int64)).select(table.columns)
         table = pl.concat([table, rows], how="vertical_relaxed")
-    return table.with_columns(row=pl.col("row") - BEFORE)
+    gone = table["user"].cast(pl.String).is_in(list(erased))
+    notes = [f"erased users: {counted(int(gone.sum()), 'older interaction')} left out"] if gone.any() else []
+    return table.filter(~gone).with_columns(row=pl.col("row") - BEFORE), notes
 
 
 def waiting_rows(kept: pl.DataFrame, rare: pl.DataFrame) -> pl.DataFrame:

@@ -131,13 +131,26 @@ def read_attribute(path: Path, column: str) -> pl.DataFrame:
 
     Raises :class:`DataError` where the table has no item column or no column ``column``.
     """
+    return read_attributes(path, [column]).rename({column: "value"})
+
+
+def read_attributes(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read attributes of items: ``item`` and the ``columns``, by default all others, as texts.
+
+    A text is null where it is missing; an item's first row counts. Raises :class:`DataError` where the table has no
+    item column or lacks one of the columns.
+    """
     table = _Table(path)
-    if column not in table.opened.columns:
-        near = did_you_mean(column, table.opened.columns)
-        raise DataError(f"{path.name} has no column {column!r}{near}; it has {', '.join(table.opened.columns)}.")
-    raw = table.read(["item"], "one item a row", also=[column])
-    values = raw[column].cast(pl.String).replace("", None).alias("value")
-    return pl.DataFrame([table.ids(raw["item"]).alias("item"), values]).unique(
+    for column in columns or ():
+        if column not in table.opened.columns:
+            near = did_you_mean(column, table.opened.columns)
+            raise DataError(f"{path.name} has no column {column!r}{near}; it has {', '.join(table.opened.columns)}.")
+    own = table.columns(["item"])["item"] if columns is None else None
+    wanted = columns if columns is not None else [name for name in table.opened.columns if name != own]
+    raw = table.read(["item"], "one item a row", also=list(wanted))
+    values = [raw[name].cast(pl.String).replace("", None).alias(name) for name in wanted]
+    ids = table.ids(raw["item"]).alias("item")
+    return pl.DataFrame([ids, *(each for each in values if each.name != "item")]).unique(
         "item", keep="first", maintain_order=True
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -37,6 +37,8 @@ def prepare(
     extend: Dataset | None = None,
     quarantine: Path | None = None,
     name: str | None = None,
+    erased: Sequence[str] = (),
+    events: Mapping[str, int] | None = None,
     **given: Unpack[PreparationOptions],
 ) -> Dataset:
     """Read, filter, number and sort interactions; ties in time keep the order of the table.
@@ -51,6 +53,8 @@ def prepare(
         extend: the same, and its interactions are those of the new data set too.
         quarantine: a file for the unusable rows; it is kept if preparation fails.
         name: name of the data set; by default the recipe's, or the file's.
+        erased: users, as texts, of whom nothing of ``extend`` is taken over.
+        events: the last event of each store of live events that the source contains.
         **given: the fields of :class:`~adrec.data.preparation.Preparation`.
 
     Raises:
@@ -85,7 +89,8 @@ def prepare(
                 table.sort("time", "row", maintain_order=True), options.session_gap, interactions.time_unit
             )
         if extend is not None:
-            older = older_rows(extend)
+            older, left = older_rows(extend, erased)
+            notes += left
             ledger.read(older.height, [])
             table = together(extend, older, replace(interactions, table=table))
             notes += border(extend, older, table)
@@ -99,7 +104,9 @@ def prepare(
         interactions = _both(extend.info, interactions)
     dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes)
     if extend is not None:
-        dataset = replace(dataset, info=replace(dataset.info, extended=older.height))
+        dataset = replace(dataset, info=replace(dataset.info, extended=older.height, events=extend.info.events))
+    if events:
+        dataset = replace(dataset, info=replace(dataset.info, events={**dataset.info.events, **events}))
     return replace(dataset, left_out=_plain_ids(waiting_rows(table, rare)) if rare.height else None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -30,6 +30,7 @@ from adrec.nn.scores import Table
 from adrec.utils.errors import RunError
 
 if TYPE_CHECKING:
+    from adrec.inference.index import ItemIndex
     from adrec.inference.recommender import Recommender
 
 Id = int | str
@@ -98,7 +99,8 @@ class Engine:
         vocabularies = {"item": self.dataset.catalogue, "user": self.dataset.users}
         self._process = os.getpid()
         self._texts = {role: known.ids.dtype == pl.String for role, known in vocabularies.items()}
-        self._dense = dense_scorer(recommender.scorer)
+        self.dense = dense_scorer(recommender.scorer)
+        self.index: ItemIndex | None = None
 
     @cached_property
     def seen(self) -> Seen:
@@ -113,59 +115,56 @@ class Engine:
             return int(value)
         return value
 
-    def numbers(self, items: Sequence[Id]) -> Int64s:
-        """Return the numbers of the known ones of some items, in their order."""
-        found = (self._numbers.get(self._own_type("item", each)) for each in items)
-        return np.array([number for number in found if number is not None], dtype=np.int64)
+    def user_id(self, user: Id) -> Id:
+        """Return a user's id as the data set has it."""
+        return self._own_type("user", user)
+
+    def item_id(self, item: Id) -> Id:
+        """Return an item's id as the data set has it."""
+        return self._own_type("item", item)
+
+    def item_of(self, number: int) -> Id:
+        """Return the id of an item number of the data set."""
+        return self._all_items[number - 1]
+
+    def numbers(self, items: Iterable[Id]) -> Int64s:
+        """Return the numbers of the items that the model knows, in their order."""
+        found = self.numbers_or_0(items)
+        return found[found > 0]
+
+    def numbers_or_0(self, items: Iterable[Id]) -> Int64s:
+        """Return the number of each item, 0 for those that the model does not know."""
+        return np.array([self._numbers.get(self._own_type("item", each), 0) for each in items], dtype=np.int64)
+
+    def index_of(self, user: Id) -> int | None:
+        """Return the index of a user of the data set; None if unknown."""
+        return self._users.get(self._own_type("user", user))
 
     def history_of(self, user: Id) -> Int64s | None:
         """Return the item numbers of a user's history, oldest first, those that the model knows; None if unknown."""
-        index = self._users.get(self._own_type("user", user))
+        index = self.index_of(user)
         if index is None:
             return None
         history = self.dataset.history(index)
         return history[history <= self.num_items].astype(np.int64)
 
-    def interactions_of(self, user: Id) -> int | None:
-        """Return the length of a user's history; None if the user is unknown."""
-        index = self._users.get(self._own_type("user", user))
-        return None if index is None else len(self.dataset.history(index))
+    @property
+    def known_items(self) -> Iterable[Id]:
+        """The ids of the items that the model knows, in the order of their numbers."""
+        return self._numbers.keys()
 
-    def joined(self, before: Int64s, after: Int64s) -> Int64s:
-        """Return a history with later items behind it."""
-        return np.concatenate([before, after])
-
-    def user(self, user: Id) -> tuple[Id, list[Id]] | None:
-        """Return a user's id as the data set has it, and the history, oldest first; None if unknown."""
-        own = self._own_type("user", user)
-        index = self._users.get(own)
-        if index is None:
-            return None
-        return own, [self._all_items[number - 1] for number in self.dataset.history(index).tolist()]
-
-    def items_with(self, text: str, most: int) -> list[Id]:
-        """Return at most ``most`` items that the model knows whose id contains a text, whatever its case."""
-        wanted, found = text.lower(), list[Id]()
-        for each in self._numbers:
-            if wanted in str(each).lower():
-                found.append(each)
-                if len(found) == most:
-                    break
-        return found
+    @property
+    def vectors(self) -> NDArray[np.float32] | None:
+        """The item vectors by number, [V + 1, D]; None if the model has none."""
+        return getattr(self.recommender.scorer, "item_vectors", None)
 
     @cached_property
     def _unit_vectors(self) -> NDArray[np.float32] | None:
-        vectors: NDArray[np.float32] | None = getattr(self.recommender.scorer, "item_vectors", None)
-        if vectors is None:
+        if self.vectors is None:
             return None
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        lengths = np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = self.vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
         return unit
-
-    @property
-    def has_vectors(self) -> bool:
-        """Whether items have vectors, whose cosine says how alike they are."""
-        return self._unit_vectors is not None
 
     def similar(self, item: Id, k: int) -> list[tuple[Id, float]] | None:
         """Return the k items nearest to one by the cosine of their vectors; None if the item is unknown."""
@@ -187,7 +186,9 @@ class Engine:
         """
         self._after_fork()
         answers: dict[int, Answer] = {}
-        spoken = [at for at, query in enumerate(queries) if len(query.history)]
+        if self.index is not None and self.dense is not None:
+            answers = {at: self._near(self.index, query) for at, query in enumerate(queries) if _searches(query)}
+        spoken = [at for at, query in enumerate(queries) if len(query.history) and at not in answers]
         for some, scores in self._scored([queries[at].history for at in spoken]):
             own = [spoken[at] for at in some]
             tops = self._best(scores, [queries[at] for at in own], self.recommender.temperature)
@@ -208,8 +209,8 @@ class Engine:
         at_once = max(1, BLOCK // (self.num_items + 1))
         for first in range(0, len(histories), at_once):
             some = histories[first : first + at_once]
-            if self._dense is not None:
-                yield list(range(first, first + len(some))), self._dense(some)
+            if self.dense is not None:
+                yield list(range(first, first + len(some))), self.dense(some)
                 continue
             ends = np.cumsum([len(each) for each in some])
             flat = Histories(np.concatenate(some), ends - [len(each) for each in some], ends)
@@ -226,6 +227,19 @@ class Engine:
                 some, k = Table(scores[at : at + 1]), min(query.k, self.num_items)
                 tops[at] = best_choice(some, k, self.num_items, NOTHING, temperature, query.choice)
         return tops
+
+    def _near(self, index: ItemIndex, query: Query) -> Answer:
+        """Return the best of the items that the index finds, by their exact scores; there is no confidence."""
+        assert self.dense is not None
+        (vector,) = self.dense.queries([query.history])
+        left_out = np.concatenate([query.block, query.history]) if query.leaves_out else query.block
+        count = min(self.num_items, query.k + len(left_out) + SPARE)
+        found = index.candidates(vector.cpu().numpy(), count)
+        numbers = np.setdiff1d(np.concatenate([found, query.history]), left_out)
+        scores = self.dense.scores_of(vector, query.history, numbers)
+        order = torch.argsort(scores, descending=True, stable=True)[: query.k].cpu()
+        rows = zip(numbers[order.numpy()].tolist(), scores.cpu()[order].tolist(), strict=True)
+        return Answer([Recommended(self._all_items[number - 1], score, None) for number, score in rows], "model")
 
     def _popular(self, query: Query) -> Answer:
         """Return the most popular items that a query allows; the scores are their interactions."""
@@ -268,6 +282,14 @@ class Engine:
             order = sorted(range(len(change)), key=lambda at: -abs(change[at]))[:most]
             found.append([Reason(self._all_items[int(history[first + at]) - 1], change[at]) for at in order])
         return found
+
+
+SPARE = 16  # candidates of an index beyond those asked for
+
+
+def _searches(query: Query) -> bool:
+    """Return whether an index can answer: what is chosen from a list, or by a rule of the list, is ranked exactly."""
+    return len(query.history) > 0 and query.allow is None and query.choice is None
 
 
 def _tops(scores: Tensor, ks: Sequence[int], temperature: float | None) -> Iterator[Top]:

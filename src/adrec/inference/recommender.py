@@ -22,6 +22,7 @@ from adrec.inference.diversity import Diverse, check_diversity
 from adrec.inference.engine import Engine, Query, Recommended
 from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
 from adrec.inference.pairs import score
+from adrec.inference.reasons import check_explain, reason_columns
 from adrec.inference.rules import Limits, Rules, limits
 from adrec.inference.scorer import BATCH_SIZE, Choice, Histories, Scorer, Top, best_choice, top_k
 from adrec.inference.scores import Masked, best_items
@@ -74,6 +75,7 @@ class Recommender:
         k: int = 10,
         *,
         on_unknown: Literal["error", "skip"] = "error",
+        explain: int = 0,
         on_batch: Callable[[int], None] = lambda users: None,
         **rules: Unpack[Rules],
     ) -> Recommendations:
@@ -83,18 +85,21 @@ class Recommender:
             users: their ids; all users by default. A user who is named twice is recommended to once.
             k: the number of items for each user; fewer if fewer may be recommended.
             on_unknown: ``error`` raises for users who are not in the data set; ``skip`` skips and notes them.
+            explain: the number of items of the history that are named for each item, with what each adds to its
+                score: columns ``because_1``, ``change_1`` and so on (:meth:`Engine.reasons`).
             on_batch: called after each batch with the number of finished users.
             **rules: what may be recommended (:class:`adrec.inference.rules.Rules`).
 
         Raises:
             DataError: for an unknown user, or lists that leave nothing to recommend.
-            ConfigError: if k is below 1, or for a rule that does not fit this model or data set.
+            ConfigError: if k is below 1, or for an explain or a rule that does not fit this model or data set.
         """
         self._check_process()
         dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
         check_k(k)
+        check_explain(explain)
         notes: list[str] = []
         if users is None:
             wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
@@ -114,7 +119,7 @@ class Recommender:
         people = dataset.users.decode(wanted)
         best, popular, found = self._best(histories, k, rules, people, on_batch, timed=True)
         notes += [*found, *silent(popular, ("user", "users")), *few(best.items, k, ("user", "users"))]
-        table = self._table(best, popular)
+        table = self._table(best, popular).with_columns(self._reasons(histories, best, popular, explain))
         users_of_rows = people.gather(table["row"]).alias(dataset.info.named("user"))
         return Recommendations(table.drop("row").insert_column(0, users_of_rows), tuple(notes))
 
@@ -124,6 +129,7 @@ class Recommender:
         k: int = 10,
         *,
         people: pl.Series | None = None,
+        explain: int = 0,
         on_batch: Callable[[int], None] = lambda users: None,
         **rules: Unpack[Rules],
     ) -> Recommendations:
@@ -135,6 +141,7 @@ class Recommender:
         """
         self._check_process()
         check_k(k)
+        check_explain(explain)
         notes: list[str] = []
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         flat = [item for history in histories for item in history]
@@ -150,7 +157,8 @@ class Recommender:
         spoken = Histories(numbers[known], ends - kept, ends)
         best, popular, found = self._best(spoken, k, rules, people, on_batch, timed=False)
         notes += [*found, *silent(popular, ("history", "histories")), *few(best.items, k, ("history", "histories"))]
-        return Recommendations(self._table(best, popular).rename({"row": "history"}), tuple(notes))
+        table = self._table(best, popular).with_columns(self._reasons(spoken, best, popular, explain))
+        return Recommendations(table.rename({"row": "history"}), tuple(notes))
 
     @cached_property
     def engine(self) -> Engine:
@@ -171,6 +179,11 @@ class Recommender:
         numbers = self.engine.numbers(history)
         query = Query(numbers, k, self._leaves_out(seen), numbers[:0])
         return self.engine.answer([query])[0].items
+
+    def _reasons(
+        self, histories: Histories, best: Top, popular: NDArray[np.bool_], explain: int
+    ) -> Sequence[pl.Series]:
+        return reason_columns(self.engine, histories, best, popular, explain) if explain else ()
 
     def _check_process(self) -> None:
         """Raise :class:`RunError` in a fork of the process that loaded the model, where Polars would wait for ever."""

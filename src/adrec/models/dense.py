@@ -35,10 +35,7 @@ class DenseScorer:
     def queries(self, histories: Sequence[Int64s]) -> Tensor:
         """Return the query of each history, [B, D]; histories are not empty, and of any length."""
         config, device = self.network.config, self.items.device
-        lengths = np.array([min(len(each), config.max_length) for each in histories])
-        items = np.zeros((len(histories), int(lengths.max())), dtype=np.int64)
-        for row, (history, length) in enumerate(zip(histories, lengths.tolist(), strict=True)):
-            items[row, :length] = history[-length:]
+        items, lengths = padded(histories, config.max_length)
         noise = None
         if self.network.uses_noise:
             keys = torch.from_numpy(keys_of(items, lengths, self.seed)).to(device)
@@ -50,7 +47,7 @@ class DenseScorer:
     def __call__(self, histories: Sequence[Int64s]) -> Tensor:
         """Return the scores of every item number, float32 [B, V + 1]."""
         scores = torch.empty(len(histories), len(self.items), device=self.items.device)
-        for some in _groups([min(len(each), self.dense.max_length) for each in histories]):
+        for some in groups([min(len(each), self.dense.max_length) for each in histories]):
             query = self.queries([histories[at] for at in some])
             own = query @ self.items.T  # [b, V + 1]
             if self.bias is not None:
@@ -60,17 +57,39 @@ class DenseScorer:
             scores[torch.tensor(some)] = own
         return scores
 
+    @torch.inference_mode()
+    def scores_of(self, query: Tensor, history: Int64s, numbers: Int64s) -> Tensor:
+        """Return the scores of some item numbers, [n], for the ``query`` [D] of a history."""
+        at = torch.from_numpy(numbers).to(self.items.device)
+        scores = self.items[at] @ query
+        if self.bias is not None:
+            met, bias = self._repeats(query, history)
+            scores += torch.where(at[:, None] == met, bias, 0.0).sum(1)
+        return scores
+
     def _add_repeats(self, scores: Tensor, query: Tensor, histories: Sequence[Int64s]) -> None:
-        """Add the repeat logits of the items that the model sees of each history, in place."""
+        """Add the repeat logits of each history, in place."""
         for row, history in enumerate(histories):
-            met = torch.from_numpy(np.unique(history[-self.dense.max_length :])).to(scores.device)
-            bias = torch.full((len(met),), self.bias or 0.0, device=scores.device)
-            if self.projection is not None:
-                bias = bias + self.items[met] @ (query[row] @ self.projection)
+            met, bias = self._repeats(query[row], history)
             scores[row, met] += bias
 
+    def _repeats(self, query: Tensor, history: Int64s) -> tuple[Tensor, Tensor]:
+        """Return the items that the model sees of a history, once each, and their repeat logits, [n] each."""
+        met = torch.from_numpy(np.unique(history[-self.dense.max_length :])).to(self.items.device)
+        bias = torch.full((len(met),), self.bias or 0.0, device=self.items.device)
+        return met, bias if self.projection is None else bias + self.items[met] @ (query @ self.projection)
 
-def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+
+def padded(histories: Sequence[Int64s], max_length: int) -> tuple[Int64s, Int64s]:
+    """Return the last items of histories in rows, ``items`` [B, n] with 0 behind their ends, and ``lengths`` [B]."""
+    lengths = np.array([min(len(each), max_length) for each in histories])
+    items = np.zeros((len(histories), int(lengths.max())), dtype=np.int64)
+    for row, (history, length) in enumerate(zip(histories, lengths.tolist(), strict=True)):
+        items[row, :length] = history[-length:]
+    return items, lengths
+
+
+def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield indices of histories that are computed together: padding them costs less than another pass."""
     some: list[int] = []
     for at in sorted(range(len(lengths)), key=lengths.__getitem__):

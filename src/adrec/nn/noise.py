@@ -82,6 +82,21 @@ def unit_noise(keys: Tensor, hidden_size: int, first: int, end: int) -> Tensor:
     return noise[..., :hidden_size]
 
 
+def history_words(items: Tensor, lengths: Tensor) -> Tensor:
+    """Return the words whose sum is a history's key, int64 [B, n], of histories in rows as in :func:`keys_of`."""
+    places = torch.arange(items.shape[1], device=items.device)
+    words = items * (1 << 20) + (lengths[:, None] - places)
+    return torch.where(places < lengths[:, None], words, 0)
+
+
+def mixed_keys(words: Tensor, seed: int) -> Tensor:
+    """Return the keys of :func:`keys_of` from :func:`history_words`, int64 [B], by what can be exported."""
+    own = int(_mixed(np.array([seed]).view(np.uint64)).view(np.int64)[0])  # a tensor would be mixed again when exported
+    mixed = _mix_(words)
+    sums = (mixed[:, None] @ torch.ones_like(mixed)[:, :, None])[:, 0, 0]  # ONNX Runtime's own sum is one of floats
+    return _mix_(sums + own)
+
+
 AT_ONCE = 8  # steps whose noise is drawn together: drawing a single step is dominated by overhead
 
 

@@ -9,6 +9,7 @@
 ``prefixes.safetensors``  the generated prefixes, until the run is finished
 ``weights.safetensors``   the selected weights, once the run is finished
 ``stage1.safetensors``    the item embedding passed on by the first stage, if there are several
+``evaluation.json``       what ``adrec evaluate`` found on the test part, for who serves the run
 ========================  ================================================================================
 """
 
@@ -43,6 +44,7 @@ from adrec.utils.sealed import check_seal, digest_of, read_json, write_sealed
 from adrec.utils.text import counted
 
 STAGE_1 = "stage1.safetensors"
+EVALUATION = "evaluation.json"
 PREFIXES = "prefixes.safetensors"
 OWN, AUGMENT = "state", "augment"  # of the model's trainer and of its augmentation's
 REMEDY = "restore the run from a copy, or train it again"

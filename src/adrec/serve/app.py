@@ -1,274 +1,231 @@
-"""The HTTP application: routes, limits and errors. It answers with what :mod:`adrec.inference.engine` gives."""
+"""The HTTP application: its routes, from start to end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources import files
 
-import msgspec
+from msgspec import UNSET
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adrec.inference.engine import Engine, Query
-from adrec.serve.batcher import Batcher, BusyError
-from adrec.serve.keys import is_known
+from adrec.data.weights import parse_weights
+from adrec.live.histories import Live
+from adrec.live.store import Event
+from adrec.serve.batcher import Batcher
 from adrec.serve.metrics import Metrics
+from adrec.serve.models import Models, Served
 from adrec.serve.openapi import openapi
+from adrec.serve.people import person
+from adrec.serve.recommending import Recommending
 from adrec.serve.schema import (
-    History,
+    EVENTS,
+    EventRequest,
+    EventsResponse,
+    FoundItem,
     ItemsResponse,
     ModelResponse,
-    Problem,
-    RecommendedItem,
-    RecommendRequest,
-    RecommendResponse,
-    SimilarItem,
-    SimilarRequest,
-    SimilarResponse,
     UserResponse,
 )
+from adrec.serve.shown import Shown
+from adrec.serve.web import Bounds, Guard, RequestError, Unforeseen, answered, not_allowed, not_found, wrong
+from adrec.utils.errors import DataError, UserError
 
-Kind = TypeVar("Kind")
-JSON, PROBLEM = "application/json", "application/problem+json"
-OPEN = frozenset({"/healthz", "/readyz"})  # paths that need no key
-encoder = msgspec.json.Encoder()
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+PAGE_FILES = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
+              "/page.css": ("page.css", "text/css")}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """The limits of a request.
+class Options:
+    """Options of a service.
 
     Attributes:
-        body: bytes of its body.
-        history: items of a history, and of a list of items.
-        k: items that are recommended.
-        batch: requests in one.
-        items: items that a search returns.
-        seconds: until it is answered.
-        reading: seconds until its body has come.
+        keys: the digests of the API keys; without any, no key is needed.
+        category: the attribute that is the category of an item by default.
+        bounds: the limits of a request.
     """
 
-    body: int = 1 << 20
-    history: int = 1000
-    k: int = 500
-    batch: int = 256
-    items: int = 50
-    seconds: float = 2.0
-    reading: float = 10.0
-
-
-class RequestError(Exception):
-    """Raised for a request that cannot be answered: the status, the reason and the field that is wrong."""
-
-    def __init__(self, status: int, title: str, detail: str, field: str | None = None) -> None:
-        super().__init__(detail)
-        self.problem = Problem(title, status, detail, field=field)
-
-
-class About(NamedTuple):
-    """What is told about the model.
-
-    Attributes:
-        model: the digest that identifies the model.
-        name: the name of the model's kind.
-        run: the run's folder.
-        data: the fingerprint of the data set.
-        data_name: its name.
-        split: the split that the model was trained on.
-    """
-
-    model: str
-    name: str
-    run: str
-    data: str
-    data_name: str
-    split: str
+    keys: Sequence[str] = ()
+    category: str | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 class Service:
     """The routes of the service.
 
     Args:
-        engine: answers queries.
-        about: what is told about the model.
-        bounds: the limits of a request.
-        keys: the digests of the API keys; without any, no key is needed.
+        models: which model answers whom.
+        live: live histories; None without a store of events.
+        shown: the log of what is shown; None without one.
+        options: keys and limits.
     """
 
-    def __init__(self, engine: Engine, about: About, *, bounds: Bounds | None = None, keys: Sequence[str] = ()) -> None:
-        self.engine, self.about, self.bounds, self.keys = engine, about, bounds or Bounds(), keys
-        self.metrics = Metrics(about.model, about.name)
-        self.batcher = Batcher(engine.answer, on_batch=self.metrics.on_batch)
-        self._one = msgspec.json.Decoder(RecommendRequest | list[RecommendRequest])
-        self._similar = msgspec.json.Decoder(SimilarRequest)
+    def __init__(
+        self, models: Models, *, live: Live | None = None, shown: Shown | None = None, options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        self.models, self.live, self.shown = models, live, shown
+        models.live = live
+        self.metrics = Metrics()
+        self.metrics.on_model(models.current.digest, models.current.name)
+        self.batcher = Batcher(on_batch=self.metrics.on_batch)
+        self.guard = Guard(options.keys, self.metrics, options.bounds)
+        self.recommending = Recommending(models, live, self.batcher, self.guard, shown, options.category)
+        self._changing = asyncio.Lock()
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
         routes = [
-            Route("/v1/recommend", self._route(self.recommend), methods=["POST"]),
-            Route("/v1/similar", self._route(self.similar), methods=["POST"]),
-            Route("/v1/items", self._route(self.items), methods=["GET"]),
-            Route("/v1/users/{user}", self._route(self.user), methods=["GET"]),
-            Route("/v1/model", self._route(self.model), methods=["GET"]),
-            Route("/healthz", self._route(self.health), methods=["GET"]),
-            Route("/readyz", self._route(self.health), methods=["GET"]),
-            Route("/metrics", self._route(self.measured), methods=["GET"]),
-            Route("/openapi.json", self._route(self.document), methods=["GET"]),
+            ("/v1/recommend", self.recommending.recommend, "POST"),
+            ("/v1/similar", self.recommending.similar, "POST"),
+            ("/v1/items", self.items, "GET"),
+            ("/v1/events", self.events, "POST"),
+            ("/v1/users/{user}", self.user, "GET"),
+            ("/v1/users/{user}", self.erase, "DELETE"),
+            ("/v1/model", self.model, "GET"),
+            ("/v1/model/reload", self.reload, "POST"),
+            ("/v1/model/rollback", self.rollback, "POST"),
+            ("/healthz", self.health, "GET"),
+            ("/readyz", self.health, "GET"),
+            ("/metrics", self.measured, "GET"),
+            ("/openapi.json", self.document, "GET"),
+            *((path, self.page, "GET") for path in PAGE_FILES),
         ]
         return Starlette(
-            routes=routes,
+            routes=[Route(path, self.guard(answer), methods=[method]) for path, answer, method in routes],
             lifespan=self._lifespan,
-            middleware=[Middleware(_Unknown, metrics=self.metrics)],
-            exception_handlers={404: _not_found, 405: _not_allowed},
+            middleware=[Middleware(Unforeseen, metrics=self.metrics)],
+            exception_handlers={404: not_found, 405: not_allowed},
         )
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(self.batcher.end)
-
-    def _route(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """Return a route that checks the key, turns errors into problems and counts."""
-
-        async def route(request: Request) -> Response:
-            began, path = time.perf_counter(), request.scope["route"].path
-            try:
-                self._check_key(request)
-                response = await answer(request)
-            except RequestError as error:
-                response = problem(error.problem)
-            except BusyError as error:
-                response = problem(Problem("Service Unavailable", 503, f"{error}."))
-                response.headers["Retry-After"] = "1"
-            self.metrics.on_request(path, response.status_code, time.perf_counter() - began)
-            return response
-
-        return route
-
-    def _check_key(self, request: Request) -> None:
-        if not self.keys or request.url.path in OPEN:
-            return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
-        if not is_known(given, self.keys):
-            raise RequestError(401, "Unauthorized", "Give an API key: Authorization: Bearer KEY.")
-
-    async def _body(self, request: Request) -> bytes:
-        """Return the body. Raises :class:`RequestError` if it is too large or comes too slowly."""
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(self.bounds.reading):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > self.bounds.body:
-                        raise RequestError(
-                            413, "Content Too Large", f"The body has more than {self.bounds.body:,} bytes; send less."
-                        )
-                    parts.append(part)
-        except TimeoutError as error:
-            raise RequestError(408, "Request Timeout", "The body came too slowly.") from error
-        return b"".join(parts)
-
-    async def _decoded(self, request: Request, decoder: msgspec.json.Decoder[Kind]) -> Kind:
-        body = await self._body(request)
-        try:
-            return decoder.decode(body)
-        except msgspec.ValidationError as error:
-            text, _, place = str(error).partition(" - at `")
-            raise RequestError(422, "Unprocessable Content", f"{text}.", place.rstrip("`") or "$") from error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise RequestError(400, "Bad Request", f"The body is not JSON: {error}.") from error
-
-    async def recommend(self, request: Request) -> Response:
-        """Recommend to one, or to each of a list."""
-        asked = await self._decoded(request, self._one)
-        several = asked if isinstance(asked, list) else [asked]
-        if len(several) > self.bounds.batch:
-            raise RequestError(
-                422, "Unprocessable Content", f"A list has at most {self.bounds.batch} requests; send several.", "$"
-            )
-        made = [self._query(each, f"$[{at}]" if asked is several else "$") for at, each in enumerate(several)]
-        answers = await self.batcher.ask([query for query, _ in made], self.bounds.seconds)
-        found = [
-            RecommendResponse(
-                [RecommendedItem(each.item, each.score, each.confidence, answer.source) for each in answer.items],
-                history,
-                self.about.model,
-                self.about.data,
-            )
-            for answer, (_, history) in zip(answers, made, strict=True)
-        ]
-        return Response(encoder.encode(found if asked is several else found[0]), media_type=JSON)
-
-    def _query(self, asked: RecommendRequest, place: str) -> tuple[Query, History]:
-        """Return the query of a request, and how much of its history is known."""
-        engine, bounds = self.engine, self.bounds
-        for name in ("history", "allow", "block"):
-            if len(getattr(asked, name) or ()) > bounds.history:
-                raise RequestError(
-                    422, "Unprocessable Content", f"A list has at most {bounds.history} items.", f"{place}.{name}"
-                )
-        if asked.k > bounds.k:
-            raise RequestError(422, "Unprocessable Content", f"k is at most {bounds.k}.", f"{place}.k")
-        own = engine.numbers(asked.history)
-        given = len(asked.history)
-        if asked.user is not None:
-            before = engine.history_of(asked.user)
-            if before is not None:
-                own = before if not len(own) else engine.joined(before, own)
-                given += engine.interactions_of(asked.user) or 0
-        policy = engine.seen if asked.seen == "data" else asked.seen
-        allow = None if asked.allow is None else engine.numbers(asked.allow)
-        query = Query(own, asked.k, policy == "leave-out", engine.numbers(asked.block), allow)
-        return query, History(given, len(own))
-
-    async def similar(self, request: Request) -> Response:
-        """Return the nearest items of an item."""
-        asked = await self._decoded(request, self._similar)
-        if asked.k > self.bounds.k:
-            raise RequestError(422, "Unprocessable Content", f"k is at most {self.bounds.k}.", "$.k")
-        if not self.engine.has_vectors:
-            raise RequestError(409, "Conflict", f"The model {self.about.name} has no item vectors.")
-        found = await asyncio.to_thread(self.engine.similar, asked.item, asked.k)
-        if found is None:
-            raise RequestError(404, "Not Found", f"There is no item {asked.item!r} that the model knows.", "$.item")
-        items = [SimilarItem(item, score) for item, score in found]
-        return Response(encoder.encode(SimilarResponse(items, self.about.model)), media_type=JSON)
+        if self.live is not None:
+            await asyncio.to_thread(self.live.end)
+        if self.shown is not None:
+            self.shown.end()
 
     async def items(self, request: Request) -> Response:
-        """Return items whose id contains a text."""
-        text = request.query_params.get("query", "")
+        """Return items whose id or title contains a text."""
+        text, model = request.query_params.get("query", ""), self.models.current
         if not text:
-            raise RequestError(422, "Unprocessable Content", "Give a text to look for: ?query=TEXT.", "query")
-        found = await asyncio.to_thread(self.engine.items_with, text, self.bounds.items)
-        return Response(encoder.encode(ItemsResponse(found)), media_type=JSON)
+            raise wrong("Give a text to look for: ?query=TEXT.", "query")
+        return answered(await asyncio.to_thread(_items_with, model, text, self.guard.bounds.items))
+
+    async def events(self, request: Request) -> Response:
+        """Store events; they are on disk, and in the next answer, when this is answered."""
+        live = self._live()
+        body = await self.guard.decoded(request, EVENTS)
+        several = body if isinstance(body, list) else [body]
+        if len(several) > self.guard.bounds.events:
+            raise wrong(f"A list has at most {self.guard.bounds.events} events; send several.", "$")
+        engine = self.models.current.engine
+        self._check_types(several, "$[{}].event" if several is body else "$.event")
+        events = [
+            Event(
+                each.event_id,
+                str(engine.user_id(each.user)),
+                str(engine.item_id(each.item)),
+                _time_ms(each),
+                each.event,
+            )
+            for each in several
+        ]
+        try:
+            stored = await live.add(events) if events else 0
+        except DataError as error:
+            raise RequestError(503, "Service Unavailable", "The events cannot be stored; send them again.") from error
+        self.metrics.on_events(stored)
+        return answered(EventsResponse(stored, len(events) - stored))
+
+    def _check_types(self, events: Sequence[EventRequest], place: str) -> None:
+        """Raise :class:`RequestError` for a type of event without a weight, if the data set has event weights."""
+        weights = self.models.current.engine.dataset.info.preparation.get("event_weights")
+        if weights is None:
+            return
+        known = list(parse_weights(weights))
+        for at, each in enumerate(events):
+            if each.event not in known:
+                raise wrong(f"event must be one of {', '.join(known)}, which have weights.", place.format(at))
 
     async def user(self, request: Request) -> Response:
         """Return a user's history."""
         user = request.path_params["user"]
-        found = self.engine.user(user)
+        model = self.models.of(user)
+        found = person(model.engine, self.live, user)
         if found is None:
             raise RequestError(404, "Not Found", f"There is no user {user!r}.", "user")
-        return Response(encoder.encode(UserResponse(*found)), media_type=JSON)
+        titles = [model.titles[number] if number else None for number in found.numbers.tolist()]
+        return answered(UserResponse(found.user, found.items, UNSET if model.attributes is None else titles))
+
+    async def erase(self, request: Request) -> Response:
+        """Erase a user: the events are deleted, and what the data set has is not used any more."""
+        live, user = self._live(), request.path_params["user"]
+        await live.erase(str(self.models.current.engine.user_id(user)))
+        return Response(status_code=204)
+
+    def _live(self) -> Live:
+        if self.live is None:
+            raise RequestError(409, "Conflict", "The service was started without --events, a store of events.")
+        return self.live
 
     async def model(self, request: Request) -> Response:
         """Return which model answers."""
-        engine = self.engine
-        found = ModelResponse(
-            **self.about._asdict(), items=engine.num_items, users=engine.dataset.num_users, seen=engine.seen
-        )
-        return Response(encoder.encode(found), media_type=JSON)
+        return answered(self._about())
+
+    def _about(self) -> ModelResponse:
+        model, previous = self.models.current, self.models.previous
+        engine, info = model.engine, model.engine.dataset.info
+        index = engine.index
+        return ModelResponse(
+            model=model.digest, name=model.name, run=model.run, data=engine.dataset.fingerprint, data_name=info.name,
+            items=engine.num_items, users=engine.dataset.num_users, seen=engine.seen,
+            split=model.split, category=self.recommending.category,
+            previous=None if previous is None else previous.digest, accuracy=model.accuracy, protocol=model.protocol,
+            index=None if index is None else {"recall": index.recall, "searched": index.searched},
+        )  # fmt: skip
+
+    async def reload(self, request: Request) -> Response:
+        """Load the run anew and let it answer, if it passes the checks."""
+        async with self._changing:
+            try:
+                found = await asyncio.to_thread(self.models.reload)
+            except UserError as error:
+                raise RequestError(409, "Conflict", f"The run is refused, and the model goes on: {error}") from error
+        return self._changed(found)
+
+    async def rollback(self, request: Request) -> Response:
+        """Let the model before the last reload answer again."""
+        async with self._changing:
+            found = self.models.rollback()
+        if found is None:
+            raise RequestError(409, "Conflict", "There is no model before this one.")
+        return self._changed(found)
+
+    def _changed(self, model: Served) -> Response:
+        self.metrics.on_model(model.digest, model.name)
+        return answered(self._about())
 
     async def health(self, request: Request) -> Response:
         """Say that the service answers."""
-        return Response(b'{"status":"ok"}', media_type=JSON)
+        return answered({"status": "ok"})
 
     async def measured(self, request: Request) -> Response:
         """Return the metrics in the format of Prometheus."""
@@ -277,44 +234,41 @@ class Service:
 
     async def document(self, request: Request) -> Response:
         """Return the description of this interface."""
-        return Response(encoder.encode(openapi()), media_type=JSON)
+        return answered(openapi())
+
+    async def page(self, request: Request) -> Response:
+        """Return a file of the page for people."""
+        name, kind = PAGE_FILES[request.url.path]
+        content = files("adrec.serve").joinpath("page", name).read_bytes()
+        return Response(content, media_type=kind, headers=PAGE_HEADERS)
 
 
-def problem(found: Problem) -> Response:
-    """Return an error as RFC 9457 has it."""
-    return Response(encoder.encode(found), status_code=found.status, media_type=PROBLEM)
+def _time_ms(event: EventRequest) -> int:
+    if event.time is None:
+        return int(1000 * time.time())
+    if isinstance(event.time, datetime):
+        since = event.time - datetime(1970, 1, 1, tzinfo=UTC)
+        if since.total_seconds() < 0:
+            raise wrong("The time is before 1970.", "$.time")
+        return int(1000 * since.total_seconds())
+    return event.time
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    return problem(Problem("Not Found", 404, "There is no such path; /openapi.json describes them."))
+def _items_with(model: Served, text: str, most: int) -> ItemsResponse:
+    """Return items whose title or id contains a text, whatever its case.
 
-
-async def _not_allowed(request: Request, error: Any) -> Response:
-    response = problem(Problem("Method Not Allowed", 405, "The path takes another method; /openapi.json has it."))
-    response.headers.update(error.headers or {})
-    return response
-
-
-class _Unknown:
-    """Turns whatever else goes wrong into a problem without details, which are logged by the server."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def sending(message: Any) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, sending)
-        except Exception:
-            if scope["type"] != "http" or begun:
-                raise
-            self.metrics.on_failure()
-            await problem(Problem("Internal Server Error", 500, "The service failed; its log says why."))(
-                scope, receive, send
-            )
+    First those that are the text, then those that begin with it.
+    """
+    wanted = text.lower()
+    places: tuple[list[int], ...] = ([], [], [])
+    lowered = None if model.attributes is None else model.attributes.lowered
+    for number, each in enumerate(model.engine.known_items, start=1):
+        names = (str(each).lower(), "" if lowered is None else lowered[number])
+        if wanted in names:
+            places[0].append(number)
+        elif any(name.startswith(wanted) for name in names):
+            places[1].append(number)
+        elif any(wanted in name for name in names):
+            places[2].append(number)
+    chosen = [number for own in places for number in own][:most]
+    return ItemsResponse([FoundItem(model.engine.item_of(at), model.titles[at] or UNSET) for at in chosen])

@@ -10,16 +10,11 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
-    """Counts of requests and their times, of batches, and which model answers.
-
-    Args:
-        model: the digest of the model.
-        name: the name of its kind.
-    """
+    """Counts of requests and their times, of batches and events, and which model answers."""
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, model: str, name: str) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
         self.requests = Counter("adrec_requests", "Requests by path and status.", ["path", "status"], registry=own)
@@ -28,7 +23,8 @@ class Metrics:
         self.inference = Histogram("adrec_batch_seconds", "Of a batch.", buckets=SECONDS, registry=own)
         self.queued = Gauge("adrec_queued_queries", "Queries that wait.", registry=own)
         self.failures = Counter("adrec_failures", "Requests that failed inside the service.", registry=own)
-        Info("adrec_model", "The model that answers.", registry=own).info({"digest": model, "name": name})
+        self.events = Counter("adrec_events", "Events that were stored, each once.", registry=own)
+        self.model = Info("adrec_model", "The model that answers.", registry=own)
 
     def on_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -39,6 +35,14 @@ class Metrics:
         """Count a batch of queries."""
         self.batch.observe(number)
         self.inference.observe(seconds)
+
+    def on_events(self, number: int) -> None:
+        """Count events that were stored."""
+        self.events.inc(number)
+
+    def on_model(self, digest: str, name: str) -> None:
+        """Tell which model answers."""
+        self.model.info({"digest": digest, "name": name})
 
     def on_failure(self) -> None:
         """Count a request that failed inside the service."""

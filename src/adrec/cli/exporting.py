@@ -1,0 +1,28 @@
+"""The command export."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from adrec.cli.options import Data, Out, OwnModel, Quiet, RunFolder, console_for, use_own_model
+
+
+def export(
+    run: RunFolder,
+    out: Out,
+    kind: Annotated[Literal["onnx"], typer.Option("--format", help="The format of the export.")] = "onnx",
+    data: Data = None,
+    own_model: OwnModel = None,
+    quiet: Quiet = False,
+) -> None:
+    """Export a run to ONNX: a history to scores, one denoising step, and an example; checked with ONNX Runtime."""
+    from adrec.export.onnx import export_onnx
+
+    use_own_model(own_model)
+    worst = export_onnx(run, out, data=data)
+    console_for(quiet).print(
+        f"Exported to {out}: ONNX Runtime gives the same scores (the largest difference is {worst:.0e} of the largest "
+        f"score). Next: python {out / 'example.py'} ITEM ITEM .., or adrec serve {run} --onnx {out}"
+    )
