@@ -57,6 +57,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Table (user, item, rank or score) to evaluate instead; RUN may be a data set."),
     ] = None,
+    served: Annotated[
+        Path | None, typer.Option(help="Log of adrec serve --log to evaluate instead, by the later data set RUN.")
+    ] = None,
     steps: Steps = None,
     sampler: SamplerName = None,
     data: Data = None,
@@ -77,6 +80,13 @@ def evaluate(
     use_threads(threads)
     use_own_model(own_model)
     limits = _limits(fail_below or [], cutoffs(k))
+    if served is not None:
+        from adrec.cli.served import evaluate_log
+
+        if recommendations or against or ranks or every or data or seen != "data" or batch_means or steps or limits:
+            raise ConfigError("--served goes with --k and --json alone: the log says what was shown.")
+        evaluate_log(run, served, cutoffs(k), json_file, output)
+        return
     if recommendations is not None:
         if against or seen != "data" or batch_means or steps or sampler or ranks or every:
             raise ConfigError(

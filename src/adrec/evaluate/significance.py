@@ -93,6 +93,39 @@ def paired_differences(
     }
 
 
+def unpaired_difference(
+    ours: Float64s, theirs: Float64s, *, seed: int = 0, num_permutations: int = 10_000, num_resamples: int = 2000
+) -> Difference:
+    """Compare a metric of different users, such as those to whom two models answered.
+
+    The permutation test draws which users are ours: under the null hypothesis that the models are equal, and users are
+    divided at random, all divisions are equally probable. ``p`` is the share of draws at least as far from 0 as the
+    observed difference, which counts as one draw. The interval is that of a bootstrap of both groups.
+
+    Args:
+        ours: each user's value, [users].
+        theirs: the values of the other users, [others].
+        seed: of the permutations and of the bootstrap.
+        num_permutations: draws of divisions.
+        num_resamples: draws of users.
+
+    Raises:
+        ConfigError: where there are no users of one of the two.
+    """
+    if len(ours) == 0 or len(theirs) == 0:
+        raise ConfigError("two models are compared on users of both; one of the two has none.")
+    both, observed = np.concatenate([ours, theirs]), float(ours.mean() - theirs.mean())
+    rng, far = np.random.default_rng([seed, 2]), 1
+    for _ in range(num_permutations):
+        drawn = rng.permutation(both)
+        far += abs(drawn[: len(ours)].mean() - drawn[len(ours) :].mean()) >= abs(observed) - 1e-12
+    rng = np.random.default_rng([seed, 3])
+    means = [_resampled(each[:, None], rng, num_resamples)[:, 0] for each in (ours, theirs)]
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    estimate = Estimate(observed, float(low), float(high))
+    return Difference(estimate, far / (num_permutations + 1), len(both))
+
+
 def _permuted(differences: Float64s, rng: np.random.Generator, num_permutations: int) -> Float64s:
     """Return the share of sign draws with sums at least as far from 0 as the observed sums, [models]."""
     changed = differences[(differences != 0).any(1)]  # [c, models]; users without any difference add nothing to a draw

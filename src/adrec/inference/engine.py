@@ -21,6 +21,7 @@ from torch import Tensor
 
 from adrec.data.seen import Seen
 from adrec.data.spans import Int64s
+from adrec.inference.index import SPARE, ItemIndex
 from adrec.inference.scorer import Choice, Histories, Top, best_choice, scored_batches
 from adrec.inference.scores import BLOCK, NOTHING
 from adrec.models.dense import DenseScorer
@@ -30,7 +31,6 @@ from adrec.nn.scores import Table
 from adrec.utils.errors import RunError
 
 if TYPE_CHECKING:
-    from adrec.inference.index import ItemIndex
     from adrec.inference.recommender import Recommender
 
 Id = int | str
@@ -282,9 +282,6 @@ class Engine:
             order = sorted(range(len(change)), key=lambda at: -abs(change[at]))[:most]
             found.append([Reason(self._all_items[int(history[first + at]) - 1], change[at]) for at in order])
         return found
-
-
-SPARE = 16  # candidates of an index beyond those asked for
 
 
 def _searches(query: Query) -> bool:

@@ -6,15 +6,17 @@ set: its recall is the share of the exact top items that it finds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adrec.data.spans import Int64s
-from adrec.utils.errors import ConfigError, needs_extra
+from adrec.utils.errors import ConfigError, UserError, needs_extra
+from adrec.utils.files import write_bytes
 
 if TYPE_CHECKING:
     from adrec.inference.engine import Engine
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 IndexName = Literal["usearch"]
 TRIED = 200  # histories on which the recall is measured
-AT = 10  # the recall is that of the first so many items
-LINKS, BUILT, FIRST_SEARCHED, MOST_SEARCHED = 32, 200, 128, 2048  # of the graph
+AT, SPARE = 10, 16  # the recall is that of the first AT items, of SPARE candidates more than are asked for
+LINKS, BUILT, FIRST_SEARCHED, MOST_SEARCHED = 16, 128, 128, 4096  # of the graph
 WANTED = 0.99  # recall: the search is widened until it is reached
 
 
@@ -31,30 +33,38 @@ WANTED = 0.99  # recall: the search is widened until it is reached
 class ItemIndex:
     """A graph of item vectors (HNSW: Malkov and Yashunin 2020, arXiv 1603.09320).
 
+    A graph needs distances. With one more number, ``sqrt(M^2 - |x|^2)``, M the largest length, all vectors x have the
+    same length, and those nearest to (q, 0) have the largest inner products with q (Bachrach et al. 2014, "Speeding up
+    the Xbox recommender system using a Euclidean transformation for inner-product spaces").
+
     Attributes:
-        graph: usearch's index of the items 1..V under the inner product.
-        vectors: the item vectors by number, [V + 1, D].
+        graph: usearch's index of the lengthened vectors of items 1..V.
         searched: the number of nearest items that a search keeps in view.
         recall: the share of the exact first items that are found.
     """
 
     graph: object
-    vectors: NDArray[np.float32]
     searched: int
     recall: float = float("nan")
 
     def candidates(self, query: NDArray[np.float32], count: int) -> Int64s:
         """Return about ``count`` item numbers with the largest inner products with ``query`` [D]."""
         self.graph.expansion_search = max(self.searched, count)  # type: ignore[attr-defined]
-        found = self.graph.search(query, count).keys  # type: ignore[attr-defined]
+        found = self.graph.search(np.append(query, np.float32(0)), count).keys  # type: ignore[attr-defined]
         numbers: Int64s = found.astype(np.int64)
         return numbers
 
 
-def indexed(engine: Engine, name: IndexName, *, threads: int = 0) -> ItemIndex:
+def indexed(engine: Engine, name: IndexName, *, cache: Path | None = None, threads: int = 0) -> ItemIndex:
     """Build the index of an engine's items, and measure its recall on histories of the data set.
 
     The search is widened until the recall is at least :data:`WANTED`, or it keeps :data:`MOST_SEARCHED` items in view.
+
+    Args:
+        engine: of the model.
+        name: the kind of index.
+        cache: a file to keep the graph in, and to take it from if it is there; its name must identify the vectors.
+        threads: the number of threads that build it; 0 takes all cores.
 
     Raises:
         ConfigError: for a model whose scores are not inner products with item vectors, or without usearch.
@@ -70,18 +80,59 @@ def indexed(engine: Engine, name: IndexName, *, threads: int = 0) -> ItemIndex:
         raise ConfigError(needs_extra("--index usearch", "index")) from error
     vectors = np.ascontiguousarray(dense.items.cpu().numpy())
     graph = Index(
-        ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=LINKS, expansion_add=BUILT,
+        ndim=vectors.shape[1] + 1, metric="l2sq", dtype="f16", connectivity=LINKS, expansion_add=BUILT,
         expansion_search=FIRST_SEARCHED,
     )  # fmt: skip
-    graph.add(np.arange(1, len(vectors)), vectors[1:], threads=threads)
-    index = ItemIndex(graph, vectors, FIRST_SEARCHED)
-    queries = _queries(engine, dense)
-    exact = [_exact(query, vectors) for query in queries]
+    if cache is None or not _read(graph, cache, len(vectors) - 1):
+        squares = np.square(vectors[1:]).sum(1)
+        last = np.sqrt(squares.max() - squares)
+        graph.add(np.arange(1, len(vectors)), np.column_stack([vectors[1:], last]), threads=threads)
+        if cache is not None:
+            _write(graph, cache)
+    return _widened(ItemIndex(graph, FIRST_SEARCHED), vectors, _queries(engine, dense))
+
+
+def _read(graph: Any, cache: Path, num_items: int) -> bool:
+    """Read the graph from a file; return whether it was there, whole, and of so many items."""
+    if not cache.is_file():
+        return False
+    try:
+        graph.load(str(cache))
+    except Exception:  # whatever a damaged file leads to: it is built again
+        graph.reset()
+        return False
+    if len(graph) == num_items:
+        return True
+    graph.reset()
+    return False
+
+
+def _write(graph: Any, cache: Path) -> None:
+    """Keep the graph in a file; a folder that cannot be written is no error, as the graph can be built again."""
+    try:
+        write_bytes(cache, bytes(graph.save()))
+    except (OSError, UserError):
+        warnings.warn(f"the index cannot be kept in {cache}; it is built at each start.", UserWarning, stacklevel=2)
+
+
+def _widened(index: ItemIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> ItemIndex:
+    """Return an index that keeps as many items in view as its recall needs."""
+    everything = np.arange(1, len(vectors))
+    exact = [_first(vectors[1:] @ query, everything) for query in queries]
     while True:
-        index = replace(index, recall=_recall(index, queries, exact))
+        some = [index.candidates(query, AT + SPARE) for query in queries]
+        found = [_first(vectors[own] @ query, own) for own, query in zip(some, queries, strict=True)]
+        shares = [len(wanted & own) / len(wanted) for wanted, own in zip(exact, found, strict=True)]
+        index = replace(index, recall=float(np.mean(shares)))
         if index.recall >= WANTED or index.searched >= MOST_SEARCHED:
             return index
         index = replace(index, searched=2 * index.searched)
+
+
+def _first(scores: NDArray[np.float32], numbers: Int64s) -> set[int]:
+    """Return those of some item numbers that have the largest scores."""
+    first = np.argpartition(-scores, AT)[:AT] if len(scores) > AT + 1 else np.arange(len(scores))
+    return set(numbers[first].tolist())
 
 
 def _queries(engine: Engine, dense: DenseScorer) -> NDArray[np.float32]:
@@ -93,17 +144,3 @@ def _queries(engine: Engine, dense: DenseScorer) -> NDArray[np.float32]:
     some = [each for each in known if len(each)][:TRIED]
     found: NDArray[np.float32] = dense.queries(some).cpu().numpy()
     return found
-
-
-def _exact(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> set[int]:
-    scores = vectors @ query
-    scores[0] = -np.inf
-    return set(np.argpartition(-scores, AT)[:AT].tolist()) if len(scores) > AT + 1 else set(range(1, len(scores)))
-
-
-def _recall(index: ItemIndex, queries: NDArray[np.float32], exact: Sequence[set[int]]) -> float:
-    shares = [
-        len(wanted.intersection(index.candidates(query, AT).tolist())) / len(wanted)
-        for query, wanted in zip(queries, exact, strict=True)
-    ]
-    return float(np.mean(shares))

@@ -9,6 +9,7 @@
 ``prefixes.safetensors``  the generated prefixes, until the run is finished
 ``weights.safetensors``   the selected weights, once the run is finished
 ``stage1.safetensors``    the item embedding passed on by the first stage, if there are several
+``index-*.usearch``       the index of nearest items of ``adrec serve --index``
 ``evaluation.json``       what ``adrec evaluate`` found on the test part, for who serves the run
 ========================  ================================================================================
 """

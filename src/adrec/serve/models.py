@@ -100,7 +100,7 @@ class Loading:
             engine.dense = OnnxScorer(self.onnx, engine.dense, info.weights_digest, self.threads)
         check_answers(engine)
         if self.index is not None:
-            engine.index = indexed(engine, self.index)
+            engine.index = indexed(engine, self.index, cache=path / f"index-{info.weights_digest[:16]}.{self.index}")
         table = self.attributes
         accuracy, protocol = _accuracy(path, info)
         return Served(

@@ -36,7 +36,15 @@ OWN = {  # the names of their files
     ),
     RUN: (
         *(RUN, "config.json", "metrics.jsonl", "weights.safetensors", "stage1.safetensors", "prefixes.safetensors"),
-        *("state-*.safetensors", "augment-*.safetensors", "ranks-*.parquet", "taken.json", "evaluation.json", ".lock"),
+        *(
+            "state-*.safetensors",
+            "augment-*.safetensors",
+            "ranks-*.parquet",
+            "index-*.usearch",
+            "taken.json",
+            "evaluation.json",
+            ".lock",
+        ),
     ),
 }
 PARTS = frozenset({DATASET, RUN, "config.json", "metrics.jsonl", "users.parquet", "items.parquet"})
