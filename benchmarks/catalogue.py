@@ -71,12 +71,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--answers", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="file that keeps the index")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     made = engine(given.run, given.items)
     print(json.dumps({"items": given.items, "exact": measured(made, given.answers)}), flush=True)
     began = time.perf_counter()
-    made.index = indexed(made, "usearch")
+    made.index = indexed(made, "usearch", cache=given.keep)
     built = time.perf_counter() - began
     row = {"index": measured(made, given.answers), "recall": round(made.index.recall, 4)}
     row |= {"searched": made.index.searched, "built_seconds": round(built, 1)}

@@ -26,7 +26,7 @@ IndexName = Literal["usearch"]
 TRIED = 200  # histories on which the recall is measured
 AT, SPARE = 10, 16  # the recall is that of the first AT items, of SPARE candidates more than are asked for
 LINKS, BUILT, FIRST_SEARCHED, MOST_SEARCHED = 16, 128, 128, 4096  # of the graph
-WANTED = 0.99  # recall: the search is widened until it is reached
+WANTED, HALVINGS = 0.99, 3  # the recall that a search must reach; steps to the narrowest that does
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ItemIndex:
 def indexed(engine: Engine, name: IndexName, *, cache: Path | None = None, threads: int = 0) -> ItemIndex:
     """Build the index of an engine's items, and measure its recall on histories of the data set.
 
-    The search is widened until the recall is at least :data:`WANTED`, or it keeps :data:`MOST_SEARCHED` items in view.
+    The search is as wide as a recall of :data:`WANTED` needs, but keeps at most :data:`MOST_SEARCHED` items in view.
 
     Args:
         engine: of the model.
@@ -119,14 +119,24 @@ def _widened(index: ItemIndex, vectors: NDArray[np.float32], queries: NDArray[np
     """Return an index that keeps as many items in view as its recall needs."""
     everything = np.arange(1, len(vectors))
     exact = [_first(vectors[1:] @ query, everything) for query in queries]
-    while True:
-        some = [index.candidates(query, AT + SPARE) for query in queries]
+
+    def measured(searched: int) -> ItemIndex:
+        wider = replace(index, searched=searched)
+        some = [wider.candidates(query, AT + SPARE) for query in queries]
         found = [_first(vectors[own] @ query, own) for own, query in zip(some, queries, strict=True)]
         shares = [len(wanted & own) / len(wanted) for wanted, own in zip(exact, found, strict=True)]
-        index = replace(index, recall=float(np.mean(shares)))
-        if index.recall >= WANTED or index.searched >= MOST_SEARCHED:
-            return index
-        index = replace(index, searched=2 * index.searched)
+        return replace(wider, recall=float(np.mean(shares)))
+
+    low, best = 0, measured(index.searched)
+    while best.recall < WANTED and best.searched < MOST_SEARCHED:
+        low, best = best.searched, measured(2 * best.searched)
+    for _ in range(HALVINGS if low else 0):
+        middle = measured((low + best.searched) // 2)
+        if middle.recall >= WANTED:
+            best = middle
+        else:
+            low = middle.searched
+    return best
 
 
 def _first(scores: NDArray[np.float32], numbers: Int64s) -> set[int]:

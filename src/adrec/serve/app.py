@@ -91,23 +91,22 @@ class Service:
     def app(self) -> Starlette:
         """Return the ASGI application."""
         routes = [
-            ("/v1/recommend", self.recommending.recommend, "POST"),
-            ("/v1/similar", self.recommending.similar, "POST"),
-            ("/v1/items", self.items, "GET"),
-            ("/v1/events", self.events, "POST"),
-            ("/v1/users/{user}", self.user, "GET"),
-            ("/v1/users/{user}", self.erase, "DELETE"),
-            ("/v1/model", self.model, "GET"),
-            ("/v1/model/reload", self.reload, "POST"),
-            ("/v1/model/rollback", self.rollback, "POST"),
-            ("/healthz", self.health, "GET"),
-            ("/readyz", self.health, "GET"),
-            ("/metrics", self.measured, "GET"),
-            ("/openapi.json", self.document, "GET"),
-            *((path, self.page, "GET") for path in PAGE_FILES),
+            ("/v1/recommend", self.recommending.recommend, ["POST"]),
+            ("/v1/similar", self.recommending.similar, ["POST"]),
+            ("/v1/items", self.items, ["GET"]),
+            ("/v1/events", self.events, ["POST"]),
+            ("/v1/users/{user}", self.user, ["GET", "DELETE"]),
+            ("/v1/model", self.model, ["GET"]),
+            ("/v1/model/reload", self.reload, ["POST"]),
+            ("/v1/model/rollback", self.rollback, ["POST"]),
+            ("/healthz", self.health, ["GET"]),
+            ("/readyz", self.health, ["GET"]),
+            ("/metrics", self.measured, ["GET"]),
+            ("/openapi.json", self.document, ["GET"]),
+            *((path, self.page, ["GET"]) for path in PAGE_FILES),
         ]
         return Starlette(
-            routes=[Route(path, self.guard(answer), methods=[method]) for path, answer, method in routes],
+            routes=[Route(path, self.guard(answer), methods=methods) for path, answer, methods in routes],
             lifespan=self._lifespan,
             middleware=[Middleware(Unforeseen, metrics=self.metrics)],
             exception_handlers={404: not_found, 405: not_allowed},
@@ -166,8 +165,10 @@ class Service:
                 raise wrong(f"event must be one of {', '.join(known)}, which have weights.", place.format(at))
 
     async def user(self, request: Request) -> Response:
-        """Return a user's history."""
+        """Return a user's history, or erase it."""
         user = request.path_params["user"]
+        if request.method == "DELETE":
+            return await self.erase(user)
         model = self.models.of(user)
         found = person(model.engine, self.live, user)
         if found is None:
@@ -175,9 +176,9 @@ class Service:
         titles = [model.titles[number] if number else None for number in found.numbers.tolist()]
         return answered(UserResponse(found.user, found.items, UNSET if model.attributes is None else titles))
 
-    async def erase(self, request: Request) -> Response:
+    async def erase(self, user: str) -> Response:
         """Erase a user: the events are deleted, and what the data set has is not used any more."""
-        live, user = self._live(), request.path_params["user"]
+        live = self._live()
         await live.erase(str(self.models.current.engine.user_id(user)))
         return Response(status_code=204)
 
