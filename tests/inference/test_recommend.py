@@ -20,6 +20,7 @@ from adrec.inference import scorer as recommend
 from adrec.inference.recommender import Recommender
 from adrec.inference.rules import Limits
 from adrec.inference.scorer import Histories, top_k
+from adrec.inference.similar import similar_items
 from adrec.models.baselines.popularity import Popularity
 from adrec.nn.scores import Table
 from adrec.utils.errors import ConfigError, DataError, RunError
@@ -217,17 +218,17 @@ class TestSimilar:
     EMBEDDING = np.array([[9, 9], [1, 0], [1, 0.1], [0, 1], [-1, 0], [2, 0], [0.1, 1]], dtype=np.float32)
 
     def test_nearest_by_cosine_without_itself(self, device: torch.device) -> None:
-        table = Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, ["a"], 2)
+        table = similar_items(dataset(), self.EMBEDDING, ["a"], 2)
         assert table["similar_item"].to_list() == ["e", "b"]
         assert table["score"][0] == pytest.approx(1)
 
     def test_of_no_item_there_are_none(self, device: torch.device) -> None:
-        table = Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, [])
+        table = similar_items(dataset(), self.EMBEDDING, [])
         assert table.columns == ["item", "similar_item", "score", "rank"] and table.height == 0
 
     def test_unknown_item_is_named(self, device: torch.device) -> None:
         with pytest.raises(DataError, match="unknown items: 'q'"):
-            Recommender(scorer(device), dataset()).similar_items(self.EMBEDDING, ["q"])
+            similar_items(dataset(), self.EMBEDDING, ["q"])
 
 
 class TestEvaluate:

@@ -20,6 +20,7 @@ from adrec.data.preparation import PreparationOptions
 from adrec.evaluate.protocol import DEFAULT_CUTOFFS, Evaluation, evaluate
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.inference.rules import Rules
+from adrec.inference.similar import similar_items
 from adrec.models.base import Model
 from adrec.models.factory import find_device, make_model
 from adrec.models.registry import find_model
@@ -227,10 +228,10 @@ class ADRec:
         The table has the item, ``similar_item``, ``score`` and ``rank``. Raises :class:`DataError` for
         an item that is not in the catalogue, and :class:`ConfigError` for a model without item vectors.
         """
-        _, model, _ = self._fitted()
+        dataset, model, _ = self._fitted()
         if model.item_vectors is None:
             raise ConfigError(f"{model.name} has no item vectors, so it does not say which items are alike.")
-        return as_kind(self._frame, self.recommender().similar_items(model.item_vectors, ids(items) or [], k))
+        return as_kind(self._frame, similar_items(dataset, model.item_vectors, ids(items) or [], k))
 
     def evaluate(
         self, part: str = "test", *, cutoffs: Sequence[int] = DEFAULT_CUTOFFS, seen: SeenOrData = "data"

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.data.seen import Seen
 from adrec.data.spans import Int64s
+from adrec.inference.ids import Id, Ids
 from adrec.inference.index import SPARE, ItemIndex
 from adrec.inference.scorer import Choice, Histories, Top, best_choice, scored_batches
 from adrec.inference.scores import BLOCK, NOTHING
@@ -33,7 +33,6 @@ from adrec.utils.errors import RunError
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommender
 
-Id = int | str
 Source = Literal["model", "popular"]
 
 
@@ -83,7 +82,7 @@ class Reason(NamedTuple):
 TRIED = 100  # items of a history that are left out, one after the other, to explain
 
 
-class Engine:
+class Engine(Ids):
     """Answers queries with a recommender.
 
     Args:
@@ -91,14 +90,8 @@ class Engine:
     """
 
     def __init__(self, recommender: Recommender) -> None:
-        self.recommender, self.dataset = recommender, recommender.dataset
-        self.num_items = recommender.scorer.num_items
-        self._all_items: list[Id] = self.dataset.catalogue.ids.to_list()
-        self._numbers = {each: number for number, each in enumerate(self._all_items[: self.num_items], start=1)}
-        self._users = {each: index for index, each in enumerate(self.dataset.users.ids.to_list())}
-        vocabularies = {"item": self.dataset.catalogue, "user": self.dataset.users}
-        self._process = os.getpid()
-        self._texts = {role: known.ids.dtype == pl.String for role, known in vocabularies.items()}
+        super().__init__(recommender.dataset, recommender.scorer.num_items)
+        self.recommender, self._process = recommender, os.getpid()
         self.dense = dense_scorer(recommender.scorer)
         self.index: ItemIndex | None = None
 
@@ -106,52 +99,6 @@ class Engine:
     def seen(self) -> Seen:
         """What is done with seen items if a request says nothing."""
         return self.recommender.seen
-
-    def _own_type(self, role: str, value: Id) -> Id:
-        """Return an id as the data set has it: ``12`` means ``"12"`` where ids are texts, and the other way round."""
-        if self._texts[role]:
-            return str(value)
-        if isinstance(value, str) and (value == "0" or (value.isdecimal() and value.isascii() and value[0] != "0")):
-            return int(value)
-        return value
-
-    def user_id(self, user: Id) -> Id:
-        """Return a user's id as the data set has it."""
-        return self._own_type("user", user)
-
-    def item_id(self, item: Id) -> Id:
-        """Return an item's id as the data set has it."""
-        return self._own_type("item", item)
-
-    def item_of(self, number: int) -> Id:
-        """Return the id of an item number of the data set."""
-        return self._all_items[number - 1]
-
-    def numbers(self, items: Iterable[Id]) -> Int64s:
-        """Return the numbers of the items that the model knows, in their order."""
-        found = self.numbers_or_0(items)
-        return found[found > 0]
-
-    def numbers_or_0(self, items: Iterable[Id]) -> Int64s:
-        """Return the number of each item, 0 for those that the model does not know."""
-        return np.array([self._numbers.get(self._own_type("item", each), 0) for each in items], dtype=np.int64)
-
-    def index_of(self, user: Id) -> int | None:
-        """Return the index of a user of the data set; None if unknown."""
-        return self._users.get(self._own_type("user", user))
-
-    def history_of(self, user: Id) -> Int64s | None:
-        """Return the item numbers of a user's history, oldest first, those that the model knows; None if unknown."""
-        index = self.index_of(user)
-        if index is None:
-            return None
-        history = self.dataset.history(index)
-        return history[history <= self.num_items].astype(np.int64)
-
-    @property
-    def known_items(self) -> Iterable[Id]:
-        """The ids of the items that the model knows, in the order of their numbers."""
-        return self._numbers.keys()
 
     @property
     def vectors(self) -> NDArray[np.float32] | None:
@@ -168,15 +115,15 @@ class Engine:
 
     def similar(self, item: Id, k: int) -> list[tuple[Id, float]] | None:
         """Return the k items nearest to one by the cosine of their vectors; None if the item is unknown."""
-        number, vectors = self._numbers.get(self._own_type("item", item)), self._unit_vectors
-        if number is None or vectors is None:
+        number, vectors = self.number_of(item), self._unit_vectors
+        if number == 0 or vectors is None:
             return None
         cosines = vectors[1 : self.num_items + 1] @ vectors[number]
         cosines[number - 1] = -np.inf
         k = min(k, self.num_items - 1)
         nearest = np.argpartition(-cosines, k - 1)[:k] if k < self.num_items - 1 else np.arange(self.num_items)
         nearest = nearest[np.argsort(-cosines[nearest], kind="stable")][:k]
-        return [(self._all_items[at], float(cosines[at])) for at in nearest.tolist()]
+        return [(self.item_of(at + 1), float(cosines[at])) for at in nearest.tolist()]
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
@@ -239,7 +186,7 @@ class Engine:
         scores = self.dense.scores_of(vector, query.history, numbers)
         order = torch.argsort(scores, descending=True, stable=True)[: query.k].cpu()
         rows = zip(numbers[order.numpy()].tolist(), scores.cpu()[order].tolist(), strict=True)
-        return Answer([Recommended(self._all_items[number - 1], score, None) for number, score in rows], "model")
+        return Answer([Recommended(self.item_of(number), score, None) for number, score in rows], "model")
 
     def _popular(self, query: Query) -> Answer:
         """Return the most popular items that a query allows; the scores are their interactions."""
@@ -252,7 +199,7 @@ class Engine:
         rows = zip(*(part[0].tolist() for part in top), strict=True)
         return Answer(
             [
-                Recommended(self._all_items[number - 1], score, None if math.isnan(confidence) else confidence)
+                Recommended(self.item_of(number), score, None if math.isnan(confidence) else confidence)
                 for number, score, confidence in rows
                 if number
             ],
@@ -280,7 +227,7 @@ class Engine:
         found = []
         for change in changes.tolist():
             order = sorted(range(len(change)), key=lambda at: -abs(change[at]))[:most]
-            found.append([Reason(self._all_items[int(history[first + at]) - 1], change[at]) for at in order])
+            found.append([Reason(self.item_of(int(history[first + at])), change[at]) for at in order])
         return found
 
 

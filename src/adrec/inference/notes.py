@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from adrec.data.spans import Int64s
+from adrec.data.dataset import Dataset
+from adrec.data.spans import Int64s, spans
+from adrec.inference.scorer import Histories
 from adrec.utils.errors import ConfigError
 from adrec.utils.text import counted
 
@@ -40,6 +42,20 @@ def few(numbers: Int64s, k: int, whom: tuple[str, str]) -> list[str]:
     """Return a note on the rows of ``numbers`` that have fewer than ``k`` items, if there are any."""
     short = len(numbers) if numbers.shape[1] < k else int((numbers[:, -1] == 0).sum())
     return [f"{counted(short, *whom)} cannot get {k} items: nothing else may be recommended."] if short else []
+
+
+def unlearned(dataset: Dataset, num_items: int, histories: Histories) -> list[str]:
+    """Return a note on the items that are unknown to the model because they were added after its training."""
+    new = dataset.num_items - num_items
+    if new <= 0:
+        return []
+    lengths = histories.ends - histories.starts
+    passed = int((histories.items[spans(histories.starts, lengths)] > num_items).sum())
+    also = f", and {counted(passed, 'interaction')} with them passed over" if passed else ""
+    return [
+        f"the model does not know {counted(new, 'item')} of the data yet (they came after its training): they "
+        f"are not recommended{also}."
+    ]
 
 
 def check_k(k: int) -> None:

@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset
 from adrec.data.seen import Seen, leaves_out
-from adrec.data.spans import Int64s, spans
+from adrec.data.spans import Int64s
 from adrec.inference.categories import Chain, capped
 from adrec.inference.diversity import Diverse, check_diversity
 from adrec.inference.engine import Engine, Query, Recommended
-from adrec.inference.notes import Ids, check_k, examples, few, missing, silent
+from adrec.inference.notes import Ids, check_k, examples, few, missing, silent, unlearned
 from adrec.inference.pairs import score
 from adrec.inference.reasons import check_explain, reason_columns
 from adrec.inference.rules import Limits, Rules, limits
 from adrec.inference.scorer import BATCH_SIZE, Choice, Histories, Scorer, Top, best_choice, top_k
-from adrec.inference.scores import Masked, best_items
-from adrec.nn.scores import InnerProducts, Table
+from adrec.nn.scores import Table
 from adrec.utils.errors import ConfigError, DataError, RunError, did_you_mean
 from adrec.utils.text import counted
 
@@ -200,52 +199,8 @@ class Recommender:
         notes = [f"{counted(unscored, 'pair')} without a score: the user or the item is unknown."] if unscored else []
         return Recommendations(table, tuple(notes))
 
-    def similar_items(self, embedding: NDArray[np.float32], items: Ids, k: int = 10) -> pl.DataFrame:
-        """Return the k items nearest to each of ``items`` by the cosine of their embeddings [V + 1, D].
-
-        The table has ``item``, ``similar_item``, ``score`` (the cosine) and ``rank`` (from 1). Raises
-        :class:`DataError` for an item that is not in the catalogue.
-        """
-        check_k(k)
-        catalogue = self.dataset.catalogue
-        numbers = catalogue.encode(items) + 1
-        unknown = missing(items, np.where(numbers < len(embedding), numbers - 1, -1))
-        if unknown:
-            raise DataError(f"unknown items: {examples(unknown)}; name items of the catalogue that the model knows.")
-        unit = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
-        width = min(k, len(embedding) - 2)
-        tables = []
-        for first in range(0, max(1, len(numbers)), BATCH_SIZE):
-            own = numbers[first : first + BATCH_SIZE]
-            itself = Masked.of(np.arange(len(own)), own)
-            best, cosines = best_items(InnerProducts(unit[own], unit), width, len(unit) - 1, itself)  # [b, width]
-            tables.append(
-                pl.DataFrame(
-                    {
-                        self.dataset.info.named("item"): catalogue.decode(np.repeat(own - 1, width)),
-                        "similar_item": catalogue.decode(best.flatten().numpy() - 1),
-                        "score": cosines.flatten().numpy(),
-                        "rank": np.tile(np.arange(1, width + 1), len(own)),
-                    }
-                )
-            )
-        return pl.concat(tables)
-
     def _leaves_out(self, seen: SeenOrData) -> bool:
         return leaves_out(self.seen if seen == "data" else seen, self.dataset)
-
-    def _new_items(self, histories: Histories) -> list[str]:
-        """Return a note on the items that are unknown to the model because they were added after its training."""
-        new = self.dataset.num_items - self.scorer.num_items
-        if new <= 0:
-            return []
-        lengths = histories.ends - histories.starts
-        passed = int((histories.items[spans(histories.starts, lengths)] > self.scorer.num_items).sum())
-        also = f", and {counted(passed, 'interaction')} with them passed over" if passed else ""
-        return [
-            f"the model does not know {counted(new, 'item')} of the data yet (they came after its training): they "
-            f"are not recommended{also}."
-        ]
 
     def _best(
         self,
@@ -265,7 +220,7 @@ class Recommender:
         filter_seen = self._leaves_out("keep" if rules.get("seen_within") is not None else rules.get("seen", "data"))
         choice = self._choice(rules)
         limited, notes = limits(self.dataset, scorer.num_items, rules, people, histories, timed=timed)
-        notes = [*notes, *self._new_items(histories)]
+        notes = [*notes, *unlearned(self.dataset, self.scorer.num_items, histories)]
         k = min(k, scorer.num_items)
         known = histories.known(scorer.num_items)
         popular = known.ends == known.starts

@@ -13,7 +13,8 @@ import polars as pl
 
 from adrec.api.model import ADRec
 from adrec.export.onnx import OnnxScorer
-from adrec.inference.engine import Engine, Id, Query
+from adrec.inference.engine import Engine, Query
+from adrec.inference.ids import Id
 from adrec.inference.index import IndexName, indexed
 from adrec.live.histories import Live
 from adrec.runs.folder import EVALUATION, Run

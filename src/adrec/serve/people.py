@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from adrec.data.moments import PER_SECOND
 from adrec.data.spans import Int64s
-from adrec.inference.engine import Engine, Id
+from adrec.inference.engine import Engine
+from adrec.inference.ids import Id
 from adrec.live.histories import Live
 
 

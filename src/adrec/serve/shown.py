@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from adrec.inference.engine import Id
+from adrec.inference.ids import Id
 from adrec.serve.models import Served
 from adrec.utils.errors import ConfigError
 
