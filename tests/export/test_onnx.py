@@ -87,6 +87,14 @@ def test_the_service_answers_with_it(small_run: Path, exported: Path) -> None:
         assert [each["item"] for each in answer["items"]] == table.filter(pl.col("history") == at)["item_id"].to_list()
 
 
+def test_one_history_in_python(small_run: Path, exported: Path) -> None:
+    model = ADRec.load(small_run, device="cpu")
+    plain, fast = model.recommender(), model.recommender(onnx=exported)
+    for history in histories():
+        assert [each.item for each in fast.one(history, 4)] == [each.item for each in plain.one(history, 4)]
+    assert fast.for_histories(histories(), 4).table.equals(plain.for_histories(histories(), 4).table)
+
+
 def test_what_cannot_be_exported_or_served(small_run: Path, exported: Path, tmp_path: Path) -> None:
     assert (
         "holds" in (said := refused("export", small_run, "--out", exported)) or "exists" in said or "not empty" in said

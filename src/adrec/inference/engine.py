@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ from adrec.inference.scorer import Choice, Histories, Top, best_choice, scored_b
 from adrec.inference.scores import BLOCK, NOTHING
 from adrec.models.dense import DenseScorer
 from adrec.models.network import NetworkModel
+from adrec.models.onnx import OnnxScorer
 from adrec.nn.dense import Dense
 from adrec.nn.scores import Table
-from adrec.utils.errors import RunError
+from adrec.utils.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommender
@@ -94,6 +96,12 @@ class Engine(Ids):
         self.recommender, self._process = recommender, os.getpid()
         self.dense = dense_scorer(recommender.scorer)
         self.index: ItemIndex | None = None
+
+    def use_onnx(self, folder: Path, digest: str, threads: int = 1) -> None:
+        """Let ONNX Runtime compute scores, from an export of the run with this ``digest`` of its weights."""
+        if self.dense is None:
+            raise ConfigError("only adrec without model.ablation is exported to ONNX; leave out onnx (--onnx).")
+        self.dense = OnnxScorer(folder, self.dense, digest, threads)
 
     @cached_property
     def seen(self) -> Seen:

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from adrec.api.model import ADRec
-from adrec.export.onnx import OnnxScorer
 from adrec.inference.engine import Engine, Query
 from adrec.inference.ids import Id
 from adrec.inference.index import IndexName, indexed
@@ -91,14 +90,8 @@ class Loading:
             RunError: if there is no finished run, its files are damaged, or its answers are wrong.
             DataError: if the data set is missing or is another one.
         """
-        recommender = ADRec.load(path, data=self.data, device=self.device).recommender()
-        info, engine = Run.open(path).info, recommender.engine
-        if self.onnx is not None:
-            if engine.dense is None:
-                raise ConfigError(
-                    f"--onnx computes the scores of adrec without ablations; {info.model} is another model."
-                )
-            engine.dense = OnnxScorer(self.onnx, engine.dense, info.weights_digest, self.threads)
+        model = ADRec.load(path, data=self.data, device=self.device)
+        engine, info = model.recommender(onnx=self.onnx, threads=self.threads).engine, Run.open(path).info
         check_answers(engine)
         if self.index is not None:
             engine.index = indexed(engine, self.index, cache=path / f"index-{info.weights_digest[:16]}.{self.index}")
