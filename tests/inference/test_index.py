@@ -63,6 +63,7 @@ def test_answers_are_those_of_the_whole_catalogue(engine: Engine, tmp_path: Path
     assert [each.item for each in engine.answer([listed])[0].items] and engine.answer([listed])[0].items[0].confidence
 
 
+@pytest.mark.slow
 def test_a_kept_index_is_taken_and_a_damaged_one_built_again(engine: Engine, tmp_path: Path) -> None:
     cache = tmp_path / "index"
     first = indexed(engine, "usearch", cache=cache, threads=1)
@@ -81,6 +82,7 @@ def test_other_models_have_none() -> None:
         indexed(markov, "usearch")
 
 
+@pytest.mark.slow
 def test_the_service_tells_its_recall(small_run: Path) -> None:
     with serving(small_run, "--index", "usearch") as client:
         about = client.get("/v1/model").json()

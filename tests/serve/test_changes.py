@@ -39,6 +39,7 @@ def expected(run: Path, k: int = 3) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_reload_and_rollback_under_load(small_run: Path, other: Path, tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to(small_run)
@@ -91,6 +92,7 @@ def test_a_broken_run_is_refused_and_the_old_one_goes_on(small_run: Path, tmp_pa
             assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_is_told(small_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
@@ -104,6 +106,7 @@ def test_what_is_evaluated_is_told(small_run: Path, tmp_path: Path) -> None:
         assert "test part of leave-one-out" in about["protocol"] and "left out" in about["protocol"]
 
 
+@pytest.mark.slow
 def test_a_share_of_the_users_and_a_shadow(small_run: Path, other: Path, tmp_path: Path) -> None:
     log = tmp_path / "shown.jsonl"
     options = ("--split", f"{other}=40%", "--shadow", other, "--log", log)

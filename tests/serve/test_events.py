@@ -17,7 +17,7 @@ from serve.postgres import POSTGRES, postgres
 from serve.server import serving, started
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("store")
     if request.param == "sqlite":
@@ -145,6 +145,7 @@ def test_what_is_no_store(small_run: Path, tmp_path: Path) -> None:
     assert "secret" not in said
 
 
+@pytest.mark.slow
 def test_types_of_events_follow_the_weights(tmp_path: Path) -> None:
     rows = "".join(
         f"u{user},i{(user + at) % 5},{at},{'view' if at % 2 else 'buy'}\n" for user in range(30) for at in range(6)
@@ -167,6 +168,7 @@ def test_types_of_events_follow_the_weights(tmp_path: Path) -> None:
     assert newer.weights[newer.offsets[own] : newer.offsets[own + 1]].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_kill_loses_nothing_that_was_acknowledged(small_run: Path, tmp_path: Path) -> None:
     store, sent = tmp_path / "events.db", 0
     for _ in range(3):
@@ -181,6 +183,7 @@ def test_kill_loses_nothing_that_was_acknowledged(small_run: Path, tmp_path: Pat
         assert post(client, *(event(at, user="counted") for at in range(1, sent + 1)))["stored"] == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_is_told(small_run: Path, tmp_path: Path) -> None:
     store = tmp_path / "events.db"
     with serving(small_run, "--events", store) as client:
