@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from adrec._version import __version__
-from adrec.cli import comparing, data, diagnosing, evaluating, exporting, runs, serving, training
+from adrec.cli import comparing, data, diagnosing, evaluating, exporting, runs, serving, synthetic, training
 from adrec.utils import interrupts
 from adrec.utils.errors import UserError
 from adrec.utils.files import reason
@@ -36,6 +36,7 @@ app.command()(data.prepare)
 app.command("recipes")(data.list_recipes)
 app.command()(data.inspect)
 app.command()(data.interactions)
+app.command()(synthetic.synth)
 app.command("import-published")(data.import_published)
 app.command()(training.plan)
 app.command()(training.train)
