@@ -150,8 +150,8 @@ def synthesise(
 ) -> Synthetic:
     """Write interactions as Parquet shards of ``user_id``, ``item_id`` and ``timestamp`` (seconds), users in order.
 
-    Memory is that of a shard, and some bytes a user. ``on_shard`` is called after each shard with its number of users. The
-    folder's ``_synth.json`` has the process and the best metrics.
+    Memory is that of a shard, and some bytes a user. ``on_shard`` is called after each shard with its number of users.
+    The folder's ``_synth.json`` has the process and the best metrics.
     """
     totals = dict.fromkeys((f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS), 0.0)
     with atomic_folder(out, overwrite=overwrite) as folder:
