@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--store", help="URL of an empty PostgreSQL database; SQLite by default")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         store = given.store or str(Path(folder) / "events.db")
         if given.what == "kill":
             found = kills(given.run, given.times, store)

@@ -31,7 +31,7 @@ def line(user: Any, seconds: float, items: list[str], model: str = "a" * 16, **m
 
 
 def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join(json.dumps(each) + "\n" for each in lines) + '{"time_ms": 1, "cut')
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines) + '{"time_ms":1,"cut')
     return path
 
 
@@ -69,15 +69,31 @@ def test_a_shadow_is_compared_in_pairs(tmp_path: Path) -> None:
 
 
 def test_shares_of_the_users_are_compared_without_pairs(tmp_path: Path) -> None:
+    among = ["a" * 16, "b" * 16]
     lines = [
-        line(f"u{user}", 10, ["i1"] if user % 2 else ["i3"], model=("b" if user % 2 else "a") * 16)
-        for user in range(40)
+        line(f"u{user}", 10, ["i1"] if user % 2 else ["i3"], model=among[user % 2], among=among) for user in range(40)
     ]
+    lines += [line("u1", 150, ["i1"], model=among[0], among=among)]  # in both, as the shares were changed
     found = evaluate_served(write(tmp_path / "log", *lines), dataset(), [1])
     difference = found.differences()["a" * 16, "b" * 16, "unpaired"]["hr@1"]
-    assert difference.estimate.mean == -1 and difference.p < 0.01 and difference.num_users == 40
+    assert difference.estimate.mean == -1 and difference.p < 0.01 and difference.num_users == 39
     same = unpaired_difference(np.array([1.0, 0, 1, 0]), np.array([0.0, 1, 1, 0]))
     assert same.estimate.mean == 0 and same.p == 1 and same.estimate.low < 0 < same.estimate.high
+
+
+def test_models_one_after_the_other_are_not_compared(tmp_path: Path) -> None:
+    lines = [line(f"u{user}", 10, ["i1"], model=("b" if user % 2 else "a") * 16) for user in range(40)]
+    found = evaluate_served(write(tmp_path / "log", *lines), dataset(), [1])
+    assert len(found.models) == 2 and found.differences() == {}
+
+
+def test_empty_lists_and_lines_that_a_crash_has_cut(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first = json.dumps(line("u1", 0, []), separators=(",", ":"))
+    log.write_text(first[:30] + "\n" + first + "\n" + json.dumps(line("u2", 0, ["i1"])) + "\n")
+    found = evaluate_served(log, dataset(), [1])
+    (lists,) = found.models.values()
+    assert found.damaged == 1 and sorted(lists.ranks) == [0, 1_000_000]
 
 
 def test_the_p_value_of_groups_is_that_of_all_divisions() -> None:
@@ -91,7 +107,7 @@ def test_the_p_value_of_groups_is_that_of_all_divisions() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", '{"user": 1}\n', "no json\n", '{"time_ms":1,"user":1,"run":"r","model":"m","items":[]}\n']
+    "content", ["", '{"user": 1}\n', "no json\n", '{"time_ms":1,"user":[],"run":"r","model":"m","items":[]}\n']
 )
 def test_what_is_no_log(tmp_path: Path, content: str) -> None:
     (tmp_path / "log").write_text(content)

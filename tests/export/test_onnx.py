@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.slow  # an export takes some ten seconds
 
 @pytest.fixture(scope="module")
 def exported(small_run: Path) -> Path:
-    done = adrec("export", small_run, "--out", "onnx", cwd=small_run.parent)
+    done = adrec("export", small_run)
     assert done.returncode == 0, done.stderr
     assert "the same scores" in done.stderr
-    return small_run.parent / "onnx"
+    return small_run / "onnx"
 
 
 CAM: dict[str, Any] = {"model.hidden_size": 16, "model.num_heads": 2}
@@ -75,13 +76,16 @@ def test_the_example_recommends_without_adrec(small_run: Path, exported: Path) -
     )
     expected = ADRec.load(small_run, device="cpu").recommend(histories=[["item 3", "item 4"]], k=10)
     assert [line.rsplit(" ", 1)[0] for line in done.stdout.splitlines()] == expected["item_id"].to_list()
+    command = [sys.executable, "-I", exported / "example.py", "nothing"]
+    none = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert none.returncode == 1 and "knows none" in none.stderr
     assert "adrec" not in (exported / "example.py").read_text()
     assert json.loads((exported / "about.json").read_text())["leaves_out_seen"] is True
 
 
 def test_the_service_answers_with_it(small_run: Path, exported: Path) -> None:
     table = ADRec.load(small_run, device="cpu").recommend(histories=histories(), k=5)
-    with serving(small_run, "--onnx", exported) as client:
+    with serving(small_run, "--onnx") as client:
         answers = client.post("/v1/recommend", json=[{"history": each, "k": 5} for each in histories()]).json()
     for at, answer in enumerate(answers):
         assert [each["item"] for each in answer["items"]] == table.filter(pl.col("history") == at)["item_id"].to_list()
@@ -102,8 +106,12 @@ def test_what_cannot_be_exported_or_served(small_run: Path, exported: Path, tmp_
     ADRec(model="markov").fit(cyclic_table()).save(tmp_path / "markov")
     assert "only adrec without" in refused("export", tmp_path / "markov", "--out", tmp_path / "out")
     ADRec("cam", CAM, max_epochs=1, device="cpu").fit(cyclic_table()).save(tmp_path / "other")
-    assert "export of another run" in refused("serve", tmp_path / "other", "--onnx", exported, "--port", "0")
-    assert "cannot be read as an export" in refused("serve", small_run, "--onnx", tmp_path, "--port", "0")
+    assert "cannot be read as an export" in refused("serve", tmp_path / "other", "--onnx", "--port", "0")
+    shutil.copytree(exported, tmp_path / "other" / "onnx")
+    assert "export of another run" in refused("serve", tmp_path / "other", "--onnx", "--port", "0")
+    changes = {**CAM, "model.max_length": 1}
+    ADRec("cam", changes, max_epochs=1, device="cpu").fit(cyclic_table()).save(tmp_path / "short")
+    assert "max_length=1" in refused("export", tmp_path / "short")
 
 
 def test_without_diffusion(tmp_path: Path) -> None:

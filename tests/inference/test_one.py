@@ -112,12 +112,12 @@ def test_reasons_are_the_changes_of_scores(recommender: Recommender) -> None:
 
     names = ["3", "4", "3", "5"]
     for item, reasons in zip(items, engine.reasons(history, items, 4), strict=True):
-        left = {at: score(names, item) - score(names[:at] + names[at + 1 :], item) for at in range(4)}
-        order = sorted(left, key=lambda at: -abs(left[at]))
-        assert [each.item for each in reasons] == [f"item {names[at]}" for at in order]
-        assert [each.change for each in reasons] == pytest.approx([left[at] for at in order], abs=1e-5)
+        left = {each: score(names, item) - score([name for name in names if name != each], item) for each in "345"}
+        order = sorted((each for each in left if left[each] > 0), key=lambda each: -left[each])
+        assert [each.item for each in reasons] == [f"item {each}" for each in order]
+        assert [each.change for each in reasons] == pytest.approx([left[each] for each in order], abs=1e-5)
     assert engine.reasons(history, items, 1) == [each[:1] for each in engine.reasons(history, items, 4)]
-    assert engine.reasons(history[:1], items, 3) == [[], [], []]
+    assert engine.reasons(history[:1], items, 3) == [[], [], []] == engine.reasons(history[[0, 2]], items, 3)
 
 
 def test_reasons_are_columns_of_the_table(recommender: Recommender) -> None:
@@ -128,11 +128,12 @@ def test_reasons_are_columns_of_the_table(recommender: Recommender) -> None:
     own = table.filter(history=0)
     expected = engine.reasons(engine.numbers(some[0]), own["item_id"].to_list(), 2)
     for row, reasons in zip(own.iter_rows(named=True), expected, strict=True):
-        assert [row["because_1"], row["because_2"]] == [each.item for each in reasons]
-        assert [row["change_1"], row["change_2"]] == pytest.approx([each.change for each in reasons], abs=1e-6)
+        assert [row["because_1"], row["because_2"]] == [*(each.item for each in reasons), None, None][:2]
+        changes = [row[name] for name in ("change_1", "change_2") if row[name] is not None]
+        assert changes == pytest.approx([each.change for each in reasons], abs=1e-6)
     assert table.filter(pl.col("history") > 0)["because_1"].null_count() == 4
     users = recommender.for_users(["user 1"], 3, explain=1).table
-    assert users["because_1"].null_count() == 0
+    assert users["because_1"].null_count() < 3
     with pytest.raises(ConfigError, match="from 0 to 20; it is -1"):
         recommender.for_users(["user 1"], 3, explain=-1)
 

@@ -131,6 +131,30 @@ def test_a_share_of_the_users_and_a_shadow(small_run: Path, other: Path, tmp_pat
     assert shown["user 1"]["shadow"]["items"] == theirs
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_full_disk_stops_the_log_alone(small_run: Path) -> None:
+    with serving(small_run, "--log", "/dev/full", "--shadow", small_run) as client:
+        for at in range(200):
+            assert len(ids(client, user=f"user {at % 50}", k=1)) == 1
+        assert client.get("/readyz").status_code == 200
+        assert "adrec_unlogged_lists 0.0" not in client.get("/metrics").text
+
+
+@pytest.mark.slow
+def test_each_list_is_logged_and_the_shadow_sees_what_was_known_then(small_run: Path, tmp_path: Path) -> None:
+    log = tmp_path / "shown.jsonl"
+    with serving(small_run, "--shadow", small_run, "--log", log, "--events", tmp_path / "events.db") as client:
+        for at in range(300):
+            body = [{"user": f"user {at % 40}", "k": 3}] * 4
+            assert client.post("/v1/recommend", json=body).status_code == 200
+            event = {"event_id": f"e{at}", "user": f"user {at % 40}", "item": f"item {at % 12}"}
+            assert client.post("/v1/events", json=event).status_code == 200
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(lines) == 1200
+    both = [line for line in lines if "shadow" in line]
+    assert both and all(line["shadow"]["items"] == line["items"] for line in both)
+
+
 def test_shares_that_make_no_sense(small_run: Path) -> None:
     for share in ("run", "run=10", "run=0%", "run=100%", "=5%"):
         assert "--split takes a run and a share" in refused("serve", small_run, "--split", share)

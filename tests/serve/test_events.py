@@ -57,7 +57,7 @@ def test_the_whole_loop(small_run: Path, store: str, tmp_path: Path) -> None:
         assert history(client, "newcomer") == []
         assert post(client, event(1, time=2000), event(2, item="item 4", time=3000)) == {"stored": 2, "repeated": 0}
         assert post(client, event(2), event(3, item="unheard", time=4000)) == {"stored": 1, "repeated": 1}
-        assert client.post("/v1/events", json=event(4, user=first, time=10**12)).json()["stored"] == 1
+        assert client.post("/v1/events", json=event(4, user=first, time=10**11)).json()["stored"] == 1
         assert history(client, "newcomer") == ["item 3", "item 4", "unheard"]
         assert history(client, first) == [*own, "item 3"]
         expected = model.recommend(histories=[["item 3", "item 4"]], k=4)["item_id"].to_list()
@@ -101,11 +101,127 @@ def _prepares(small_run: Path, store: str, tmp_path: Path, first: str, own: list
         assert history(client, "newcomer") == ["item 5"] and history(client, first) == []
     done = adrec("prepare", "--events", store, "--extend", "data", "--out", "third", cwd=tmp_path)
     assert done.returncode == 0 and f"{len(own) + 4} older interactions left out" in done.stderr
+    done = adrec("prepare", "--events", store, "--extend", "third", "--out", "fourth", cwd=tmp_path)
+    assert done.returncode == 2 and "no event that" in done.stderr
     third = open_dataset(tmp_path / "third")
     assert [third.catalogue.ids[int(at) - 1] for at in third.history(third.users.ids.to_list().index("newcomer"))] == [
         "item 5"
     ]
     assert len(third.history(third.users.ids.to_list().index(first))) == 0
+
+
+def test_an_erasure_alone_makes_a_data_set(small_run: Path, tmp_path: Path) -> None:
+    store = tmp_path / "events.db"
+    with serving(small_run, "--events", store) as client:
+        assert client.delete("/v1/users/user 7").status_code == 204
+    data = small_run.parent / "data"
+    done = adrec("prepare", "--events", store, "--extend", data, "--out", tmp_path / "next")
+    assert done.returncode == 0, done.stderr
+    older, newer = open_dataset(data), open_dataset(tmp_path / "next")
+    at = older.users.ids.to_list().index("user 7")
+    assert newer.num_interactions == older.num_interactions - len(older.history(at)) and len(newer.history(at)) == 0
+
+
+def test_an_erased_event_does_not_come_back(small_run: Path, tmp_path: Path) -> None:
+    with serving(small_run, "--events", tmp_path / "events.db") as client:
+        post(client, event(1, user="a/b", item="item 4"), event(2, user="a/b", item="a secret"))
+        assert client.get("/v1/users/a%2Fb").json()["history"] == ["item 4", "a secret"]
+        assert client.delete("/v1/users/a%2Fb").status_code == 204
+        assert post(client, event(1, user="a/b", item="item 4")) == {"stored": 0, "repeated": 1}
+        assert client.get("/v1/users/a%2Fb").status_code == 404
+        assert not any(b"a secret" in file.read_bytes() for file in tmp_path.glob("events.db*"))
+
+
+@pytest.mark.slow
+def test_users_who_wait_in_the_data_keep_their_history(tmp_path: Path) -> None:
+    rows = "".join(f"u{user},i{(user + at) % 5},{at}\n" for user in range(30) for at in range(6))
+    (tmp_path / "t.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    options = ("--time-unit", "s", "--min-user", "5")
+    assert adrec("prepare", "t.csv", *options, "--out", "data", cwd=tmp_path).returncode == 0
+    assert adrec("train", "data", "--out", "run", *SMALL, "--max-epochs", "1", cwd=tmp_path).returncode == 0
+    store = tmp_path / "events.db"
+    with serving(tmp_path / "run", "--events", store) as client:
+        post(client, *(event(at, user="fresh", item=f"i{at}", time=1000 * at) for at in range(3)))
+    done = adrec("prepare", "--events", store, "--extend", "data", "--out", "next", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert adrec("train", "next", "--out", "run2", *SMALL, "--max-epochs", "1", cwd=tmp_path).returncode == 0
+    with serving(tmp_path / "run2", "--events", store) as client:
+        assert history(client, "fresh") == ["i0", "i1", "i2"]
+        post(client, event(9, user="fresh", item="i4", time=9000))
+        assert history(client, "fresh") == ["i0", "i1", "i2", "i4"]
+        assert client.post("/v1/recommend", json={"user": "fresh"}).json()["items"][0]["source"] == "model"
+
+
+@pytest.mark.slow
+def test_ids_and_times_that_the_data_cannot_have(tmp_path: Path) -> None:
+    rows = "".join(f"{user},{(user + at) % 5},{at}\n" for user in range(30) for at in range(6))
+    (tmp_path / "t.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    assert adrec("prepare", "t.csv", "--time-unit", "s", "--out", "data", cwd=tmp_path).returncode == 0
+    assert adrec("train", "data", "--out", "run", *SMALL, "--max-epochs", "1", cwd=tmp_path).returncode == 0
+    with serving(tmp_path / "run", "--events", tmp_path / "events.db") as client:
+        for wrong, field in (
+            (event(1, user="abc", item=1), "$.user"),
+            (event(1, user=5, item="x"), "$.item"),
+            (event(1, user=5, item=2, time="2999-01-01T00:00:00Z"), "$.time"),
+            (event(1, user=5, item="1\u0000"), "$.item"),
+        ):
+            answer = client.post("/v1/events", json=wrong)
+            assert answer.status_code == 422 and answer.json()["field"] == field, answer.text
+        # In whole seconds these are of one time, so they keep the order in which they were stored.
+        times = (5900, 5100, 5500)
+        post(client, *(event(10 + at, user="77", item=at, time=time) for at, time in enumerate(times)))
+        assert history(client, "77") == [0, 1, 2]
+    done = adrec("prepare", "--events", "events.db", "--extend", "data", "--out", "next", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    newer = open_dataset(tmp_path / "next")
+    own = newer.history(newer.users.ids.to_list().index(77))
+    assert [newer.catalogue.ids[int(at) - 1] for at in own] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_an_older_copy_of_the_store_is_refused(small_run: Path, tmp_path: Path) -> None:
+    store = tmp_path / "events.db"
+    with serving(small_run, "--events", store) as client:
+        post(client, event(1))
+    shutil.copy(store, tmp_path / "old.db")
+    with serving(small_run, "--events", store) as client:
+        post(client, event(2), event(3))
+    done = adrec("prepare", "--events", store, "--extend", small_run.parent / "data", "--out", tmp_path / "next")
+    assert done.returncode == 0, done.stderr
+    assert adrec("train", "next", "--out", "run", *SMALL, "--max-epochs", "1", cwd=tmp_path).returncode == 0
+    said = refused("serve", tmp_path / "run", "--events", tmp_path / "old.db", "--port", "0")
+    assert "older copy" in said
+
+
+def test_two_names_of_one_store_are_one(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "events.db")
+    with serving(small_run, "--events", tmp_path / "events.db"):
+        assert "another process writes" in refused("serve", small_run, "--port", "0", "--events", tmp_path / "link.db")
+
+
+@pytest.mark.slow
+def test_a_lost_connection_loses_and_doubles_nothing(small_run: Path, tmp_path: Path) -> None:
+    """PostgreSQL ends the service's connections under load: what is acknowledged is there, once, and one writes."""
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with postgres(tmp_path) as url, serving(small_run, "--events", url) as client:
+        from adrec.live.store import Store
+
+        sent = 0
+        for _ in range(5):
+            for _ in range(20):
+                sent += 1
+                body = event(sent, user="counted", item=f"item {sent}", time=sent)
+                while client.post("/v1/events", json=body).status_code != 200:
+                    pass
+            other = Store(url)
+            other.connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            )
+            other.close()
+        post(client, event(10_000, user="counted", item="last", time=10_000))
+        assert history(client, "counted") == [*(f"item {at}" for at in range(1, sent + 1)), "last"]
+        assert "another process writes" in refused("serve", small_run, "--port", "0", "--events", url)
 
 
 def test_without_a_store(small_run: Path) -> None:

@@ -121,7 +121,7 @@ def test_large_bodies_and_slow_clients(service: tuple[httpx.Client, int]) -> Non
     address = (client.base_url.host, client.base_url.port or 80)
     idle = [socket.create_connection(address) for _ in range(100)]
     for each in idle[:50]:
-        each.sendall(b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        each.sendall(b"POST /v1/recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
     for each in idle[50:]:
         each.sendall(b"POST /v1/recommend HT")
 

@@ -176,3 +176,28 @@ def test_what_cannot_be_served_is_refused(small_run: Path, tmp_path: Path) -> No
     assert "can be reached from other machines" in refused("serve", small_run, "--host", "0.0.0.0")
     assert "is not a run folder" in refused("serve", tmp_path, "--port", "0")
     assert "cannot be listened on" in refused("serve", small_run, "--host", "203.0.113.1", "--insecure")
+
+
+def test_pages_of_other_sites_may_not_ask(client: httpx.Client) -> None:
+    body = {"history": ["item 1"]}
+    own = str(client.base_url).rstrip("/")
+    assert client.post("/v1/recommend", json=body, headers={"Origin": own}).status_code == 200
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
+        answer = client.post("/v1/recommend", json=body, headers=headers)
+        assert answer.status_code == 403 and answer.headers["content-type"] == "application/problem+json"
+
+
+def test_values_beyond_all_bounds(client: httpx.Client) -> None:
+    for body, field in (
+        ('{"deadline_ms": 1' + "0" * 400 + "}", "$.deadline_ms"),
+        ('{"user": 1' + "0" * 30 + "}", "$.user"),
+        ('{"user": "a\\u0000b"}', "$.user"),
+        ('{"k": 400, "slate": {"diversity": 0.5}}', "$.k"),
+        (json.dumps({"filter": {"x": ["y"] * 2000}}), "$.filter"),
+        (json.dumps([{"history": ["item 1"], "explain": 1}] * 17), "$"),
+    ):
+        answer = client.post("/v1/recommend", content=body)
+        assert answer.status_code in (400, 422), answer.text
+        assert answer.status_code == 400 or answer.json()["field"] == field, answer.text
+    assert client.get("/v1/users/" + "x" * 5000).status_code == 422
+    assert client.get("/v1/users/a%00b").status_code == 422

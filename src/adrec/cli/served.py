@@ -27,9 +27,7 @@ def evaluate_log(data: Path, log: Path, ks: Sequence[int], json_file: Path | Non
     shown = evaluate_served(log, dataset, ks)
     output.print(_models(shown))
     for (own, other, how), differences in shown.differences().items():
-        mine, theirs = (
-            shown.pairs[own, other] if how == "paired" else (shown.models[own], shown.models[other])
-        )  # fmt: skip
+        mine, theirs = shown.pairs[own, other] if how == "paired" else shown.of_shares(own, other)
         which = "its shadow, on the same interactions" if how == "paired" else "another, which other users were shown"
         output.print(f"{mine.name} against {theirs.name}: {which}")
         table = Table("metric", "run", "against", "difference", "95 % interval", "p (Holm)")
@@ -41,8 +39,8 @@ def evaluate_log(data: Path, log: Path, ks: Sequence[int], json_file: Path | Non
         output.print(table)
     output.print(
         f"{counted(shown.num_lists, 'list')}; {shown.waiting:,} followed by no interaction or by another list first; "
-        f"{shown.unknown:,} of users who are not in {dataset.info.name}. What was shown influences what users do, so "
-        "it has an advantage over a shadow."
+        f"{shown.unknown:,} of users who are not in {dataset.info.name}; {counted(shown.damaged, 'line')} cut by a "
+        "crash. What was shown influences what users do, so it has an advantage over a shadow."
     )
     if json_file is not None:
         write_json(json_file, _values(shown))

@@ -57,8 +57,8 @@ def serve(
         typer.Option(help="Index of nearest items, for large catalogues.", rich_help_panel=ITEMS),
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(help="Export of RUN (adrec export): ONNX Runtime computes the scores.")
-    ] = None,
+        bool, typer.Option("--onnx", help="Compute scores with ONNX Runtime, from RUN/onnx (adrec export RUN).")
+    ] = False,
     data: Data = None,
     own_model: OwnModel = None,
     device: Device = "cpu",
@@ -97,7 +97,7 @@ def serve(
     models = Models(Loading(data, device, table, names, index, onnx, threads), run, shadow=shadow, splits=splits)
     live = None if events is None else _live(events, models)
     shown = None if log is None else Shown(log)
-    service = Service(models, live=live, shown=shown, options=Options(keys, category))
+    service = Service(models, live=live, shown=shown, options=Options(keys, category, local=_is_loopback(host)))
     config = uvicorn.Config(
         service.app(),
         log_level="warning",
@@ -111,15 +111,33 @@ def serve(
     current = models.current
     found = current.engine.index
     listening.listen(BACKLOG)  # who reads the next line may connect
+    for line in _told(models, live):
+        console.print(line)
     console.print(
         f"Serving {run} ({current.name}, {current.engine.num_items:,} items) at {address}; "
         f"POST {address}/v1/recommend, or open {address}/"
-        + ("" if found is None else f". The index finds {found.recall:.1%} of the first items")
+        + ("" if found is None else f". The index finds {found.recall:.1%} of each list's items.")
     )
     try:
         uvicorn.Server(config).run(sockets=[listening])
     except Interrupted:  # uvicorn has finished the requests, and sends the signal on
         console.print("Ended.")
+
+
+def _told(models: Models, live: Live | None) -> list[str]:
+    """Return what else there is to say of the service."""
+    said = []
+    if live is not None:
+        what = f"{live.store.num_events:,} events" if live.store.last else "new, without events"
+        said.append(f"Events: {live.store.place} ({what})")
+    if models.shadow is not None:
+        said.append(f"Shadow: {models.shadow.run}; its lists are only logged")
+    said += [f"Split: {share:.0%} of the users are answered by {model.run}" for model, share in models.splits]
+    attributes = models.current.attributes
+    if attributes is not None:
+        known = models.current.engine.num_items
+        said.append(f"Attributes: of {attributes.num_items:,} of {known:,} items")
+    return said
 
 
 def _split(text: str) -> tuple[Path, float]:
@@ -144,6 +162,7 @@ def _live(place: str, models: Models) -> Live:
     from adrec.live.store import Store
 
     store = Store(place, writes=True)
+    models.check_store(store.id, store.last)
     return Live(store, models.oldest_event(store.id))
 
 

@@ -98,8 +98,14 @@ def waiting_rows(kept: pl.DataFrame, rare: pl.DataFrame) -> pl.DataFrame:
     return rare.drop("row").with_columns(after)
 
 
-def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
-    """Return older and new rows as one table, sorted by time.
+def nothing_new() -> Interactions:
+    """Return no interactions: for erasures alone."""
+    schema = {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "row": pl.Int64}
+    return Interactions(pl.DataFrame(schema=schema), (), (), {}, (), "polars", "none", (), ())
+
+
+def together(base: Dataset, older: pl.DataFrame, interactions: Interactions, *, alone: bool = False) -> pl.DataFrame:
+    """Return older and new rows as one table, sorted by time; with ``alone`` there may be no new ones.
 
     Raises :class:`DataError` if the times or the ids are of another kind, or a file is in ``base`` already.
     """
@@ -107,6 +113,8 @@ def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> 
         if digest is not None and digest in base.info.sha256:
             raise DataError(f"{source} is in {named(base)} already, and would count twice; leave it out.")
     new = interactions.table
+    if new.height == 0 and alone:
+        return older.sort("time", "row")
     if new.height == 0:
         raise DataError(f"no row is left to add to {named(base)}; look at the conditions and moments.")
     for role, vocabulary in zip(ROLES, (base.users, base.catalogue), strict=True):

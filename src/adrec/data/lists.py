@@ -148,11 +148,18 @@ def read_attributes(path: Path, columns: Sequence[str] | None = None) -> pl.Data
     own = table.columns(["item"])["item"] if columns is None else None
     wanted = columns if columns is not None else [name for name in table.opened.columns if name != own]
     raw = table.read(["item"], "one item a row", also=list(wanted))
-    values = [raw[name].cast(pl.String).replace("", None).alias(name) for name in wanted]
+    values = [_texts(raw[name]).replace("", None).alias(name) for name in wanted]
     ids = table.ids(raw["item"]).alias("item")
     return pl.DataFrame([ids, *(each for each in values if each.name != "item")]).unique(
         "item", keep="first", maintain_order=True
     )
+
+
+def _texts(column: pl.Series) -> pl.Series:
+    """Return values as texts, lists with ``|`` between their values."""
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return column.cast(pl.List(pl.String)).list.join("|")
+    return column.cast(pl.String)
 
 
 def _as_prepared(path: Path, prepared: Names, options: Preparation) -> _Table:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from adrec.data.dataset import Dataset, DatasetInfo
-from adrec.data.extend import border, named, older_rows, taken_over, together, waiting_rows
+from adrec.data.extend import border, named, nothing_new, older_rows, taken_over, together, waiting_rows
 from adrec.data.extend import told as told_over
 from adrec.data.filters import chosen, kept, sessions
 from adrec.data.oddities import oddities
@@ -77,8 +77,11 @@ def prepare(
             raise ConfigError(f"{named(extend)} has the event weights {weighed}; leave out others, or prepare anew.")
     with RowAccount(options.max_rejected, options.strict, quarantine) as ledger:
         known = earlier.info.columns if isinstance(earlier, Dataset) else {}
-        interactions = read_interactions(source, options, ledger, known)
-        table = chosen(interactions.table, options, ledger, interactions.at, interactions.time_unit)
+        # Events were checked when they were stored, and have no other columns that a condition could read.
+        reading = options if events is None else replace(options, where=None, min_rating=None, keep_null_ids=True)
+        alone = erased and extend is not None and isinstance(source, pl.DataFrame) and source.height == 0
+        interactions = nothing_new() if alone else read_interactions(source, reading, ledger, known)
+        table = chosen(interactions.table, reading, ledger, interactions.at, interactions.time_unit)
         if options.session_gap is not None:
             if earlier is not None:
                 raise ConfigError(
@@ -92,7 +95,7 @@ def prepare(
             older, left = older_rows(extend, erased)
             notes += left
             ledger.read(older.height, [])
-            table = together(extend, older, replace(interactions, table=table))
+            table = together(extend, older, replace(interactions, table=table), alone=bool(alone))
             notes += border(extend, older, table)
         at = interactions.at if extend is None else _located(extend.info.name, interactions)
         table, rare = kept(table.sort("time", "row", maintain_order=True), options, ledger, at)

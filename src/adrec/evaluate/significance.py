@@ -115,10 +115,15 @@ def unpaired_difference(
     if len(ours) == 0 or len(theirs) == 0:
         raise ConfigError("two models are compared on users of both; one of the two has none.")
     both, observed = np.concatenate([ours, theirs]), float(ours.mean() - theirs.mean())
-    rng, far = np.random.default_rng([seed, 2]), 1
-    for _ in range(num_permutations):
-        drawn = rng.permutation(both)
-        far += abs(drawn[: len(ours)].mean() - drawn[len(ours) :].mean()) >= abs(observed) - 1e-12
+    rng = np.random.default_rng([seed, 2])
+    distinct, counts = np.unique(both, return_counts=True)
+    far, chunk = 1, max(1, AT_ONCE // len(distinct))
+    for first in range(0, num_permutations, chunk):  # how many of each value are ours in a draw
+        size = min(chunk, num_permutations - first)
+        drawn = rng.multivariate_hypergeometric(counts, len(ours), size=size, method="marginals")
+        means_of_ours = drawn @ distinct / len(ours)
+        others = (both.sum() - drawn @ distinct) / len(theirs)
+        far += int((np.abs(means_of_ours - others) >= abs(observed) - 1e-12).sum())
     rng = np.random.default_rng([seed, 3])
     means = [_resampled(each[:, None], rng, num_resamples)[:, 0] for each in (ours, theirs)]
     low, high = np.quantile(means[0] - means[1], [0.025, 0.975])

@@ -39,12 +39,15 @@ here = Path(__file__).parent
 about = json.loads((here / "about.json").read_text())
 ids = json.loads((here / "items.json").read_text())  # the id of item number 1, 2, ..
 number = {str(each): at for at, each in enumerate(ids, start=1)}
-history = [number[each] for each in sys.argv[1:] if each in number][-about["max_length"] :]
+seen = [number[each] for each in sys.argv[1:] if each in number]
+history = seen[-about["max_length"] :]
+if not history:
+    sys.exit("the model knows none of these items")
 session = onnxruntime.InferenceSession(here / "scores.onnx")
 inputs = {"items": np.array([history], dtype=np.int64), "lengths": np.array([len(history)], dtype=np.int64)}
 (scores,) = session.run(None, inputs)  # [1, V + 1]; number 0 is no item
 if about["leaves_out_seen"]:
-    scores[0, history] = -np.inf
+    scores[0, seen] = -np.inf
 for at in np.argsort(-scores[0, 1:], kind="stable")[:10] + 1:
     print(ids[at - 1], scores[0, at])
 '''
@@ -89,7 +92,7 @@ class _Step(nn.Module):
         return self.dense.denoise(self.dense.history(items, lengths), x, self.dense.temb[t])
 
 
-def export_onnx(run: Path, out: Path, *, data: Path | None = None, overwrite: bool = False) -> float:
+def export_onnx(run: Path, out: Path, *, data: Path | None = None) -> float:
     """Write a run as ``scores.onnx``, ``step.onnx``, ``items.json``, ``about.json`` and ``example.py``.
 
     Returns the largest difference between the scores of ONNX Runtime and ours, relative to the largest score.
@@ -112,6 +115,10 @@ def export_onnx(run: Path, out: Path, *, data: Path | None = None, overwrite: bo
     check_folder(out)
     scorer = engine.dense
     network = scorer.network
+    if network.config.max_length < 2:
+        raise ConfigError(
+            "a model that sees one item (model.max_length=1) is not exported to ONNX; serve it with adrec serve."
+        )
     example = _histories(engine.num_items, network.config.max_length, 3)
     with atomic_folder(out) as folder:
         _write(_Scores(scorer), example, folder / "scores.onnx", "scores")

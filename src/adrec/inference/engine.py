@@ -81,6 +81,7 @@ class Reason(NamedTuple):
     change: float
 
 
+AT_ONCE = 32  # histories
 TRIED = 100  # items of a history that are left out, one after the other, to explain
 
 
@@ -108,7 +109,7 @@ class Engine(Ids):
         """What is done with seen items if a request says nothing."""
         return self.recommender.seen
 
-    @property
+    @cached_property
     def vectors(self) -> NDArray[np.float32] | None:
         """The item vectors by number, [V + 1, D]; None if the model has none."""
         return getattr(self.recommender.scorer, "item_vectors", None)
@@ -214,28 +215,40 @@ class Engine(Ids):
             source,
         )
 
+    def _scores_of(self, histories: Sequence[Int64s], numbers: Int64s) -> Tensor:
+        """Return the scores of some item numbers, [histories, n]."""
+        rows = torch.empty(len(histories), len(numbers))
+        if self.dense is not None:
+            for first in range(0, len(histories), AT_ONCE):
+                some = histories[first : first + AT_ONCE]
+                for at, query in enumerate(self.dense.queries(some)):
+                    rows[first + at] = self.dense.scores_of(query, some[at], numbers).cpu()
+            return rows
+        for some_rows, scores in self._scored(histories):
+            rows[some_rows] = scores[:, torch.from_numpy(numbers)].cpu()
+        return rows
+
     @torch.inference_mode()
     def reasons(self, history: Int64s, items: Sequence[Id], most: int) -> list[list[Reason]]:
-        """Return why each of the ``items`` is recommended: the ``most`` items of the history that change it most.
+        """Return why each of the ``items`` is recommended: the ``most`` items of the history that raise it most.
 
-        The change of an item's score is the score with the whole history less that without one item of it. The last
-        items of the history that the model sees are tried, up to :data:`TRIED`; of a history of one item, nothing
-        remains, so it has no reasons.
+        The change of an item's score is the score with the whole history less that without one of its items, wherever
+        that stands. The last :data:`TRIED` different items that the model sees are tried. What lowers the score is no
+        reason. Of a history of one item nothing remains, so it has no reasons.
         """
         self._after_fork()
-        if len(history) < 2 or most < 1:
+        seen = history[-self.recommender.scorer.max_length :]
+        tried = list(dict.fromkeys(seen[::-1].tolist()))[:TRIED]  # the latest first
+        if most < 1 or not (history != tried[0] if tried else history[:0]).any():
             return [[] for _ in items]
-        first = max(0, len(history) - min(self.recommender.scorer.max_length, TRIED))
-        without = [np.delete(history, at) for at in range(first, len(history))]
-        numbers = torch.from_numpy(self.numbers(items))
-        rows = torch.empty(1 + len(without), len(numbers))
-        for some, scores in self._scored([history, *without]):
-            rows[some] = scores[:, numbers].cpu()
-        changes = (rows[0] - rows[1:]).T  # [items, history]
+        without = [history[history != each] for each in tried]
+        numbers = self.numbers(items)
+        rows = self._scores_of([history, *without], numbers)
+        changes = (rows[0] - rows[1:]).T  # [items, tried]
         found = []
         for change in changes.tolist():
-            order = sorted(range(len(change)), key=lambda at: -abs(change[at]))[:most]
-            found.append([Reason(self.item_of(int(history[first + at])), change[at]) for at in order])
+            order = sorted((at for at in range(len(change)) if change[at] > 0), key=lambda at: -change[at])[:most]
+            found.append([Reason(self.item_of(tried[at]), change[at]) for at in order])
         return found
 
 

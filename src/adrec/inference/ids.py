@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,6 +33,24 @@ class Ids:
         vocabularies = {"item": dataset.catalogue, "user": dataset.users}
         self._texts = {role: known.ids.dtype == pl.String for role, known in vocabularies.items()}
 
+    @cached_property
+    def last_time(self) -> float:
+        """The time of the latest interaction, in the unit of the data set."""
+        return float(np.asarray(self.dataset.times).max())
+
+    def waiting(self, user: Id) -> list[tuple[Id, Any]]:
+        """Return (item, time) of what a filter of the data set left out of a user, in its order."""
+        return self._waiting.get(self._own_type("user", user), [])
+
+    @cached_property
+    def _waiting(self) -> dict[Id, list[tuple[Id, Any]]]:
+        found: dict[Id, list[tuple[Id, Any]]] = {}
+        rows = self.dataset.waiting()
+        if rows is not None:
+            for user, item, time in rows.select("user", "item", "time").iter_rows():
+                found.setdefault(user, []).append((item, time))
+        return found
+
     def _own_type(self, role: str, value: Id) -> Id:
         """Return an id as the data set has it: ``12`` means ``"12"`` where ids are texts, and the other way round."""
         if self._texts[role]:
@@ -44,6 +64,14 @@ class Ids:
     def item_id(self, item: Id) -> Id:
         """Return an item's id as the data set has it."""
         return self._own_type("item", item)
+
+    def is_user(self, user: Id) -> bool:
+        """Return whether the data set's ids of users are of this type: texts, or whole numbers."""
+        return isinstance(user, str) is self._texts["user"]
+
+    def is_item(self, item: Id) -> bool:
+        """Return whether the data set's ids of items are of this type."""
+        return isinstance(item, str) is self._texts["item"]
 
     def item_of(self, number: int) -> Id:
         """Return the id of an item number of the data set."""

@@ -6,6 +6,7 @@ set: its recall is the share of the exact top items that it finds.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 IndexName = Literal["usearch"]
 TRIED = 200  # histories on which the recall is measured
 AT, SPARE = 10, 16  # the recall is that of the first AT items, of SPARE candidates more than are asked for
+DIGEST = 32  # bytes before the graph in its file
 LINKS, BUILT, FIRST_SEARCHED, MOST_SEARCHED = 16, 128, 128, 4096  # of the graph
 WANTED, HALVINGS = 0.99, 3  # the recall that a search must reach; steps to the narrowest that does
 
@@ -93,14 +95,18 @@ def indexed(engine: Engine, name: IndexName, *, cache: Path | None = None, threa
 
 
 def _read(graph: Any, cache: Path, num_items: int) -> bool:
-    """Read the graph from a file; return whether it was there, whole, and of so many items."""
-    if not cache.is_file():
-        return False
+    """Read the graph from a file; return whether it was there, whole, and of so many items.
+
+    Its content is checked before usearch reads it, which a damaged file can bring down.
+    """
     try:
-        graph.load(str(cache))
-    except Exception:  # whatever a damaged file leads to: it is built again
-        graph.reset()
+        content = cache.read_bytes()
+    except OSError:
         return False
+    digest, graph_bytes = content[:DIGEST], content[DIGEST:]
+    if hashlib.sha256(graph_bytes).digest() != digest:
+        return False
+    graph.load(graph_bytes)
     if len(graph) == num_items:
         return True
     graph.reset()
@@ -109,8 +115,9 @@ def _read(graph: Any, cache: Path, num_items: int) -> bool:
 
 def _write(graph: Any, cache: Path) -> None:
     """Keep the graph in a file; a folder that cannot be written is no error, as the graph can be built again."""
+    content = bytes(graph.save())
     try:
-        write_bytes(cache, bytes(graph.save()))
+        write_bytes(cache, hashlib.sha256(content).digest() + content)
     except (OSError, UserError):
         warnings.warn(f"the index cannot be kept in {cache}; it is built at each start.", UserWarning, stacklevel=2)
 

@@ -21,17 +21,16 @@ USUAL = {"user": "user_id", "item": "item_id", "time": "timestamp", "event": "ev
 def news_of(place: str, base: Dataset | None) -> News:
     """Return the entries of a store that ``base`` does not contain yet.
 
-    Raises :class:`DataError` if there are none, or the store cannot be read.
+    Raises :class:`DataError` if there are neither events nor erasures, or the store cannot be read.
     """
     store = Store(place)
     try:
         news = store.news(0 if base is None else base.info.events.get(store.id, 0))
     finally:
         store.close()
-    if news.events.height == 0:
-        erased = f" ({len(news.erased)} erased users are left out with the next one)" if news.erased else ""
+    if news.events.height == 0 and (base is None or not news.erased):
         beyond = "" if base is None else f" that {named(base)} does not contain"
-        raise DataError(f"the store of events {store.place} has no event{beyond}{erased}.")
+        raise DataError(f"the store of events {store.place} has no event{beyond}.")
     return news
 
 

@@ -10,6 +10,7 @@
 ``weights.safetensors``   the selected weights, once the run is finished
 ``stage1.safetensors``    the item embedding passed on by the first stage, if there are several
 ``index-*.usearch``       the index of nearest items of ``adrec serve --index``
+``onnx``                  what ``adrec export`` wrote, for ``adrec serve --onnx``
 ``evaluation.json``       what ``adrec evaluate`` found on the test part, for who serves the run
 ========================  ================================================================================
 """

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from msgspec import UNSET
@@ -28,6 +28,7 @@ from adrec.serve.people import person
 from adrec.serve.recommending import Recommending
 from adrec.serve.schema import (
     EVENTS,
+    TEXT,
     EventRequest,
     EventsResponse,
     FoundItem,
@@ -58,11 +59,13 @@ class Options:
         keys: the digests of the API keys; without any, no key is needed.
         category: the attribute that is the category of an item by default.
         bounds: the limits of a request.
+        local: whether it listens on this machine alone.
     """
 
     keys: Sequence[str] = ()
     category: str | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    local: bool = False
 
 
 class Service:
@@ -84,7 +87,7 @@ class Service:
         self.metrics = Metrics()
         self.metrics.on_model(models.current.digest, models.current.name)
         self.batcher = Batcher(on_batch=self.metrics.on_batch)
-        self.guard = Guard(options.keys, self.metrics, options.bounds)
+        self.guard = Guard(options.keys, self.metrics, options.bounds, options.local)
         self.recommending = Recommending(models, live, self.batcher, self.guard, shown, options.category)
         self._changing = asyncio.Lock()
 
@@ -95,12 +98,12 @@ class Service:
             ("/v1/similar", self.recommending.similar, ["POST"]),
             ("/v1/items", self.items, ["GET"]),
             ("/v1/events", self.events, ["POST"]),
-            ("/v1/users/{user}", self.user, ["GET", "DELETE"]),
+            ("/v1/users/{user:path}", self.user, ["GET", "DELETE"]),
             ("/v1/model", self.model, ["GET"]),
             ("/v1/model/reload", self.reload, ["POST"]),
             ("/v1/model/rollback", self.rollback, ["POST"]),
             ("/healthz", self.health, ["GET"]),
-            ("/readyz", self.health, ["GET"]),
+            ("/readyz", self.ready, ["GET"]),
             ("/metrics", self.measured, ["GET"]),
             ("/openapi.json", self.document, ["GET"]),
             *((path, self.page, ["GET"]) for path in PAGE_FILES),
@@ -135,18 +138,8 @@ class Service:
         several = body if isinstance(body, list) else [body]
         if len(several) > self.guard.bounds.events:
             raise wrong(f"A list has at most {self.guard.bounds.events} events; send several.", "$")
-        engine = self.models.current.engine
-        self._check_types(several, "$[{}].event" if several is body else "$.event")
-        events = [
-            Event(
-                each.event_id,
-                str(engine.user_id(each.user)),
-                str(engine.item_id(each.item)),
-                _time_ms(each),
-                each.event,
-            )
-            for each in several
-        ]
+        places = [f"$[{at}]" if several is body else "$" for at in range(len(several))]
+        events = [self._event(each, place) for each, place in zip(several, places, strict=True)]
         try:
             stored = await live.add(events) if events else 0
         except DataError as error:
@@ -154,19 +147,26 @@ class Service:
         self.metrics.on_events(stored)
         return answered(EventsResponse(stored, len(events) - stored))
 
-    def _check_types(self, events: Sequence[EventRequest], place: str) -> None:
-        """Raise :class:`RequestError` for a type of event without a weight, if the data set has event weights."""
-        weights = self.models.current.engine.dataset.info.preparation.get("event_weights")
-        if weights is None:
-            return
-        known = list(parse_weights(weights))
-        for at, each in enumerate(events):
-            if each.event not in known:
-                raise wrong(f"event must be one of {', '.join(known)}, which have weights.", place.format(at))
+    def _event(self, asked: EventRequest, place: str) -> Event:
+        """Return an event. Raises :class:`RequestError` for one that the data set could not have."""
+        engine = self.models.current.engine
+        user, item = engine.user_id(asked.user), engine.item_id(asked.item)
+        for name, value, fits in (("user", user, engine.is_user(user)), ("item", item, engine.is_item(item))):
+            if not fits:
+                raise wrong(f"The ids of the data set are whole numbers, and {value!r} is none.", f"{place}.{name}")
+        weights = engine.dataset.info.preparation.get("event_weights")
+        if weights is not None and asked.event not in (known := list(parse_weights(weights))):
+            raise wrong(f"event must be one of {', '.join(known)}, which have weights.", f"{place}.event")
+        time_ms = _time_ms(asked, place)
+        if time_ms > 1000 * (time.time() + self.guard.bounds.ahead):
+            raise wrong("The time is in the future.", f"{place}.time")
+        return Event(asked.event_id, str(user), str(item), time_ms, asked.event)
 
     async def user(self, request: Request) -> Response:
         """Return a user's history, or erase it."""
         user = request.path_params["user"]
+        if len(user) > TEXT or "\x00" in user:
+            raise wrong(f"An id has at most {TEXT} characters, and none of them is NUL.", "user")
         if request.method == "DELETE":
             return await self.erase(user)
         model = self.models.of(user)
@@ -174,12 +174,16 @@ class Service:
         if found is None:
             raise RequestError(404, "Not Found", f"There is no user {user!r}.", "user")
         titles = [model.titles[number] if number else None for number in found.numbers.tolist()]
-        return answered(UserResponse(found.user, found.items, UNSET if model.attributes is None else titles))
+        ids = found.items(model.engine)
+        return answered(UserResponse(found.user, ids, UNSET if model.attributes is None else titles))
 
     async def erase(self, user: str) -> Response:
         """Erase a user: the events are deleted, and what the data set has is not used any more."""
         live = self._live()
-        await live.erase(str(self.models.current.engine.user_id(user)))
+        try:
+            await live.erase(str(self.models.current.engine.user_id(user)))
+        except DataError as error:
+            raise RequestError(503, "Service Unavailable", "The user cannot be erased now; ask again.") from error
         return Response(status_code=204)
 
     def _live(self) -> Live:
@@ -228,9 +232,16 @@ class Service:
         """Say that the service answers."""
         return answered({"status": "ok"})
 
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests are answered: whether the threads run."""
+        if not self.batcher.is_alive or (self.live is not None and not self.live.is_alive):
+            raise RequestError(503, "Service Unavailable", "A thread of the service has ended; start it anew.")
+        return await self.health(request)
+
     async def measured(self, request: Request) -> Response:
         """Return the metrics in the format of Prometheus."""
         self.metrics.queued.set(self.batcher.queued)
+        self.metrics.unlogged.set(0 if self.shown is None else self.shown.lost)
         return Response(self.metrics.page(), media_type=self.metrics.media_type)
 
     async def document(self, request: Request) -> Response:
@@ -244,14 +255,14 @@ class Service:
         return Response(content, media_type=kind, headers=PAGE_HEADERS)
 
 
-def _time_ms(event: EventRequest) -> int:
+def _time_ms(event: EventRequest, place: str) -> int:
     if event.time is None:
         return int(1000 * time.time())
     if isinstance(event.time, datetime):
         since = event.time - datetime(1970, 1, 1, tzinfo=UTC)
-        if since.total_seconds() < 0:
-            raise wrong("The time is before 1970.", "$.time")
-        return int(1000 * since.total_seconds())
+        if since < timedelta(0):
+            raise wrong("The time is before 1970.", f"{place}.time")
+        return since // timedelta(milliseconds=1)
     return event.time
 
 

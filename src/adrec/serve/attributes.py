@@ -14,6 +14,7 @@ from adrec.data.spans import Int64s
 from adrec.inference.categories import Capped
 from adrec.inference.engine import Engine
 
+EXACT = 2**53  # whole numbers below are exact as floats
 SEVERAL = "|"  # between the values of an attribute that has several
 
 
@@ -39,6 +40,11 @@ class Attributes:
                 self.titles[number] = title
 
     @property
+    def num_items(self) -> int:
+        """The number of known items that have a row."""
+        return len(self._numbers)
+
+    @property
     def names(self) -> Sequence[str]:
         """The attributes."""
         return self._known.columns
@@ -53,10 +59,10 @@ class Attributes:
         if attribute not in self._by_value:
             column = self._known[attribute].str.split(SEVERAL)
             rows = pl.DataFrame({"value": column, "number": self._numbers}).explode("value").drop_nulls("value")
-            parts = rows.group_by("value").agg("number")
-            self._by_value[attribute] = {
-                value: np.array(numbers, dtype=np.int64) for value, numbers in parts.iter_rows()
-            }
+            found_by: dict[str, list[int]] = {}
+            for value, numbers in rows.group_by("value", maintain_order=True).agg("number").iter_rows():
+                found_by.setdefault(as_text(value), []).extend(numbers)
+            self._by_value[attribute] = {text: np.array(each, dtype=np.int64) for text, each in found_by.items()}
         own = self._by_value[attribute]
         found = [own[text] for text in map(as_text, values) if text in own]
         return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
@@ -73,7 +79,12 @@ class Attributes:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of JSON as a table has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
+    """Return a value of JSON or of a table in one form: ``1999.0`` is ``1999``, ``True`` is ``true``."""
+    text = str(value)
+    if text in ("True", "False"):
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < EXACT else text

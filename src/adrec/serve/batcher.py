@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -16,10 +17,15 @@ Result = TypeVar("Result")
 MOST = 64  # queries that are answered together
 WAITING = 512  # queries that may wait
 IDLE = 64  # pieces of work that may wait until the thread is idle
+GRACE = 0.5  # seconds beyond its deadline that a request waits for the thread
+logger = logging.getLogger(__name__)
 
 
 class BusyError(Exception):
     """Raised if too many queries wait, or a query waited beyond its deadline."""
+
+
+LATE = "the request waited beyond its deadline"
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class _Waiting:
     deadline: float  # on the clock of time.monotonic
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True)
+class _Idle:
+    work: Callable[[], None]
+    otherwise: Callable[[], None]
 
 
 class Batcher:
@@ -49,7 +61,7 @@ class Batcher:
     ) -> None:
         self.most, self.waiting, self.on_batch = most, waiting, on_batch
         self._queue: deque[_Waiting] = deque()
-        self._idle: deque[Callable[[], None]] = deque(maxlen=IDLE)
+        self._idle: deque[_Idle] = deque()
         self._changed = threading.Condition()
         self._ends = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -60,39 +72,60 @@ class Batcher:
         """The number of queries that wait."""
         return len(self._queue)
 
-    async def ask(self, engine: Engine, queries: Sequence[Query], seconds: float) -> list[Answer]:
-        """Return the answers to some queries. Raises :class:`BusyError` if too many wait, or they take too long."""
-        return list(await asyncio.gather(*self._put(engine, queries, seconds)))
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
-    async def call(self, function: Callable[[], Result], seconds: float) -> Result:
+    async def ask(self, engine: Engine, queries: Sequence[Query], deadline: float) -> list[Answer]:
+        """Return the answers to some queries.
+
+        Raises :class:`BusyError` if too many wait, or they take beyond the ``deadline`` (of time.monotonic).
+        """
+        return await self._answers(self._put(engine, queries, deadline), deadline)
+
+    async def call(self, function: Callable[[], Result], deadline: float) -> Result:
         """Return what a function returns in the thread, in its turn. Raises :class:`BusyError` as :meth:`ask` does."""
-        (answer,) = self._put(None, [function], seconds)
-        result: Result = await answer
-        return result
+        (answer,) = await self._answers(self._put(None, [function], deadline), deadline)
+        found: Result = answer
+        return found
 
-    def when_idle(self, function: Callable[[], None]) -> None:
-        """Call a function in the thread when no query waits; if too many wait for that, the oldest is forgotten."""
+    async def _answers(self, futures: Sequence[asyncio.Future[Any]], deadline: float) -> list[Any]:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + GRACE):
+                return list(await asyncio.gather(*futures))
+        except TimeoutError as error:
+            raise BusyError(LATE) from error
+
+    def when_idle(self, work: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Call ``work`` in the thread when no query waits; ``otherwise`` is called if too much waits for that."""
         with self._changed:
-            self._idle.append(function)
+            self._idle.append(_Idle(work, otherwise))
+            dropped = self._idle.popleft() if len(self._idle) > IDLE or self._ends else None
             self._changed.notify()
+        if dropped is not None:
+            dropped.otherwise()
 
-    def _put(self, engine: Engine | None, work: Sequence[Any], seconds: float) -> list[asyncio.Future[Any]]:
-        loop, deadline = asyncio.get_running_loop(), time.monotonic() + seconds
+    def _put(self, engine: Engine | None, work: Sequence[Any], deadline: float) -> list[asyncio.Future[Any]]:
+        loop = asyncio.get_running_loop()
         asked = [_Waiting(engine, each, deadline, loop, loop.create_future()) for each in work]
         with self._changed:
-            if self._ends or len(self._queue) + len(asked) > self.waiting:
+            if self._ends or not self.is_alive or len(self._queue) + len(asked) > self.waiting:
                 raise BusyError("too many requests wait; try again soon")
             self._queue.extend(asked)
             self._changed.notify()
         return [each.answer for each in asked]
 
     def end(self) -> None:
-        """End the thread, once all that waits is answered."""
+        """End the thread, once all that waits is answered; what waits until it is idle is not done."""
         with self._changed:
             self._ends = True
+            left = list(self._idle)
             self._idle.clear()
             self._changed.notify()
         self._thread.join()
+        for each in left:
+            each.otherwise()
 
     def _work(self) -> None:
         while True:
@@ -103,42 +136,57 @@ class Batcher:
                     self._changed.wait()
                 some = [self._queue.popleft() for _ in range(min(self.most, len(self._queue)))]
                 idle = None if some else self._idle.popleft()
-            if idle is not None:
-                idle()
-            else:
-                self._answer(some)
+            try:
+                if idle is not None:
+                    idle.work()
+                else:
+                    self._answer(some)
+            except Exception:  # whatever happens, the thread goes on
+                logger.exception("the inference thread failed, and goes on")
 
     def _answer(self, some: Sequence[_Waiting]) -> None:
-        now = time.monotonic()
-        results: list[tuple[_Waiting, Any]] = [
-            (each, BusyError("the request waited beyond its deadline")) for each in some if each.deadline < now
-        ]
-        asked = [each for each in some if each.deadline >= now]
-        for engine in dict.fromkeys(each.engine for each in asked):
-            own = [each for each in asked if each.engine is engine]
-            results += zip(own, self._results(engine, own), strict=True)
+        """Answer queries that can be answered together, then the others one by one, each if its time is not over."""
+        began = time.monotonic()
+        asked = self._in_time(some)
+        together = [each for each in asked if each.engine is not None and each.work.choice is None]
+        for engine in dict.fromkeys(each.engine for each in together):
+            own = [each for each in together if each.engine is engine]
+            assert engine is not None
+            answers = _tried(lambda engine=engine, own=own: engine.answer([each.work for each in own]))  # type: ignore[misc]
+            failed = isinstance(answers, BaseException)
+            _deliver([(each, answers if failed else answers[at]) for at, each in enumerate(own)])
+        for each in asked:
+            if each.engine is None or each.work.choice is not None:
+                for alone in self._in_time([each]):
+                    _deliver([(alone, _tried(lambda alone=alone: _alone(alone)))])  # type: ignore[misc]
         if asked:
-            self.on_batch(len(asked), time.monotonic() - now)
-        for loop in {each.loop for each, _ in results}:
-            found = [(each.answer, result) for each, result in results if each.loop is loop]
-            loop.call_soon_threadsafe(_deliver, found)
+            self.on_batch(len(asked), time.monotonic() - began)
 
-    def _results(self, engine: Engine | None, some: Sequence[_Waiting]) -> list[Any]:
-        if engine is None:
-            return [_tried(each.work) for each in some]
-        answers = _tried(lambda: engine.answer([each.work for each in some]))
-        return [answers] * len(some) if isinstance(answers, BaseException) else list(answers)
+    def _in_time(self, some: Sequence[_Waiting]) -> list[_Waiting]:
+        """Return those whose deadline is not over; the others are told."""
+        now = time.monotonic()
+        _deliver([(each, BusyError(LATE)) for each in some if each.deadline < now])
+        return [each for each in some if each.deadline >= now]
+
+
+def _alone(waiting: _Waiting) -> Any:
+    return waiting.work() if waiting.engine is None else waiting.engine.answer([waiting.work])[0]
 
 
 def _tried(function: Callable[[], Any]) -> Any:
-    """Return what a function returns or, whatever a model raises, the error: the thread goes on."""
+    """Return what a function returns or, whatever a model raises, the error."""
     try:
         return function()
     except Exception as error:
         return error
 
 
-def _deliver(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+def _deliver(results: Sequence[tuple[_Waiting, Any]]) -> None:
+    for loop in {each.loop for each, _ in results}:
+        loop.call_soon_threadsafe(_set, [(each.answer, result) for each, result in results if each.loop is loop])
+
+
+def _set(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in results:
         if future.done():  # its client has gone
             continue

@@ -24,6 +24,7 @@ class Metrics:
         self.queued = Gauge("adrec_queued_queries", "Queries that wait.", registry=own)
         self.failures = Counter("adrec_failures", "Requests that failed inside the service.", registry=own)
         self.events = Counter("adrec_events", "Events that were stored, each once.", registry=own)
+        self.unlogged = Gauge("adrec_unlogged_lists", "Lists that could not be written to the log.", registry=own)
         self.model = Info("adrec_model", "The model that answers.", registry=own)
 
     def on_request(self, path: str, status: int, seconds: float) -> None:

@@ -20,8 +20,9 @@ from adrec.runs.folder import EVALUATION, Run
 from adrec.runs.info import RunInfo
 from adrec.serve.attributes import Attributes
 from adrec.serve.people import until
-from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.errors import ConfigError, DataError, RunError
 
+EXPORT = "onnx"  # the folder of a run with its export
 GOLDEN = 32  # histories whose answers are checked, which also warms up the model
 AGREE = 1e-3  # difference of two scores that are computed in two ways, relative to the largest
 
@@ -31,7 +32,7 @@ class Served:
     """A model that answers.
 
     Attributes:
-        path: the run's folder as it was given, which may be a link.
+        path: the run's folder, behind all links.
         engine: answers queries.
         digest: identifies the model.
         name: its kind.
@@ -53,7 +54,7 @@ class Served:
     @property
     def run(self) -> str:
         """The name of the run's folder."""
-        return self.path.resolve().name
+        return self.path.name
 
     @cached_property
     def titles(self) -> list[str | None]:
@@ -71,7 +72,7 @@ class Loading:
         attributes: ``item`` and an attribute a column; None if there are none.
         names: the column of titles.
         index: the kind of the index of nearest items; None ranks the whole catalogue.
-        onnx: an export of the run that computes the scores; None computes them with PyTorch.
+        onnx: whether the export in the run's folder ``onnx`` computes the scores, with ONNX Runtime.
         threads: the number of CPU threads of ONNX Runtime.
     """
 
@@ -80,7 +81,7 @@ class Loading:
     attributes: pl.DataFrame | None = None
     names: str | None = None
     index: IndexName | None = None
-    onnx: Path | None = None
+    onnx: bool = False
     threads: int = 1
 
     def __call__(self, path: Path) -> Served:
@@ -90,8 +91,10 @@ class Loading:
             RunError: if there is no finished run, its files are damaged, or its answers are wrong.
             DataError: if the data set is missing or is another one.
         """
+        path = path.resolve()  # once: a link may change meanwhile
         model = ADRec.load(path, data=self.data, device=self.device)
-        engine, info = model.recommender(onnx=self.onnx, threads=self.threads).engine, Run.open(path).info
+        info = Run.open(path).info
+        engine = model.recommender(onnx=path / EXPORT if self.onnx else None, threads=self.threads).engine
         check_answers(engine)
         if self.index is not None:
             engine.index = indexed(engine, self.index, cache=path / f"index-{info.weights_digest[:16]}.{self.index}")
@@ -129,9 +132,15 @@ def _accuracy(path: Path, info: RunInfo) -> tuple[dict[str, float] | None, str |
 
     A refit has those of the run that provided its settings, as nothing is held out from itself.
     """
-    of, which = (path, "") if info.refit_of is None else (Path(info.refit_of), ", of the run that it is a refit of")
+    places, which = [path], ""
+    if info.refit_of is not None:  # where it was or, if folders were moved together, beside this one
+        places, which = (
+            [Path(info.refit_of), path.parent / Path(info.refit_of).name],
+            ", of the run that it is a refit of",
+        )
+    file = next((each / EVALUATION for each in places if (each / EVALUATION).is_file()), path / EVALUATION)
     try:
-        found = json.loads((of / EVALUATION).read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
         metrics = {name: float(value["mean"]) for name, value in found["metrics"].items()}
         seen = "left out" if found["filter_seen"] else "ranked too"
         return metrics, f"{found['part']} part of {found['split']}, whole catalogue, seen items {seen}{which}"
@@ -159,6 +168,11 @@ class Models:
         self.splits = [(load(each), share) for each, share in splits]
         self.live: Live | None = None
 
+    @property
+    def among(self) -> list[str]:
+        """The digests of the models that share the users."""
+        return [self.current.digest, *(model.digest for model, _ in self.splits)]
+
     def of(self, user: Id | None) -> Served:
         """Return the model that answers a user."""
         if user is None or not self.splits:
@@ -172,8 +186,17 @@ class Models:
 
     def oldest_event(self, store: str) -> int:
         """Return the number of the last event of a store that every model's data set contains."""
-        loaded = [self.current, *([self.shadow] if self.shadow else []), *(model for model, _ in self.splits)]
-        return min(until(each.engine, store) for each in loaded)
+        loaded = [self.current, self.previous, self.shadow, *(model for model, _ in self.splits)]
+        return min(until(each.engine, store) for each in loaded if each is not None)
+
+    def check_store(self, store: str, last: int) -> None:
+        """Raise :class:`DataError` if a data set has events that the store does not: new ones would seem to be old."""
+        for each in (self.current, self.shadow, *(model for model, _ in self.splits)):
+            if each is not None and until(each.engine, store) > last:
+                raise DataError(
+                    f"the data of {each.run} contain later events than the store has: it is an older copy; restore the "
+                    "newest one, or start with a new store."
+                )
 
     def reload(self) -> Served:
         """Load the run anew, check it, and let it answer; the current model goes on if anything is wrong with it."""
@@ -183,6 +206,8 @@ class Models:
                 f"the data of {self.path} end before the events that this service has in memory; start it anew."
             )
         self.previous, self.current = self.current, found
+        if self.live is not None:
+            self.live.forget(self.oldest_event(self.live.store.id))
         return found
 
     def rollback(self) -> Served | None:

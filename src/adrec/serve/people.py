@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from adrec.data.spans import Int64s
 from adrec.inference.engine import Engine
 from adrec.inference.ids import Id
 from adrec.live.histories import Live
+from adrec.live.store import Entry
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,26 @@ class Person:
 
     Attributes:
         user: the id, as the data set has it.
-        items: the ids of the items.
-        numbers: their numbers, 0 for items that the model does not know, int64.
-        times_ms: their times in milliseconds since 1970, int64; None if the data set's times only give an order.
+        numbers: the numbers of the items, 0 for items that the model does not know, int64.
+        times: their times in the unit of the data set.
+        base: the item numbers of the data set's part, int64.
+        others: the ids of the items behind it.
+        order: the position in ``base`` and ``others`` together of each interaction, int64.
     """
 
     user: Id
-    items: list[Id]
     numbers: Int64s
-    times_ms: NDArray[np.int64] | None
+    times: NDArray[Any]
+    base: Int64s
+    others: Sequence[Id]
+    order: Int64s
+
+    def items(self, engine: Engine) -> list[Id]:
+        """Return the ids of the items."""
+        known = len(self.base)
+        return [
+            engine.item_of(int(self.base[at])) if at < known else self.others[at - known] for at in self.order.tolist()
+        ]
 
 
 def until(engine: Engine, store: str) -> int:
@@ -39,47 +53,50 @@ def until(engine: Engine, store: str) -> int:
 def person(engine: Engine, live: Live | None, user: Id) -> Person | None:
     """Return what is known of a user; None if nothing is.
 
-    Events are in the order of their times, behind those of the data set that are not later: the order in which
-    ``adrec prepare --events`` puts them.
+    Interactions are in the order of their times in the data set's unit, and of one time in the order in which they were
+    stored: the order of ``adrec prepare --events``. Those that wait in the data set, as a filter leaves out users with
+    too few, count too.
     """
     own, index = engine.user_id(user), engine.index_of(user)
     known = 0 if live is None else until(engine, live.store.id)
-    if live is not None and live.is_erased(str(own), known):
-        index = None
+    erased = live is not None and live.is_erased(str(own), known)
     events = live.after(str(own), known) if live is not None else []
-    if index is None and not events:
+    waiting = [] if erased or index is not None else engine.waiting(own)
+    if erased:
+        index = None
+    if index is None and not events and not waiting:
         return None
-    base = np.empty(0, dtype=np.int64) if index is None else engine.dataset.history(index).astype(np.int64)
-    items = [engine.item_of(number) for number in base.tolist()]
-    numbers = np.where(base <= engine.num_items, base, 0)
-    times = None if index is None else _milliseconds(engine, index)
-    if events:
-        later = np.array([each.time_ms for each in events], dtype=np.int64)
-        before = times if times is not None else np.full(len(base), np.iinfo(np.int64).min)
-        named = [engine.item_id(each.item or "") for each in events]
-        numbers = np.concatenate([numbers, engine.numbers_or_0(named)])
-        both, items = np.concatenate([before, later]), items + named
-        order = np.argsort(both, kind="stable")
-        items, numbers, both = [items[at] for at in order.tolist()], numbers[order], both[order]
-        times = both
-    return Person(own, items, numbers, times)
-
-
-def _milliseconds(engine: Engine, index: int) -> NDArray[np.int64] | None:
-    """Return the times of a user's history in milliseconds; None if they only give an order."""
     dataset = engine.dataset
-    unit = PER_SECOND.get(dataset.info.time_unit)
-    if unit is None:
-        return None
-    times = np.asarray(dataset.times[dataset.offsets[index] : dataset.offsets[index + 1]])
-    found: NDArray[np.int64] = np.floor(times * (1000 / unit)).astype(np.int64)
-    return found
+    span = slice(0, 0) if index is None else slice(int(dataset.offsets[index]), int(dataset.offsets[index + 1]))
+    base, times = np.asarray(dataset.items[span]).astype(np.int64), np.asarray(dataset.times[span])
+    others: list[Id] = [item for item, _ in waiting] + [engine.item_id(each.item or "") for each in events]
+    numbers = np.where(base <= engine.num_items, base, 0)
+    order = np.arange(len(base) + len(others))
+    if others:
+        later = np.concatenate([np.array([at for _, at in waiting]), _in_unit(events, dataset.info.time_unit)])
+        if dataset.info.time_unit not in PER_SECOND:  # only an order: behind all others
+            later = np.full(len(others), times.max() if len(times) else 0)
+        times = np.concatenate([times, later])
+        order = np.argsort(times, kind="stable")
+        numbers = np.concatenate([numbers, engine.numbers_or_0(others)])[order]
+        times = times[order]
+    return Person(own, numbers, times, base, others, order)
 
 
-def latest_ms(engine: Engine, live: Live | None) -> int | None:
-    """Return the last moment that is known, of the data set or an event; None if times only give an order."""
+def _in_unit(events: Sequence[Entry], unit: str) -> Int64s:
+    """Return the times of events in a unit, as whole numbers of it."""
+    milliseconds = np.array([each.time_ms for each in events], dtype=np.int64)
+    per_second = PER_SECOND.get(unit, 1000)
+    return milliseconds * (per_second // 1000) if per_second >= 1000 else milliseconds * per_second // 1000
+
+
+def latest(engine: Engine, live: Live | None, now: float) -> float | None:
+    """Return the last moment that is known, of the data set or an event, but not after ``now`` (seconds since 1970).
+
+    It is in the unit of the data set; None if its times only give an order.
+    """
     unit = PER_SECOND.get(engine.dataset.info.time_unit)
     if unit is None:
         return None
-    last = int(np.asarray(engine.dataset.times).max() * (1000 / unit))
-    return max(last, 0 if live is None else live.latest_ms)
+    event = 0.0 if live is None else min(live.latest_ms / 1000, now)
+    return max(engine.last_time, event * unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adrec.data.moments import seconds_of
+from adrec.data.moments import PER_SECOND, seconds_of
 from adrec.data.spans import Int64s
 from adrec.inference.categories import Chain
 from adrec.inference.diversity import Diverse
@@ -19,7 +20,7 @@ from adrec.inference.scorer import Choice
 from adrec.live.histories import Live
 from adrec.serve.batcher import Batcher
 from adrec.serve.models import Models, Served
-from adrec.serve.people import latest_ms, person
+from adrec.serve.people import latest, person
 from adrec.serve.schema import (
     RECOMMEND,
     SIMILAR,
@@ -34,8 +35,6 @@ from adrec.serve.schema import (
 from adrec.serve.shown import Shown
 from adrec.serve.web import Bounds, Guard, RequestError, answered, wrong
 from adrec.utils.errors import ConfigError, did_you_mean
-
-DAY_MS = 1000
 
 
 class Asked:
@@ -82,32 +81,36 @@ class Recommending:
         several = body if isinstance(body, list) else [body]
         if len(several) > self.bounds.batch:
             raise wrong(f"A list has at most {self.bounds.batch} requests; send several.", "$")
+        costly = sum(each.explain > 0 or (each.slate is not None and each.slate.diversity > 0) for each in several)
+        if costly > self.bounds.costly:
+            raise wrong(
+                f"At most {self.bounds.costly} requests of a list have a diversity or explain; send several.", "$"
+            )
+        began = time.monotonic()
         asked = [self._asked(each, f"$[{at}]" if several is body else "$") for at, each in enumerate(several)]
         found: list[RecommendResponse | None] = [None] * len(asked)
         for model in {id(each.model): each.model for each in asked}.values():
             places = [at for at, each in enumerate(asked) if each.model is model]
             own = [asked[at] for at in places]
-            seconds = min(self._seconds(each.request) for each in own)
-            answers = await self.batcher.ask(model.engine, [each.query for each in own], seconds)
+            deadline = began + min(self._seconds(each.request) for each in own)
+            answers = await self.batcher.ask(model.engine, [each.query for each in own], deadline)
             for at, each, answer in zip(places, own, answers, strict=True):
-                found[at] = await self._response(each, answer, seconds)
+                found[at] = await self._response(each, answer, deadline)
         return answered(found if several is body else found[0])
 
     def _seconds(self, request: RecommendRequest) -> float:
         own = request.deadline_ms
         return self.bounds.seconds if own is None else min(self.bounds.seconds, own / 1000)
 
-    async def _response(self, asked: Asked, answer: Answer, seconds: float) -> RecommendResponse:
+    async def _response(self, asked: Asked, answer: Answer, deadline: float) -> RecommendResponse:
         model, engine = asked.model, asked.model.engine
         reasons: Sequence[Any] = ()
         if asked.request.explain and answer.source == "model":
             ids = [each.item for each in answer.items]
             reasons = await self.batcher.call(
-                lambda: engine.reasons(asked.query.history, ids, asked.request.explain), seconds
+                lambda: engine.reasons(asked.query.history, ids, asked.request.explain), deadline
             )
-        items = [
-            RecommendedItem(each.item, each.score, each.confidence, answer.source) for each in answer.items
-        ]  # fmt: skip
+        items = [RecommendedItem(each.item, each.score, each.confidence, answer.source) for each in answer.items]
         if model.attributes is not None:
             for item, number in zip(items, engine.numbers_or_0(each.item for each in items).tolist(), strict=True):
                 item.title = model.titles[number] or UNSET
@@ -118,24 +121,29 @@ class Recommending:
         return RecommendResponse(items, asked.history, model.digest, engine.dataset.fingerprint)
 
     def _log(self, asked: Asked, items: list[Any]) -> None:
-        """Log what is shown and, once the thread is idle, what the shadow would have shown."""
+        """Log what is shown and, once the thread is idle, what the shadow would have shown at this moment."""
         shown, shadow, user = self.shown, self.models.shadow, asked.request.user
         assert shown is not None and user is not None
-        line = shown.line(user, asked.model, items)
+        line = shown.line(user, asked.model, items, self.models.among)
         if shadow is None:
             shown.write(line)
+            return
+        named: dict[str, Any] = {"model": shadow.digest, "run": shadow.run}
+        try:
+            query = self._asked(asked.request, "$", shadow).query  # now: what comes later must not be known to it
+        except RequestError as error:
+            shown.write(line | {"shadow": {**named, "error": str(error)}})
             return
 
         def compare() -> None:
             try:
-                own = self._asked(asked.request, "$", shadow)
-                (answer,) = shadow.engine.answer([own.query])
-                line["shadow"] = {"model": shadow.digest, "run": shadow.run, "items": [e.item for e in answer.items]}
+                (answer,) = shadow.engine.answer([query])
+                other = {**named, "items": [each.item for each in answer.items]}
             except Exception as error:  # a shadow harms nobody
-                line["shadow"] = {"model": shadow.digest, "run": shadow.run, "error": str(error)}
-            shown.write(line)
+                other = {**named, "error": str(error)}
+            shown.write(line | {"shadow": other})
 
-        self.batcher.when_idle(compare)
+        self.batcher.when_idle(compare, lambda: shown.write(line))
 
     def _asked(self, asked: RecommendRequest, place: str, model: Served | None = None) -> Asked:
         """Return a request with its query. Raises :class:`RequestError` for a value that does not do."""
@@ -148,15 +156,17 @@ class Recommending:
             raise wrong(f"k is at most {bounds.k}.", f"{place}.k")
         if asked.explain > bounds.explained:
             raise wrong(f"explain is at most {bounds.explained}.", f"{place}.explain")
+        if asked.slate is not None and asked.slate.diversity and asked.k > bounds.diverse:
+            raise wrong(f"With a diversity k is at most {bounds.diverse}.", f"{place}.k")
+        if any(isinstance(each, list) and len(each) > bounds.history for each in asked.filter.values()):
+            raise wrong(f"A list has at most {bounds.history} values.", f"{place}.filter")
         after = engine.numbers_or_0(asked.history)
         block, total, own = engine.numbers(asked.block), len(after), after
         known = None if asked.user is None else person(engine, self.live, asked.user)
         if known is not None:
-            own, total = np.concatenate([known.numbers, after]), total + len(known.items)
+            own, total = np.concatenate([known.numbers, after]), total + len(known.numbers)
         if asked.seen_within is not None:
-            recent = self._recent(
-                model, asked, known.times_ms if known else None, known.numbers if known else None, place
-            )
+            recent = self._recent(model, asked, known.times if known else None, known.numbers if known else None, place)
             block = np.concatenate([block, recent, after[after > 0]])
         leaves_out = (engine.seen if asked.seen == "data" else asked.seen) == "leave-out" and asked.seen_within is None
         own = own[own > 0]
@@ -167,13 +177,13 @@ class Recommending:
 
     def _recent(self, model: Served, asked: RecommendRequest, times: Any, numbers: Int64s | None, place: str) -> Int64s:
         """Return the items that a user had within a time before the last moment that is known."""
-        latest = latest_ms(model.engine, self.live)
-        if latest is None:
+        last = latest(model.engine, self.live, time.time())
+        if last is None:
             raise wrong("The data have no times with a unit, so seen_within means nothing.", f"{place}.seen_within")
         if asked.seen != "data":
             raise wrong("seen and seen_within exclude each other.", f"{place}.seen")
         try:
-            since = latest - 1000 * seconds_of(asked.seen_within or "")
+            since = last - PER_SECOND[model.engine.dataset.info.time_unit] * seconds_of(asked.seen_within or "")
         except ConfigError as error:
             raise wrong(str(error), f"{place}.seen_within") from error
         if numbers is None or times is None:
@@ -227,7 +237,9 @@ class Recommending:
             raise wrong(f"k is at most {self.bounds.k}.", "$.k")
         if engine.vectors is None:
             raise RequestError(409, "Conflict", f"The model {model.name} has no item vectors.")
-        found = await self.batcher.call(lambda: engine.similar(asked.item, asked.k), self.bounds.seconds)
+        found = await self.batcher.call(
+            lambda: engine.similar(asked.item, asked.k), time.monotonic() + self.bounds.seconds
+        )
         if found is None:
             raise RequestError(404, "Not Found", f"There is no item {asked.item!r} that the model knows.", "$.item")
         items = [SimilarItem(item, score) for item, score in found]

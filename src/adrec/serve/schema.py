@@ -11,8 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 TEXT = 512  # characters of an id
 LATEST = 253_402_300_800_000  # the year 10000, in milliseconds since 1970
 
-Text = Annotated[str, Meta(min_length=1, max_length=TEXT)]
-Id = int | Text
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT, pattern=r"^[^\x00]*$")]  # databases refuse NUL
+Id = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | Text
 Seen = Literal["data", "keep", "leave-out"]
 Count = Annotated[int, Meta(ge=1)]
 Millis = Annotated[int, Meta(ge=0, lt=LATEST)]
@@ -60,7 +60,7 @@ class RecommendRequest(Struct, forbid_unknown_fields=True):
     filter: dict[Text, Value | list[Value]] = {}
     slate: Slate | None = None
     explain: Annotated[int, Meta(ge=0)] = 0
-    deadline_ms: Annotated[int, Meta(ge=1)] | None = None
+    deadline_ms: Annotated[int, Meta(ge=1, le=600_000)] | None = None
 
 
 class Reason(Struct):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,7 +24,9 @@ Kind = TypeVar("Kind")
 Answer = Callable[[Request], Awaitable[Response]]
 JSON, PROBLEM = "application/json", "application/problem+json"
 OPEN = frozenset({"/", "/page.js", "/page.css", "/healthz", "/readyz"})  # paths that need no key
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
 encoder = msgspec.json.Encoder()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Bounds:
         events: events in one.
         explained: items of the history that are named for each recommended item.
         items: items that a search returns.
-        text: characters of an id.
+        costly: requests of a list that have a diversity, or reasons.
+        diverse: items that are recommended with a diversity.
+        ahead: seconds that the time of an event may be ahead of ours.
         seconds: until it is answered.
         reading: seconds until its body has come.
     """
@@ -50,7 +55,9 @@ class Bounds:
     events: int = 1000
     explained: int = 10
     items: int = 50
-    text: int = 512
+    costly: int = 16
+    diverse: int = 100
+    ahead: float = 300.0
     seconds: float = 2.0
     reading: float = 10.0
 
@@ -85,10 +92,11 @@ class Guard:
         keys: the digests of the API keys; without any, no key is needed.
         metrics: the counts.
         bounds: the limits of a request.
+        local: whether only this machine's own names are answered to, so that no web site can ask in a visitor's name.
     """
 
-    def __init__(self, keys: Sequence[str], metrics: Metrics, bounds: Bounds) -> None:
-        self.keys, self.metrics, self.bounds = keys, metrics, bounds
+    def __init__(self, keys: Sequence[str], metrics: Metrics, bounds: Bounds, local: bool = False) -> None:
+        self.keys, self.metrics, self.bounds, self.local = keys, metrics, bounds, local
 
     def __call__(self, answer: Answer) -> Answer:
         """Return the guarded route."""
@@ -96,10 +104,13 @@ class Guard:
         async def route(request: Request) -> Response:
             began, path = time.perf_counter(), request.scope["route"].path
             try:
-                self._check_key(request)
+                self._check_origin(request)
+                self._check_key(request, path)
                 response = await answer(request)
             except RequestError as error:
                 response = problem(error.problem)
+            except ClientDisconnect:
+                response = Response(status_code=499)  # nobody reads it
             except (BusyError, FullError) as error:
                 response = problem(Problem("Service Unavailable", 503, f"{error}."))
                 response.headers["Retry-After"] = "1"
@@ -108,11 +119,20 @@ class Guard:
 
         return route
 
-    def _check_key(self, request: Request) -> None:
-        if not self.keys or request.url.path in OPEN:
+    def _check_origin(self, request: Request) -> None:
+        """Refuse what a page of another site asks; without keys, also a name that is not this machine's."""
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if self.local and not self.keys and _name(host) not in LOCAL:
+            raise RequestError(403, "Forbidden", f"Without keys the service answers to {', '.join(LOCAL)} alone.")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise RequestError(403, "Forbidden", "Pages of other sites may not ask.")
+
+    def _check_key(self, request: Request, path: str) -> None:
+        if not self.keys or path in OPEN:
             return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
-        if not is_known(given, self.keys):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = [token.strip() if scheme.lower() == "bearer" else "", request.headers.get("x-api-key", "")]
+        if not any([is_known(each, self.keys) for each in given]):  # noqa: C419 - both, whichever it is
             raise RequestError(401, "Unauthorized", "Give an API key: Authorization: Bearer KEY.")
 
     async def body(self, request: Request) -> bytes:
@@ -141,6 +161,11 @@ class Guard:
             raise wrong(f"{text}.", place.rstrip("`") or "$") from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise RequestError(400, "Bad Request", f"The body is not JSON: {error}.") from error
+
+
+def _name(host: str) -> str:
+    """Return a host without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
 async def not_found(request: Request, error: Exception) -> Response:
@@ -176,6 +201,7 @@ class Unforeseen:
             if scope["type"] != "http" or begun:
                 raise
             self.metrics.on_failure()
+            logger.exception("a request failed")
             await problem(Problem("Internal Server Error", 500, "The service failed; its log says why."))(
                 scope, receive, send
             )

@@ -4,13 +4,18 @@ const WAIT = 150; // milliseconds of rest before a request
 const history = []; // {item, title}
 let key = sessionStorage.getItem("adrec-key") || "";
 let asked = 0;
+let cut = 0; // interactions of a user before those that are shown
+const SHOWN = 200;
 
 /** Ask the service; throws an Error with the problem's detail. */
 async function ask(path, body) {
   const headers = { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
   const answer = await fetch(path, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
   const value = await answer.json();
-  if (answer.status === 401) find("access").hidden = false;
+  if (answer.status === 401) {
+    find("access").hidden = false;
+    throw new Error("Give the API key of this service.");
+  }
   if (!answer.ok) throw new Error(value.field ? `${value.detail} (${value.field})` : value.detail);
   return value;
 }
@@ -101,6 +106,7 @@ async function recommend() {
     const unknown = answer.history.interactions - answer.history.known;
     told(
       `${answer.items.length} items for a history of ${answer.history.known}` +
+        (cut ? ` (the last of ${(cut + history.length).toLocaleString("en")})` : "") +
         (unknown ? `; ${unknown} of its items are unknown to the model` : ""),
     );
   } catch (error) {
@@ -179,15 +185,17 @@ find("person").addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
     const found = await ask(`v1/users/${encodeURIComponent(find("user").value)}`);
-    history.splice(0, history.length, ...found.history.map((item, at) => ({ item, title: found.titles?.[at] })).slice(-200));
+    const all = found.history.map((item, at) => ({ item, title: found.titles?.[at] }));
+    history.splice(0, history.length, ...all.slice(-SHOWN));
+    cut = all.length - history.length;
     changed();
   } catch (error) {
     told(error.message, true);
   }
 });
-find("clear").addEventListener("click", () => { history.length = 0; changed(); find("search").focus(); });
+find("clear").addEventListener("click", () => { history.length = cut = 0; changed(); find("search").focus(); });
 find("diversity").addEventListener("input", () => { find("diversity-value").textContent = find("diversity").value; recommendSoon(); });
-for (const id of ["k", "seen", "per-category"]) find(id).addEventListener("change", recommendSoon);
+for (const id of ["k", "seen", "per-category"]) find(id).addEventListener("input", recommendSoon);
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
   key = find("key").value;
