@@ -93,17 +93,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, nargs="+", default=[500.0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--longest", type=int, default=50, help="items of a history, at most")
+    parser.add_argument("--onnx", action="store_true", help="serve with ONNX Runtime, from RUN/onnx")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     dataset = ADRec.load(given.run, device="cpu").recommender().dataset
     ids = dataset.catalogue.ids.to_list()
     users = np.random.default_rng(0).permutation(dataset.num_users)[:2000]
     bodies = [json.dumps({"history": [ids[i - 1] for i in dataset.history(u)[-given.longest :]]}) for u in users]
-    head = "POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{}"
+    head = "POST /v1/recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n{}"
     requests = [head.format(len(body.encode()), body).encode() for body in bodies]
     began = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, "-m", "adrec", "serve", str(given.run), "--port", "0"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "adrec", "serve", str(given.run), "--port", "0", *(["--onnx"] if given.onnx else [])],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert server.stderr is not None
     found = next(match for line in server.stderr if (match := re.search(r"at http://[^:]+:(\d+);", line)))

@@ -75,6 +75,7 @@ def test_titles(client: httpx.Client) -> None:
     found = client.get("/v1/items", params={"query": "film 1"}).json()["items"]
     assert found == [{"item": "item 1", "title": "Film 1"}, {"item": "item 10", "title": "Film 10"}]
     assert client.get("/v1/items", params={"query": "item 11"}).json()["items"] == [{"item": "item 11"}]
+    assert client.get("/v1/items", params={"query": "film", "k": 3}).json()["field"] == "k"
     similar = client.post("/v1/similar", json={"item": "item 1", "k": 2}).json()["items"]
     assert all(each["title"] == each["item"].replace("item", "Film") for each in similar)
 
@@ -112,6 +113,7 @@ def test_reasons(client: httpx.Client, model: ADRec) -> None:
     expected = engine.reasons(engine.numbers(HISTORY), ids(answer), 3)
     for item, reasons in zip(answer["items"], expected, strict=True):
         assert [each["item"] for each in item["why"]] == [each.item for each in reasons]
+        assert all(each["title"] == each["item"].replace("item", "Film") for each in item["why"])
         assert [each["change"] for each in item["why"]] == pytest.approx([each.change for each in reasons], abs=1e-5)
     assert "why" not in ask(client, history=HISTORY)["items"][0]
     assert "why" not in ask(client, explain=3)["items"][0]  # popular

@@ -82,6 +82,8 @@ def serve(
         from adrec.serve.models import Loading, Models
         from adrec.serve.shown import Shown
     except ImportError as error:
+        if (error.name or "").startswith("adrec"):
+            raise
         raise ConfigError(needs_extra("serving", "serve")) from error
     from adrec.serve.keys import read_keys
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from adrec.data.spans import Int64s
 from adrec.inference.categories import Chain
 from adrec.inference.diversity import Diverse
 from adrec.inference.engine import Answer, Query
+from adrec.inference.ids import Id
 from adrec.inference.scorer import Choice
 from adrec.live.histories import Live
 from adrec.serve.batcher import Batcher
@@ -111,14 +112,17 @@ class Recommending:
                 lambda: engine.reasons(asked.query.history, ids, asked.request.explain), deadline
             )
         items = [RecommendedItem(each.item, each.score, each.confidence, answer.source) for each in answer.items]
-        if model.attributes is not None:
-            for item, number in zip(items, engine.numbers_or_0(each.item for each in items).tolist(), strict=True):
-                item.title = model.titles[number] or UNSET
+        for item in items:
+            item.title = self._title(model, item.item)
         for item, own in zip(items, reasons, strict=bool(reasons)):
-            item.why = [Reason(*each) for each in own]
+            item.why = [Reason(each.item, each.change, self._title(model, each.item)) for each in own]
         if self.shown is not None and asked.request.user is not None:
             self._log(asked, [each.item for each in answer.items])
         return RecommendResponse(items, asked.history, model.digest, engine.dataset.fingerprint)
+
+    def _title(self, model: Served, item: Id) -> str | UnsetType:
+        """Return an item's title, if it has one."""
+        return UNSET if model.attributes is None else model.titles[model.engine.number_of(item)] or UNSET
 
     def _log(self, asked: Asked, items: list[Any]) -> None:
         """Log what is shown and, once the thread is idle, what the shadow would have shown at this moment."""
@@ -242,8 +246,5 @@ class Recommending:
         )
         if found is None:
             raise RequestError(404, "Not Found", f"There is no item {asked.item!r} that the model knows.", "$.item")
-        items = [SimilarItem(item, score) for item, score in found]
-        if model.attributes is not None:
-            for item, number in zip(items, engine.numbers_or_0(each.item for each in items).tolist(), strict=True):
-                item.title = model.titles[number] or UNSET
+        items = [SimilarItem(item, score, self._title(model, item)) for item, score in found]
         return answered(SimilarResponse(items, model.digest))

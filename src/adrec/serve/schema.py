@@ -68,6 +68,7 @@ class Reason(Struct):
 
     item: Id
     change: float
+    title: str | UnsetType = UNSET
 
 
 class RecommendedItem(Struct):

@@ -75,7 +75,7 @@ function shownItem(each, best) {
   if (why.length) {
     const parts = why.flatMap((reason, at) => [
       at ? ", " : "Why: ",
-      titles.get(reason.item) || String(reason.item),
+      reason.title || titles.get(reason.item) || String(reason.item),
       " ",
       make("span", { class: reason.change >= 0 ? "up" : "down" }, `${reason.change >= 0 ? "+" : "−"}${Math.abs(reason.change).toFixed(2)}`),
     ]);
