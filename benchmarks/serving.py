@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import re
 import resource
@@ -113,6 +114,8 @@ def main() -> None:
     ready = time.perf_counter() - began
     print(f"start to ready: {ready:.1f} s")
     rows = []
+    gc.collect()
+    gc.freeze()  # the load generator must not pause
     try:
         asyncio.run(load(int(found[1]), requests, 100, 3))
         for rate in given.rate:
