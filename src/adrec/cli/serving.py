@@ -138,7 +138,7 @@ def _told(models: Models, live: Live | None) -> list[str]:
     attributes = models.current.attributes
     if attributes is not None:
         known = models.current.engine.num_items
-        said.append(f"Attributes: of {attributes.num_items:,} of {known:,} items")
+        said.append(f"Attributes: {attributes.num_items:,} of the {known:,} items have them")
     return said
 
 
