@@ -295,4 +295,5 @@ def preparation(info: DatasetInfo, out: Path, quarantine: Path | None, *, leads_
     for note in info.notes:
         yield f"note: {note}"
     if leads_on:
-        yield f"Next: adrec train {out} --out runs/{out.absolute().name}"
+        start = " --from RUN" if info.extended else ""  # of the older data
+        yield f"Next: adrec train {out}{start} --out runs/{out.absolute().name}"
