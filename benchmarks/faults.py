@@ -28,7 +28,10 @@ from typing import Any
 import httpx
 import numpy as np
 
+from adrec.live.histories import OF_A_USER
+
 CLIENTS = 4
+FIRST = 10**9  # ids that no data set has: numbers, as where ids are texts they are taken as such
 
 
 class Server:
@@ -68,7 +71,7 @@ def kills(run: Path, times: int, store: str) -> dict[str, Any]:
         number = 0
         while not ends.is_set():
             number += 1
-            body = {"event_id": f"{who}-{number}", "user": f"client {who}", "item": f"item {number}", "time": number}
+            body = {"event_id": f"{who}-{number}", "user": FIRST + who, "item": FIRST + number, "time": number}
             while not ends.is_set():
                 try:
                     with httpx.Client(
@@ -77,7 +80,7 @@ def kills(run: Path, times: int, store: str) -> dict[str, Any]:
                         while not ends.is_set() and client.post("/v1/events", json=body).status_code == 200:
                             acknowledged[who].append(number)
                             number += 1
-                            body |= {"event_id": f"{who}-{number}", "item": f"item {number}", "time": number}
+                            body |= {"event_id": f"{who}-{number}", "item": FIRST + number, "time": number}
                 except httpx.TransportError:
                     time.sleep(0.2)
 
@@ -97,9 +100,9 @@ def kills(run: Path, times: int, store: str) -> dict[str, Any]:
     lost = doubled = 0
     with server.client() as client:
         for who, numbers in enumerate(acknowledged):
-            history = client.get(f"/v1/users/client {who}").json()["history"]
+            history = [int(each) for each in client.get(f"/v1/users/{FIRST + who}").json()["history"]]
             doubled += len(history) - len(set(history))
-            lost += len({f"item {number}" for number in numbers} - set(history))
+            lost += len({FIRST + number for number in numbers} - set(history))
     server.end()
     return {"kills": times, "acknowledged": sum(map(len, acknowledged)), "lost": lost, "doubled": doubled}
 
@@ -140,7 +143,7 @@ def rates(run: Path, seconds: float, store: str) -> dict[str, Any]:
             while time.monotonic() < ends:
                 first = stored[who]
                 body = [
-                    {"event_id": f"{who}-{first + at}", "user": f"user {first + at}", "item": "item 1", "time": 1}
+                    {"event_id": f"{who}-{first + at}", "user": FIRST + first + at, "item": FIRST, "time": 1}
                     for at in range(100)
                 ]
                 stored[who] += client.post("/v1/events", json=body).json()["stored"]
@@ -154,10 +157,10 @@ def rates(run: Path, seconds: float, store: str) -> dict[str, Any]:
     with server.client() as client:
         for number in range(10_000):
             client.post(
-                "/v1/events", json={"event_id": f"n{number}", "user": "next", "item": f"i{number}", "time": number}
+                "/v1/events", json={"event_id": f"n{number}", "user": -1, "item": FIRST + number, "time": number}
             )
-            answer = client.post("/v1/recommend", json={"user": "next", "k": 1}).json()
-            seen += answer["history"]["interactions"] == number + 1
+            answer = client.post("/v1/recommend", json={"user": -1, "k": 1}).json()
+            seen += answer["history"]["interactions"] == min(number + 1, OF_A_USER)
     server.end()
     return {"events_a_second": round(sum(stored) / seconds), "next_requests_that_saw": seen}
 

@@ -17,7 +17,7 @@ from serve.postgres import POSTGRES, postgres
 from serve.server import serving, started
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("store")
     if request.param == "sqlite":
@@ -48,6 +48,7 @@ def ids(client: httpx.Client, **body: Any) -> list[Any]:
     return [each["item"] for each in client.post("/v1/recommend", json=body).json()["items"]]
 
 
+@pytest.mark.slow
 def test_the_whole_loop(small_run: Path, store: str, tmp_path: Path) -> None:
     model = ADRec.load(small_run, device="cpu")
     before = model.recommender().dataset.history(0).astype(int)
