@@ -143,13 +143,17 @@ def prepare(
         vocabulary=_verified(vocabulary) if vocabulary else None,
         extend=earlier,
         quarantine=quarantine,
-        name=name or (None if events is None else "events" if earlier is None else earlier.info.name),
+        name=_live_name(earlier) if name is None and events is not None else name,
         **{**more, **given},
     )
     said = list(preparation(dataset.info, out, quarantine))  # before printing: --out may replace the working directory
     write_dataset(dataset, out, overwrite=overwrite)
     for line in said:
         console_for(quiet).print(line)
+
+
+def _live_name(base: Dataset | None) -> str:
+    return "events" if base is None else base.info.name
 
 
 def _live(place: str, base: Dataset | None, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
