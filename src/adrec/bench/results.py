@@ -16,7 +16,7 @@ from adrec.bench.groups import COLUMNS, METRICS, Group, grouped, selected, trial
 from adrec.bench.ledger import Finished, Ledger
 from adrec.data.spans import Int64s
 from adrec.evaluate.metrics import Estimate, Float64s
-from adrec.evaluate.significance import Difference, holm, over_seeds, paired_differences
+from adrec.evaluate.significance import Difference, holm_adjusted, over_seeds, paired_differences
 from adrec.utils.errors import ConfigError, RunError, did_you_mean
 
 PERMUTATIONS = 40_000  # so that the smallest p-value is small beside the number of pairs that it is adjusted for
@@ -191,10 +191,7 @@ def _compared(
             num_permutations=PERMUTATIONS,
         )
         pairs = len(groups) * (len(groups) - 1) // 2 if other in found_here else None
-        adjusted = holm({label: each.p for label, each in differences.items()}, pairs)
-        found[other] = {
-            label: Difference(each.estimate, adjusted[label], each.num_users) for label, each in differences.items()
-        }
+        found[other] = holm_adjusted(differences, pairs)
     return found
 
 

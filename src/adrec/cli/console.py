@@ -26,6 +26,7 @@ from adrec.utils.platforms import visible
 from adrec.utils.text import counted
 
 if TYPE_CHECKING:
+    from adrec.evaluate.metrics import Estimate
     from adrec.evaluate.protocol import Evaluation
     from adrec.evaluate.significance import Difference
     from adrec.models.base import Model
@@ -55,14 +56,16 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def difference_table(evaluation: Evaluation, other: Evaluation, differences: Mapping[str, Difference]) -> Table:
-    """Return two models' metrics side by side with their paired differences."""
+def difference_table(
+    ours: Mapping[str, Estimate], theirs: Mapping[str, Estimate], differences: Mapping[str, Difference]
+) -> Table:
+    """Return two models' metrics side by side with their differences."""
     table = Table("metric", "run", "against", "difference", "95 % interval", "p (Holm)")
     for name, each in differences.items():
         table.add_row(
             name,
-            f"{evaluation.metrics[name].mean:.4f}",
-            f"{other.metrics[name].mean:.4f}",
+            f"{ours[name].mean:.4f}",
+            f"{theirs[name].mean:.4f}",
             f"{each.estimate.mean:+.4f}",
             f"{each.estimate.low:+.4f} to {each.estimate.high:+.4f}",
             f"{each.p:.2g}",

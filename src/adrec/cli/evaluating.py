@@ -145,7 +145,7 @@ def _compared(result: Evaluation, other: Evaluation, name: str, output: Console)
     from adrec.evaluate.comparison import compare
 
     differences = compare(result, other)
-    output.print(difference_table(result, other, differences))
+    output.print(difference_table(result.metrics, other.metrics, differences))
     each = {name: {**difference.estimate.to_dict(), "p": difference.p} for name, difference in differences.items()}
     return {"run": name, "differences": each}
 

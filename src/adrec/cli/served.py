@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from adrec.cli.console import difference_table
 from adrec.utils.files import write_json
 from adrec.utils.text import counted
 
@@ -30,13 +31,7 @@ def evaluate_log(data: Path, log: Path, ks: Sequence[int], json_file: Path | Non
         mine, theirs = shown.pairs[own, other] if how == "paired" else shown.of_shares(own, other)
         which = "its shadow, on the same interactions" if how == "paired" else "another, which other users were shown"
         output.print(f"{mine.name} against {theirs.name}: {which}")
-        table = Table("metric", "run", "against", "difference", "95 % interval", "p (Holm)")
-        ours, others = shown.metrics(mine), shown.metrics(theirs)
-        for name, each in differences.items():
-            interval = f"{each.estimate.low:+.4f} to {each.estimate.high:+.4f}"
-            row = (f"{ours[name].mean:.4f}", f"{others[name].mean:.4f}", f"{each.estimate.mean:+.4f}", interval)
-            table.add_row(name, *row, f"{each.p:.2g}")
-        output.print(table)
+        output.print(difference_table(shown.metrics(mine), shown.metrics(theirs), differences))
     output.print(
         f"{counted(shown.num_lists, 'list')}; {shown.waiting:,} followed by no interaction or by another list first; "
         f"{shown.unknown:,} of users who are not in {dataset.info.name}; {counted(shown.damaged, 'line')} cut by a "

@@ -153,10 +153,11 @@ def _split(text: str) -> tuple[Path, float]:
 def _attributes(path: Path, names: str | None, category: str | None) -> Any:
     from adrec.data.lists import read_attributes
 
+    table = read_attributes(path)
     for column in (names, category):
-        if column is not None:
+        if column is not None and column not in table.columns:
             read_attributes(path, [column])  # says which columns there are
-    return read_attributes(path)
+    return table
 
 
 def _live(place: str, models: Models) -> Live:

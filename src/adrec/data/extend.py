@@ -104,8 +104,8 @@ def nothing_new() -> Interactions:
     return Interactions(pl.DataFrame(schema=schema), (), (), {}, (), "polars", "none", (), ())
 
 
-def together(base: Dataset, older: pl.DataFrame, interactions: Interactions, *, alone: bool = False) -> pl.DataFrame:
-    """Return older and new rows as one table, sorted by time; with ``alone`` there may be no new ones.
+def together(base: Dataset, older: pl.DataFrame, interactions: Interactions) -> pl.DataFrame:
+    """Return older and new rows as one table, sorted by time.
 
     Raises :class:`DataError` if the times or the ids are of another kind, or a file is in ``base`` already.
     """
@@ -113,8 +113,6 @@ def together(base: Dataset, older: pl.DataFrame, interactions: Interactions, *, 
         if digest is not None and digest in base.info.sha256:
             raise DataError(f"{source} is in {named(base)} already, and would count twice; leave it out.")
     new = interactions.table
-    if new.height == 0 and alone:
-        return older.sort("time", "row")
     if new.height == 0:
         raise DataError(f"no row is left to add to {named(base)}; look at the conditions and moments.")
     for role, vocabulary in zip(ROLES, (base.users, base.catalogue), strict=True):

@@ -79,8 +79,8 @@ def prepare(
         known = earlier.info.columns if isinstance(earlier, Dataset) else {}
         # Events were checked when they were stored, and have no other columns that a condition could read.
         reading = options if events is None else replace(options, where=None, min_rating=None, keep_null_ids=True)
-        alone = erased and extend is not None and isinstance(source, pl.DataFrame) and source.height == 0
-        interactions = nothing_new() if alone else read_interactions(source, reading, ledger, known)
+        only_erases = bool(erased) and isinstance(source, pl.DataFrame) and source.height == 0
+        interactions = nothing_new() if only_erases else read_interactions(source, reading, ledger, known)
         table = chosen(interactions.table, reading, ledger, interactions.at, interactions.time_unit)
         if options.session_gap is not None:
             if earlier is not None:
@@ -95,7 +95,7 @@ def prepare(
             older, left = older_rows(extend, erased)
             notes += left
             ledger.read(older.height, [])
-            table = together(extend, older, replace(interactions, table=table), alone=bool(alone))
+            table = older if only_erases else together(extend, older, replace(interactions, table=table))
             notes += border(extend, older, table)
         at = interactions.at if extend is None else _located(extend.info.name, interactions)
         table, rare = kept(table.sort("time", "row", maintain_order=True), options, ledger, at)

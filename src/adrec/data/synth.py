@@ -145,16 +145,14 @@ class Synthetic:
         return {**asdict(self.process), "best": self.best, "shards": self.shards}
 
 
-def synthesise(
-    process: Process, out: Path, *, overwrite: str | None = None, on_shard: Callable[[int], None] = lambda users: None
-) -> Synthetic:
+def synthesise(process: Process, out: Path, *, on_shard: Callable[[int], None] = lambda users: None) -> Synthetic:
     """Write interactions as Parquet shards of ``user_id``, ``item_id`` and ``timestamp`` (seconds), users in order.
 
     Memory is that of a shard, and some bytes a user. ``on_shard`` is called after each shard with its number of users.
     The folder's ``_synth.json`` has the process and the best metrics.
     """
     totals = dict.fromkeys((f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS), 0.0)
-    with atomic_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(out) as folder:
         firsts = range(0, process.users, AT_ONCE)
         for shard, first in enumerate(firsts):
             count = min(AT_ONCE, process.users - first)

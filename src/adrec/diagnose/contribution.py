@@ -9,7 +9,7 @@ correlation with the rank, and the joint coverage of the samples' lists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from adrec.data.split import Split
 from adrec.diagnose.structure import rank_correlation
 from adrec.evaluate.metrics import user_values
 from adrec.evaluate.ranking import Ranking, held_out, ranking
-from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.evaluate.significance import Difference, holm_adjusted, paired_difference
 from adrec.inference.scorer import Histories, scored_batches
 from adrec.models.network import NetworkModel, NetworkScorer
 from adrec.nn.ablation.network import blinded, ranked_by_sample
@@ -244,10 +244,9 @@ def _network(run: Run) -> ADRecNetwork:
 
 def _gains(pairs: Mapping[str, tuple[Float64s, Float64s]]) -> tuple[Gain, ...]:
     found = {name: paired_difference(ours, theirs) for name, (ours, theirs) in pairs.items()}
-    adjusted = holm({name: each.p for name, each in found.items()})
+    adjusted = holm_adjusted(found)
     return tuple(
-        Gain(name, float(ours.mean()), float(theirs.mean()), replace(found[name], p=adjusted[name]))
-        for name, (ours, theirs) in pairs.items()
+        Gain(name, float(ours.mean()), float(theirs.mean()), adjusted[name]) for name, (ours, theirs) in pairs.items()
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from adrec.evaluate.metrics import user_values
 from adrec.evaluate.protocol import Evaluation
-from adrec.evaluate.significance import Difference, holm, paired_difference
+from adrec.evaluate.significance import Difference, holm_adjusted, paired_difference
 from adrec.utils.errors import ConfigError
 
 
@@ -26,6 +26,4 @@ def compare(ours: Evaluation, theirs: Evaluation) -> Mapping[str, Difference]:
     names = [name for name in ours.metrics if name in theirs.metrics]
     _, users = np.unique(ours.ranks["user"].to_numpy(), return_inverse=True)
     mine, other = (user_values(names, each.ranks["rank"].to_numpy() - 1, users) for each in (ours, theirs))
-    found = {name: paired_difference(mine[:, index], other[:, index]) for index, name in enumerate(names)}
-    adjusted = holm({name: each.p for name, each in found.items()})
-    return {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in found.items()}
+    return holm_adjusted({name: paired_difference(mine[:, index], other[:, index]) for index, name in enumerate(names)})

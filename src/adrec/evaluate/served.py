@@ -25,7 +25,7 @@ from adrec.data.dataset import Dataset
 from adrec.data.moments import PER_SECOND
 from adrec.data.spans import Int64s
 from adrec.evaluate.metrics import BEHIND, Estimate, Float64s, estimates, metric_names, user_values
-from adrec.evaluate.significance import Difference, holm, paired_difference, unpaired_difference
+from adrec.evaluate.significance import Difference, holm_adjusted, paired_difference, unpaired_difference
 from adrec.utils.errors import DataError
 
 BEGINNING = b'{"time_ms":'  # of each line
@@ -97,7 +97,7 @@ class Shown:
         for (own, other), (mine, theirs) in self.pairs.items():
             values = [user_values(names, _array(each.ranks), _array(each.users)) for each in (mine, theirs)]
             each = {name: paired_difference(values[0][:, at], values[1][:, at]) for at, name in enumerate(names)}
-            found[own, other, "paired"] = _adjusted(each)
+            found[own, other, "paired"] = holm_adjusted(each)
         for among in self.shares.values():
             for (own, mine), (other, theirs) in combinations(among.items(), 2):
                 both = set(mine.users) & set(theirs.users)  # the shares were changed
@@ -106,7 +106,7 @@ class Shown:
                     each = {
                         name: unpaired_difference(values[0][:, at], values[1][:, at]) for at, name in enumerate(names)
                     }
-                    found[own, other, "unpaired"] = _adjusted(each)
+                    found[own, other, "unpaired"] = holm_adjusted(each)
         return found
 
 
@@ -116,11 +116,6 @@ def _values(names: Sequence[str], lists: Lists, without: set[int]) -> Float64s:
     if not kept:
         return np.empty((0, len(names)))
     return user_values(names, _array(lists.ranks)[kept], _array(lists.users)[kept])
-
-
-def _adjusted(differences: Mapping[str, Difference]) -> dict[str, Difference]:
-    adjusted = holm({name: each.p for name, each in differences.items()})
-    return {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in differences.items()}
 
 
 def _array(values: Sequence[int]) -> Int64s:

@@ -202,3 +202,9 @@ def over_seeds(values: Sequence[Float64s], *, seed: int = 0, num_resamples: int 
     of_others = float(stdtrit(number - 1, 0.975) * of_seeds.std(ddof=1)) / math.sqrt(number) if number > 1 else 0.0
     below, above = math.hypot(low - mean, of_others), math.hypot(high - mean, of_others)
     return Estimate(mean, max(0.0, mean - below), min(1.0, mean + above))
+
+
+def holm_adjusted(differences: Mapping[str, Difference], family: int | None = None) -> dict[str, Difference]:
+    """Return differences with their p-values adjusted (:func:`holm`)."""
+    adjusted = holm({name: each.p for name, each in differences.items()}, family)
+    return {name: Difference(each.estimate, adjusted[name], each.num_users) for name, each in differences.items()}

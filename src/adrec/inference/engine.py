@@ -266,9 +266,10 @@ def _tops(scores: Tensor, ks: Sequence[int], temperature: float | None) -> Itera
     if temperature is not None:
         p = (best / temperature - (scores[:, 1:] / temperature).logsumexp(1, keepdim=True)).exp()
     items = torch.where(best > -torch.inf, indices + 1, 0)
-    own = Top(items.cpu().numpy(), best.cpu().numpy(), p.cpu().numpy())
+    numbers, values, shares = items.cpu().numpy(), best.cpu().numpy(), p.cpu().numpy()
     for row, k in enumerate(ks):
-        yield Top(*(part[row : row + 1, :k] for part in own))  # type: ignore[arg-type]
+        own = (slice(row, row + 1), slice(k))
+        yield Top(numbers[own], values[own], shares[own])
 
 
 def _mask(scores: Tensor, query: Query) -> None:
@@ -287,5 +288,5 @@ def _mask(scores: Tensor, query: Query) -> None:
 def dense_scorer(scorer: object) -> DenseScorer | None:
     """Return a scorer of few histories at a time, if the model has one."""
     if isinstance(scorer, NetworkModel) and scorer.network is not None and Dense.supports(scorer.network):
-        return DenseScorer(scorer.network, scorer.seed)  # type: ignore[arg-type]
+        return DenseScorer(scorer.network, scorer.seed)
     return None

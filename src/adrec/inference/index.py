@@ -45,14 +45,14 @@ class ItemIndex:
         recall: the share of the exact first items that are found.
     """
 
-    graph: object
+    graph: Any
     searched: int
     recall: float = float("nan")
 
     def candidates(self, query: NDArray[np.float32], count: int) -> Int64s:
         """Return about ``count`` item numbers with the largest inner products with ``query`` [D]."""
-        self.graph.expansion_search = max(self.searched, count)  # type: ignore[attr-defined]
-        found = self.graph.search(np.append(query, np.float32(0)), count).keys  # type: ignore[attr-defined]
+        self.graph.expansion_search = max(self.searched, count)
+        found = self.graph.search(np.append(query, np.float32(0)), count).keys
         numbers: Int64s = found.astype(np.int64)
         return numbers
 

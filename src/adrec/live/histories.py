@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adrec.live.store import Entry, Event, Store, hash_of
+from adrec.live.events import Entry, Event, hash_of
+from adrec.live.store import Store
 from adrec.utils.errors import DataError
+from adrec.utils.futures import deliver
 
 WAITING = 100_000  # events that may wait to be stored
 MOST = 5_000  # events in one transaction
@@ -29,7 +31,7 @@ class FullError(Exception):
 class _Waiting:
     work: list[Event] | str  # events, or a user to erase
     loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[int]
+    answer: asyncio.Future[int]
 
     @property
     def size(self) -> int:
@@ -116,7 +118,7 @@ class Live:
             self._changed.notify()
         try:
             async with asyncio.timeout(SLOW):
-                return await asked.done
+                return await asked.answer
         except TimeoutError as error:
             raise FullError("the database of events does not answer in time; send them again soon") from error
 
@@ -131,10 +133,7 @@ class Live:
             if forget > self.first:
                 self._drop(forget)
             if some:
-                results = self._stored(some)
-                for loop in {each.loop for each in some}:
-                    own = [(each.done, result) for each, result in zip(some, results, strict=True) if each.loop is loop]
-                    loop.call_soon_threadsafe(_deliver, own)
+                deliver(list(zip(some, self._stored(some), strict=True)))
 
     def _group(self) -> list[_Waiting]:
         """Take what is done together: one erasure, or the events of several requests."""
@@ -198,13 +197,3 @@ class Live:
                 del self._users[user]
         self._erased = {user: at for user, at in self._erased.items() if at > seq}
         self.first = seq
-
-
-def _deliver(results: Sequence[tuple[asyncio.Future[int], int | BaseException]]) -> None:
-    for future, result in results:
-        if future.done():  # its client has gone
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)

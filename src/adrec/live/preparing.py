@@ -12,7 +12,8 @@ from adrec.data.extend import named
 from adrec.data.moments import PER_SECOND
 from adrec.data.read import ROW_ORDER
 from adrec.data.vocab import Vocabulary
-from adrec.live.store import News, Store
+from adrec.live.events import News
+from adrec.live.store import Store
 from adrec.utils.errors import DataError
 
 USUAL = {"user": "user_id", "item": "item_id", "time": "timestamp", "event": "event"}

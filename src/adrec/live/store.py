@@ -8,17 +8,16 @@ Erased events keep their number and the hash of their id, so that a late repetit
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from filelock import FileLock, Timeout
 
+from adrec.live.events import Entry, Event, News, hash_of
 from adrec.utils.errors import DataError, needs_extra
 
 try:
@@ -48,52 +47,6 @@ ENTRY = (EVENTS.c.seq, EVENTS.c.user_id, EVENTS.c.item_id, EVENTS.c.time_ms, EVE
 ABOUT = sa.Table(
     "adrec_store", metadata, sa.Column("id", sa.Text, nullable=False), sa.Column("format", sa.Integer, nullable=False)
 )
-
-
-class Event(NamedTuple):
-    """An event: a user and an item.
-
-    Attributes:
-        event_id: its own id; of events with one id, the first counts.
-        user: the user's id, as text.
-        item: the item's id, as text.
-        time_ms: milliseconds since 1970 (UTC).
-        event: the type of event; None if it has none.
-    """
-
-    event_id: str
-    user: str
-    item: str
-    time_ms: int
-    event: str | None = None
-
-
-class Entry(NamedTuple):
-    """What the store has of an event or, without an item, of a user's erasure."""
-
-    seq: int
-    user: str
-    item: str | None
-    time_ms: int
-    event: str | None
-
-
-@dataclass(frozen=True)
-class News:
-    """The entries of a store after some number.
-
-    Attributes:
-        store: the store's id.
-        last: the number of its last entry.
-        events: ``user``, ``item``, ``time`` (milliseconds), ``event``, in their order; without those of erased users.
-        erased: users whose earlier interactions are erased.
-    """
-
-    store: str
-    last: int
-    events: pl.DataFrame
-    erased: tuple[str, ...]
-
 
 SLOW = 10  # seconds after which PostgreSQL is taken for dead
 
@@ -273,7 +226,7 @@ class Store:
             self.connection.commit()
         except BaseException:
             if self.connection.invalidated or self.connection.closed:
-                self.reconnect()
+                self._reconnect()
             else:
                 self.connection.rollback()
             raise
@@ -281,9 +234,9 @@ class Store:
     def _ready(self) -> None:
         """Connect anew if the connection is lost: SQLAlchemy would, but without the lock."""
         if self.connection.closed or self.connection.invalidated:
-            self.reconnect()
+            self._reconnect()
 
-    def reconnect(self) -> None:
+    def _reconnect(self) -> None:
         """Connect anew; a writer takes the lock again."""
         with contextlib.suppress(sa.exc.SQLAlchemyError):
             self.connection.close()
@@ -324,11 +277,6 @@ class Store:
         self.engine.dispose()
         if self._lock is not None:
             self._lock.release()
-
-
-def hash_of(event_id: str) -> str:
-    """Return what the store has of an event's id."""
-    return hashlib.sha256(event_id.encode()).hexdigest()[:32]
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:

@@ -8,7 +8,7 @@ plain tensor operations on the shapes of its arguments.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,7 @@ class Dense:
         self._chains: dict[int, Schedule] = {}
 
     @staticmethod
-    def supports(network: nn.Module) -> bool:
+    def supports(network: nn.Module) -> TypeGuard[ADRecNetwork]:
         """Return whether a network is ADRec's without ablations."""
         return type(network) is ADRecNetwork
 

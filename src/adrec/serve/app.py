@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adrec.data.weights import parse_weights
+from adrec.live.events import Event
 from adrec.live.histories import Live
-from adrec.live.store import Event
 from adrec.serve.batcher import Batcher
 from adrec.serve.metrics import Metrics
 from adrec.serve.models import Models, Served

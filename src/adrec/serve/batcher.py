@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adrec.inference.engine import Answer, Engine, Query
+from adrec.utils.futures import deliver
 
 Result = TypeVar("Result")
 MOST = 64  # queries that are answered together
@@ -154,18 +155,18 @@ class Batcher:
             assert engine is not None
             answers = _tried(lambda engine=engine, own=own: engine.answer([each.work for each in own]))  # type: ignore[misc]
             failed = isinstance(answers, BaseException)
-            _deliver([(each, answers if failed else answers[at]) for at, each in enumerate(own)])
+            deliver([(each, answers if failed else answers[at]) for at, each in enumerate(own)])
         for each in asked:
             if each.engine is None or each.work.choice is not None:
                 for alone in self._in_time([each]):
-                    _deliver([(alone, _tried(lambda alone=alone: _alone(alone)))])  # type: ignore[misc]
+                    deliver([(alone, _tried(lambda alone=alone: _alone(alone)))])  # type: ignore[misc]
         if asked:
             self.on_batch(len(asked), time.monotonic() - began)
 
     def _in_time(self, some: Sequence[_Waiting]) -> list[_Waiting]:
         """Return those whose deadline is not over; the others are told."""
         now = time.monotonic()
-        _deliver([(each, BusyError(LATE)) for each in some if each.deadline < now])
+        deliver([(each, BusyError(LATE)) for each in some if each.deadline < now])
         return [each for each in some if each.deadline >= now]
 
 
@@ -179,18 +180,3 @@ def _tried(function: Callable[[], Any]) -> Any:
         return function()
     except Exception as error:
         return error
-
-
-def _deliver(results: Sequence[tuple[_Waiting, Any]]) -> None:
-    for loop in {each.loop for each, _ in results}:
-        loop.call_soon_threadsafe(_set, [(each.answer, result) for each, result in results if each.loop is loop])
-
-
-def _set(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in results:
-        if future.done():  # its client has gone
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)

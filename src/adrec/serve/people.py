@@ -13,8 +13,8 @@ from adrec.data.moments import PER_SECOND
 from adrec.data.spans import Int64s
 from adrec.inference.engine import Engine
 from adrec.inference.ids import Id
+from adrec.live.events import Entry
 from adrec.live.histories import Live
-from adrec.live.store import Entry
 
 
 @dataclass(frozen=True)
