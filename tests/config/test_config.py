@@ -19,6 +19,8 @@ from adrec.utils.errors import ConfigError
 WHOLE: dict[str, Any] = {
     **dict.fromkeys(("augment", "model.diffusion", "model.ablation", "pretrain", "align"), True),
     "pretrain.epochs": 9,
+    "pretrain.optimizer": "adamw",
+    **{f"{stage}.rows": True for stage in ("pretrain", "align", "finetune")},
 }
 CONTINUED: dict[str, Any] = {"pretrain": True, "align": True, "finetune.start": "continue"}
 NO_STAGES: dict[str, Any] = {"pretrain": False, "align": False, "finetune.start": "scratch"}
@@ -85,7 +87,12 @@ def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
 @pytest.mark.parametrize("on", [True, {}])
 @pytest.mark.parametrize("off", [False, None, "none"])
 @pytest.mark.parametrize(
-    "name", [name for name in groups(Config) if name not in ("align", "finetune", "model.ablation")]
+    "name",
+    [
+        name
+        for name in groups(Config)
+        if name not in ("align", "finetune", "model.ablation") and not name.endswith(".rows")
+    ],
 )
 def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> None:
     taken = preset("cam", {name: on})

@@ -82,12 +82,12 @@ class Spoil(Callback):
         patch.setattr(Step, "gradients", gradients)
         step = Trainer._step
 
-        def counted(trainer: Trainer, how: Step, batch: Any) -> Any:
+        def counted(trainer: Trainer, *rest: Any) -> Any:
             if self.stage and trainer.stages[trainer.progress.stage][0] != self.stage:
                 self.count = -1
-                return step(trainer, how, batch)
+                return step(trainer, *rest)
             self.count = trainer.progress.epoch * trainer.steps(trainer.last_sequences) + trainer.progress.step
-            return step(trainer, how, batch)
+            return step(trainer, *rest)
 
         patch.setattr(Trainer, "_step", counted)
 

@@ -382,7 +382,7 @@ def test_where_histories_are_long_a_step_has_fewer_users(trainer: Maker, tiny: M
     assert 1 < users < 60
     sizes: list[int] = []
     step = made._step
-    made._step = lambda how, some: (sizes.append(some.num_users), step(how, some))[1]  # type: ignore[method-assign]
+    made._step = lambda how, some, *more: (sizes.append(some.num_users), step(how, some, *more))[1]  # type: ignore[method-assign]
     made.run()
     assert sizes[:-1] == [users] * (len(sizes) - 1)
     assert len(sizes) == made.steps(made.last_sequences)
@@ -399,8 +399,8 @@ def test_adam_keeps_of_the_squared_gradients_what_its_stage_says(trainer: Maker,
     squares: list[torch.Tensor] = []
     step = made._step
 
-    def watched(how: Any, users: Any) -> Any:
-        losses = step(how, users)
+    def watched(*given: Any) -> Any:
+        losses = step(*given)
         assert made.network is not None and made.optimizer is not None
         weight = made.network.get_parameter("norm.weight")
         assert weight.grad is not None
@@ -422,10 +422,10 @@ def test_users_are_shuffled(trainer: Maker, tiny: Make, dataset: Dataset) -> Non
     seen: list[list[tuple[int, ...]]] = []
     step = made._step
 
-    def watched(how: Any, batch: PackedBatch) -> Mapping[str, torch.Tensor]:
+    def watched(how: Any, batch: PackedBatch, *more: Any) -> Mapping[str, torch.Tensor]:
         histories = np.split(batch.items.numpy(), np.cumsum(batch.lengths)[:-1])
         seen.append([tuple(each.tolist()) for each in histories])
-        return step(how, batch)
+        return step(how, batch, *more)
 
     made._step = watched  # type: ignore[method-assign]
     made.run()
@@ -520,8 +520,8 @@ def test_the_average_of_the_weights_is_what_is_kept(trainer: Maker, tiny: Make, 
     seen = []
     plain_step = plain._step
 
-    def watched(step: Any, users: Any) -> Any:
-        losses = plain_step(step, users)
+    def watched(*given: Any) -> Any:
+        losses = plain_step(*given)
         assert plain.network is not None
         seen.append({name: value.double().clone() for name, value in plain.network.state_dict().items()})
         return losses

@@ -35,6 +35,13 @@ from adrec.utils.folders import check_side_output
 if TYPE_CHECKING:
     from adrec.models.base import Model
 
+ValidateUsers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Validate on so many users, drawn once with the seed; default: all, or 10,000 if all would take too long.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out once this one is done.")]
 
 
@@ -63,6 +70,7 @@ def train(
     recover: Annotated[
         bool, typer.Option(help="Go back to the last snapshot, at half the learning rate, if training diverges.")
     ] = True,
+    validate_users: ValidateUsers = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -74,15 +82,15 @@ def train(
 
     console = console_for(quiet, dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
-    conduct = workflow.Conduct(device, threads, every, recover)
+    conduct = workflow.Conduct(device, threads, every, recover, validate_users)
     if resume is not None:
         if start is not None or overwrite:
             raise ConfigError("--resume goes on with the run as it is; leave out --from and --overwrite.")
         if out is not None:
             raise ConfigError("--resume takes no --out: it resumes in the run folder.")
         own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
-        given = (own or model_name, preset_name, seed, device, max_epochs, augment, recover)
-        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None, True):
+        given = (own or model_name, preset_name, seed, device, max_epochs, augment, recover, validate_users)
+        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None, True, None):
             raise ConfigError(
                 "--resume keeps the model, configuration, seed and device of the run; give none of "
                 "them (but --model module:Class where it is your own), or train a new run."
@@ -147,6 +155,7 @@ def plan(
     max_epochs: Annotated[int | None, typer.Option(help="Largest number of epochs in each stage.")] = None,
     augment: Augment = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the plan.")] = None,
+    validate_users: ValidateUsers = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -158,7 +167,7 @@ def plan(
     check_side_output(json_file, "--json")
     use_threads(threads)
     model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs, augment)
-    made = workflow.plan(data, model, device=device)
+    made = workflow.plan(data, model, device=device, validate_users=validate_users)
     if json_file is not None:
         write_json(json_file, made.to_dict())
     output = Console(highlight=False, soft_wrap=True)

@@ -47,12 +47,14 @@ class Conduct:
         threads: the number of CPU threads; None is PyTorch's default.
         checkpoint_every: seconds between two snapshots; None lets them take a small share of the time.
         recover: whether a training that diverges goes back to its last snapshot.
+        validate_users: the number of validation users to draw; None draws only if all would cost too much.
     """
 
     device: str = "auto"
     threads: int | None = None
     checkpoint_every: float | None = None
     recover: bool = True
+    validate_users: int | None = None
 
 
 USUAL = Conduct()
@@ -149,6 +151,7 @@ def train_dataset(
         model=name or model.name,
         device=str(find_device(conduct.device)),
         recover=conduct.recover,
+        validate_users=conduct.validate_users,
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
         started_from=str(start.path.resolve()) if start else None,
         started_digest=weights_digest(start) if start else None,
@@ -185,7 +188,7 @@ def train_from(
     return train_dataset(data, out, model, None, seed, console, conduct=conduct, start=older, name=older.info.model)
 
 
-def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
+def plan(data: Path, model: Model, *, device: str, validate_users: int | None = None) -> TrainingPlan:
     """Return the estimated cost of training on the prepared data set ``data``, with its own split.
 
     Raises :class:`ConfigError` for a model without epochs.
@@ -195,7 +198,8 @@ def plan(data: Path, model: Model, *, device: str) -> TrainingPlan:
     dataset = open_dataset(data)
     dataset.verify()
     split = make_split(dataset, None)
-    return make_plan(make_trainers(model, dataset, split, seed=0, device=find_device(device)))
+    where = find_device(device)
+    return make_plan(make_trainers(model, dataset, split, seed=0, device=where, validate_users=validate_users))
 
 
 def refit(

@@ -254,6 +254,10 @@ def check_stages(stages: Mapping[str, StageConfig]) -> None:
                     f"{name} continues with the optimizer of {before}; set {name}.{key} and {before}.{key} alike.",
                 )
             require(
+                (stage.rows is None) == (last.rows is None),
+                f"{name} continues with the optimizer of {before}; set {name}.rows and {before}.rows, or neither.",
+            )
+            require(
                 stage.warmup_epochs == 0,
                 f"{name} continues with the learning rate of {before}, so it has no warm-up; set "
                 f"{name}.warmup_epochs to 0, or warm up {before}.",

@@ -33,6 +33,16 @@ _FAST: dict[str, Any] = {
     "finetune.patience": 3,
 }
 
+# For catalogues of 100,000 items and more: a step's cost does not depend on the catalogue.
+_LARGE: dict[str, Any] = {
+    **_FAST,
+    "tokens_per_step": 4096,
+    "batch_size": 1024,
+    "model.hidden_size": 64,
+    "finetune.rows": True,
+    "finetune.rows.drawn": 2000,
+}
+
 _SIX_METRICS = tuple(f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20))
 
 _ADAM: dict[str, Any] = {
@@ -81,6 +91,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "default": MappingProxyType({}),
         "cam": MappingProxyType(_CAM),
         "fast": MappingProxyType(_FAST),
+        "large": MappingProxyType(_LARGE),
         "paper": MappingProxyType(_PAPER),
         "published": MappingProxyType(_PUBLISHED),
     }

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from adrec.config.parsing import require
-from adrec.config.stage import StageConfig
+from adrec.config.parsing import group, require
+from adrec.config.stage import RowsConfig, StageConfig
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,38 @@ class CatalogueStageConfig(StageConfig):
             batch, with different dropout, are trained to predict alike. Training takes twice as long.
         negatives: items sampled for a step's softmax, besides those of the batch; 0 is the whole catalogue. Sampling is
             faster if the catalogue is large.
+        rows: train only the embedding rows of a step's items and negatives: its cost does not depend on the catalogue.
     """
 
     consistency: float = 0.0
     negatives: int = 0
+    rows: RowsConfig | None = group(RowsConfig())
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.consistency >= 0, f"consistency of a stage must not be negative; it is {self.consistency}.")
         require(self.negatives >= 0, f"negatives of a stage must not be negative; it is {self.negatives}.")
+        if self.rows is not None:
+            self._check_rows(self.rows)
+
+    def _check_rows(self, rows: RowsConfig) -> None:
+        require(self.epochs > 0, "rows are trained, and the stage has no epochs; leave rows out.")
+        require(self.optimizer == "adamw", "rows are trained by AdamW; set optimizer of the stage to 'adamw'.")
+        require(
+            self.embedding != "decaying",
+            "rows train what a step meets, and a decaying embedding decays in every row; set embedding to 'frozen'.",
+        )
+        require(
+            not (rows.sampled_loss == "gbce" and self.consistency),
+            "consistency is between two passes' softmaxes, and rows.sampled_loss is 'gbce'; set consistency to 0.",
+        )
+
+    def idle(self) -> Mapping[str, str]:
+        """Return the keys without effect."""
+        found = dict(super().idle())
+        if self.rows is not None:
+            found["negatives"] = "rows.drawn is the number of a step's negatives"
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,6 +132,10 @@ class ADRecStageConfig(CatalogueStageConfig):
         require(
             not (self.future_items > 1 and self.loss == "mse"),
             "future_items are the cross-entropy's, and this loss has none; set loss to 'ce' or 'ce+mse'.",
+        )
+        require(
+            not (self.future_items > 1 and self.rows is not None and self.rows.sampled_loss == "gbce"),
+            "future_items are the softmax's, and rows.sampled_loss is 'gbce'; set future_items to 1.",
         )
         require(self.mse_weight >= 0, f"mse_weight of a stage must not be negative; it is {self.mse_weight}.")
         require(not (self.pcgrad and self.loss != "ce+mse"), "pcgrad needs two losses; set loss to 'ce+mse'.")

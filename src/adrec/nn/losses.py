@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.nn.classes import Classes
+from adrec.nn.rows import Rows
 
 
 def squared_error(
@@ -49,6 +50,8 @@ class Objective:
         consistency: the weight of the divergence of two passes with different dropout. If it is not 0, a batch holds
             its users twice: all of them, then all of them again.
         classes: the classes of a sampled softmax; None for the whole catalogue.
+        rows: the rows of the item embedding that the step has; None for all. The classes are then these rows.
+        beta: of the generalised binary cross-entropy over the rows; None for the softmax.
         future_items: the number of next items that are targets of a token (:mod:`adrec.nn.future`).
         future_decay: the weight of each, relative to the one before.
     """
@@ -59,6 +62,8 @@ class Objective:
     low: bool = False
     consistency: float = 0.0
     classes: Classes | None = None
+    rows: Rows | None = None
+    beta: float | None = None
     future_items: int = 1
     future_decay: float = 1.0
 

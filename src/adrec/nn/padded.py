@@ -11,6 +11,7 @@ from adrec.data.batch import PackedBatch
 from adrec.nn.biased import RepeatBiased
 from adrec.nn.future import future_loss, token_weights
 from adrec.nn.kernels.cross_entropy import cross_entropy
+from adrec.nn.kernels.gbce import generalised_bce
 from adrec.nn.kernels.layout import Layout
 from adrec.nn.losses import Objective
 from adrec.nn.repeats import Repeats
@@ -33,6 +34,28 @@ class PaddedNetwork(RepeatBiased):
         """Return the embedded items of all rows, [rows, D]."""
         return self.item_embedding(plan.with_sinks(batch.items, batch.items.new_zeros(())))
 
+    def _negative_sampling(
+        self,
+        query: Tensor,
+        targets: Tensor,
+        objective: Objective,
+        weights: Tensor | None,
+        bias: Tensor | None,
+        repeats: Repeats | None,
+    ) -> Tensor:
+        """Return the sum of the tokens' generalised binary cross-entropies against the drawn rows."""
+        assert objective.rows is not None and objective.beta is not None
+        return generalised_bce(
+            query,
+            self.item_embedding.weight,
+            targets,
+            objective.rows.drawn,
+            objective.beta,
+            weights=weights,
+            repeat_bias=bias,
+            repeats=repeats,
+        )
+
     def scores(self, x: Tensor) -> Tensor:
         """Return the inner products of ``x`` [.., D] with every item, [.., V + 1]; column 0 is padding."""
         return x @ self.item_embedding.weight.T
@@ -49,6 +72,12 @@ class PaddedNetwork(RepeatBiased):
         if objective.future_items > 1:
             later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.total_weight
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
+        if objective.rows is not None:
+            if objective.beta is not None:
+                weights = token_weights(batch, *window)
+                own = self._negative_sampling(query, batch.targets, objective, weights, bias, repeats)
+                return later + own / objective.total_weight
+            offsets = objective.rows.offsets[0 if padding_class else 1 :]
         if classes is not None:
             repeats = repeats and replace(repeats, items=classes.indices(repeats.items))
             embedding, targets = embedding.index_select(0, classes.items), classes.indices(targets)

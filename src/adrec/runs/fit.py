@@ -34,6 +34,7 @@ def make_trainers(
     callbacks: Sequence[Callback] = (),
     start: Start | None = None,
     recover: bool = True,
+    validate_users: int | None = None,
 ) -> list[Trainer]:
     """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
@@ -57,6 +58,7 @@ def make_trainers(
         prefixes=prefixes,
         initial=None if start is None else (start.weights, start.num_items),
         recover=recover,
+        validate_users=validate_users,
     )
     return [*made, own]
 
@@ -71,6 +73,7 @@ def fit(
     device: torch.device | None = None,
     callbacks: Sequence[Callback] = (),
     every: float | None = None,
+    validate_users: int | None = None,
 ) -> tuple[Mapping[str, Any], ...]:
     """Train ``model`` on the training part of ``split``; return a record of each stage.
 
@@ -84,6 +87,8 @@ def fit(
         device: the device of training; the CPU by default.
         callbacks: receive each event, after the run has recorded it.
         every: seconds between two snapshots of the run; None lets them take a small share of the time.
+        validate_users: the number of validation users to draw, if there is no ``run``, which has its own; None draws
+            only if all would cost too much.
 
     Raises:
         DataError: if there is no training data.
@@ -110,6 +115,7 @@ def fit(
         callbacks=[*recorder, *callbacks],
         start=start,
         recover=run is None or run.info.recover,
+        validate_users=validate_users if run is None else run.info.validate_users,
     )
     with ExitStack() as stack:
         stack.enter_context(interrupts.handled())

@@ -56,6 +56,7 @@ class RunInfo:
         temperature: the temperature of the confidence of recommendations (:mod:`adrec.inference.confidence`); None
             without validation, or if validation does not determine it. A refit takes it over.
         recover: whether a training that diverges goes back to its last snapshot.
+        validate_users: the number of validation users that were asked for; None draws only if all would cost too much.
         config_digest: the digest of ``config.json``.
         weights_digest: the digest of the weights, once it is finished.
         metrics_digest: the digest of ``metrics.jsonl``, once it is finished.
@@ -87,6 +88,7 @@ class RunInfo:
     stages: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     temperature: float | None = None
     recover: bool = True
+    validate_users: int | None = None
     config_digest: str = ""
     weights_digest: str = ""
     metrics_digest: str = ""
@@ -135,6 +137,8 @@ class RunInfo:
         """The digest of all that decides what the run's training does; its snapshots name it."""
         decisive = ("config_digest", "data_fingerprint", "split", "seed", "model", "num_items", "recover")
         values = {name: getattr(self, name) for name in decisive}
+        if self.validate_users is not None:
+            values["validate_users"] = self.validate_users
         return digest_of({**values, "from": self.started_digest, "without": list(self.not_evaluated)})
 
     def split_of(self, dataset: Dataset) -> Split:

@@ -14,11 +14,14 @@ from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.seen import leaves_out
 from adrec.data.sequences import Sequences
-from adrec.evaluate.ranking import held_out, ranking
+from adrec.evaluate.ranking import ranking
 from adrec.inference.scorer import BATCH_SIZE, Histories
 from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork
 from adrec.train.cooccurrence import MOST_INTERACTIONS
+from adrec.train.divergence import Watch
+from adrec.train.epochs import take_step
+from adrec.train.lazy import LazyRows
 from adrec.train.loop import Trainer
 from adrec.train.step import Step, new_optimizer
 
@@ -93,7 +96,7 @@ def estimate(trainers: Sequence[Trainer]) -> Cost:
     stages: dict[str, StageCost] = {}
     may_stop_early = False
     for trainer in trainers:
-        num_validated, left = len(trainer.split.validation.users), trainer.left()
+        num_validated, left = len(trainer.validate.users), trainer.left()
         for name, stage, done in left:
             sequences = trainer.sequences[name]
             counting = 0.0
@@ -139,6 +142,8 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, ne
     """Return the mean seconds of a step, scaled to the mean batch: the last batch of an epoch has fewer users."""
     rng = torch.Generator(trainer.device).manual_seed(0)
     step, optimizer = Step.of(stage, trainer.config.precision), new_optimizer(network, stage)
+    lazy = None if stage.rows is None else LazyRows.of(network, stage, sequences)
+    watch = Watch(network.num_items, trainer.device, None)
     batches = sample_batches(trainer, sequences, MOST_STEPS + 1)
     times: list[float] = []
     for number, batch in enumerate(batches):
@@ -146,9 +151,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, ne
             break
 
         def whole_step(batch: PackedBatch = batch) -> None:
-            draws = network.draw(batch, rng)
-            step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
-            optimizer.step()
+            take_step(step, network, optimizer, batch, rng, trainer.config.max_tokens, watch, lazy)
 
         took = _seconds(trainer.device, whole_step)
         times = [took] if number == 1 else [*times, took]  # the first is dropped if there is another
@@ -158,7 +161,7 @@ def _step_seconds(trainer: Trainer, stage: StageConfig, sequences: Sequences, ne
 
 def _validation_seconds(trainer: Trainer, stage: StageConfig, network: SequenceNetwork) -> float:
     """Return the seconds of a validation, extrapolated from some of its histories."""
-    histories, items = held_out(trainer.dataset, trainer.split.validation)
+    histories, items = trainer.validate.histories, trainer.validate.items
     chosen = np.random.default_rng(0).permutation(len(items))[:BATCH_SIZE]
     some = Histories(histories.items, histories.starts[chosen], histories.ends[chosen])
     scorer = NetworkScorer(network)

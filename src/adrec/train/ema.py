@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
@@ -17,14 +17,20 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-@torch.no_grad()
-def update_ema(average: Mapping[str, Tensor], network: nn.Module, decay: float, steps: int) -> None:
-    """Update an exponential moving average of a network's weights in place, after ``steps`` optimizer steps.
+def ema_share(decay: float, steps: int) -> float:
+    """Return the share of the new weights in an exponential moving average, after ``steps`` optimizer steps.
 
-    The share of the new weights is the larger of 1 - decay and 9 / (10 + steps).
+    It is the larger of 1 - decay and 9 / (10 + steps).
     """
-    share = 1 - min(decay, (1 + steps) / (10 + steps))
+    return 1 - min(decay, (1 + steps) / (10 + steps))
+
+
+@torch.no_grad()
+def update_ema(average: Mapping[str, Tensor], network: nn.Module, share: float, apart: Collection[str] = ()) -> None:
+    """Update an exponential moving average of a network's weights in place, but for those named in ``apart``."""
     for name, value in network.state_dict().items():
+        if name in apart:
+            continue
         if value.is_floating_point():
             average[name].lerp_(value, share)
         else:

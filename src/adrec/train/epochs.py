@@ -16,7 +16,8 @@ from adrec.nn.base import SequenceNetwork
 from adrec.train.callbacks import Callback
 from adrec.train.checkpoint import Progress
 from adrec.train.divergence import Watch, update
-from adrec.train.ema import KeptWeights, update_ema
+from adrec.train.ema import KeptWeights, ema_share, update_ema
+from adrec.train.lazy import EMBEDDING, LazyRows, local_rows
 from adrec.train.sequences import users_per_step
 from adrec.train.step import Step, learning_rate
 from adrec.utils import interrupts
@@ -35,6 +36,7 @@ class Epochs:
         weights: the copies of the weights.
         network: the network in training.
         optimizer: its optimizer.
+        lazy: what trains the rows of its item embedding, if the stage trains only those that a step needs.
         order: the generator of the order of users.
         rng: the generator of dropout, noise and negatives.
         order_before: the state of ``order`` at the beginning of the epoch.
@@ -52,6 +54,7 @@ class Epochs:
     weights: KeptWeights
     network: SequenceNetwork | None
     optimizer: torch.optim.Optimizer | None
+    lazy: LazyRows | None
     order: torch.Generator
     rng: torch.Generator
     order_before: Tensor
@@ -99,12 +102,13 @@ class Epochs:
             rate = progress.rate * learning_rate(stage, progress.schedule_epoch, (progress.step + 1) / num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"], group["weight_decay"] = rate, stage.weight_decay
-            losses = self._step(step, sequences.batch(users[first : first + size]))
+            share = 0.0
+            if self.weights.average:
+                share = ema_share(stage.averaging, progress.epoch * num_steps + progress.step + 1)
+            losses = self._step(step, sequences.batch(users[first : first + size]), share)
             progress.step, progress.first_loss = progress.step + 1, self.watch.first_loss
             if self.weights.average:
-                update_ema(
-                    self.weights.average, self.network, stage.averaging, progress.epoch * num_steps + progress.step
-                )
+                update_ema(self.weights.average, self.network, share, () if self.lazy is None else {EMBEDDING})
             for name, loss in losses.items():
                 self.totals[name] = self.totals.get(name, torch.zeros_like(loss)) + loss
             self.watch.check(last=progress.step == num_steps)
@@ -117,13 +121,49 @@ class Epochs:
         usable = max(progress.step - int(self.totals["skipped"]), 1)
         return {name: float(total) / usable for name, total in self.totals.items() if name != "skipped"}
 
-    def _step(self, step: Step, batch: PackedBatch) -> Mapping[str, Tensor]:
-        """Make a step; return its losses, 0 if it is unusable and ``skipped`` then 1."""
+    def _step(self, step: Step, batch: PackedBatch, share: float) -> Mapping[str, Tensor]:
+        """Make a step: :func:`take_step`."""
         assert self.network is not None and self.optimizer is not None
-        batch = batch.to(self.device)
-        draws = self.network.draw(batch, self.rng)
-        losses = step.gradients(self.network, batch, draws, self.rng, self.config.max_tokens)
-        unusable = self.watch.judge(losses, self.network.parameters())
-        update(self.optimizer, unusable)
-        counted_in = {name: torch.where(unusable, torch.zeros_like(loss), loss) for name, loss in losses.items()}
-        return {**counted_in, "skipped": unusable.long()}
+        batch, most = batch.to(self.device), self.config.max_tokens
+        return take_step(step, self.network, self.optimizer, batch, self.rng, most, self.watch, self.lazy, share)
+
+
+def take_step(
+    step: Step,
+    network: SequenceNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: PackedBatch,
+    rng: torch.Generator,
+    max_tokens: int,
+    watch: Watch,
+    lazy: LazyRows | None = None,
+    share: float = 0.0,
+) -> Mapping[str, Tensor]:
+    """Make a step; return its losses, 0 if it is unusable and ``skipped`` then 1.
+
+    Args:
+        step: what is computed.
+        network: the network in training.
+        optimizer: its optimizer, with the learning rate of this step.
+        batch: the training batch, on the device of the network.
+        rng: the generator of dropout, noise and negatives.
+        max_tokens: the largest number of tokens computed at once.
+        watch: judges the step.
+        lazy: what trains the rows of the item embedding; None if the optimizer trains all of them.
+        share: the share of the new rows in their moving average; 0 without one.
+    """
+    draws = network.draw(batch, rng)
+    if lazy is None:
+        losses = step.gradients(network, batch, draws, rng, max_tokens)
+        unusable = watch.judge(losses, network.parameters())
+        update(optimizer, unusable)
+    else:
+        rows = lazy.sampler.rows(batch, rng)
+        with local_rows(network, lazy.table.read(rows.items)) as own:
+            losses = step.gradients(network, rows.local(batch), draws, rng, max_tokens, rows)
+            unusable = watch.judge(losses, network.parameters())
+        update(optimizer, unusable)
+        gradient = None if own.grad is None or bool(unusable) else own.grad
+        lazy.table.update(rows.items, gradient, optimizer.param_groups[0]["lr"], share)
+    counted_in = {name: torch.where(unusable, torch.zeros_like(loss), loss) for name, loss in losses.items()}
+    return {**counted_in, "skipped": unusable.long()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from adrec.data.sequences import Sequences
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.kernels.catalogue import tokens_per_block
 from adrec.train.cost import Cost, estimate, fresh_network, sample_batches
+from adrec.train.lazy import LazyRows, local_rows
 from adrec.train.loop import Trainer
 from adrec.train.step import Step
 from adrec.utils.platforms import peak_memory
@@ -107,9 +109,9 @@ def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
     """Return the approximate number of logits that a stage's cross-entropy holds."""
     sequences, classes = trainer.last_sequences, trainer.split.num_items
     tokens = min(trainer.config.max_tokens, sequences.num_tokens)
-    if stage.negatives:  # in addition to the items and targets of a batch
+    if stage.drawn is not None:  # in addition to the items and targets of a batch
         of_a_batch = sequences.num_tokens // trainer.steps(sequences) + 1
-        classes = min(classes, 2 * of_a_batch + stage.negatives)
+        classes = min(classes, 2 * of_a_batch + stage.drawn)
     if stage.consistency:  # two passes, and as many intermediates
         return 4 * tokens_per_block(4 * classes, tokens // 2) * classes
     return tokens_per_block(classes, tokens) * classes
@@ -183,7 +185,13 @@ def _measure(trainer: Trainer, stage: StageConfig, sequences: Sequences) -> _Mea
         return tensor
 
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place_flop})
-    with counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
-        step.gradients(network, batch, draws, rng, trainer.config.max_tokens)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, give), ExitStack() as stack:
+        rows = None
+        if stage.rows is not None:
+            lazy = LazyRows.of(network, stage, sequences)
+            rows = lazy.sampler.rows(batch, rng)
+            batch = rows.local(batch)
+            stack.enter_context(local_rows(network, lazy.table.read(rows.items)))
+        step.gradients(network, batch, draws, rng, trainer.config.max_tokens, rows)
     flop = counter.get_total_flops() * sequences.num_tokens / len(batch.items)
     return _Measured(_parameters(network), flop, most)

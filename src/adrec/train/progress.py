@@ -73,7 +73,8 @@ class Live(Callback):
         self.loss = "  ".join(f"{name} {value:.4f}" for name, value in loss.items())
         if isinstance(validation, Mapping):
             shown = [(name, validation[name]) for name in ("hr@20", "ndcg@20") if name in validation]
-            self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown) + _embedding_health(row)
+            of = f" of {row['validation_users']:,} users drawn" if "validation_users" in row else ""
+            self.validation = "  ".join(f"{name} {value:.4f}" for name, value in shown) + of + _embedding_health(row)
         if validated or (not self.console.is_terminal and time.monotonic() - self.told >= self.silence):
             line = Text(f"{row['stage']:>8}  epoch {row['epoch']:>3}  {self.loss}")
             line.append(f"  {self.validation}" if validated else "")

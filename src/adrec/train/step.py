@@ -12,11 +12,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.config.base import Precision
-from adrec.config.stage import StageConfig
+from adrec.config.stage import RowsConfig, StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
+from adrec.nn.kernels.gbce import calibration
 from adrec.nn.losses import Objective, project_conflicts
+from adrec.nn.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Step:
         precision: the precision of the matrix products.
         consistency: the weight of the divergence of two passes with different dropout; 0 is one pass.
         negatives: the number of softmax classes in addition to the batch's own items; 0 is the whole catalogue.
+        rows: how only the rows of a step's items are trained; None for all.
         future_items: the number of next items that are targets of a token.
         future_decay: the weight of each, relative to the one before.
     """
@@ -40,6 +43,7 @@ class Step:
     precision: Precision = "float32"
     consistency: float = 0.0
     negatives: int = 0
+    rows: RowsConfig | None = None
     future_items: int = 1
     future_decay: float = 1.0
 
@@ -53,6 +57,7 @@ class Step:
             precision,
             stage.consistency,
             stage.negatives,
+            stage.rows,
             stage.future_items,
             stage.future_decay,
         )
@@ -79,9 +84,18 @@ class Step:
             outputs = network(batch, draws, rng)
         return network.losses(outputs, batch, draws, objective)
 
-    def _objective(self, network: SequenceNetwork, whole: PackedBatch, draws: Any, rng: Generator | None) -> Objective:
-        classes = None
-        if self.negatives:
+    def _objective(
+        self,
+        network: SequenceNetwork,
+        whole: PackedBatch,
+        draws: Any,
+        rng: Generator | None,
+        rows: Rows | None = None,
+    ) -> Objective:
+        classes = beta = None
+        if self.rows is not None and self.rows.sampled_loss == "gbce":
+            beta = calibration(self.rows.drawn, network.num_items, self.rows.calibration)
+        if self.negatives and rows is None:
             assert rng is not None, "negatives are drawn"
             classes = draw_classes(whole, self.negatives, network.num_items, network.ranks_padding, rng)
         return Objective(
@@ -91,6 +105,8 @@ class Step:
             self.precision == "bfloat16",
             self.consistency,
             classes,
+            rows,
+            beta,
             self.future_items,
             self.future_decay,
         )
@@ -102,6 +118,7 @@ class Step:
         draws: Any = None,
         rng: Generator | None = None,
         max_tokens: int | None = None,
+        rows: Rows | None = None,
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 
@@ -111,13 +128,15 @@ class Step:
 
         A frozen embedding has no gradient, so the optimizer does not change it. A decaying one has a gradient of
         zeros, which Adam's L2 term turns into a step towards 0, as in the published code.
+
+        With ``rows``, the network has only these rows of the item embedding, and the batch is numbered within them.
         """
         embedding = network.item_embedding.weight
         embedding.requires_grad_(self.embedding == "train")
         network.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
-        objective = self._objective(network, batch, draws, rng)
+        objective = self._objective(network, batch, draws, rng, rows)
         for part, part_draws in _parts(batch, draws, max_tokens, objective.passes):
             losses = self.losses(network, part, part_draws, rng, objective)
             if self.pcgrad:
@@ -140,8 +159,9 @@ def new_optimizer(network: SequenceNetwork, stage: StageConfig) -> torch.optim.O
     The published optimizer is Adam with L2 added to the gradient.
     """
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
+    rows = network.item_embedding.weight if stage.rows is not None else None  # :mod:`adrec.train.lazy` trains them
     return kind(
-        network.parameters(),
+        [parameter for parameter in network.parameters() if parameter is not rows],
         lr=stage.learning_rate,
         betas=(0.9, stage.beta2),
         weight_decay=stage.weight_decay,
