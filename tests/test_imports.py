@@ -26,6 +26,7 @@ LAYERS = (
     "diagnose",
     "bench",
     "api",
+    "bulk",
     "export",
     "serve",
     "cli",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from adrec.api.model import ADRec
@@ -16,7 +18,9 @@ from adrec.data.extend import as_read
 from adrec.data.lists import read_attribute, read_histories, read_ids, read_pairs, read_rules
 from adrec.inference.recommender import Recommendations, Recommender
 from adrec.inference.rules import Rules
+from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError
+from adrec.utils.files import sha256
 from adrec.utils.text import counted
 
 
@@ -76,55 +80,109 @@ class Items:
         return table
 
 
-def recommend(
-    path: Path,
-    audience: Audience,
-    items: Items,
-    *,
-    k: int,
-    seen: SeenOrData,
-    seen_within: str | None,
-    diversity: float,
-    per_category: int | None,
-    allow: Path | None,
-    block: Path | None,
-    explain: int,
-    on_unknown: Literal["error", "skip"],
-    steps: int | None,
-    sampler: Sampler | None,
-    data: Path | None,
-    device: str,
-    on_batch: Callable[[int], None],
-) -> Recommendations:
-    """Recommend with the run at ``path``."""
-    recommender = _recommender(path, data=data, device=device, num_inference_steps=steps, sampler=sampler)
-    info = recommender.dataset.info
-    rules = Rules(
-        seen=seen,
-        seen_within=seen_within,
-        diversity=diversity,
-        per_category=per_category,
-        categories=items.categories(),
-        items=read_rules(allow, info.columns) if allow else None,
-        exclude=read_rules(block, info.columns) if block else None,
-    )
-    if audience.given:
-        result = recommender.for_histories([audience.given], k, explain=explain, on_batch=on_batch, **rules)
-    elif audience.history:
-        people, histories = read_histories(audience.history, info.columns, as_read(info))
-        result = recommender.for_histories(histories, k, people=people, explain=explain, on_batch=on_batch, **rules)
-        owner = pl.Series(info.named("user"), people).gather(result.table["history"])
-        result = Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
-    else:
-        users: Any = list(audience.user) if audience.user else None
-        if audience.users:
-            users = read_ids(audience.users, "user", info.columns)
-        result = recommender.for_users(users, k, on_unknown=on_unknown, explain=explain, on_batch=on_batch, **rules)
-    because = [name for name in result.table.columns if name.startswith("because_")]
-    table = items.named(result.table, [info.named("item"), *because])
-    unnamed = table.filter(pl.col("name").is_null())[info.named("item")].n_unique() if items.names else 0
-    notes = [f"{counted(unnamed, 'item')} without a name in {items.path}."] if unnamed else []
-    return Recommendations(table, (*result.notes, *notes))
+@dataclass(frozen=True)
+class Wishes:
+    """What is recommended, and by which rules.
+
+    Attributes:
+        k: the number of items.
+        seen: what is done with seen items.
+        seen_within: leaves out items of the last days alone.
+        diversity: how much an item loses for resembling items above it.
+        per_category: the largest number of items of a category.
+        allow: a table of the only items to recommend.
+        block: a table of items never to recommend.
+        explain: the number of items of the history that are named for each item.
+        on_unknown: what is done with unknown users.
+        steps: denoising steps.
+        sampler: the sampler.
+    """
+
+    k: int = 10
+    seen: SeenOrData = "data"
+    seen_within: str | None = None
+    diversity: float = 0.0
+    per_category: int | None = None
+    allow: Path | None = None
+    block: Path | None = None
+    explain: int = 0
+    on_unknown: Literal["error", "skip"] = "error"
+    steps: int | None = None
+    sampler: Sampler | None = None
+
+
+class Request:
+    """A request for the recommendations of the run at ``path``, for all of its recipients or some of them."""
+
+    def __init__(
+        self, path: Path, audience: Audience, items: Items, wishes: Wishes, *, data: Path | None, device: str
+    ) -> None:
+        self.path, self.items, self.wishes, self.audience = path, items, wishes, audience
+        loaded = ADRec.load(path, data=data, device=device, num_inference_steps=wishes.steps, sampler=wishes.sampler)
+        self.recommender = recommender = loaded.recommender()
+        columns = recommender.dataset.info.columns
+        self.rules = Rules(
+            seen=wishes.seen,
+            seen_within=wishes.seen_within,
+            diversity=wishes.diversity,
+            per_category=wishes.per_category,
+            categories=items.categories(),
+            items=read_rules(wishes.allow, columns) if wishes.allow else None,
+            exclude=read_rules(wishes.block, columns) if wishes.block else None,
+        )
+        self.people, self.notes = pl.Series(), tuple[str, ...]()
+        self.histories: Sequence[Sequence[Any]] = ()
+        self.numbers = np.empty(0, dtype=np.int64)
+        if audience.given:
+            self.histories = [audience.given]
+        elif audience.history:
+            people, self.histories = read_histories(audience.history, columns, as_read(recommender.dataset.info))
+            self.people = pl.Series(people)
+        else:
+            users: Any = list(audience.user) if audience.user else None
+            users = read_ids(audience.users, "user", columns) if audience.users else users
+            self.numbers, self.notes = recommender.numbers_of(users, wishes.on_unknown)
+
+    @property
+    def total(self) -> int:
+        """The number of recipients."""
+        return len(self.numbers) or len(self.histories)
+
+    def table(self, start: int, end: int, on_batch: Callable[[int], None]) -> Recommendations:
+        """Return the recommendations for some of the recipients, with the names of items."""
+        found, info = self._found(start, end, on_batch), self.recommender.dataset.info
+        because = [name for name in found.table.columns if name.startswith("because_")]
+        table = self.items.named(found.table, [info.named("item"), *because])
+        unnamed = table.filter(pl.col("name").is_null())[info.named("item")].n_unique() if self.items.names else 0
+        notes = [f"{counted(unnamed, 'item')} without a name in {self.items.path}."] if unnamed else []
+        return Recommendations(table, (*found.notes, *notes))
+
+    def _found(self, start: int, end: int, on_batch: Callable[[int], None]) -> Recommendations:
+        recommender, wishes, rules = self.recommender, self.wishes, self.rules
+        if not self.histories:
+            some = self.numbers[start:end]
+            return recommender.for_numbers(some, wishes.k, explain=wishes.explain, on_batch=on_batch, **rules)
+        people = self.people[start:end] if self.audience.history else None
+        histories = self.histories[start:end]
+        result = recommender.for_histories(
+            histories, wishes.k, people=people, explain=wishes.explain, on_batch=on_batch, **rules
+        )
+        if people is None:
+            return result
+        owner = people.alias(recommender.dataset.info.named("user")).gather(result.table["history"])
+        return Recommendations(result.table.drop("history").insert_column(0, owner), result.notes)
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the recommendations, as plain JSON."""
+        files = {"allow": self.wishes.allow, "block": self.wishes.block, "attributes": self.items.path}
+        files |= {"users": self.audience.users, "history": self.audience.history}
+        named = {name: None if path is None else sha256(path) for name, path in files.items()}
+        plain = {key: value for key, value in asdict(self.wishes).items() if key not in named}
+        given = {"user": self.audience.user, "given": self.audience.given}
+        columns = {"names": self.items.names, "category": self.items.category}
+        model = {"weights": Run.open(self.path).info.weights_digest, "data": self.recommender.dataset.fingerprint}
+        values: dict[str, Any] = json.loads(json.dumps({**model, **plain, **given, **columns, **named}))
+        return values
 
 
 def similar(path: Path, ids: Sequence[str], items: Items, k: int, *, data: Path | None) -> pl.DataFrame:

@@ -34,7 +34,7 @@ from adrec.utils.folders import check_apart
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommendations
 
-RULES = "What may be recommended"
+RULES, BULK = "What may be recommended", "Many users"
 Attributes = Annotated[Path | None, typer.Option(help="Table of items, with an item column.")]
 Names = Annotated[str | None, typer.Option(help="Column of --attributes with the names of items, to show them.")]
 
@@ -86,6 +86,16 @@ def recommend(
     steps: Steps = None,
     sampler: SamplerName = None,
     out: OutFile = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write Parquet shards of so many users into the folder --out.", rich_help_panel=BULK),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Part of the shards to write, such as 1/4.", rich_help_panel=BULK)
+    ] = None,
+    engine: Annotated[
+        Literal["local", "spark", "ray"], typer.Option(help="What computes the shards.", rich_help_panel=BULK)
+    ] = "local",
     output_format: Format = None,
     safe_csv: SafeCsv = False,
     data: Data = None,
@@ -97,30 +107,27 @@ def recommend(
     """Recommend items to users of the data set, or to new users with a history."""
     from adrec.cli import recommending
 
-    console = console_for(quiet)
-    _ready(out, output_format, safe_csv, threads, own_model, [users, history, allow, block, attributes])
+    audience = recommending.Audience(users, user, history, given)
+    items = recommending.Items(attributes, names, category)
+    wishes = recommending.Wishes(
+        k, seen, seen_within, diversity, per_category, allow, block, explain, on_unknown, steps, sampler
+    )
+    console, inputs = console_for(quiet), [users, history, allow, block, attributes]
+    if shard is not None or shard_size is not None or engine != "local":
+        from adrec.cli import sharding
+
+        how = sharding.Sharding(out, shard_size, shard, engine)
+        how.check(output_format, inputs)
+        use_threads(threads)
+        use_own_model(own_model)
+        sharding.recommend(run, audience, items, wishes, how, data=data, device=device, console=console)
+        return
+    _ready(out, output_format, safe_csv, threads, own_model, inputs)
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)
-        result = recommending.recommend(
-            run,
-            recommending.Audience(users, user, history, given),
-            recommending.Items(attributes, names, category),
-            k=k,
-            seen=seen,
-            seen_within=seen_within,
-            diversity=diversity,
-            per_category=per_category,
-            allow=allow,
-            block=block,
-            explain=explain,
-            on_unknown=on_unknown,
-            steps=steps,
-            sampler=sampler,
-            data=data,
-            device=device,
-            on_batch=lambda done: progress.advance(task, done),
-        )
-    _tell(result, out, output_format, console, safe_csv)
+        request = recommending.Request(run, audience, items, wishes, data=data, device=device)
+        result = request.table(0, request.total, lambda done: progress.advance(task, done))
+    _tell(request.notes, result, out, output_format, console, safe_csv)
 
 
 def similar(
@@ -163,7 +170,7 @@ def score(
     console = console_for(quiet)
     _ready(out, output_format, safe_csv, threads, own_model, [pairs])
     result = recommending.score(run, pairs, data=data, device=device)
-    _tell(result, out, output_format, console, safe_csv)
+    _tell((), result, out, output_format, console, safe_csv)
 
 
 def _ready(
@@ -182,9 +189,14 @@ def _ready(
 
 
 def _tell(
-    result: Recommendations, out: Path | None, output_format: str | None, console: Console, safe_csv: bool
+    notes: Sequence[str],
+    result: Recommendations,
+    out: Path | None,
+    output_format: str | None,
+    console: Console,
+    safe_csv: bool,
 ) -> None:
     """Print the notes on a result, and write or show its table."""
-    for note in result.notes:
+    for note in (*notes, *result.notes):
         console.print(f"note: {note}")
     emit(result.table, out, output_format, console, safe_csv=safe_csv)

@@ -93,26 +93,43 @@ class Recommender:
             DataError: for an unknown user, or lists that leave nothing to recommend.
             ConfigError: if k is below 1, or for an explain or a rule that does not fit this model or data set.
         """
+        wanted, notes = self.numbers_of(users, on_unknown)
+        found = self.for_numbers(wanted, k, explain=explain, on_batch=on_batch, **rules)
+        return Recommendations(found.table, (*notes, *found.notes))
+
+    def numbers_of(
+        self, users: Ids | None = None, on_unknown: Literal["error", "skip"] = "error"
+    ) -> tuple[Int64s, tuple[str, ...]]:
+        """Return the distinct numbers of some ``users``, or of all, and notes; errors as :meth:`for_users`."""
         self._check_process()
-        dataset = self.dataset
         if on_unknown not in ("error", "skip"):
             raise ConfigError(f"on_unknown must be 'error' or 'skip'; it is {on_unknown!r}.")
+        if users is None:  # a user of an older vocabulary may have no interaction
+            return np.flatnonzero(np.diff(self.dataset.offsets)), ()
+        wanted = self.dataset.users.encode(users)
+        unknown = missing(users, wanted)
+        if unknown and on_unknown == "error":
+            raise DataError(
+                f"unknown users: {examples(unknown)}; recommend by history for people who are not in the data "
+                "set, or skip them (on_unknown='skip', --on-unknown skip)."
+            )
+        notes = (f"skipped {counted(len(unknown), 'unknown user')}: {examples(unknown)}.",) if unknown else ()
+        return pl.Series(wanted[wanted >= 0]).unique(maintain_order=True).to_numpy(), notes
+
+    def for_numbers(
+        self,
+        wanted: Int64s,
+        k: int = 10,
+        *,
+        explain: int = 0,
+        on_batch: Callable[[int], None] = lambda users: None,
+        **rules: Unpack[Rules],
+    ) -> Recommendations:
+        """Recommend to users of the data set by their numbers, [m] (:meth:`numbers_of`): :meth:`for_users`."""
+        self._check_process()
         check_k(k)
         check_explain(explain)
-        notes: list[str] = []
-        if users is None:
-            wanted = np.flatnonzero(np.diff(dataset.offsets))  # a user of an older vocabulary may have no interaction
-        else:
-            wanted = dataset.users.encode(users)
-            unknown = missing(users, wanted)
-            if unknown and on_unknown == "error":
-                raise DataError(
-                    f"unknown users: {examples(unknown)}; recommend by history for people who are not in the data "
-                    "set, or skip them (on_unknown='skip', --on-unknown skip)."
-                )
-            if unknown:
-                notes.append(f"skipped {counted(len(unknown), 'unknown user')}: {examples(unknown)}.")
-            wanted = pl.Series(wanted[wanted >= 0]).unique(maintain_order=True).to_numpy()
+        dataset, notes = self.dataset, list[str]()
         offsets = np.asarray(dataset.offsets)
         histories = Histories(dataset.items, offsets[wanted], offsets[wanted + 1])
         people = dataset.users.decode(wanted)

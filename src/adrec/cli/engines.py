@@ -1,0 +1,54 @@
+"""``adrec recommend --engine spark|ray``: recommendations for all users of a data set, computed by another engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from adrec.bulk.batches import histories
+from adrec.bulk.worker import open_recommender
+from adrec.cli.recommending import Audience, Items, Wishes
+from adrec.utils.errors import ConfigError
+from adrec.utils.folders import check_folder
+
+TAKEN = ("k", "seen", "diversity")  # what an engine's workers are told
+
+
+def recommend(
+    run: Path,
+    audience: Audience,
+    items: Items,
+    wishes: Wishes,
+    engine: Literal["spark", "ray"],
+    out: Path,
+    *,
+    data: Path | None,
+    console: Console,
+) -> None:
+    """Write the recommendations for all users of the run's data set as Parquet files into the folder ``out``."""
+    usual = asdict(Wishes())
+    asked = [key for key, value in asdict(wishes).items() if key not in TAKEN and value != usual[key]]
+    if audience != Audience() or items != Items():
+        asked.append("users" if audience != Audience() else "attributes")
+    if asked:
+        option = asked[0].replace("_", "-")
+        raise ConfigError(
+            f"--engine {engine} recommends to all users by the run's own rules, without --{option}; leave it out, or "
+            f"call adrec.bulk.{engine}.recommend with a table of histories."
+        )
+    check_folder(out)
+    rules: dict[str, Any] = {"seen": wishes.seen, "diversity": wishes.diversity}
+    place = None if data is None else str(data.resolve())
+    batches = histories(open_recommender(str(run.resolve()), place).dataset)
+    if engine == "spark":
+        from adrec.bulk import spark
+
+        spark.write_all(batches, run.resolve(), out, wishes.k, data=place, **rules)
+    else:
+        from adrec.bulk import ray
+
+        ray.write_all(batches, run.resolve(), out, wishes.k, data=place, **rules)
+    console.print(f"recommendations written to {out}")
