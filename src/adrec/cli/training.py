@@ -77,12 +77,14 @@ def train(
 ) -> None:
     """Train a model; --resume continues an interrupted run without loss."""
     from adrec.cli import workflow
+    from adrec.cli.ranks import start_ranks
     from adrec.models.factory import make_model
     from adrec.runs.place import Place
 
-    console = console_for(quiet, dates)
+    ranks = start_ranks(device)
+    console = console_for(quiet or not (ranks is None or ranks.leads), dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
-    conduct = workflow.Conduct(device, threads, every, recover, validate_users)
+    conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks)
     if resume is not None:
         if start is not None or overwrite:
             raise ConfigError("--resume goes on with the run as it is; leave out --from and --overwrite.")
@@ -96,12 +98,12 @@ def train(
                 "them (but --model module:Class where it is your own), or train a new run."
             )
         use_own_model(own)
-        run = workflow.resume(resume, data=data, threads=threads, console=console, every=every)
+        run = workflow.resume(resume, data=data, threads=threads, console=console, every=every, ranks=ranks)
     else:
         if data is None or out is None:
             raise ConfigError("adrec train needs a prepared data set and --out, or --resume with a run folder.")
         changes = parse_changes(assignments or [])
-        place = Place(out, overwrite)
+        place = Place(out, overwrite and (ranks is None or ranks.leads))
         if start is not None:
             if (model_name, preset_name, augment) != ("adrec", "default", None):
                 raise ConfigError("--from takes the model and its settings from the run; change them with --set alone.")

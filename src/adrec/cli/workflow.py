@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from adrec.cli.ranks import agree, follow
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
@@ -23,6 +24,7 @@ from adrec.evaluate.tables import evaluate_table
 from adrec.models.base import Model
 from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
+from adrec.nn.ranks import Ranks
 from adrec.runs.fit import fit, make_trainers
 from adrec.runs.folder import Run
 from adrec.runs.info import RunInfo
@@ -48,6 +50,7 @@ class Conduct:
         checkpoint_every: seconds between two snapshots; None lets them take a small share of the time.
         recover: whether a training that diverges goes back to its last snapshot.
         validate_users: the number of validation users to draw; None draws only if all would cost too much.
+        ranks: the processes that train together, of which this is the first; None if there is only one.
     """
 
     device: str = "auto"
@@ -55,6 +58,7 @@ class Conduct:
     checkpoint_every: float | None = None
     recover: bool = True
     validate_users: int | None = None
+    ranks: Ranks | None = None
 
 
 USUAL = Conduct()
@@ -63,8 +67,8 @@ USUAL = Conduct()
 class Announcement(Callback):
     """Prints what is about to be trained, and its estimated cost."""
 
-    def __init__(self, console: Console, run: Run) -> None:
-        self.console, self.run = console, run
+    def __init__(self, console: Console, run: Run, ranks: Ranks | None = None) -> None:
+        self.console, self.run, self.ranks = console, run, ranks
 
     @contextmanager
     def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
@@ -82,13 +86,16 @@ class Announcement(Callback):
         if not left:
             say(f"Nothing of {path} is left to train: its weights are written.")
             return
-        say(f"Estimate for {path}: {estimate(trainers).sentence()}")
+        if self.ranks is None:
+            say(f"Estimate for {path}: {estimate(trainers).sentence()}")
+        else:
+            say(f"{self.ranks.size} processes train {path}; adrec plan estimates the time of one.")
         if len(own.split.validation.users) == 0 and own.split.name != "none":
             reason = own.split.nobody("validation")
             say(f"Every epoch is trained and nothing is validated: {reason}.", markup=False)
 
 
-def _train(run: Run, dataset: Dataset, console: Console, every: float | None = None) -> Run:
+def _train(run: Run, dataset: Dataset, console: Console, every: float | None = None, ranks: Ranks | None = None) -> Run:
     model, split = run.model_class(run.config), run.split(dataset)
     live = Live(console)
     if not isinstance(model, NetworkModel):
@@ -96,10 +103,9 @@ def _train(run: Run, dataset: Dataset, console: Console, every: float | None = N
     device = torch.device(run.info.device)
     try:
         with run.locked(), live:
-            callbacks = [Announcement(console, run), live]
-            stages = fit(
-                model, dataset, split, run, seed=run.info.seed, device=device, callbacks=callbacks, every=every
-            )
+            callbacks = [Announcement(console, run, ranks), live]
+            how: dict[str, Any] = {"device": device, "callbacks": callbacks, "every": every, "ranks": ranks}
+            stages = fit(model, dataset, split, run, seed=run.info.seed, **how)
             return run.finish(model, stages, run.info.calibrated(model, dataset, split))
     except (KeyboardInterrupt, Interrupted):
         if isinstance(model, NetworkModel):
@@ -140,6 +146,10 @@ def train_dataset(
                 "when they had too few interactions."
             )
     parts = parts.without(not_evaluated)
+    if conduct.ranks is not None:
+        agree(conduct.ranks, model, dataset, parts, seed)
+        if not conduct.ranks.leads:
+            follow(conduct.ranks, model, dataset, parts, seed, conduct.validate_users)
     if isinstance(model, NetworkModel):
         weights = None if start is None else Start.of(start)
         make_trainers(model, dataset, parts, seed=seed, start=weights)[-1].check_initial()
@@ -160,7 +170,7 @@ def train_dataset(
     )
     run = Run.create(out, model, info)
     try:
-        return _train(run, dataset, console, conduct.checkpoint_every)
+        return _train(run, dataset, console, conduct.checkpoint_every, conduct.ranks)
     except BaseException:
         # A model without epochs has no progress to resume: its run is removed, so the same command can be repeated.
         if not isinstance(model, NetworkModel):
@@ -243,7 +253,15 @@ def refit(
     )
 
 
-def resume(path: Path, *, data: Path | None, threads: int | None, console: Console, every: float | None = None) -> Run:
+def resume(
+    path: Path,
+    *,
+    data: Path | None,
+    threads: int | None,
+    console: Console,
+    every: float | None = None,
+    ranks: Ranks | None = None,
+) -> Run:
     """Resume an interrupted run with its own number of threads. Another number changes results by rounding only.
 
     ``data`` is the path of its data set, if it was moved.
@@ -253,7 +271,13 @@ def resume(path: Path, *, data: Path | None, threads: int | None, console: Conso
         raise RunError(f"the run {path} is finished already; there is nothing to resume.")
     torch.set_num_threads(threads or run.info.threads)
     find_device(run.info.device)
-    return _train(run, run.dataset(data), console, every)
+    dataset = run.dataset(data)
+    if ranks is not None:
+        split, model = run.split(dataset), run.model_class(run.config)
+        agree(ranks, model, dataset, split, run.info.seed)
+        if not ranks.leads:
+            follow(ranks, model, dataset, split, run.info.seed, run.info.validate_users)
+    return _train(run, dataset, console, every, ranks)
 
 
 def evaluate_run(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adrec.data.dataset import Dataset
 from adrec.data.spans import Int64s
@@ -14,6 +15,8 @@ from adrec.data.split import Targets
 from adrec.evaluate.metrics import behind
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, scored_batches, seen
 from adrec.inference.scores import NOTHING, Masked, count_above
+
+Count = Callable[..., tuple[Tensor, Tensor]]  # with the arguments of :func:`count_above`
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def ranking(
     top: int = 0,
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda users: None,
+    count: Count = count_above,
 ) -> Ranking:
     """Rank each held-out item; ties count against the model.
 
@@ -61,6 +65,7 @@ def ranking(
         top: how many first items to return with the ranks.
         batch_size: histories scored at a time.
         on_batch: called with the number of histories done after each batch.
+        count: counts the items that score at least as high.
 
     Raises:
         RunError: if the model's scores contain NaN.
@@ -82,7 +87,7 @@ def ranking(
         is_left_out = np.bincount(rows[past == target[rows]], minlength=len(target)) > 0
         begin = 0 if scorer.ranks_padding else 1
         targets = torch.from_numpy(target).to(scores.device, non_blocking=True)
-        above, best = count_above(scores, targets, num_items, masked, first=begin, top=top)
+        above, best = count(scores, targets, num_items, masked, first=begin, top=top)
         ranks[chosen] = np.where(is_known & ~is_left_out, above.numpy(), behind(num_items))
         repeats += int((is_known & is_left_out).sum())
         first[chosen] = best.numpy()

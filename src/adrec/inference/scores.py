@@ -179,7 +179,14 @@ def _best(best: Best, scores: Scores, num_items: int, masked: Masked) -> Best:
 
 
 def count_above(
-    scores: Scores, targets: Tensor, num_items: int, masked: Masked = NOTHING, *, first: int = 1, top: int = 0
+    scores: Scores,
+    targets: Tensor,
+    num_items: int,
+    masked: Masked = NOTHING,
+    *,
+    first: int = 1,
+    top: int = 0,
+    own: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the number of other items that score at least as high as each target, and the top items of each ranking.
 
@@ -193,12 +200,13 @@ def count_above(
         masked: the items left out of the ranking.
         first: the first item number of the ranking; 0 also ranks the padding row.
         top: the number of top items to return; padding is excluded.
+        own: the precise score of each target, float64 [B], if a target is -1: an item that is not among these scores.
 
     Returns:
         Counts, int64 [B], and item numbers, int64 [B, up to top].
     """
     rows, best = torch.arange(len(targets), device=targets.device), Best(top)
-    own = scores.of(rows, targets)  # [B], float64
+    own = scores.of(rows, targets) if own is None else own  # [B], float64
     rounding = 2 * scores.rounding()  # [B, 1]
     is_exact = not rounding.any()
     at = own[:, None].to(rounding.dtype)

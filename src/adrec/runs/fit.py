@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from adrec.data.split import Split
 from adrec.models.base import Model
 from adrec.models.checks import check_fitted
 from adrec.models.network import NetworkModel
+from adrec.nn.ranks import Ranks
 from adrec.runs.folder import Run
-from adrec.runs.recorder import Recorder
+from adrec.runs.recorder import Follower, Recorder
 from adrec.runs.warm import Start
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.train.ranked import RankedTrainer
 from adrec.utils import interrupts
+from adrec.utils.errors import ConfigError
 
 
 def make_trainers(
@@ -35,19 +39,23 @@ def make_trainers(
     start: Start | None = None,
     recover: bool = True,
     validate_users: int | None = None,
+    ranks: Ranks | None = None,
 ) -> list[Trainer]:
     """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
     With an augmentation, its own trainer has stand-in prefixes until :func:`fit` replaces them by the generated ones.
     """
     config, made, prefixes = model.training, [], None
+    if ranks is not None and config.augment is not None:
+        raise ConfigError("an augmentation is trained by one process; leave --augment out, or start without torchrun.")
     if config.augment is not None:
         augmenting = augmentation_trainer(
             config, config.augment, dataset, split, seed=seed, device=device, callbacks=callbacks
         )
         made.append(augmenting)
         prefixes = stand_in_prefixes(augmenting)
-    own = Trainer(
+    kind = Trainer if ranks is None else partial(RankedTrainer, ranks=ranks)
+    own = kind(
         config,
         dataset,
         split,
@@ -74,6 +82,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     every: float | None = None,
     validate_users: int | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Mapping[str, Any], ...]:
     """Train ``model`` on the training part of ``split``; return a record of each stage.
 
@@ -89,6 +98,7 @@ def fit(
         every: seconds between two snapshots of the run; None lets them take a small share of the time.
         validate_users: the number of validation users to draw, if there is no ``run``, which has its own; None draws
             only if all would cost too much.
+        ranks: the processes that train together; only the first gets the model, and may have a ``run``.
 
     Raises:
         DataError: if there is no training data.
@@ -102,7 +112,7 @@ def fit(
         model.fit(dataset, split, seed=seed, device=device)
         check_fitted(model, dataset, split)
         return ()
-    recorder = [] if run is None else [Recorder(run, every)]
+    recorder: list[Callback] = [Recorder(run, every)] if run is not None else [Follower()] * (ranks is not None)
     start = None
     if run is not None and run.info.started_from is not None:
         start = Start.of(Run.open(Path(run.info.started_from), type(model)), run.info.started_digest)
@@ -116,6 +126,7 @@ def fit(
         start=start,
         recover=run is None or run.info.recover,
         validate_users=validate_users if run is None else run.info.validate_users,
+        ranks=ranks,
     )
     with ExitStack() as stack:
         stack.enter_context(interrupts.handled())
@@ -135,5 +146,6 @@ def fit(
                     run.keep_prefixes(prefixes, trainer.progress)
             own.use_prefixes(prefixes)
         model.adopt(own.run(), seed)
-    check_fitted(model, dataset, split)
+    if ranks is None or ranks.leads:
+        check_fitted(model, dataset, split)
     return tuple(stage for trainer in trainers for stage in trainer.progress.ended)

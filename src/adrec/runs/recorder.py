@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from adrec.runs.folder import Run
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.train.ranked import RankedTrainer
 from adrec.utils.errors import UserError
 from adrec.utils.files import remove_temporaries
 
@@ -39,6 +40,7 @@ class Recorder(Callback):
         for sentence in self.run.restore(trainers):
             for each in trainers[-1].callbacks:
                 each.on_message(sentence, warning=True)
+        trainers[-1].settle()
         self._written = time.monotonic()
         try:
             yield
@@ -65,8 +67,10 @@ class Recorder(Callback):
 
     def on_step_end(self) -> None:
         """Write a snapshot if it is time, but not after a step that could not be used."""
-        if self.active is not None and self._is_due(within_epoch=True) and self.active.watch.is_calm:
-            self._write()
+        if self.active is not None:
+            due = self._is_due(within_epoch=True) and self.active.watch.is_calm
+            if self.active.agreed(due):
+                self._write()
 
     def on_epoch_end(self, row: Mapping[str, object]) -> None:
         """Append the epoch to the metrics, and write a snapshot if it is time; later rows are dropped on resuming."""
@@ -76,7 +80,7 @@ class Recorder(Callback):
             if self.active is not None:
                 self.active.at_rest = False  # a snapshot would count a row that is not there
             raise
-        if self._is_due(within_epoch=False):
+        if self.active is not None and self.active.agreed(self._is_due(within_epoch=False)):
             self._write()
 
     def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
@@ -84,7 +88,9 @@ class Recorder(Callback):
         own = self.trainers[-1]
         self.active = next((each for each in self.trainers if each.progress.stage < len(each.stages)), own)
         if self.active is own and own.config.stages[name].start == "embedding":
-            self.run.keep_stage_1(own.weights.selected["item_embedding.weight"])
+            embedding = own.stage_1()
+            assert embedding is not None
+            self.run.keep_stage_1(embedding)
 
     def on_stage_end(self, name: str) -> None:
         """Write a snapshot."""
@@ -95,4 +101,56 @@ class Recorder(Callback):
         found = self.active is not None and bool(self.run.states(self.active, self.trainers).paths())
         if found:
             self.run.restore(self.trainers, older=True)  # the last one may be of weights that had exploded already
+        if self.active is not None:
+            self.active.settle()
         return found
+
+
+class Follower(Callback):
+    """Takes part in what a :class:`Recorder` does in another process of the same training."""
+
+    def __init__(self) -> None:
+        self.trainer: RankedTrainer | None = None
+
+    @contextmanager
+    def around(self, trainers: Sequence[Trainer]) -> Iterator[None]:
+        """Be restored with the other process."""
+        (trainer,) = trainers
+        assert isinstance(trainer, RankedTrainer)
+        self.trainer = trainer
+        trainer.follow()
+        try:
+            yield
+        except BaseException:
+            if trainer.at_rest:
+                trainer.snapshot()
+            raise
+
+    def _share(self) -> None:
+        assert self.trainer is not None
+        if self.trainer.agreed(False):
+            self.trainer.snapshot()
+
+    def on_step_end(self) -> None:
+        """Take part in a snapshot, if one is due."""
+        self._share()
+
+    def on_epoch_end(self, row: Mapping[str, object]) -> None:
+        """Take part in a snapshot, if one is due."""
+        self._share()
+
+    def on_stage_start(self, name: str, epochs: int, done: int, steps_per_epoch: int) -> None:
+        """Take part in keeping the item embedding of the stage before."""
+        assert self.trainer is not None
+        if self.trainer.config.stages[name].start == "embedding":
+            self.trainer.stage_1()
+
+    def on_stage_end(self, name: str) -> None:
+        """Take part in a snapshot."""
+        assert self.trainer is not None
+        self.trainer.snapshot()
+
+    def go_back(self) -> bool:
+        """Be restored with the other process."""
+        assert self.trainer is not None
+        return self.trainer.follow() > 0

@@ -181,17 +181,9 @@ class Trainer(Epochs):
         if stage.purpose and len(self.stages) > 1:
             self._tell(f"{name:>8}  stage {self.progress.stage + 1} of {len(self.stages)}: {stage.purpose}.")
         if stage.start != "continue":
-            self.network = self.new_network(stage)
-            self.network.initialize(self.rng)
-            if self.initial is not None and self.progress.stage == 0:
-                start_from_weights(self.network, *self.initial, self._current, self.seed)
-                new = self.split.num_items - self.initial[1]
-                self._tell(f"{name:>8}  starts from the weights of an earlier run; {counted(new, 'new item')}.")
-            elif stage.start == "embedding":
-                self.network.item_embedding.weight.data.copy_(self.weights.selected["item_embedding.weight"])
-            elif stage.initial_embedding == "cooccurrence":
-                counted_in = start_from_cooccurrences(self.network, self._current, self.seed)
-                self._tell(f"{name:>8}  starts from the items' co-occurrences in {counted_in:,} interactions.")
+            self.network = self.drawn_network(name, stage)
+            if stage.start == "embedding":
+                self.network.item_embedding.weight.data.copy_(self.weights.selected[EMBEDDING])
             self.optimizer = new_optimizer(self.network, stage)
             self.lazy = None if stage.rows is None else LazyRows.of(self.network, stage, self._current)
             self.progress.schedule_epoch = 0
@@ -204,6 +196,19 @@ class Trainer(Epochs):
         if self.lazy is not None:
             self.lazy.table.start_average(self.weights.average.get(EMBEDDING))
         self.progress.begin_stage()
+
+    def drawn_network(self, name: str, stage: StageConfig) -> SequenceNetwork:
+        """Return the network that ``stage`` starts from, but for the item embedding of the stage before."""
+        network = self.new_network(stage)
+        network.initialize(self.rng)
+        if self.initial is not None and self.progress.stage == 0:
+            start_from_weights(network, *self.initial, self._current, self.seed)
+            new = self.split.num_items - self.initial[1]
+            self._tell(f"{name:>8}  starts from the weights of an earlier run; {counted(new, 'new item')}.")
+        elif stage.start == "scratch" and stage.initial_embedding == "cooccurrence":
+            counted_in = start_from_cooccurrences(network, self._current, self.seed)
+            self._tell(f"{name:>8}  starts from the items' co-occurrences in {counted_in:,} interactions.")
+        return network
 
     def check_initial(self) -> None:
         """Raise :class:`ConfigError` if the first stage cannot start from the initial weights."""
@@ -305,6 +310,17 @@ class Trainer(Epochs):
     def _tell(self, sentence: str, *, warning: bool = False) -> None:
         for each in self.callbacks:
             each.on_message(sentence, warning=warning)
+
+    def agreed(self, flag: bool) -> bool:
+        """Return ``flag``; of several processes that train together, that of the one that writes files."""
+        return flag
+
+    def settle(self) -> None:
+        """Tell the other processes that train together that nothing more is restored."""
+
+    def stage_1(self) -> Tensor | None:
+        """Return the item embedding that the stage before has chosen; None in a process that writes no files."""
+        return self.weights.selected[EMBEDDING]
 
     def snapshot(self) -> Snapshot:
         """Return everything the rest of the training depends on."""

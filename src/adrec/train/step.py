@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from adrec.config.base import Precision
 from adrec.config.stage import RowsConfig, StageConfig
 from adrec.data.batch import PackedBatch
+from adrec.data.spans import Int64s
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
 from adrec.nn.kernels.gbce import calibration
@@ -119,6 +120,7 @@ class Step:
         rng: Generator | None = None,
         max_tokens: int | None = None,
         rows: Rows | None = None,
+        users: Int64s | None = None,
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 
@@ -130,6 +132,7 @@ class Step:
         zeros, which Adam's L2 term turns into a step towards 0, as in the published code.
 
         With ``rows``, the network has only these rows of the item embedding, and the batch is numbered within them.
+        With ``users`` [b], their share of the losses and gradients of the batch is computed.
         """
         embedding = network.item_embedding.weight
         embedding.requires_grad_(self.embedding == "train")
@@ -137,7 +140,7 @@ class Step:
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
         objective = self._objective(network, batch, draws, rng, rows)
-        for part, part_draws in _parts(batch, draws, max_tokens, objective.passes):
+        for part, part_draws in _parts(batch, draws, max_tokens, objective.passes, users):
             losses = self.losses(network, part, part_draws, rng, objective)
             if self.pcgrad:
                 tasks = _added(tasks, _task_gradients(network, losses))
@@ -180,8 +183,17 @@ def learning_rate(stage: StageConfig, epoch: int, share: float = 0.0) -> float:
     return rate * min((epoch + share) / stage.warmup_epochs, 1.0) if stage.warmup_epochs else rate
 
 
-def _parts(batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int) -> Iterator[tuple[PackedBatch, Any]]:
-    """Yield parts of at most ``max_tokens`` tokens, each repeated ``passes`` times, with their random numbers."""
+def _parts(
+    batch: PackedBatch, draws: Any, max_tokens: int | None, passes: int, users: Int64s | None = None
+) -> Iterator[tuple[PackedBatch, Any]]:
+    """Yield parts of at most ``max_tokens`` tokens, each repeated ``passes`` times, with their random numbers.
+
+    They are of all users, or of some ``users`` [b].
+    """
+    if users is not None:
+        batch, tokens = batch.select(users)
+        chosen = torch.from_numpy(users).to(tokens.device, non_blocking=True)
+        draws = None if draws is None else draws.select(chosen, tokens)
     parts = batch.parts(max(1, max_tokens // passes)) if max_tokens else [np.arange(batch.num_users)]
     if len(parts) < 2 and passes == 1:
         yield batch, draws

@@ -10,6 +10,7 @@ from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset
 from adrec.data.seen import leaves_out
 from adrec.data.sequences import Sequences
+from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.evaluate.metrics import means, metric_names
 from adrec.evaluate.ranking import held_out, ranking
@@ -86,9 +87,15 @@ class Validation:
 
         A waiting signal interrupts it.
         """
-        scorer = NetworkScorer(network, self.seed)
         left_out = leaves_out(stage.seen, self.dataset)
-        ranks = ranking(
-            scorer, self.histories, self.items, filter_seen=left_out, on_batch=lambda _: interrupts.check()
+        return means(self.metrics, self.ranks(network, left_out), self.users)
+
+    def ranks(self, network: SequenceNetwork, left_out: bool) -> Int64s:
+        """Return the rank of each validation item, [m]; ``left_out`` leaves the items of the history out."""
+        return ranking(
+            NetworkScorer(network, self.seed),
+            self.histories,
+            self.items,
+            filter_seen=left_out,
+            on_batch=lambda _: interrupts.check(),
         ).ranks
-        return means(self.metrics, ranks, self.users)

@@ -89,6 +89,17 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def waits() -> bool:
+    """Return whether a signal waits."""
+    return _state.number is not None
+
+
+def interrupt() -> None:
+    """Raise :class:`Interrupted`: by the signal that waits, or by that of another process of the same training."""
+    number, _state.number = _state.number or signal.SIGTERM, None
+    raise Interrupted(number)
+
+
 def check() -> None:
     """Raise :class:`Interrupted` if a signal waits."""
     if _state.number is not None:

@@ -1,0 +1,49 @@
+"""``torchrun .. -m adrec train``: what the processes of one training do beside it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+
+from adrec._version import __version__
+from adrec.data.dataset import Dataset
+from adrec.data.split import Split
+from adrec.models.base import Model
+from adrec.models.factory import find_device
+from adrec.models.network import NetworkModel
+from adrec.nn.ranks import Ranks, is_started_by_torchrun
+from adrec.runs.fit import fit
+from adrec.train.ranked import check_ranked
+from adrec.utils.errors import ConfigError
+from adrec.utils.sealed import digest_of
+
+
+def start_ranks(device: str) -> Ranks | None:
+    """Connect the processes that ``torchrun`` started; None in a process that was started alone."""
+    return Ranks.start(find_device(device)) if is_started_by_torchrun() else None
+
+
+def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int) -> None:
+    """Raise :class:`ConfigError` on every rank unless all have the same versions, data, settings and seed."""
+    if not isinstance(model, NetworkModel):
+        raise ConfigError(f"{model.name} learns in one process; start it without torchrun.")
+    check_ranked(model.training)
+    ranks.check_same(
+        {
+            "version of adrec": __version__,
+            "version of PyTorch": torch.__version__,
+            "data": f"{dataset.info.name} {dataset.fingerprint}",
+            "split": split.name,
+            "settings": digest_of(model.config.to_dict()),
+            "seed": str(seed),
+        }
+    )
+
+
+def follow(
+    ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int, validate_users: int | None
+) -> NoReturn:
+    """Take part in the training of rank 0, and end this process."""
+    fit(model, dataset, split, seed=seed, device=ranks.device, validate_users=validate_users, ranks=ranks)
+    raise SystemExit(0)
