@@ -14,6 +14,7 @@ from adrec.cli.options import Out, Quiet, SeenPolicy, console_for
 from adrec.config.base import parse_changes
 from adrec.data import summary as inspection
 from adrec.data.dataset import Dataset, open_dataset, write_dataset
+from adrec.data.lists import read_ids
 from adrec.data.parts import part_table
 from adrec.data.preparation import Duplicates, FormatName, TimeUnit
 from adrec.data.prepare import preparation, quarantine_of
@@ -109,6 +110,9 @@ def prepare(
         Path | None,
         typer.Option(help="Earlier prepared data set whose interactions, numbers and options to keep; INPUT is added."),
     ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="Table of items that are in the catalogue without an interaction too.")
+    ] = None,
     events: Annotated[
         str | None, typer.Option(help="Store of adrec serve --events, a file or URL, instead of INPUT: its new events.")
     ] = None,
@@ -125,6 +129,7 @@ def prepare(
     sources = sources or []
     quarantine = quarantine or quarantine_of(out)
     lists = [Path(part) for part in (split or "").partition(":")[2].split(",") if part]
+    lists += [] if items is None else [items]
     _check_outputs(out, quarantine, overwrite, [*(Path(each) for each in sources if not is_url(each)), *lists])
     options: dict[str, Any] = {"user": user, "item": item, "time": time, "rating": rating, "format": file_format}
     options |= {"separator": separator and separator.replace("\\t", "\t"), "time_unit": time_unit, "split": split}
@@ -143,6 +148,7 @@ def prepare(
         vocabulary=_verified(vocabulary) if vocabulary else None,
         extend=earlier,
         quarantine=quarantine,
+        items=None if items is None else read_ids(items, "item"),
         name=_live_name(earlier) if name is None and events is not None else name,
         **{**more, **given},
     )

@@ -71,6 +71,10 @@ def train(
         bool, typer.Option(help="Go back to the last snapshot, at half the learning rate, if training diverges.")
     ] = True,
     validate_users: ValidateUsers = None,
+    item_vectors: Annotated[
+        Path | None,
+        typer.Option(help="Table of a vector of features for each item, which places items without interactions."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -84,15 +88,25 @@ def train(
     ranks = start_ranks(device)
     console = console_for(quiet or not (ranks is None or ranks.leads), dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
-    conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks)
+    conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks, item_vectors)
     if resume is not None:
         if start is not None or overwrite:
             raise ConfigError("--resume goes on with the run as it is; leave out --from and --overwrite.")
         if out is not None:
             raise ConfigError("--resume takes no --out: it resumes in the run folder.")
         own = model_name if ":" in model_name else None  # its runs are opened only if the user names the class
-        given = (own or model_name, preset_name, seed, device, max_epochs, augment, recover, validate_users)
-        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None, True, None):
+        given = (
+            own or model_name,
+            preset_name,
+            seed,
+            device,
+            max_epochs,
+            augment,
+            recover,
+            validate_users,
+            item_vectors,
+        )
+        if assignments or given != (own or "adrec", "default", DEFAULT_SEED, "auto", None, None, True, None, None):
             raise ConfigError(
                 "--resume keeps the model, configuration, seed and device of the run; give none of "
                 "them (but --model module:Class where it is your own), or train a new run."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
+from adrec.data.vectors import read_item_vectors
 from adrec.evaluate.backtest import later, moment, periods
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
@@ -36,6 +37,7 @@ from adrec.train.loop import Trainer
 from adrec.train.plan import TrainingPlan, make_plan
 from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.files import sha256
 from adrec.utils.interrupts import Interrupted
 from adrec.utils.text import counted
 
@@ -51,6 +53,7 @@ class Conduct:
         recover: whether a training that diverges goes back to its last snapshot.
         validate_users: the number of validation users to draw; None draws only if all would cost too much.
         ranks: the processes that train together, of which this is the first; None if there is only one.
+        item_vectors: the table of item vectors that place items without interactions; None without one.
     """
 
     device: str = "auto"
@@ -59,6 +62,7 @@ class Conduct:
     recover: bool = True
     validate_users: int | None = None
     ranks: Ranks | None = None
+    item_vectors: Path | None = None
 
 
 USUAL = Conduct()
@@ -146,6 +150,10 @@ def train_dataset(
                 "when they had too few interactions."
             )
     parts = parts.without(not_evaluated)
+    vectors = conduct.item_vectors
+    if vectors is not None:
+        parts = parts.knowing_all(dataset)
+        check_vectors(model, vectors, dataset)
     if conduct.ranks is not None:
         agree(conduct.ranks, model, dataset, parts, seed)
         if not conduct.ranks.leads:
@@ -162,6 +170,8 @@ def train_dataset(
         device=str(find_device(conduct.device)),
         recover=conduct.recover,
         validate_users=conduct.validate_users,
+        item_vectors=None if vectors is None else str(vectors.resolve()),
+        item_vectors_digest=None if vectors is None else sha256(vectors),
         refit_of=str(refit_of.path.resolve()) if refit_of else None,
         started_from=str(start.path.resolve()) if start else None,
         started_digest=weights_digest(start) if start else None,
@@ -196,6 +206,13 @@ def train_from(
     config = config.with_max_epochs(max_epochs) if max_epochs is not None else config
     model = older.model_class(config)
     return train_dataset(data, out, model, None, seed, console, conduct=conduct, start=older, name=older.info.model)
+
+
+def check_vectors(model: Model, path: Path, dataset: Dataset) -> None:
+    """Raise :class:`UserError` if ``model`` has no item vectors, or the table at ``path`` cannot be read."""
+    if not isinstance(model, NetworkModel):
+        raise ConfigError(f"{model.name} has no item vectors, so --item-vectors means nothing; leave it out.")
+    read_item_vectors(path, dataset)
 
 
 def plan(data: Path, model: Model, *, device: str, validate_users: int | None = None) -> TrainingPlan:
@@ -239,6 +256,8 @@ def refit(
     source = data or dataset.path or Path(run.info.data)
     seed = run.info.seed
     model = run.model_class(config)
+    if run.info.item_vectors is not None:
+        conduct = replace(conduct, item_vectors=Path(run.info.item_vectors))
     return train_dataset(
         source,
         out,

@@ -35,6 +35,20 @@ def read_ids(path: Path, role: Literal["user", "item"], prepared: Names = NO_NAM
     return table.ids(column).unique(maintain_order=True)
 
 
+def read_columns(
+    path: Path, role: Literal["user", "item"], prepared: Names = NO_NAMES
+) -> tuple[pl.Series, list[pl.Series]]:
+    """Read a table with an id in each row: return the ids, and all other columns as they are.
+
+    Raises :class:`DataError` as :func:`read_ids` does.
+    """
+    table = _Table(path, prepared)
+    own = table.columns([role])[role]
+    others = [name for name in table.opened.columns if name != own]
+    raw = table.read([role], f"one {role} a row", also=others)
+    return table.ids(raw[role]), [raw[name] for name in others]
+
+
 def read_rules(source: Any, prepared: Names = NO_NAMES) -> pl.Series | pl.DataFrame:
     """Read a list of items, a file or a table: ids, or, if it has a user column, a table of ``user`` and ``item``.
 

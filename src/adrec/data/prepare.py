@@ -39,6 +39,7 @@ def prepare(
     name: str | None = None,
     erased: Sequence[str] = (),
     events: Mapping[str, int] | None = None,
+    items: pl.Series | None = None,
     **given: Unpack[PreparationOptions],
 ) -> Dataset:
     """Read, filter, number and sort interactions; ties in time keep the order of the table.
@@ -55,6 +56,7 @@ def prepare(
         name: name of the data set; by default the recipe's, or the file's.
         erased: users, as texts, of whom nothing of ``extend`` is taken over.
         events: the last event of each store of live events that the source contains.
+        items: ids of items that are in the catalogue, whether or not the source has interactions with them.
         **given: the fields of :class:`~adrec.data.preparation.Preparation`.
 
     Raises:
@@ -105,7 +107,7 @@ def prepare(
         raise DataError(f"everything was filtered away ({asked} leave nobody and nothing); weaken the filters.")
     if extend is not None:
         interactions = _both(extend.info, interactions)
-    dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes)
+    dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes, items)
     if extend is not None:
         dataset = replace(dataset, info=replace(dataset.info, extended=older.height, events=extend.info.events))
     if events:
@@ -142,12 +144,17 @@ def _build(
     name: str | None,
     recipe: str | None,
     said: Sequence[str],
+    items: pl.Series | None = None,
 ) -> Dataset:
     if vocabulary is None:
         users, catalogue = Vocabulary.from_column(table["user"]), Vocabulary.from_column(table["item"])
     else:
         users = vocabulary.users.grown(table["user"], "user")
         catalogue = vocabulary.catalogue.grown(table["item"], "item")
+    if items is not None:
+        met = len(catalogue)
+        catalogue = catalogue.grown(items, "item")
+        said = [*said, f"{counted(len(catalogue) - met, 'item')} of the catalogue came without an interaction"]
     if len(catalogue) < 2:
         raise DataError("the catalogue has one item only, which leaves nothing to recommend; give more interactions.")
     numbered = pl.DataFrame(

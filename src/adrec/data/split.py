@@ -99,6 +99,10 @@ class Split:
         validation, test = self.validation.without(users), self.test.without(users)
         return replace(self, validation=validation, test=test)
 
+    def knowing_all(self, dataset: Dataset) -> Split:
+        """Return the same split, whose training may know all items: those that come later by their features."""
+        return replace(self, num_items=dataset.num_items)
+
     def counted(self, weights: NDArray[np.float32] | None) -> Split:
         """Return the same split without held-out interactions of weight 0, which are no targets."""
         if weights is None:

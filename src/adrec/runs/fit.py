@@ -14,18 +14,22 @@ from adrec.augment.model import augmentation_trainer, generate_prefixes, stand_i
 from adrec.config.base import DEFAULT_SEED
 from adrec.data.dataset import Dataset
 from adrec.data.split import Split
+from adrec.data.vectors import read_item_vectors
 from adrec.models.base import Model
 from adrec.models.checks import check_fitted
 from adrec.models.network import NetworkModel
+from adrec.nn.base import SequenceNetwork
 from adrec.nn.ranks import Ranks
 from adrec.runs.folder import Run
 from adrec.runs.recorder import Follower, Recorder
 from adrec.runs.warm import Start
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.train.newcomers import place_new_items, training_counts
 from adrec.train.ranked import RankedTrainer
 from adrec.utils import interrupts
-from adrec.utils.errors import ConfigError
+from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.files import sha256
 
 
 def make_trainers(
@@ -69,6 +73,27 @@ def make_trainers(
         validate_users=validate_users,
     )
     return [*made, own]
+
+
+def _placed(trainer: Trainer, run: Run | None) -> SequenceNetwork:
+    """Train, and give the items without interactions the vectors that their features predict, if the run has any."""
+    network = trainer.run()
+    if run is None or run.info.item_vectors is None:
+        return network
+    path, V = Path(run.info.item_vectors), network.num_items
+    check_same_file(path, run.info.item_vectors_digest)
+    features = read_item_vectors(path, trainer.dataset)[: V + 1]
+    counts = training_counts(trainer.histories, V)
+    placed = place_new_items(network.item_embedding.weight.data, features, counts)
+    for each in trainer.callbacks:
+        each.on_message(placed.sentence())
+    return network
+
+
+def check_same_file(path: Path, digest: str | None) -> None:
+    """Raise :class:`RunError` unless the table of item vectors is the one that the run was begun with."""
+    if not path.is_file() or sha256(path) != digest:
+        raise RunError(f"{path}, the item vectors of this run, is missing or another file now; restore it.")
 
 
 def fit(
@@ -145,7 +170,7 @@ def fit(
                 if run is not None:
                     run.keep_prefixes(prefixes, trainer.progress)
             own.use_prefixes(prefixes)
-        model.adopt(own.run(), seed)
+        model.adopt(_placed(own, run), seed)
     if ranks is None or ranks.leads:
         check_fitted(model, dataset, split)
     return tuple(stage for trainer in trainers for stage in trainer.progress.ended)

@@ -57,6 +57,8 @@ class RunInfo:
             without validation, or if validation does not determine it. A refit takes it over.
         recover: whether a training that diverges goes back to its last snapshot.
         validate_users: the number of validation users that were asked for; None draws only if all would cost too much.
+        item_vectors: the table of item vectors that place items without interactions; None without one.
+        item_vectors_digest: the SHA-256 of that table.
         config_digest: the digest of ``config.json``.
         weights_digest: the digest of the weights, once it is finished.
         metrics_digest: the digest of ``metrics.jsonl``, once it is finished.
@@ -89,6 +91,8 @@ class RunInfo:
     temperature: float | None = None
     recover: bool = True
     validate_users: int | None = None
+    item_vectors: str | None = None
+    item_vectors_digest: str | None = None
     config_digest: str = ""
     weights_digest: str = ""
     metrics_digest: str = ""
@@ -137,13 +141,15 @@ class RunInfo:
         """The digest of all that decides what the run's training does; its snapshots name it."""
         decisive = ("config_digest", "data_fingerprint", "split", "seed", "model", "num_items", "recover")
         values = {name: getattr(self, name) for name in decisive}
-        if self.validate_users is not None:
-            values["validate_users"] = self.validate_users
+        for name in ("validate_users", "item_vectors_digest"):
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name)
         return digest_of({**values, "from": self.started_digest, "without": list(self.not_evaluated)})
 
     def split_of(self, dataset: Dataset) -> Split:
         """Return the run's split of its data set."""
-        return make_split(dataset, self.split).without(self.not_evaluated)
+        split = make_split(dataset, self.split).without(self.not_evaluated)
+        return split if self.item_vectors is None else split.knowing_all(dataset)
 
     def moved(self, out: Path) -> RunInfo:
         """Return the same metadata with the data set's path relative to the folder ``out``."""
