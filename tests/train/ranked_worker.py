@@ -34,9 +34,12 @@ class Watcher(Callback):
 
     def on_epoch_end(self, row: Any) -> None:
         trainer: Trainer = self.trainers[-1]
-        assert trainer.network is not None and trainer.lazy is not None
-        table = trainer.lazy.table
-        self.bytes = sum(each.nbytes for each in (table.weight, table.first, table.second))
+        assert trainer.network is not None and trainer.optimizer is not None
+        weight = trainer.network.item_embedding.weight
+        kept = [weight, *(each for each in trainer.optimizer.state[weight].values() if each.dim())]
+        if trainer.lazy is not None:
+            kept = [trainer.lazy.table.weight, trainer.lazy.table.first, trainer.lazy.table.second]
+        self.bytes = sum(each.nbytes for each in kept)
         self.rows.append({"loss": row["loss"], "validation": row.get("validation")})
 
 

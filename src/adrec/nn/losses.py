@@ -54,6 +54,7 @@ class Objective:
         beta: of the generalised binary cross-entropy over the rows; None for the softmax.
         future_items: the number of next items that are targets of a token (:mod:`adrec.nn.future`).
         future_decay: the weight of each, relative to the one before.
+        shard: this rank's items, if the catalogue is divided among several processes; None if it is not.
     """
 
     whole: PackedBatch
@@ -66,6 +67,7 @@ class Objective:
     beta: float | None = None
     future_items: int = 1
     future_decay: float = 1.0
+    shard: Any = None  # :class:`adrec.nn.kernels.sharded.Shard`
 
     @property
     def passes(self) -> int:

@@ -13,6 +13,7 @@ from adrec.nn.future import future_loss, token_weights
 from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.gbce import generalised_bce
 from adrec.nn.kernels.layout import Layout
+from adrec.nn.kernels.sharded import sharded_cross_entropy
 from adrec.nn.losses import Objective
 from adrec.nn.repeats import Repeats
 
@@ -72,6 +73,16 @@ class PaddedNetwork(RepeatBiased):
         if objective.future_items > 1:
             later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.total_weight
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
+        if objective.shard is not None:
+            own = sharded_cross_entropy(
+                query,
+                objective.shard,
+                token_weights(batch, *window),
+                padding_class=padding_class,
+                consistency=objective.consistency,
+                repeat_bias=bias,
+            )
+            return later + own / objective.total_weight
         if objective.rows is not None:
             if objective.beta is not None:
                 weights = token_weights(batch, *window)

@@ -15,11 +15,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.config.base import TrainingConfig
+from adrec.config.parsing import require
 from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s
 from adrec.nn.base import SequenceNetwork, make_network
+from adrec.nn.kernels.sharded import Shard
 from adrec.nn.ranks import Partition, Ranks
+from adrec.nn.rows import Rows
 from adrec.train.checkpoint import Snapshot
 from adrec.train.divergence import update
 from adrec.train.lazy import EMBEDDING, local_rows
@@ -27,19 +30,25 @@ from adrec.train.loop import Trainer
 from adrec.train.sharded import PartValidation
 from adrec.train.step import Step
 from adrec.utils import interrupts
-from adrec.utils.errors import ConfigError
 
 SETTLED = "settled"
 TOTALS = "rows/totals"
 
 
 def check_ranked(config: TrainingConfig) -> None:
-    """Raise :class:`ConfigError` if a stage trains more rows of the item embedding than a step needs."""
+    """Raise :class:`ConfigError` if several processes cannot train by the settings."""
+    projects = getattr(config.network, "repeat_projection", False)
     for name, stage in config.stages.items():
         if stage.epochs and stage.rows is None:
-            raise ConfigError(
-                f"several processes train the rows that a step needs; set {name}.rows to true, or take the preset "
-                "'large'."
+            require(
+                stage.negatives == 0,
+                f"several processes have the whole softmax, or draw rows; set {name}.rows to true for a part of it.",
+            )
+            require(not stage.pcgrad, f"{name}.pcgrad needs one process; set it to false, or start without torchrun.")
+            require(
+                not projects,
+                "model.repeat_projection and the whole softmax need one process; set one of them to false, or "
+                f"{name}.rows to true.",
             )
 
 
@@ -103,33 +112,57 @@ class RankedTrainer(Trainer):
     def _step(self, step: Step, batch: PackedBatch, share: float) -> Mapping[str, Tensor]:
         """Make a step: :func:`adrec.train.epochs.take_step` of this rank's share of the users."""
         network, optimizer, lazy = self.network, self.optimizer, self.lazy
-        assert network is not None and optimizer is not None and lazy is not None
+        assert network is not None and optimizer is not None
         batch = batch.to(self.device)
-        draws, rows = network.draw(batch, self.rng), lazy.sampler.rows(batch, self.rng)
+        draws, weight = network.draw(batch, self.rng), network.item_embedding.weight
+        rows = _rows_of(batch) if lazy is None else lazy.sampler.rows(batch, self.rng)
         owned = self.partition.owned(rows.items)
         mine = self.partition.local(rows.items[owned])
-        values = self.partition.exchanged(rows.items, lazy.table.read(mine), owned)
-        users, most = self._share_of(batch), self.config.max_tokens
+        read = weight.detach()[mine] if lazy is None else lazy.table.read(mine)
+        values = self.partition.exchanged(rows.items, read, owned)
+        users = [self._share_of(batch, rank) for rank in range(self.ranks.size)]
+        given: dict[str, Any] = {"rows": rows} if lazy is not None else {"shard": self._shard(step, batch, users)}
+        most = self.config.max_tokens if lazy is not None else None  # the ranks compute all their blocks together
+        weight.grad = None
         with local_rows(network, values) as own:
-            losses = step.gradients(network, rows.local(batch), draws, self._dropout(), most, rows, users)
-            if batch.num_users <= self.ranks.rank:  # this rank has computed another's user
-                losses = {name: torch.zeros_like(loss) for name, loss in losses.items()}
-                network.zero_grad()
+            how = draws, self._dropout(), most
+            given |= {"users": users[self.ranks.rank], "counts": batch.num_users > self.ranks.rank}
+            losses = dict(step.gradients(network, rows.local(batch), *how, **given))
             trained = [each for each in network.parameters() if each.requires_grad]
             for each in trained:
                 each.grad = torch.zeros_like(each) if each.grad is None else each.grad
             self.ranks.sum([*(each.grad for each in trained if each.grad is not None), *losses.values()])
             unusable = self.watch.judge(losses, trained)
+        if lazy is None:
+            self._add_rows(step, weight, own.grad, mine, owned)
         update(optimizer, unusable)
-        gradient = None if own.grad is None or bool(unusable) else own.grad[owned]
-        lazy.table.update(mine, gradient, optimizer.param_groups[0]["lr"], share)
+        if lazy is not None:
+            gradient = None if own.grad is None or bool(unusable) else own.grad[owned]
+            lazy.table.update(mine, gradient, optimizer.param_groups[0]["lr"], share)
         counted_in = {name: torch.where(unusable, torch.zeros_like(loss), loss) for name, loss in losses.items()}
         return {**counted_in, "skipped": unusable.long()}
 
-    def _share_of(self, batch: PackedBatch) -> Int64s:
-        """Return the users of a batch that this rank computes: as many tokens as the others have, or nearly so."""
+    def _shard(self, step: Step, batch: PackedBatch, users: list[Int64s]) -> Shard:
+        """Return this rank's items for the softmax over all."""
+        assert self.network is not None
+        weight = self.network.item_embedding.weight
+        weight.requires_grad_(step.embedding == "train")
+        return Shard(self.partition, weight, tuple(users), batch, batch.num_users < self.ranks.size)
+
+    def _add_rows(self, step: Step, weight: Tensor, own: Tensor | None, mine: Tensor, owned: Tensor) -> None:
+        """Complete the gradient of this rank's item vectors by that of the rows that the network read."""
+        weight.requires_grad_(True)
+        if step.embedding == "frozen":
+            weight.grad = None
+            return
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        if own is not None and step.embedding == "train":
+            weight.grad.index_add_(0, mine, own[owned])
+
+    def _share_of(self, batch: PackedBatch, rank: int) -> Int64s:
+        """Return the users of a batch that a rank computes: as many tokens as the others have, or nearly so."""
         order = np.argsort(-batch.lengths, kind="stable")
-        return order[self.ranks.rank :: self.ranks.size] if self.ranks.rank < len(order) else order[:1]
+        return order[rank :: self.ranks.size] if rank < len(order) else order[:1]
 
     def _dropout(self) -> Generator:
         """Return the generator of this step's dropout, which differs between ranks."""
@@ -189,6 +222,12 @@ class RankedTrainer(Trainer):
             else:
                 taken[name] = self.ranks.from_first(value.clone())
         super().restore(Snapshot(taken, values))
+
+
+def _rows_of(batch: PackedBatch) -> Rows:
+    """Return the rows that a network reads for a batch: those of its items and targets, and the padding."""
+    items = torch.unique(torch.cat([batch.items.new_zeros(1), batch.items, batch.targets]))
+    return Rows(items, torch.zeros(len(items)), torch.zeros(len(items)))
 
 
 def _is_by_row(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -121,6 +121,8 @@ class Step:
         max_tokens: int | None = None,
         rows: Rows | None = None,
         users: Int64s | None = None,
+        counts: bool = True,
+        shard: Any = None,
     ) -> Mapping[str, Tensor]:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 
@@ -132,16 +134,20 @@ class Step:
         zeros, which Adam's L2 term turns into a step towards 0, as in the published code.
 
         With ``rows``, the network has only these rows of the item embedding, and the batch is numbered within them.
-        With ``users`` [b], their share of the losses and gradients of the batch is computed.
+        With ``users`` [b], their share of the losses and gradients of the batch is computed; it is 0 if they do not
+        count.
+        With ``shard``, the catalogue is divided among several processes.
         """
         embedding = network.item_embedding.weight
         embedding.requires_grad_(self.embedding == "train")
         network.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         tasks: list[list[Tensor]] = []
-        objective = self._objective(network, batch, draws, rng, rows)
+        objective = replace(self._objective(network, batch, draws, rng, rows), shard=shard)
         for part, part_draws in _parts(batch, draws, max_tokens, objective.passes, users):
-            losses = self.losses(network, part, part_draws, rng, objective)
+            nothing = None if counts else torch.zeros_like(part.targets, dtype=torch.float32)
+            own = part if nothing is None else replace(part, weights=nothing)
+            losses = self.losses(network, own, part_draws, rng, objective)
             if self.pcgrad:
                 tasks = _added(tasks, _task_gradients(network, losses))
             else:

@@ -114,7 +114,7 @@ class CatalogueSoftmax:
         ``gradient`` [c, C] is the gradient of its logits, without the targets' -1; it is overwritten.
         """
         own = self.own[some]
-        gradient.scatter_add_(1, own, torch.full_like(self.log_p[some], -1))
+        gradient.scatter_add_(1, own, self.minus_one(some))
         if self.weights is not None:
             gradient.mul_(self.weights[some])
         if self.repeats is not None and self.d_bias is not None:
@@ -133,6 +133,23 @@ class CatalogueSoftmax:
                 total.addmm_(low.T, self.x[some])
             else:
                 total += low.T @ self.x[some]
+
+    @property
+    def width(self) -> int:
+        """The number of classes that decides how many tokens are in a block."""
+        return len(self.classes)
+
+    def minus_one(self, some: slice) -> Tensor:
+        """Return what the targets' gradients lose, [c, 1]."""
+        return torch.full_like(self.log_p[some], -1)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return sums over some of the classes as sums over all of them."""
+        return values
+
+    def counted(self, losses: Tensor, some: slice) -> Tensor:
+        """Return the weighted sum of the losses of some tokens, [c, 1], that count here."""
+        return self.weighted(losses, some).sum()
 
     def finish(self, ctx: Any) -> Tensor:
         """Store the gradients in ``ctx``, and return the weighted sum of the cross-entropies, a float64 scalar."""

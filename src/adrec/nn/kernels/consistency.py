@@ -17,6 +17,26 @@ from torch import Tensor
 from adrec.nn.kernels.catalogue import CatalogueSoftmax, SoftmaxInputs, scaled_gradients, tokens_per_block
 
 
+def two_passes(work: CatalogueSoftmax, consistency: float) -> Tensor:
+    """Compute the losses and gradients of all tokens, a block of both passes at a time; return the divergences' sum."""
+    n, apart = len(work.x) // 2, torch.zeros((), dtype=work.precise, device=work.x.device)
+    chunk = tokens_per_block(4 * work.width, n)  # 4 buffers of logits: two passes and intermediates
+    logit_buffers = work.logit_buffers(2, chunk)
+    precise = work.precise_buffers(logit_buffers)
+    between = [torch.empty_like(precise[0]) for _ in range(2)]
+    for start in range(0, n, chunk):
+        end = min(start + chunk, n)
+        passes = [slice(start, end), slice(n + start, n + end)]
+        logits = [work.logits(some, buffer) for some, buffer in zip(passes, logit_buffers, strict=True)]
+        gap = between[0][: end - start].copy_(logits[0]).sub_(logits[1])
+        p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
+        of_p, of_q, divergence = _gradients(work, p, q, gap, consistency / 2, between[1][: end - start])
+        apart += work.counted(divergence, passes[0])
+        for some, gradient, buffer in zip(passes, (of_p, of_q), logit_buffers, strict=True):
+            work.add_gradients(some, gradient, buffer)
+    return apart
+
+
 class ConsistentCrossEntropy(torch.autograd.Function):
     """Cross-entropy against every item plus the divergence, with an immediate gradient: only some logits exist."""
 
@@ -31,21 +51,7 @@ class ConsistentCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """Return the sum over the outputs ``x`` [2 N, D] of both passes, the first pass's rows first."""
         work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
-        n, apart = len(x) // 2, torch.zeros((), dtype=work.precise, device=x.device)
-        chunk = tokens_per_block(4 * len(work.classes), n)  # 4 buffers of logits: two passes and intermediates
-        logit_buffers = work.logit_buffers(2, chunk)
-        precise = work.precise_buffers(logit_buffers)
-        between = [torch.empty_like(precise[0]) for _ in range(2)]
-        for start in range(0, n, chunk):
-            end = min(start + chunk, n)
-            passes = [slice(start, end), slice(n + start, n + end)]
-            logits = [work.logits(some, buffer) for some, buffer in zip(passes, logit_buffers, strict=True)]
-            gap = between[0][: end - start].copy_(logits[0]).sub_(logits[1])
-            p, q = (work.softmax(*each) for each in zip(logits, passes, precise, strict=True))
-            of_p, of_q, divergence = _gradients(p, q, gap, consistency / 2, between[1][: end - start])
-            apart += work.weighted(divergence, passes[0]).sum()
-            for some, gradient, buffer in zip(passes, (of_p, of_q), logit_buffers, strict=True):
-                work.add_gradients(some, gradient, buffer)
+        apart = two_passes(work, consistency)
         return (work.finish(ctx) + consistency / 2 * apart).to(work.precise)
 
     @staticmethod
@@ -66,7 +72,9 @@ def plain_consistent_cross_entropy(
     return entropy + consistency / 2 * divergence
 
 
-def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(
+    work: CatalogueSoftmax, p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the logits of ``p`` and ``q``, without the targets' -1, and both divergences' sum [c, 1].
 
     A token's divergences are ``sum (p - q) gap``, with ``gap`` [c, C] the first pass's logits minus the second's. The
@@ -74,7 +82,7 @@ def _gradients(p: Tensor, q: Tensor, gap: Tensor, weight: float, buffer: Tensor)
     """
     of_p = torch.mul(gap, p, out=buffer)
     of_q = gap.mul_(q)
-    mean_p, mean_q = of_p.sum(1, keepdim=True), of_q.sum(1, keepdim=True)  # [c, 1]
+    mean_p, mean_q = (work.total(each.sum(1, keepdim=True)) for each in (of_p, of_q))  # [c, 1]
     of_p.mul_(weight).addcmul_(p, 1 + weight - weight * mean_p).sub_(q, alpha=weight)
     of_q.mul_(-weight).addcmul_(q, 1 + weight + weight * mean_q).sub_(p, alpha=weight)
     return of_p, of_q, mean_p - mean_q

@@ -13,6 +13,19 @@ from adrec.nn.kernels.consistency import ConsistentCrossEntropy
 from adrec.nn.repeats import Repeats
 
 
+def one_pass(work: CatalogueSoftmax) -> float:
+    """Compute the losses and gradients of all tokens, a block at a time; nothing is added to the losses: 0."""
+    count = len(work.x)
+    chunk = tokens_per_block(work.width, count)
+    (buffer,) = work.logit_buffers(1, chunk)
+    (precise,) = work.precise_buffers([buffer])
+    for start in range(0, count, chunk):
+        some = slice(start, min(start + chunk, count))
+        p = work.softmax(work.logits(some, buffer), some, precise)
+        work.add_gradients(some, p, buffer)
+    return 0.0
+
+
 class CatalogueCrossEntropy(torch.autograd.Function):
     """Cross-entropy against every item, with an immediate gradient: only one block's logits exist at a time."""
 
@@ -26,13 +39,7 @@ class CatalogueCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """Return the sum of the tokens' losses; the classes are the embedding rows from ``first`` on."""
         work = CatalogueSoftmax(ctx, x, item_embedding, repeat_bias, inputs)
-        chunk = tokens_per_block(len(work.classes), len(x))
-        (buffer,) = work.logit_buffers(1, chunk)
-        (precise,) = work.precise_buffers([buffer])
-        for start in range(0, len(x), chunk):
-            some = slice(start, min(start + chunk, len(x)))
-            p = work.softmax(work.logits(some, buffer), some, precise)
-            work.add_gradients(some, p, buffer)
+        one_pass(work)
         return work.finish(ctx).to(work.precise)
 
     @staticmethod
