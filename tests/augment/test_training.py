@@ -89,11 +89,11 @@ class Watch(Callback):
         yield
 
     def look(self, trainer: Trainer, step: Any) -> Any:
-        def looking(how: Any, batch: Any) -> Any:
+        def looking(how: Any, batch: Any, *more: Any) -> Any:
             bounds = batch.cu_seqlens.tolist()
             whole = [[*batch.items[a:b].tolist(), int(batch.targets[b - 1])] for a, b in pairwise(bounds)]
             self.seen.setdefault(trainer.stages[trainer.progress.stage][0], []).extend(whole)
-            return step(how, batch)
+            return step(how, batch, *more)
 
         return looking
 

@@ -172,9 +172,9 @@ def test_config_prints_what_has_an_effect() -> None:
     shown = adrec("config").stdout
     assert "model.hidden_size" in shown and "D, the width of the item embedding" in shown
     assert "model.diffusion.noise_schedule" in shown
-    assert "Left out: augment, model.ablation." in shown
+    assert "Left out: augment, model.ablation, pretrain.rows, align.rows, finetune.rows." in shown
     assert "noise_schedule" not in (alone := adrec("config", "cam").stdout)
-    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align." in alone
+    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align, finetune.rows." in alone
 
 
 HEADER = "user,item,timestamp\n"

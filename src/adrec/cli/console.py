@@ -276,6 +276,12 @@ def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
         )
         stages.add_row(name, str(plan.epochs[name]), *values)
     yield stages
+    if plan.ways:
+        ways = Table("the last stage against the catalogue", title="ways to train")
+        ways.add_column("an epoch", justify="right")
+        for words, seconds in plan.ways.items():
+            ways.add_row(words, duration(seconds))
+        yield ways
     memory = Table("what", title="memory at the peak of training")
     memory.add_column("bytes", justify="right")
     for what, num_bytes in plan.memory.items():

@@ -22,6 +22,7 @@ from adrec.data.vectors import read_item_vectors
 from adrec.evaluate.backtest import later, moment, periods
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
+from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
@@ -66,6 +67,12 @@ class Conduct:
 
 
 USUAL = Conduct()
+LARGE = 50_000  # items, from which on a plan compares the ways of training
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "the whole softmax": {"rows": False, "negatives": 0},
+    "1,000 drawn items, every row trained (negatives=1000)": {"rows": False, "negatives": 1000},
+    "1,000 drawn items, only their rows trained (rows=true)": {"rows": True},
+}
 
 
 class Announcement(Callback):
@@ -226,7 +233,20 @@ def plan(data: Path, model: Model, *, device: str, validate_users: int | None = 
     dataset.verify()
     split = make_split(dataset, None)
     where = find_device(device)
-    return make_plan(make_trainers(model, dataset, split, seed=0, device=where, validate_users=validate_users))
+    made = make_plan(make_trainers(model, dataset, split, seed=0, device=where, validate_users=validate_users))
+    if split.num_items < LARGE or not isinstance(model, ADRecModel):
+        return made
+    return replace(made, ways=dict(ways(model, dataset, split, where)))
+
+
+def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, float]]:
+    """Yield each way of training ADRec's last stage against the catalogue, and the seconds of an epoch by it."""
+    stages = [name for name, stage in model.training.stages.items() if stage.epochs and stage.optimizer == "adamw"]
+    for words, changes in WAYS.items():
+        given = {f"{name}.{key}": value for name in stages for key, value in changes.items()}
+        config = model.training.changed(given)
+        (trainer,) = make_trainers(ADRecModel(config), dataset, split, seed=0, device=device, validate_users=1)
+        yield words, list(estimate([trainer]).stages.values())[-1].epoch
 
 
 def refit(

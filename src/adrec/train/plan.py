@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainingPlan:
         epochs: the maximum number of epochs of each stage.
         device: the device of training.
         threads: the number of CPU threads.
+        ways: seconds of an epoch by each way of training against the catalogue, if it is large.
     """
 
     data: Mapping[str, Any]
@@ -50,6 +51,7 @@ class TrainingPlan:
     epochs: Mapping[str, int]
     device: str
     threads: int
+    ways: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def peak_memory(self) -> int:
@@ -73,11 +75,13 @@ def make_plan(trainers: Sequence[Trainer]) -> TrainingPlan:
     measured = {name: _measure(each, stage, each.sequences[name]) for each, name, stage in stages}
     largest = max(measured.values(), key=lambda each: sum(each.parameters.values()))
     weights = FLOAT * sum(largest.parameters.values())
+    whole = [stage for _, _, stage in stages if stage.rows is None and stage.embedding != "frozen"]
+    embedding = 0 if whole else FLOAT * largest.parameters["item_embedding"]  # of which a step has some rows alone
     last = FLOAT * sum(measured[trainer.stages[-1][0]].parameters.values())
     # The selected weights of the previous stage; the best weights of this one; their average.
     averaged = any(stage.averaging for _, _, stage in stages)
     copies = 1 + int(len(trainer.split.validation.users) > 0) + int(averaged)
-    held = {"weights": weights, "gradients": weights, "Adam's two moments": 2 * weights}
+    held = {"weights": weights, "gradients": weights - embedding, "Adam's two moments": 2 * weights}
     held["activations"] = max(each.activations for each in measured.values())
     held["a block of logits"] = FLOAT * max(_logits_at_once(each, stage) for each, _, stage in stages)
     return TrainingPlan(
