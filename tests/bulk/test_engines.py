@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import command
+from conftest import cyclic_table
 
 HERE = {
     "spark": importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None,
@@ -44,3 +47,29 @@ def test_an_engine_that_is_not_installed_is_one_sentence(small_run: Path, tmp_pa
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"install adrec[{engine}]" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_spark_prepares_the_same_data_set(tmp_path: Path) -> None:
+    if not HERE["spark"]:
+        pytest.skip("spark is not installed")
+    table = cyclic_table(num_users=50).with_columns(timestamp=pl.int_range(pl.len()), more=pl.lit("x"))
+    (tmp_path / "shop").mkdir()
+    table.write_parquet(tmp_path / "shop" / "part.parquet")
+    for engine in ("local", "spark"):
+        arguments = ["prepare", str(tmp_path / "shop"), "--time-unit", "s", "--engine", engine]
+        process = command.start(*arguments, "--out", str(tmp_path / engine), "--name", "shop")
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    for name in ("items.npy", "offsets.npy", "times.npy"):
+        found, expected = (np.load(tmp_path / engine / name) for engine in ("spark", "local"))
+        assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    for name in ("users.parquet", "items.parquet"):
+        assert pl.read_parquet(tmp_path / "spark" / name).equals(pl.read_parquet(tmp_path / "local" / name))
+    fingerprints = {
+        json.loads((tmp_path / each / "dataset.json").read_text())["fingerprint"] for each in ("local", "spark")
+    }
+    assert len(fingerprints) == 1
+    process = command.start("prepare", "no_such_table", "--engine", "spark", "--out", str(tmp_path / "x"))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2 and "Spark cannot read no_such_table" in said and "Traceback" not in said, said

@@ -107,6 +107,22 @@ def test_another_request_is_refused(tmp_path: Path) -> None:
         Shards(tmp_path / "out", {"k": 3}, 10, 5).prepare()
 
 
+def test_two_that_begin_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes the request after this one has looked for it."""
+    first, second = (Shards(tmp_path / "out", {"k": 3}, 10, 5) for _ in range(2))
+    exists, calls = Path.exists, []
+
+    def late(path: Path) -> bool:
+        calls.append(path)
+        if len(calls) == 1:
+            first.prepare()
+            return False
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", late)
+    second.prepare()
+
+
 def test_shares() -> None:
     assert Share.parse("2/4") == Share(2, 4)
     for text in ("0/4", "5/4", "/", "1", "a/b", "-1/2"):

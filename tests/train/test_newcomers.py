@@ -11,8 +11,9 @@ import torch
 
 import command
 from adrec.data.prepare import prepare
+from adrec.data.sequences import Sequences
 from adrec.data.vectors import read_item_vectors
-from adrec.train.newcomers import PENALTIES, Ridge, place_new_items
+from adrec.train.newcomers import PENALTIES, Ridge, place_new_items, target_counts
 from adrec.utils.errors import DataError
 from conftest import cyclic_table
 
@@ -56,6 +57,13 @@ def test_vectors_of_new_items_follow_their_features() -> None:
     torch.testing.assert_close(embedding, truth, atol=0.02, rtol=0)
     nothing = place_new_items(embedding, features, np.full(41, 9))
     assert len(nothing.items) == 0 and "no vector was predicted" in nothing.sentence()
+
+
+def test_an_item_that_is_never_a_target_is_new() -> None:
+    items = np.array([1, 2, 3, 4, 5, 1, 2], dtype=np.int32)
+    weights = np.array([1, 1, 0, 1, 1, 1, 1], dtype=np.float32)
+    sequences = Sequences(items, np.array([0, 5]), np.array([5, 7]), 3, weights)
+    assert target_counts(sequences, 6).tolist() == [0, 0, 1, 0, 1, 1, 0]  # 1 only begins; 3 weighs nothing
 
 
 def with_features(path: Path, items: int, more: int) -> pl.DataFrame:

@@ -15,6 +15,10 @@ import pytest
 import torch
 
 import command
+from adrec.models.factory import make_model
+from adrec.models.network import NetworkModel
+from adrec.train.ranked import check_ranked
+from adrec.utils.errors import ConfigError
 from conftest import SMALL, cyclic_table
 
 STILL = {
@@ -107,16 +111,19 @@ def data(tmp_path: Path) -> Path:
 
 def options(epochs: int, **changes: object) -> list[str]:
     kept = {**STILL, "finetune.epochs": epochs, "finetune.patience": epochs, **changes}
-    return [part for key, value in kept.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    given = {key: value for key, value in kept.items() if value is not None}
+    return [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Path) -> None:
-    whole = started(1, "-m", "adrec", "train", data, "--out", tmp_path / "whole", *options(6))
+@pytest.mark.parametrize(("way", "then"), [("rows", 3), ("whole softmax", 1), ("whole softmax", 2)])
+def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Path, way: str, then: int) -> None:
+    changes = WHOLE if way == "whole softmax" else {}
+    whole = started(1, "-m", "adrec", "train", data, "--out", tmp_path / "whole", *options(6, **changes))
     _, said = whole.communicate(timeout=300)
     assert whole.returncode == 0, said
     run = tmp_path / "run"
-    arguments = ["-m", "adrec", "train", data, "--out", run, "--checkpoint-every", "1s", *options(6)]
+    arguments = ["-m", "adrec", "train", data, "--out", run, "--checkpoint-every", "1s", *options(6, **changes)]
     process = started(2, *arguments, start_new_session=True)
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
         time.sleep(0.05)
@@ -124,7 +131,7 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Pa
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert "--resume" in said and 'Traceback (most recent call last)\n  File "/work' not in said, said
-    process = started(3, "-m", "adrec", "train", "--resume", run)
+    process = started(then, "-m", "adrec", "train", "--resume", run)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     from safetensors.torch import load_file
@@ -174,8 +181,39 @@ def test_processes_that_differ_are_one_sentence(data: Path, tmp_path: Path, scri
     assert not (tmp_path / "run").exists()
 
 
+def test_what_several_processes_cannot_train_is_refused() -> None:
+    for model, preset, changes, said in (
+        ("adrec", "fast", {}, "set finetune.rows to true"),
+        ("adrec", "cam", {"model.repeat_projection": True}, "repeat_projection"),
+        ("adrec", "default", {"finetune.pcgrad": True}, "pcgrad needs one process"),
+        ("gru4rec", "default", {}, "ADRec's own networks"),
+        ("sasrec", "default", {}, "ADRec's own networks"),
+    ):
+        made = make_model(model, preset, changes)
+        assert isinstance(made, NetworkModel)
+        with pytest.raises(ConfigError, match=said):
+            check_ranked(made.training, made.networks)
+
+
 @pytest.mark.slow
-def test_what_several_processes_cannot_train_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_refusal_comes_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     process = started(2, "-m", "adrec", "train", data, "--out", tmp_path / "run", "--preset", "fast")
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0 and "set finetune.rows to true" in said and not (tmp_path / "run").exists(), said
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_processes(data: Path, tmp_path: Path) -> None:
+    """The process that writes fails, and the other one does not wait for it."""
+    code = tmp_path / "full.py"
+    arguments = ["adrec", "train", str(data), "--out", str(tmp_path / "run"), "--checkpoint-every", "1s", *options(500)]
+    code.write_text(
+        f"import os, sys\nsys.argv = {arguments!r}\nimport adrec.runs.states as states\n"
+        "from adrec.utils.errors import RunError\n"
+        "def full(*given):\n    raise RunError('the disk is full')\n"
+        "states.write_snapshot = full\nfrom adrec.cli import main\nmain()\n"
+    )
+    process = started(2, code)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0 and "the disk is full" in said and time.monotonic() - began < 60, said

@@ -6,6 +6,7 @@ Any engine that maps such batches can run it: :mod:`adrec.bulk.spark` and :mod:`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -45,6 +46,25 @@ def histories(dataset: Dataset, size: int = USERS) -> Iterator[pa.RecordBatch]:
         lists = pl.DataFrame({"row": rows, HISTORY: items}).group_by("row", maintain_order=True).agg(pl.col(HISTORY))
         table = pl.DataFrame({name: dataset.users.decode(some), HISTORY: lists[HISTORY]})
         yield from table.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
+
+
+def write_histories(dataset: Dataset, folder: Path, most: int = 1 << 17) -> None:
+    """Write :func:`histories` as Parquet files of at most ``most`` users into a new ``folder``, a batch at a time."""
+    need_arrow()
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    writer, written = None, 0
+    for batch in histories(dataset):
+        if writer is None or written >= most:
+            if writer is not None:
+                writer.close()
+            number = len(list(folder.iterdir()))
+            writer, written = pq.ParquetWriter(folder / f"histories-{number:05}.parquet", batch.schema), 0
+        writer.write_batch(batch)
+        written += batch.num_rows
+    if writer is not None:
+        writer.close()
 
 
 def output_schema(recommender: Recommender) -> pa.Schema:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,8 @@ def need_ray() -> None:
 class Worker:
     """Recommends for one batch of histories after the other, with a model that is loaded once."""
 
-    def __init__(self, run: str, data: str | None, k: int, rules: dict[str, Any]) -> None:
-        self.recommender, self.k, self.rules = open_recommender(run, data), k, rules
+    def __init__(self, run: str, data: str | None, model: str | None, k: int, rules: dict[str, Any]) -> None:
+        self.recommender, self.k, self.rules = open_recommender(run, data, model, threads=1), k, rules
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the recommendations for a table of histories."""
@@ -43,6 +42,7 @@ def recommend(
     k: int = 10,
     *,
     data: str | Path | None = None,
+    model: str | None = None,
     workers: int = 1,
     batch_size: int = USERS,
     **rules: Any,
@@ -54,24 +54,23 @@ def recommend(
         run: the run folder, at a path that every worker reads.
         k: the number of items for each history.
         data: the path of its data set, if it was moved.
-        workers: the number of actors, each with a copy of the model.
+        model: ``module:Class``, if the model is your own; every worker imports it.
+        workers: the number of actors, each with a copy of the model and one CPU.
         batch_size: histories in a batch.
         **rules: what may be recommended, as in :func:`adrec.bulk.batches.recommend_batches`.
     """
     need_ray()
-    given = (str(run), None if data is None else str(data), k, dict(rules))
+    given = (str(run), None if data is None else str(data), model, k, dict(rules))
     return histories.map_batches(
         Worker, fn_constructor_args=given, batch_format="pyarrow", batch_size=batch_size, concurrency=workers
     )
 
 
-def write_all(
-    batches: Iterator[pa.RecordBatch], run: Path, out: Path, k: int, *, data: str | None, **rules: Any
-) -> None:
-    """Recommend for the histories of ``batches`` in this process's cluster, and write Parquet files into ``out``."""
+def write_all(histories: Path, run: Path, out: Path, k: int, **how: Any) -> None:
+    """Recommend for the Parquet files of ``histories`` on all CPUs of the cluster; write such files into ``out``."""
     need_ray()
-    import pyarrow as pa
     import ray
 
-    table = ray.data.from_arrow([pa.Table.from_batches([batch]) for batch in batches])
-    recommend(table, run, k, data=data, **rules).write_parquet(str(out.resolve()))
+    ray.init(ignore_reinit_error=True)
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # type: ignore[no-untyped-call]  # one is for reading and writing
+    recommend(ray.data.read_parquet(str(histories)), run, k, workers=workers, **how).write_parquet(str(out))

@@ -82,7 +82,11 @@ class Shards:
                     "--out, or remove it."
                 )
             return
-        if any(not each.name.startswith(".") for each in self.folder.iterdir()):  # or another process begins too
+        others = [each for each in self.folder.iterdir() if not each.name.startswith(".")]
+        if there in others:  # another process has begun meanwhile
+            self.prepare()
+            return
+        if others:
             raise RunError(f"{self.folder} is not empty and has no shards; choose another --out.")
         write_sealed(there, wanted)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adrec.bulk.batches import output_schema, recommend_batches
 from adrec.bulk.worker import open_recommender
-from adrec.utils.errors import ConfigError
+from adrec.data.columns import usual_column
+from adrec.utils.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +38,13 @@ def session() -> SparkSession:
 
 
 def recommend(
-    histories: DataFrame, run: str | Path, k: int = 10, *, data: str | Path | None = None, **rules: Any
+    histories: DataFrame,
+    run: str | Path,
+    k: int = 10,
+    *,
+    data: str | Path | None = None,
+    model: str | None = None,
+    **rules: Any,
 ) -> DataFrame:
     """Return the recommendations for a Spark table of histories, computed by its executors.
 
@@ -46,6 +53,7 @@ def recommend(
         run: the run folder, at a path that every executor reads.
         k: the number of items for each history.
         data: the path of its data set, if it was moved.
+        model: ``module:Class``, if the model is your own; every executor imports it.
         **rules: what may be recommended, as in :func:`adrec.bulk.batches.recommend_batches`.
     """
     need_spark()
@@ -54,18 +62,53 @@ def recommend(
     path, place = str(run), None if data is None else str(data)
 
     def mapped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return recommend_batches(open_recommender(path, place), batches, k, **rules)
+        return recommend_batches(open_recommender(path, place, model, threads=1), batches, k, **rules)
 
-    schema = from_arrow_schema(output_schema(open_recommender(path, place)))
+    schema = from_arrow_schema(output_schema(open_recommender(path, place, model)))
     return histories.mapInArrow(mapped, schema)
 
 
-def write_all(
-    batches: Iterator[pa.RecordBatch], run: Path, out: Path, k: int, *, data: str | None, **rules: Any
-) -> None:
-    """Recommend for the histories of ``batches`` in this process's session, and write Parquet files into ``out``."""
-    import pyarrow as pa
+def write_all(histories: Path, run: Path, out: Path, k: int, **how: Any) -> None:
+    """Recommend for the Parquet files of ``histories`` in this process's session, and write such files into ``out``."""
+    table = session().read.parquet(str(histories))
+    recommend(table, run, k, **how).write.mode("append").parquet(str(out))  # the folder is empty
 
+
+READERS = {".parquet": "parquet", ".orc": "orc", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+NEEDED = ("user", "item", "time", "rating", "event")
+
+
+def read_table(sources: Sequence[str], options: Mapping[str, Any]) -> pa.Table:
+    """Return the columns that ``prepare`` needs of a Spark table, or of files that Spark reads, as an Arrow table.
+
+    Rows with the same user and time are in the order in which Spark gives them.
+
+    Args:
+        sources: the name of a table of the session's catalogue, or the paths of files or folders of one format.
+        options: the options of ``prepare``, which may name columns.
+
+    Raises:
+        ConfigError: without PySpark, or if Spark does not start.
+        DataError: if Spark cannot read the table.
+    """
     spark = session()
-    table = spark.createDataFrame(pa.Table.from_batches(batches))
-    recommend(table, run, k, data=data, **rules).write.parquet(str(out.resolve()))
+    try:
+        kind = _format_of(sources[0])
+        if kind is None and len(sources) == 1 and "/" not in sources[0]:
+            frame = spark.table(sources[0])
+        else:
+            header = {"header": True} if kind == "csv" else {}
+            frame = spark.read.format(kind or "parquet").options(**header).load(list(sources))
+        if options.get("where") is None:
+            named = (options.get(role) or usual_column(frame.columns, role) for role in NEEDED)
+            frame = frame.select(*dict.fromkeys(name for name in named if name is not None and name != "none"))
+        return frame.toArrow()
+    except Exception as error:  # PySpark raises its own classes, and Java's
+        raise DataError(f"Spark cannot read {sources[0]}: {str(error).splitlines()[0]}; mend the name.") from error
+
+
+def _format_of(source: str) -> str | None:
+    """Return the format that the ending of a file names, or of the first file of a folder."""
+    path = Path(source)
+    files = [path, *(sorted(path.glob("*.*")) if path.is_dir() else [])]
+    return next((READERS[each.suffix] for each in files if each.suffix in READERS), None)

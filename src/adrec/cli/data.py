@@ -26,6 +26,7 @@ from adrec.utils.errors import ConfigError
 from adrec.utils.files import write_json
 from adrec.utils.folders import DATASET, check_apart, check_folder, check_side_output
 from adrec.utils.tables import check_output, write_table
+from adrec.utils.text import as_name
 
 READ, KEEP = "How it is read (guessed by default)", "What is kept"
 
@@ -117,6 +118,9 @@ def prepare(
         str | None, typer.Option(help="Store of adrec serve --events, a file or URL, instead of INPUT: its new events.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; default: the file's name.")] = None,
+    engine: Annotated[
+        Literal["local", "spark"], typer.Option(help="What reads INPUT; spark takes the name of a table too.")
+    ] = "local",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing data set at --out.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -141,7 +145,10 @@ def prepare(
     options |= {"header": columns and [column.strip() for column in columns.split(",")]}
     given = {option: value for option, value in options.items() if value is not None}
     earlier = _verified(extend) if extend else None
+    source: Any
     source, more = (sources, {}) if events is None else _live(events, earlier, given)
+    if engine == "spark":
+        source, more["name"] = _by_spark(sources, given), name or as_name(Path(sources[0]).stem)
     dataset = prepare_dataset(
         source,
         recipe=recipe,
@@ -149,13 +156,23 @@ def prepare(
         extend=earlier,
         quarantine=quarantine,
         items=None if items is None else read_ids(items, "item"),
-        name=_live_name(earlier) if name is None and events is not None else name,
-        **{**more, **given},
+        **{"name": _live_name(earlier) if name is None and events is not None else name, **more, **given},
     )
     said = list(preparation(dataset.info, out, quarantine))  # before printing: --out may replace the working directory
     write_dataset(dataset, out, overwrite=overwrite)
     for line in said:
         console_for(quiet).print(line)
+
+
+def _by_spark(sources: Sequence[str], given: dict[str, Any]) -> Any:
+    """Return the table that Spark reads."""
+    from adrec.bulk.spark import read_table
+
+    unfit = [name for name in ("format", "separator", "quoted", "encoding", "header", "query") if name in given]
+    if unfit or not sources:
+        option = f"--{unfit[0].replace('header', 'columns')}" if unfit else "--events"
+        raise ConfigError(f"{option} says how a file is read, which Spark does by itself; leave it out.")
+    return read_table(sources, given)
 
 
 def _live_name(base: Dataset | None) -> str:

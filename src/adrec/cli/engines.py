@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from adrec.bulk.batches import histories
+from adrec.bulk.batches import write_histories
 from adrec.bulk.worker import open_recommender
 from adrec.cli.recommending import Audience, Items, Wishes
 from adrec.utils.errors import ConfigError
@@ -27,6 +28,7 @@ def recommend(
     *,
     data: Path | None,
     console: Console,
+    model: str | None = None,
 ) -> None:
     """Write the recommendations for all users of the run's data set as Parquet files into the folder ``out``."""
     usual = asdict(Wishes())
@@ -39,16 +41,21 @@ def recommend(
             f"--engine {engine} recommends to all users by the run's own rules, without --{option}; leave it out, or "
             f"call adrec.bulk.{engine}.recommend with a table of histories."
         )
+    if engine == "spark":
+        from adrec.bulk.spark import need_spark as need
+        from adrec.bulk.spark import write_all
+    else:
+        from adrec.bulk.ray import need_ray as need
+        from adrec.bulk.ray import write_all
+    need()
     check_folder(out)
     rules: dict[str, Any] = {"seen": wishes.seen, "diversity": wishes.diversity}
     place = None if data is None else str(data.resolve())
-    batches = histories(open_recommender(str(run.resolve()), place).dataset)
-    if engine == "spark":
-        from adrec.bulk import spark
-
-        spark.write_all(batches, run.resolve(), out, wishes.k, data=place, **rules)
-    else:
-        from adrec.bulk import ray
-
-        ray.write_all(batches, run.resolve(), out, wishes.k, data=place, **rules)
+    dataset = open_recommender(str(run.resolve()), place, model).dataset
+    waiting = out.absolute().with_name(f".{out.name}.histories")  # on a disk that all workers read
+    try:
+        write_histories(dataset, waiting)
+        write_all(waiting, run.resolve(), out.absolute(), wishes.k, data=place, model=model, **rules)
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
     console.print(f"recommendations written to {out}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -28,7 +28,7 @@ def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int)
     """Raise :class:`ConfigError` on every rank unless all have the same versions, data, settings and seed."""
     if not isinstance(model, NetworkModel):
         raise ConfigError(f"{model.name} learns in one process; start it without torchrun.")
-    check_ranked(model.training)
+    check_ranked(model.training, model.networks)
     ranks.check_same(
         {
             "version of adrec": __version__,
@@ -42,8 +42,9 @@ def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int)
 
 
 def follow(
-    ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int, validate_users: int | None
+    ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int, validate_users: int | None, recover: bool
 ) -> NoReturn:
     """Take part in the training of rank 0, and end this process."""
-    fit(model, dataset, split, seed=seed, device=ranks.device, validate_users=validate_users, ranks=ranks)
+    how: dict[str, Any] = {"device": ranks.device, "validate_users": validate_users, "recover": recover}
+    fit(model, dataset, split, seed=seed, ranks=ranks, **how)
     raise SystemExit(0)

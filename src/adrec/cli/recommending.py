@@ -164,6 +164,8 @@ class Request:
             return recommender.for_numbers(some, wishes.k, explain=wishes.explain, on_batch=on_batch, **rules)
         people = self.people[start:end] if self.audience.history else None
         histories = self.histories[start:end]
+        if people is not None and len(histories) < self.total:  # others' lists are not about these
+            rules = Rules(**{**rules, **{key: _about(rules.get(key), people) for key in ("items", "exclude")}})  # type: ignore[typeddict-item]
         result = recommender.for_histories(
             histories, wishes.k, people=people, explain=wishes.explain, on_batch=on_batch, **rules
         )
@@ -183,6 +185,13 @@ class Request:
         model = {"weights": Run.open(self.path).info.weights_digest, "data": self.recommender.dataset.fingerprint}
         values: dict[str, Any] = json.loads(json.dumps({**model, **plain, **given, **columns, **named}))
         return values
+
+
+def _about(rule: Any, people: pl.Series) -> Any:
+    """Return a list of items, or of a table of users and items the rows of some ``people``."""
+    if not isinstance(rule, pl.DataFrame):
+        return rule
+    return rule.filter(pl.col("user").cast(pl.String).is_in(people.cast(pl.String).implode()))
 
 
 def similar(path: Path, ids: Sequence[str], items: Items, k: int, *, data: Path | None) -> pl.DataFrame:

@@ -117,10 +117,12 @@ def recommend(
         from adrec.cli import sharding
 
         how = sharding.Sharding(out, shard_size, shard, engine)
-        how.check(output_format, inputs)
+        how.check(output_format, inputs, device)
         use_threads(threads)
         use_own_model(own_model)
-        sharding.recommend(run, audience, items, wishes, how, data=data, device=device, console=console)
+        sharding.recommend(
+            run, audience, items, wishes, how, data=data, device=device, console=console, own_model=own_model
+        )
         return
     _ready(out, output_format, safe_csv, threads, own_model, inputs)
     with counter(console) as progress:

@@ -36,7 +36,7 @@ class Sharding:
     share: str | None = None
     engine: Literal["local", "spark", "ray"] = "local"
 
-    def check(self, output_format: str | None, inputs: Sequence[Path | None]) -> None:
+    def check(self, output_format: str | None, inputs: Sequence[Path | None], device: str = "auto") -> None:
         """Raise :class:`UserError` before any work if the shards cannot be written."""
         if self.out is None:
             raise ConfigError("shards are written into a folder; give it with --out FOLDER.")
@@ -46,6 +46,8 @@ class Sharding:
             raise ConfigError("--format is about standard output, and shards are Parquet files; leave it out.")
         if self.engine != "local" and (self.share is not None or self.size is not None):
             raise ConfigError(f"--engine {self.engine} divides the work itself; leave out --shard and --shard-size.")
+        if self.engine != "local" and device != "auto":
+            raise ConfigError(f"the workers of --engine {self.engine} compute on their CPUs; leave out --device.")
         check_no_file(self.out)
         check_apart(self.out, inputs, "--out")
         Share.parse(self.share or "1/1")
@@ -61,18 +63,20 @@ def recommend(
     data: Path | None,
     device: str,
     console: Console,
+    own_model: str | None = None,
 ) -> None:
     """Write the recommendations of ``run`` into the folder ``how.out``; what is there already is kept."""
     assert how.out is not None
     if how.engine != "local":
         from adrec.cli import engines
 
-        engines.recommend(run, audience, items, wishes, how.engine, how.out, data=data, console=console)
+        engines.recommend(
+            run, audience, items, wishes, how.engine, how.out, data=data, console=console, model=own_model
+        )
         return
     request = Request(run, audience, items, wishes, data=data, device=device)
     share = Share.parse(how.share or "1/1")
     shards = Shards(how.out, request.identity(), request.total, how.size or SIZE)
-    told = set(request.notes)
     for note in request.notes:
         console.print(f"note: {note}")
     with counter(console) as progress:
@@ -80,9 +84,8 @@ def recommend(
 
         def make(start: int, end: int) -> pl.DataFrame:
             found = request.table(start, end, lambda done: progress.advance(task, done))
-            for note in set(found.notes) - told:
-                console.print(f"note: {note}")
-            told.update(found.notes)
+            for note in found.notes:
+                console.print(f"note: users {start + 1:,} to {end:,}: {note}")
             return found.table
 
         rows = shards.write(share, make, lambda done: progress.advance(task, done))

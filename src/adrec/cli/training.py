@@ -85,7 +85,7 @@ def train(
     from adrec.models.factory import make_model
     from adrec.runs.place import Place
 
-    ranks = start_ranks(device)
+    ranks = start_ranks(device if resume is None else workflow.device_of(resume))
     console = console_for(quiet or not (ranks is None or ranks.leads), dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
     conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks, item_vectors)

@@ -111,7 +111,7 @@ def _train(run: Run, dataset: Dataset, console: Console, every: float | None = N
     live = Live(console)
     if not isinstance(model, NetworkModel):
         console.print(f"{dataset.info.name}: {run.info.model} learns without epochs.")
-    device = torch.device(run.info.device)
+    device = torch.device(run.info.device) if ranks is None else ranks.device
     try:
         with run.locked(), live:
             callbacks = [Announcement(console, run, ranks), live]
@@ -145,7 +145,10 @@ def train_dataset(
     if conduct.threads is not None:
         torch.set_num_threads(conduct.threads)
     dataset.verify()
-    parts = make_split(dataset, split)
+    parts, vectors = make_split(dataset, split), conduct.item_vectors
+    if vectors is not None:
+        parts = parts.knowing_all(dataset)
+        check_vectors(model, vectors, dataset)
     not_evaluated: tuple[int, ...] = ()
     if start is not None:
         if start.path.resolve() == out.resolve().with_name(out.name.removesuffix(".new")):
@@ -157,14 +160,10 @@ def train_dataset(
                 "when they had too few interactions."
             )
     parts = parts.without(not_evaluated)
-    vectors = conduct.item_vectors
-    if vectors is not None:
-        parts = parts.knowing_all(dataset)
-        check_vectors(model, vectors, dataset)
     if conduct.ranks is not None:
         agree(conduct.ranks, model, dataset, parts, seed)
         if not conduct.ranks.leads:
-            follow(conduct.ranks, model, dataset, parts, seed, conduct.validate_users)
+            follow(conduct.ranks, model, dataset, parts, seed, conduct.validate_users, conduct.recover)
     if isinstance(model, NetworkModel):
         weights = None if start is None else Start.of(start)
         make_trainers(model, dataset, parts, seed=seed, start=weights)[-1].check_initial()
@@ -212,6 +211,8 @@ def train_from(
     config = config.changed(changes) if changes else config
     config = config.with_max_epochs(max_epochs) if max_epochs is not None else config
     model = older.model_class(config)
+    if conduct.item_vectors is None and older.info.item_vectors is not None:
+        conduct = replace(conduct, item_vectors=Path(older.info.item_vectors))
     return train_dataset(data, out, model, None, seed, console, conduct=conduct, start=older, name=older.info.model)
 
 
@@ -292,6 +293,11 @@ def refit(
     )
 
 
+def device_of(path: Path) -> str:
+    """Return the kind of the device of the run at ``path``: ``cpu`` or ``cuda``."""
+    return torch.device(Run.open(path).info.device).type
+
+
 def resume(
     path: Path,
     *,
@@ -315,7 +321,7 @@ def resume(
         split, model = run.split(dataset), run.model_class(run.config)
         agree(ranks, model, dataset, split, run.info.seed)
         if not ranks.leads:
-            follow(ranks, model, dataset, split, run.info.seed, run.info.validate_users)
+            follow(ranks, model, dataset, split, run.info.seed, run.info.validate_users, run.info.recover)
     return _train(run, dataset, console, every, ranks)
 
 

@@ -35,6 +35,11 @@ class CatalogueStageConfig(StageConfig):
 
     def _check_rows(self, rows: RowsConfig) -> None:
         require(self.epochs > 0, "rows are trained, and the stage has no epochs; leave rows out.")
+        require(
+            self.learning_rate * self.weight_decay < 1,
+            f"weight_decay x learning_rate of a stage with rows must be below 1; it is "
+            f"{self.learning_rate * self.weight_decay:g}.",
+        )
         require(self.optimizer == "adamw", "rows are trained by AdamW; set optimizer of the stage to 'adamw'.")
         require(
             self.embedding != "decaying",
@@ -136,6 +141,10 @@ class ADRecStageConfig(CatalogueStageConfig):
         require(
             not (self.future_items > 1 and self.rows is not None and self.rows.sampled_loss == "gbce"),
             "future_items are the softmax's, and rows.sampled_loss is 'gbce'; set future_items to 1.",
+        )
+        require(
+            not (self.rows is not None and self.loss == "mse"),
+            "rows are drawn for the cross-entropy, and this loss has none; set loss to 'ce' or 'ce+mse'.",
         )
         require(self.mse_weight >= 0, f"mse_weight of a stage must not be negative; it is {self.mse_weight}.")
         require(not (self.pcgrad and self.loss != "ce+mse"), "pcgrad needs two losses; set loss to 'ce+mse'.")

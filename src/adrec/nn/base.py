@@ -45,6 +45,7 @@ class SequenceNetwork(nn.Module, ABC):
         ranks_padding: whether the padding row is a class of the softmax and is ranked.
         uses_noise: whether inference is random.
         weighs_events: whether its losses count each target by its weight.
+        trains_in_ranks: whether several processes can train it, each with a part of the item embedding.
         reads: the keys of ``config`` that affect training; None means all of them.
     """
 
@@ -55,6 +56,7 @@ class SequenceNetwork(nn.Module, ABC):
     ranks_padding: bool = False
     uses_noise: bool = False
     weighs_events: ClassVar[bool] = False
+    trains_in_ranks: ClassVar[bool] = False
 
     def __init__(
         self, config: NetworkConfig, num_items: int, *, padding_idx: int | None = None, more_rows: int = 0

@@ -23,6 +23,7 @@ class PaddedNetwork(RepeatBiased):
 
     config: PaddedConfig
     weighs_events = True
+    trains_in_ranks = True
 
     def __init__(self, config: PaddedConfig, num_items: int) -> None:
         # If the padding row is a class of the softmax, only the softmax trains it, as in the published code: with
@@ -46,11 +47,13 @@ class PaddedNetwork(RepeatBiased):
     ) -> Tensor:
         """Return the sum of the tokens' generalised binary cross-entropies against the drawn rows."""
         assert objective.rows is not None and objective.beta is not None
+        times = objective.rows.drawn.clone()
+        times[0] = float(self.config.padding_class)  # ranked, so it is a negative of every token
         return generalised_bce(
             query,
             self.item_embedding.weight,
             targets,
-            objective.rows.drawn,
+            times,
             objective.beta,
             weights=weights,
             repeat_bias=bias,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Generator, Tensor
 
 from adrec.utils.errors import ConfigError, RunError
 
+LOST = "connection|closed|peer|timed? ?out|transport|broken pipe|reset"  # in Gloo's message if another is gone
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank that is alive; one that has died is noticed at once
 
 
@@ -38,9 +40,11 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not re.search(LOST, str(error), re.IGNORECASE):
+            raise
         raise RunError(
-            "another process of this training has ended or does not answer; start it again with --resume, which goes "
-            "on from the last snapshot."
+            "another process of this training has ended or does not answer; once that is mended, start again, with "
+            "--resume if the run has begun: it goes on from its last snapshot."
         ) from error
 
 
@@ -64,6 +68,11 @@ class Ranks:
         rank, size = rank_of_environment()
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if device.index >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"this machine has {torch.cuda.device_count()} GPUs, so it has no more processes; set "
+                    "--nproc-per-node, or --device cpu."
+                )
             torch.cuda.set_device(device)
         with _answered():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -98,6 +107,13 @@ class Ranks:
         with _answered():
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
+
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """Return the ``tensor`` of each rank; all have the same shape."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _answered():
+            dist.all_gather(found, tensor.contiguous())
+        return found
 
     def any(self, flag: bool) -> bool:
         """Return whether ``flag`` is true on any rank."""
@@ -186,17 +202,20 @@ class Partition:
         if ranks.leads:
             assert whole is not None
             for rank in range(1, ranks.size):
-                ranks.send(self.part_of(whole, rank), rank)
-            return self.part_of(whole)
+                ranks.send(self.part_of(whole, rank).to(ranks.device), rank)
+            return self.part_of(whole).to(ranks.device)
         return ranks.receive(like.new_empty(1 + self.count(), *like.shape), 0)
 
     def gathered(self, part: Tensor) -> Tensor | None:
-        """Return the rows of all items, [V + 1, ..], on rank 0; None on the others, whose rows are ``part``."""
+        """Return the rows of all items, [V + 1, ..], on the CPU of rank 0; None on the others.
+
+        ``part`` are the rows of a rank.
+        """
         ranks = self.ranks
         if not ranks.leads:
             ranks.send(part, 0)
             return None
-        whole = part.new_empty(self.num_items + 1, *part.shape[1:])
+        whole = torch.empty(self.num_items + 1, *part.shape[1:], dtype=part.dtype)
         whole[0] = part[0]
         whole[1:][:: ranks.size] = part[1:]
         for rank in range(1, ranks.size):

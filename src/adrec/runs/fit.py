@@ -25,7 +25,7 @@ from adrec.runs.recorder import Follower, Recorder
 from adrec.runs.warm import Start
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
-from adrec.train.newcomers import place_new_items, training_counts
+from adrec.train.newcomers import place_new_items, target_counts
 from adrec.train.ranked import RankedTrainer
 from adrec.utils import interrupts
 from adrec.utils.errors import ConfigError, RunError
@@ -80,10 +80,10 @@ def _placed(trainer: Trainer, run: Run | None) -> SequenceNetwork:
     network = trainer.run()
     if run is None or run.info.item_vectors is None:
         return network
-    path, V = Path(run.info.item_vectors), network.num_items
+    path, num_items = Path(run.info.item_vectors), network.num_items
     check_same_file(path, run.info.item_vectors_digest)
-    features = read_item_vectors(path, trainer.dataset)[: V + 1]
-    counts = training_counts(trainer.histories, V)
+    features = read_item_vectors(path, trainer.dataset)[: num_items + 1]
+    counts = target_counts(trainer.last_sequences, num_items)
     placed = place_new_items(network.item_embedding.weight.data, features, counts)
     for each in trainer.callbacks:
         each.on_message(placed.sentence())
@@ -107,6 +107,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     every: float | None = None,
     validate_users: int | None = None,
+    recover: bool = True,
     ranks: Ranks | None = None,
 ) -> tuple[Mapping[str, Any], ...]:
     """Train ``model`` on the training part of ``split``; return a record of each stage.
@@ -123,6 +124,7 @@ def fit(
         every: seconds between two snapshots of the run; None lets them take a small share of the time.
         validate_users: the number of validation users to draw, if there is no ``run``, which has its own; None draws
             only if all would cost too much.
+        recover: whether a training that diverges goes back to its last snapshot; a ``run`` has its own.
         ranks: the processes that train together; only the first gets the model, and may have a ``run``.
 
     Raises:
@@ -137,6 +139,8 @@ def fit(
         model.fit(dataset, split, seed=seed, device=device)
         check_fitted(model, dataset, split)
         return ()
+    if run is not None and run.info.item_vectors is not None:  # now, not after hours
+        check_same_file(Path(run.info.item_vectors), run.info.item_vectors_digest)
     recorder: list[Callback] = [Recorder(run, every)] if run is not None else [Follower()] * (ranks is not None)
     start = None
     if run is not None and run.info.started_from is not None:
@@ -149,7 +153,7 @@ def fit(
         device=device,
         callbacks=[*recorder, *callbacks],
         start=start,
-        recover=run is None or run.info.recover,
+        recover=recover if run is None else run.info.recover,
         validate_users=validate_users if run is None else run.info.validate_users,
         ranks=ranks,
     )

@@ -13,6 +13,7 @@ from adrec.train.loop import Trainer
 from adrec.train.ranked import RankedTrainer
 from adrec.utils.errors import UserError
 from adrec.utils.files import remove_temporaries
+from adrec.utils.interrupts import Interrupted
 
 SHARE = 0.05  # the largest share of the training time that writing snapshots takes, where no time is given
 FIRST = 30.0  # seconds before the first snapshot within an epoch, whose cost is not known yet
@@ -44,8 +45,8 @@ class Recorder(Callback):
         self._written = time.monotonic()
         try:
             yield
-        except BaseException:  # whatever ends it, such as an interrupt or a callback whose time is up
-            if self.active is not None and self.active.at_rest:
+        except BaseException as error:  # whatever ends it, such as an interrupt or a callback whose time is up
+            if self.active is not None and self.active.at_rest and _is_shared(self.active, error):
                 with contextlib.suppress(UserError):  # a full disk may be what ends it
                     self._write()
             raise
@@ -106,6 +107,11 @@ class Recorder(Callback):
         return found
 
 
+def _is_shared(trainer: Trainer, error: BaseException) -> bool:
+    """Return whether all processes of a training end by ``error``: an interrupt, on which they agree."""
+    return trainer.alone or isinstance(error, Interrupted)
+
+
 class Follower(Callback):
     """Takes part in what a :class:`Recorder` does in another process of the same training."""
 
@@ -121,8 +127,8 @@ class Follower(Callback):
         trainer.follow()
         try:
             yield
-        except BaseException:
-            if trainer.at_rest:
+        except BaseException as error:
+            if trainer.at_rest and _is_shared(trainer, error):
                 trainer.snapshot()
             raise
 

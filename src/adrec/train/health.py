@@ -13,6 +13,11 @@ from adrec.train.bounds import COMMON, RANK, STRUCTURE
 MOST_ROWS = 20_000  # maximum number of rows measured, evenly spaced in the catalogue
 
 
+def spacing(count: int) -> int:
+    """Return the step in which ``count`` rows are measured, so that they are at most :data:`MOST_ROWS`."""
+    return max(1, -(-count // MOST_ROWS))
+
+
 def embedding_health(embedding: Matrix) -> dict[str, float]:
     """Return ``effective_rank``, ``variance``, ``mean_cosine``, ``norm`` and ``noise_share`` of an embedding [n, D].
 
@@ -20,7 +25,7 @@ def embedding_health(embedding: Matrix) -> dict[str, float]:
     of random directions is not sampled but computed (Marchenko and Pastur 1967): ``(1 + sqrt(D / n))^2`` times the
     mean one. Returns an empty dict if fewer than two rows are left.
     """
-    rows = embedding[:: -(-len(embedding) // MOST_ROWS)]
+    rows = embedding[:: spacing(len(embedding))]
     norms = lengths(rows)
     if not np.isfinite(norms).all() or (norms > 0).sum() < 2:
         return {}

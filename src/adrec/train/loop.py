@@ -282,7 +282,7 @@ class Trainer(Epochs):
                 if self.validate.drawn is not None:
                     row["validation_users"] = self.validate.drawn
                 row |= {"validation": validation, "selected": self._select(stage, validation)}
-                row["embedding"] = health_of(self.network.item_embedding.weight, self.network.num_items)
+                row["embedding"] = self.health(self.network.item_embedding.weight)
             found = collapse(row["embedding"], self.network.config.hidden_size, self.network.num_items)
             if found and self.progress.alive:
                 self._tell(f"The embedding space is collapsing: {found}.", warning=True)
@@ -294,7 +294,7 @@ class Trainer(Epochs):
         assert self.network is not None
         self.weights.select(self.network)
         progress, steps, size = self.progress, self.steps(self._current), self.users_per_step(self._current)
-        health = health_of(self.weights.selected["item_embedding.weight"], self.network.num_items)
+        health = self.health(self.weights.selected[EMBEDDING])
         ended = ended_stage(name, stage, progress, health)
         progress.ended.append(ended)
         for sentence in how_it_ended(ended, stage, progress, progress.epoch * steps, size):
@@ -310,6 +310,15 @@ class Trainer(Epochs):
     def _tell(self, sentence: str, *, warning: bool = False) -> None:
         for each in self.callbacks:
             each.on_message(sentence, warning=warning)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only process that trains."""
+        return True
+
+    def health(self, weight: Tensor) -> dict[str, float]:
+        """Return the health of an item embedding (:mod:`adrec.train.health`)."""
+        return health_of(weight, self.split.num_items)
 
     def agreed(self, flag: bool) -> bool:
         """Return ``flag``; of several processes that train together, that of the one that writes files."""

@@ -1,4 +1,4 @@
-"""Vectors of items without training interactions, from their features.
+"""Vectors of items that are never a target of training, from their features.
 
 A softmax pushes the vector of an item that is never a target away from every query, so after the training these items
 get another: a ridge regression of the learned vectors on the features predicts it (attribute-to-feature mapping,
@@ -51,10 +51,13 @@ class Placed:
         )
 
 
-def training_counts(sequences: Sequences, num_items: int) -> Int64s:
-    """Return the training interactions of each item, int64 [V + 1]."""
-    trained = sequences.items[spans(sequences.starts, sequences.ends - sequences.starts)]
-    return np.bincount(trained, minlength=num_items + 1)
+def target_counts(sequences: Sequences, num_items: int) -> Int64s:
+    """Return how often each item is a target of training, with a weight above 0, int64 [V + 1]."""
+    lengths = np.minimum(sequences.ends - sequences.starts - 1, sequences.max_length)
+    positions = spans(sequences.ends - lengths, lengths)
+    if sequences.weights is not None:
+        positions = positions[np.asarray(sequences.weights)[positions] > 0]
+    return np.bincount(sequences.items[positions], minlength=num_items + 1)
 
 
 @torch.no_grad()
@@ -64,7 +67,7 @@ def place_new_items(embedding: Tensor, features: NDArray[np.float32], counts: In
     Args:
         embedding: the trained item vectors, [V + 1 or more, D].
         features: a vector of each item, [V + 1, F]; NaN where there is none.
-        counts: training interactions of each item, [V + 1].
+        counts: how often each item is a target of training, [V + 1].
     """
     has = np.isfinite(features).all(axis=1) & (np.arange(len(features)) > 0)
     items = np.arange(len(features))

@@ -2,7 +2,8 @@
 
 All ranks draw the same batches, noise and negatives. Each computes its share of a batch's users, has its part of the
 item embedding with the optimizer's state and the averages of these rows, and counts ranks among them. Rank 0 alone
-draws the initial weights, writes snapshots and reads them; for that time it holds the embedding as a whole.
+draws the initial weights, writes snapshots and reads them; for that time it holds the embedding, its averages and the
+optimizer's state as a whole, in main memory.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from adrec.nn.ranks import Partition, Ranks
 from adrec.nn.rows import Rows
 from adrec.train.checkpoint import Snapshot
 from adrec.train.divergence import update
+from adrec.train.health import embedding_health, spacing
 from adrec.train.lazy import EMBEDDING, local_rows
 from adrec.train.loop import Trainer
 from adrec.train.sharded import PartValidation
@@ -35,16 +37,20 @@ SETTLED = "settled"
 TOTALS = "rows/totals"
 
 
-def check_ranked(config: TrainingConfig) -> None:
-    """Raise :class:`ConfigError` if several processes cannot train by the settings."""
+def check_ranked(config: TrainingConfig, networks: Mapping[str, type[SequenceNetwork]]) -> None:
+    """Raise :class:`ConfigError` if several processes cannot train these networks by the settings."""
     projects = getattr(config.network, "repeat_projection", False)
     for name, stage in config.stages.items():
+        require(
+            networks[stage.network].trains_in_ranks,
+            "several processes train ADRec's own networks; start this model without torchrun.",
+        )
+        require(not stage.pcgrad, f"{name}.pcgrad needs one process; set it to false, or start without torchrun.")
         if stage.epochs and stage.rows is None:
             require(
                 stage.negatives == 0,
                 f"several processes have the whole softmax, or draw rows; set {name}.rows to true for a part of it.",
             )
-            require(not stage.pcgrad, f"{name}.pcgrad needs one process; set it to false, or start without torchrun.")
             require(
                 not projects,
                 "model.repeat_projection and the whole softmax need one process; set one of them to false, or "
@@ -67,11 +73,35 @@ class RankedTrainer(Trainer):
     def __init__(self, *given: Any, ranks: Ranks, **options: Any) -> None:
         super().__init__(*given, **options)
         self.ranks, self.partition = ranks, Partition(self.split.num_items, ranks)
-        check_ranked(self.config)
+        check_ranked(self.config, self.networks)
+        require(
+            self.split.num_items >= ranks.size,
+            f"{ranks.size} processes need as many items at least; the data set has {self.split.num_items}.",
+        )
+        for name, stage in self.stages:
+            sequences, whole = self.sequences[name], stage.epochs and stage.rows is None
+            tokens = sequences.num_tokens // self.steps(sequences)
+            require(
+                not whole or tokens <= self.config.max_tokens,
+                f"several processes compute the whole softmax of a step at once, and a step of {name} has {tokens:,} "
+                "tokens, more than max_tokens; set tokens_per_step, or max_tokens.",
+            )
         made = PartValidation.__new__(PartValidation)
         made.__dict__.update(self.validate.__dict__)
         made.partition = self.partition
         self.validate = made
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only process."""
+        return False
+
+    def health(self, weight: Tensor) -> dict[str, float]:
+        """Return the health of the item embedding of all ranks."""
+        items = torch.arange(1, self.split.num_items + 1, device=self.device)[:: spacing(self.split.num_items)]
+        owned = self.partition.owned(items)
+        rows = self.partition.exchanged(items, weight.detach()[self.partition.local(items[owned])].float(), owned)
+        return embedding_health(rows.cpu().numpy())
 
     def agreed(self, flag: bool) -> bool:
         """Return the ``flag`` of rank 0."""
@@ -128,9 +158,7 @@ class RankedTrainer(Trainer):
             how = draws, self._dropout(), most
             given |= {"users": users[self.ranks.rank], "counts": batch.num_users > self.ranks.rank}
             losses = dict(step.gradients(network, rows.local(batch), *how, **given))
-            trained = [each for each in network.parameters() if each.requires_grad]
-            for each in trained:
-                each.grad = torch.zeros_like(each) if each.grad is None else each.grad
+            trained = [each for each in network.parameters() if each.grad is not None]  # the same on all ranks
             self.ranks.sum([*(each.grad for each in trained if each.grad is not None), *losses.values()])
             unusable = self.watch.judge(losses, trained)
         if lazy is None:
@@ -175,7 +203,7 @@ class RankedTrainer(Trainer):
         """Train the remaining stages; return the network, whose item embedding is whole on rank 0 alone."""
         network = super().run()
         whole = self.partition.gathered(network.item_embedding.weight.data)
-        return network if whole is None else with_embedding(network, whole)
+        return network if whole is None else with_embedding(network, whole.to(self.device))
 
     def stage_1(self) -> Tensor | None:
         """Return the item embedding that the stage before has chosen, on rank 0."""
@@ -186,7 +214,7 @@ class RankedTrainer(Trainer):
         made = super().snapshot()
         tensors = {}
         for name, value in made.tensors.items():
-            whole = self.partition.gathered(value) if _is_by_row(name) else value
+            whole = self.partition.gathered(value) if _is_by_row(name, value.dim()) else value
             tensors[name] = value if whole is None else whole
         return Snapshot(tensors, made.values)
 
@@ -194,7 +222,7 @@ class RankedTrainer(Trainer):
         """Restore the state of a snapshot on all ranks; rank 0 calls it, and the others :meth:`follow`."""
         kinds = {name: (value.shape, value.dtype) for name, value in snapshot.tensors.items()}
         self.ranks.object_from_first((kinds, snapshot.values))
-        self._take({name: value.to(self.device) for name, value in snapshot.tensors.items()}, snapshot.values)
+        self._take(snapshot.tensors, snapshot.values)
 
     def settle(self) -> None:
         """Tell the others that nothing more is restored."""
@@ -216,11 +244,13 @@ class RankedTrainer(Trainer):
     def _take(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         taken = {}
         for name, value in tensors.items():
-            if _is_by_row(name):
-                whole = value if self.ranks.leads else None
-                taken[name] = self.partition.scattered(whole, value.new_empty(value.shape[1:]))
+            if _is_by_row(name, value.dim()):
+                like = torch.empty(value.shape[1:], dtype=value.dtype, device=self.device)
+                taken[name] = self.partition.scattered(value if self.ranks.leads else None, like)
             else:
-                taken[name] = self.ranks.from_first(value.clone())
+                taken[name] = self.ranks.from_first(value.to(self.device, copy=True))
+            if name.startswith("generator/"):  # whose states are on the CPU
+                taken[name] = taken[name].cpu()
         super().restore(Snapshot(taken, values))
 
 
@@ -230,9 +260,10 @@ def _rows_of(batch: PackedBatch) -> Rows:
     return Rows(items, torch.zeros(len(items)), torch.zeros(len(items)))
 
 
-def _is_by_row(name: str) -> bool:
-    """Return whether a tensor of a snapshot has a row for each item."""
-    return name.endswith(EMBEDDING) or (name.startswith("rows/") and name != TOTALS)
+def _is_by_row(name: str, dimensions: int) -> bool:
+    """Return whether a tensor of a snapshot has a row for each item: weights, moments and averages have."""
+    by_row = EMBEDDING in name or (name.startswith("rows/") and name != TOTALS)
+    return by_row and dimensions > 0  # the optimizer's number of steps is one number
 
 
 def with_embedding(network: SequenceNetwork, rows: Tensor) -> SequenceNetwork:

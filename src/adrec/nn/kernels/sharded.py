@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,8 +51,7 @@ class Shard:
         counts = self.tokens()
         own = values.view(passes, -1, *values.shape[1:])  # [passes, own tokens, ..]
         room = [0, 0] * (values.dim() - 1) + [0, max(counts) - own.shape[1]]
-        found = [torch.empty_like(F.pad(own, room)) for _ in counts]
-        dist.all_gather(found, F.pad(own, room).contiguous())
+        found = self.partition.ranks.gathered(F.pad(own, room))
         parts = [each[:, :count] for each, count in zip(found, counts, strict=True)]
         return torch.cat(parts, 1).flatten(0, 1)
 
