@@ -39,7 +39,7 @@ def test_an_engine_gives_the_same_ids(small_run: Path, tmp_path: Path, engine: s
     assert found.equals(expected.sort("user_id", "rank"))
 
 
-@pytest.mark.parametrize("engine", ["spark", "ray"])
+@pytest.mark.parametrize("engine", ["spark", pytest.param("ray", marks=pytest.mark.slow)])
 def test_an_engine_that_is_not_installed_is_one_sentence(small_run: Path, tmp_path: Path, engine: str) -> None:
     module = {"spark": "pyspark", "ray": "ray"}[engine]
     code = f"import sys; sys.modules[{module!r}] = None; from adrec.cli import main; main()"

@@ -11,6 +11,7 @@ import pytest
 
 import command
 from adrec.bulk.shards import Shards, Share
+from adrec.cli.sharding import Sharding
 from adrec.utils.errors import ConfigError, RunError
 
 
@@ -24,6 +25,7 @@ def recommend(run: Path, out: Path, *more: str) -> str:
     return done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_all_shards_are_the_table(small_run: Path, tmp_path: Path) -> None:
     recommend(small_run, tmp_path / "all.parquet")
     said = recommend(small_run, tmp_path / "shards", "--shard-size", "25")
@@ -74,16 +76,28 @@ def test_a_killed_job_goes_on(small_run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sharding", "said"),
+    [
+        (Sharding(Path("x.parquet"), 5), "a folder"),
+        (Sharding(None, 5), "give it with --out FOLDER"),
+        (Sharding(Path("x"), share="5/4"), "--shard is i/n"),
+        (Sharding(Path("x"), engine="spark", share="1/2"), "divides the work itself"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written_is_refused(sharding: Sharding, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        sharding.check(None, [])
+    with pytest.raises(ConfigError, match="--format"):
+        Sharding(Path("x"), 5).check("csv", [])
+    with pytest.raises(ConfigError, match="leave out --device"):
+        Sharding(Path("x"), engine="ray").check(None, [], "cuda")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "x.parquet", "--shard-size", "5"], "a folder"),
-        (["--shard-size", "5"], "give it with --out FOLDER"),
-        (["--out", "x", "--shard", "5/4"], "--shard is i/n"),
-        (["--out", "x", "--shard", "one"], "--shard is i/n"),
-        (["--out", "x", "--shard", "1/2", "--format", "csv"], "--format"),
-        (["--out", "x", "--engine", "spark", "--shard", "1/2"], "divides the work itself"),
         (["--out", "x", "--engine", "ray", "--explain", "2"], "without --explain"),
-        (["--out", "x", "--engine", "spark", "--user", "user 1"], "without --users"),
         (["--out", "full", "--shard-size", "5"], "is not empty and has no shards"),
     ],
     ids=str,

@@ -150,7 +150,9 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", CASES, ids=str)
+@pytest.mark.parametrize(
+    "changes", [CASES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CASES[1:])], ids=str
+)
 def test_resuming_after_any_epoch_gives_the_same_bits(dataset: Dataset, changes: dict[str, Any]) -> None:
     snapshots: list[Snapshot] = []
     settings = config(**{"model.dropout": 0.1, "finetune.consistency": 0.0, **changes})
@@ -168,6 +170,7 @@ def test_resuming_after_any_epoch_gives_the_same_bits(dataset: Dataset, changes:
         assert same(resumed.run(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CASES[1:], ids=str)
 def test_it_learns(dataset: Dataset, changes: dict[str, Any]) -> None:
     """Cyclic sequences are predicted after some epochs with few negatives."""

@@ -77,6 +77,7 @@ def with_features(path: Path, items: int, more: int) -> pl.DataFrame:
     return table
 
 
+@pytest.mark.slow
 def test_an_item_without_interactions_is_recommended(tmp_path: Path) -> None:
     cyclic_table(num_users=200).write_csv(tmp_path / "table.csv")
     with_features(tmp_path / "vectors.parquet", 12, 4)

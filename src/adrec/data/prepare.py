@@ -18,6 +18,7 @@ from adrec.data.oddities import oddities
 from adrec.data.preparation import Preparation, PreparationOptions
 from adrec.data.read import Interactions, read_interactions
 from adrec.data.recipes import recipe_options
+from adrec.data.remote import is_url
 from adrec.data.report import RowAccount, to_dicts
 from adrec.data.seen import Seen, measured, returning, told
 from adrec.data.split import FEWEST, known_untrained, make_split, resolved
@@ -107,7 +108,9 @@ def prepare(
         raise DataError(f"everything was filtered away ({asked} leave nobody and nothing); weaken the filters.")
     if extend is not None:
         interactions = _both(extend.info, interactions)
-    dataset = _build(interactions, table, ledger, options, earlier, name or recipe, recipe, notes, items)
+    dataset = _build(
+        interactions, table, ledger, options, earlier, name or recipe or _folder(source), recipe, notes, items
+    )
     if extend is not None:
         dataset = replace(dataset, info=replace(dataset.info, extended=older.height, events=extend.info.events))
     if events:
@@ -275,6 +278,13 @@ def _without_weight(dataset: Dataset) -> Iterator[str]:
 def quarantine_of(out: Path) -> Path:
     """Return the path, next to the data set's folder ``out``, of the file of unusable rows."""
     return out.absolute().with_name(f"{out.absolute().name}.rejected.jsonl")
+
+
+def _folder(source: Any) -> str | None:
+    """Return the name of a data set that is read from one folder of files; None for anything else."""
+    only = source[0] if isinstance(source, list | tuple) and len(source) == 1 else source
+    is_folder = isinstance(only, str | Path) and not is_url(only) and Path(only).is_dir()
+    return as_name(Path(only).resolve().name) if is_folder else None
 
 
 def _name(interactions: Interactions) -> str:
