@@ -137,7 +137,11 @@ def test_two_that_begin_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     second.prepare()
 
 
-def test_shares() -> None:
+def test_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Share.parse(None) == Share(1, 1)
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert Share.parse(None) == Share(3, 3)
     assert Share.parse("2/4") == Share(2, 4)
     for text in ("0/4", "5/4", "/", "1", "a/b", "-1/2"):
         with pytest.raises(ConfigError, match="i/n"):

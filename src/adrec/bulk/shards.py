@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from adrec.nn.ranks import rank_of_environment
 from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.files import atomic_file, remove_temporaries, write_bytes
 from adrec.utils.sealed import read_sealed, write_sealed
@@ -33,8 +34,14 @@ class Share:
     of: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> Share:
-        """Read ``i/n``. Raises :class:`ConfigError` unless 1 <= i <= n."""
+    def parse(cls, text: str | None) -> Share:
+        """Read ``i/n``; without it, every process that ``torchrun`` started has its part.
+
+        Raises :class:`ConfigError` unless 1 <= i <= n.
+        """
+        if text is None:
+            rank, size = rank_of_environment()
+            return cls(rank + 1, size)
         first, _, second = text.partition("/")
         if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
             raise ConfigError(f"--shard is i/n, such as 1/4 to 4/4; it is {text!r}.")

@@ -27,7 +27,7 @@ class Sharding:
     Attributes:
         out: the folder.
         size: users in a shard; None is :data:`SIZE`.
-        share: ``i/n``, the part of the shards of this process; None is all.
+        share: ``i/n``, the part of the shards of this process; None is all, or that of a process of ``torchrun``.
         engine: what computes them.
     """
 
@@ -50,7 +50,7 @@ class Sharding:
             raise ConfigError(f"the workers of --engine {self.engine} compute on their CPUs; leave out --device.")
         check_no_file(self.out)
         check_apart(self.out, inputs, "--out")
-        Share.parse(self.share or "1/1")
+        Share.parse(self.share)
 
 
 def recommend(
@@ -75,7 +75,7 @@ def recommend(
         )
         return
     request = Request(run, audience, items, wishes, data=data, device=device)
-    share = Share.parse(how.share or "1/1")
+    share = Share.parse(how.share)
     shards = Shards(how.out, request.identity(), request.total, how.size or SIZE)
     for note in request.notes:
         console.print(f"note: {note}")
