@@ -72,7 +72,7 @@ def evaluate(
 
     With newer --data, what is later than the data of the run is evaluated: a backtest.
     """
-    from adrec.cli import workflow
+    from adrec.cli import evaluation
 
     console, output = console_for(quiet), Console(highlight=False)
     check_side_output(json_file, "--json")
@@ -92,7 +92,7 @@ def evaluate(
             raise ConfigError(
                 "--recommendations goes with --on, --k, --fail-below and --json alone: the table says the rest."
             )
-        result, notes = workflow.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
+        result, notes = evaluation.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
         for note in notes:
             console.print(f"note: {note}")
         output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
@@ -105,7 +105,7 @@ def evaluate(
     with counter(console) as progress:
         task = progress.add_task("ranking", total=None)
         measure = partial(
-            workflow.evaluate_run,
+            evaluation.evaluate_run,
             part=on,
             cutoffs=cutoffs(k),
             seen=seen,

@@ -177,13 +177,13 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Estimate the memory, time and disk of a training run from a few real steps."""
-    from adrec.cli import workflow
+    from adrec.cli import planning
     from adrec.models.factory import make_model
 
     check_side_output(json_file, "--json")
     use_threads(threads)
     model = make_model(model_name, preset_name, parse_changes(assignments or []), max_epochs, augment)
-    made = workflow.plan(data, model, device=device, validate_users=validate_users)
+    made = planning.plan(data, model, device=device, validate_users=validate_users)
     if json_file is not None:
         write_json(json_file, made.to_dict())
     output = Console(highlight=False, soft_wrap=True)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from adrec.cli.ranks import agree, follow
-from adrec.config.diffusion import Sampler
-from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
-from adrec.data.split import Split, make_split
+from adrec.data.split import make_split
 from adrec.data.vectors import read_item_vectors
-from adrec.evaluate.backtest import later, moment, periods
-from adrec.evaluate.protocol import Evaluation, evaluate
-from adrec.evaluate.tables import evaluate_table
-from adrec.models.adrec import ADRecModel
 from adrec.models.base import Model
 from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
@@ -35,7 +28,6 @@ from adrec.runs.warm import Start, check_digest, check_start, warm_config, weigh
 from adrec.train.callbacks import Callback
 from adrec.train.cost import estimate
 from adrec.train.loop import Trainer
-from adrec.train.plan import TrainingPlan, make_plan
 from adrec.train.progress import Live
 from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.files import sha256
@@ -67,12 +59,6 @@ class Conduct:
 
 
 USUAL = Conduct()
-LARGE = 50_000  # items, from which on a plan compares the ways of training
-WAYS: Mapping[str, Mapping[str, Any]] = {
-    "the whole softmax": {"rows": False, "negatives": 0},
-    "1,000 drawn items, every row trained (negatives=1000)": {"rows": False, "negatives": 1000},
-    "1,000 drawn items, only their rows trained (rows=true)": {"rows": True},
-}
 
 
 class Announcement(Callback):
@@ -223,33 +209,6 @@ def check_vectors(model: Model, path: Path, dataset: Dataset) -> None:
     read_item_vectors(path, dataset)
 
 
-def plan(data: Path, model: Model, *, device: str, validate_users: int | None = None) -> TrainingPlan:
-    """Return the estimated cost of training on the prepared data set ``data``, with its own split.
-
-    Raises :class:`ConfigError` for a model without epochs.
-    """
-    if not isinstance(model, NetworkModel):
-        raise ConfigError(f"{model.name} learns without epochs, in moments; there is nothing to plan.")
-    dataset = open_dataset(data)
-    dataset.verify()
-    split = make_split(dataset, None)
-    where = find_device(device)
-    made = make_plan(make_trainers(model, dataset, split, seed=0, device=where, validate_users=validate_users))
-    if split.num_items < LARGE or not isinstance(model, ADRecModel):
-        return made
-    return replace(made, ways=dict(ways(model, dataset, split, where)))
-
-
-def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, float]]:
-    """Yield each way of training ADRec's last stage against the catalogue, and the seconds of an epoch by it."""
-    stages = [name for name, stage in model.training.stages.items() if stage.epochs and stage.optimizer == "adamw"]
-    for words, changes in WAYS.items():
-        given = {f"{name}.{key}": value for name in stages for key, value in changes.items()}
-        config = model.training.changed(given)
-        (trainer,) = make_trainers(ADRecModel(config), dataset, split, seed=0, device=device, validate_users=1)
-        yield words, list(estimate([trainer]).stages.values())[-1].epoch
-
-
 def refit(
     path: Path,
     out: Path,
@@ -323,80 +282,3 @@ def resume(
         if not ranks.leads:
             follow(ranks, model, dataset, split, run.info.seed, run.info.validate_users, run.info.recover)
     return _train(run, dataset, console, every, ranks)
-
-
-def evaluate_run(
-    path: Path,
-    part: str,
-    *,
-    cutoffs: Sequence[int],
-    seen: SeenOrData,
-    with_batch_means: bool,
-    steps: int | None,
-    sampler: Sampler | None,
-    data: Path | None,
-    device: str,
-    every: str | None = None,
-    on_batch: Callable[[int], None],
-) -> dict[str, Evaluation]:
-    """Evaluate a run; on newer data than its own, on what is later: a backtest.
-
-    Returns the evaluation by the beginning of its period: of each that is ``every`` long, or one by ``""``.
-    """
-    run = Run.open(path)
-    model = run.model(find_device(device))
-    model.with_inference(steps, sampler)
-    dataset = run.dataset(data, newer=True)
-    newer = dataset.fingerprint != run.info.data_fingerprint
-    if run.info.split == "none" and not newer:
-        raise RunError(
-            f"{path} was trained on all interactions: nothing was held out to evaluate it on; give newer --data."
-        )
-    if every is not None and not newer:
-        raise ConfigError("--every divides what is later than the data of the run; give newer data with --data.")
-    splits = {"": run.split(dataset)} if not newer else _later(run, dataset, part, every)
-    seen = run.info.seen if seen == "data" else seen  # what it recommends by
-    return {
-        begin: evaluate(
-            model,
-            dataset,
-            split,
-            part,
-            cutoffs=cutoffs,
-            seen=seen,
-            with_batch_means=with_batch_means,
-            on_batch=on_batch,
-        )
-        for begin, split in splits.items()
-    }
-
-
-def _later(run: Run, dataset: Dataset, part: str, every: str | None) -> dict[str, Split]:
-    """Return the splits of a backtest, by the beginning of their periods."""
-    if part != "test":
-        raise ConfigError("newer data than those of the run are all test; leave out --on.")
-    if run.info.last_time is None:
-        raise RunError(f"{run.path} does not say when its data end; train it again.")
-    since = moment(run.info.last_time, run.info.time_unit, dataset)
-    if np.asarray(dataset.times).max() <= since:
-        run.dataset(dataset.path)  # raises, as it is another data set
-    split = later(dataset, since, run.info.num_items)
-    return {"": split} if every is None else dict(periods(dataset, split, since, every))
-
-
-def evaluate_recommendations(
-    path: Path, table: Path, part: str, *, cutoffs: Sequence[int], data: Path | None = None
-) -> tuple[Evaluation, tuple[str, ...]]:
-    """Evaluate another program's recommendations on a prepared data set or on a run's data set; also return notes.
-
-    ``data`` is the path of the run's data set, if it was moved.
-    """
-    if (path / "run.json").is_file():
-        run = Run.open(path)
-        dataset = run.dataset(data)
-        return evaluate_table(table, dataset, run.split(dataset), part, cutoffs=cutoffs)
-    if data is not None:
-        raise ConfigError(f"{path} is a data set, so --data means nothing here; leave it out, or name a run.")
-    dataset = open_dataset(path)
-    dataset.verify()
-    return evaluate_table(table, dataset, make_split(dataset, None), part, cutoffs=cutoffs)

@@ -86,10 +86,7 @@ class RankedTrainer(Trainer):
                 f"several processes compute the whole softmax of a step at once, and a step of {name} has {tokens:,} "
                 "tokens, more than max_tokens; set tokens_per_step, or max_tokens.",
             )
-        made = PartValidation.__new__(PartValidation)
-        made.__dict__.update(self.validate.__dict__)
-        made.partition = self.partition
-        self.validate = made
+        self.validate = PartValidation(self.validate, self.partition)
 
     @property
     def alone(self) -> bool:
@@ -238,7 +235,8 @@ class RankedTrainer(Trainer):
             if found == SETTLED:
                 return count
             kinds, values = found
-            self._take({name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in kinds.items()}, values)
+            empty = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in kinds.items()}
+            self._take(empty, values)
         raise AssertionError("rank 0 does not settle")
 
     def _take(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -248,7 +246,8 @@ class RankedTrainer(Trainer):
                 like = torch.empty(value.shape[1:], dtype=value.dtype, device=self.device)
                 taken[name] = self.partition.scattered(value if self.ranks.leads else None, like)
             else:
-                taken[name] = self.ranks.from_first(value.to(self.device, copy=True))
+                own = value if self.ranks.leads else torch.empty_like(value, device=self.device)
+                taken[name] = self.ranks.from_first(own.to(self.device, copy=True))
             if name.startswith("generator/"):  # whose states are on the CPU
                 taken[name] = taken[name].cpu()
         super().restore(Snapshot(taken, values))

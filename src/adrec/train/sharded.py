@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adrec.data.batch import PackedBatch
+from adrec.data.spans import Int64s
 from adrec.evaluate.ranking import ranking
-from adrec.inference.scorer import Histories
 from adrec.inference.scores import Masked, count_above
 from adrec.models.network import NetworkScorer
 from adrec.nn.base import SequenceNetwork
@@ -21,41 +20,6 @@ from adrec.nn.scores import ItemPairs, Scores
 from adrec.train.lazy import local_rows
 from adrec.train.validation import Validation
 from adrec.utils import interrupts
-
-
-@dataclass(frozen=True)
-class Part:
-    """The scores of B histories for the items of one rank, by its rows, and for the precise scores of others.
-
-    Attributes:
-        scores: by row; the last row stands for the items of other ranks, and is never ranked.
-        partition: the rows of each rank.
-    """
-
-    scores: Scores
-    partition: Partition
-
-    @property
-    def num_users(self) -> int:
-        """B."""
-        return self.scores.num_users
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are computed."""
-        return self.scores.device
-
-    def block(self, items: slice) -> Tensor:
-        """Return the scores of some rows, [B, n]."""
-        return self.scores.block(items)
-
-    def of(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return the precise score of some (history, row) pairs, [n]."""
-        return self.scores.of(rows, items)
-
-    def rounding(self) -> Tensor:
-        """Return the bound of the rounding error, [B, 1]."""
-        return self.scores.rounding()
 
 
 class PartScorer(NetworkScorer):
@@ -89,7 +53,7 @@ class PartScorer(NetworkScorer):
         others = len(weight)  # one more row, for the items of other ranks
         rows = torch.where(partition.owned(there.items), partition.local(there.items), others)
         with local_rows(network, nn.functional.pad(weight, (0, 0, 0, 1))):
-            return Part(network.scored(query, _numbered(there, rows)), partition)
+            return network.scored(query, _numbered(there, rows))
 
 
 def _numbered(batch: PackedBatch, items: Tensor) -> PackedBatch:
@@ -97,11 +61,18 @@ def _numbered(batch: PackedBatch, items: Tensor) -> PackedBatch:
 
 
 def count_in_parts(
-    scores: Scores, targets: Tensor, num_items: int, masked: Masked, *, first: int = 1, top: int = 0
+    partition: Partition,
+    scores: Scores,
+    targets: Tensor,
+    num_items: int,
+    masked: Masked,
+    *,
+    first: int = 1,
+    top: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return :func:`count_above` over the items of all ranks; there are no top items."""
-    assert isinstance(scores, Part) and top == 0
-    partition, rows = scores.partition, torch.arange(len(targets), device=targets.device)
+    """Return :func:`count_above` over the items of all ranks, from this rank's scores; there are no top items."""
+    assert top == 0
+    rows = torch.arange(len(targets), device=targets.device)
     owned = partition.owned(targets)
     local = torch.where(owned, partition.local(targets), -1)
     own = torch.zeros(len(targets), dtype=torch.float64, device=targets.device)
@@ -117,26 +88,28 @@ def count_in_parts(
 
 
 class PartValidation(Validation):
-    """Validation by several ranks."""
+    """Validation by several ranks.
 
-    partition: Partition
+    Args:
+        whole: the validation of one process.
+        partition: the rows of each rank.
+    """
 
-    def ranks(self, network: SequenceNetwork, left_out: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def __init__(self, whole: Validation, partition: Partition) -> None:
+        self.__dict__.update(vars(whole))
+        self.partition = partition
+
+    def ranks(self, network: SequenceNetwork, left_out: bool) -> Int64s:
         """Return the rank of each validation item, the same on every rank."""
-        scorer = PartScorer(network, self.partition, self.seed)
-        return part_ranking(scorer, self.histories, self.items, left_out, lambda _: self._check())
+        return ranking(
+            PartScorer(network, self.partition, self.seed),
+            self.histories,
+            self.items,
+            filter_seen=left_out,
+            count=partial(count_in_parts, self.partition),
+            on_batch=lambda _: self._check(),
+        ).ranks
 
     def _check(self) -> None:
         if self.partition.ranks.any(interrupts.waits()):
             interrupts.interrupt()
-
-
-def part_ranking(
-    scorer: PartScorer,
-    histories: Histories,
-    items: np.ndarray[tuple[int], np.dtype[np.int64]],
-    filter_seen: bool,
-    on_batch: Callable[[int], None],
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the ranks of held-out ``items``, [m], the same on every rank."""
-    return ranking(scorer, histories, items, filter_seen=filter_seen, count=count_in_parts, on_batch=on_batch).ranks
