@@ -84,12 +84,14 @@ def test_an_item_without_interactions_is_recommended(tmp_path: Path) -> None:
     prepared = command.adrec(
         *("prepare", "table.csv", "--items", "vectors.parquet", "--time-unit", "s", "--out", "data"), cwd=tmp_path
     )
-    assert prepared.returncode == 0 and "4 items of the catalogue came without" in prepared.stderr, prepared.stderr
+    assert prepared.returncode == 0 and "4 items of the catalogue have no interaction" in prepared.stderr, (
+        prepared.stderr
+    )
     train = ["train", "data", "--max-epochs", "40", *command.SMALL, "--preset", "fast"]
     for name, given in (("with", ["--item-vectors", "vectors.parquet"]), ("without", [])):
         done = command.adrec(*train, "--out", name, *given, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert ("4 items without interactions got vectors" in done.stdout + done.stderr) == bool(given), done.stdout
+        assert ("4 items that are never a target got vectors" in done.stdout + done.stderr) == bool(given), done.stdout
     lists = {}
     for name in ("with", "without"):
         done = command.adrec(

@@ -81,7 +81,7 @@ def output_schema(recommender: Recommender) -> pa.Schema:
             (dataset.info.named("user"), user),
             (dataset.info.named("item"), item),
             ("score", pa.float32()),
-            ("rank", pa.int32()),
+            ("rank", pa.int64()),
             ("source", pa.string()),
             ("confidence", pa.float32()),
         ]

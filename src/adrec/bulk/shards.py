@@ -1,10 +1,12 @@
 """Recommendations written as shards: bounded memory, several processes, and a killed job that goes on.
 
-==========================================  ====================================================================
-``_recommend.json``                         what was asked for; another request is refused
-``part-00003-of-00010.parquet``             the recommendations for a tenth of the users
-``part-00003-of-00010.<digest>.done``       marks that shard as whole; the digest is that of its content
-==========================================  ====================================================================
+======================================================  ========================================================
+``OUT/part-00003-of-00010.parquet``                     the recommendations for a tenth of the users
+``.OUT.shards/request.json``                            what was asked for; another request is refused
+``.OUT.shards/part-00003-of-00010.<digest>.done``       marks that shard as whole, by the digest of its content
+======================================================  ========================================================
+
+The marks are beside the folder, which holds Parquet files alone: every library reads it as one table.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from adrec.utils.files import atomic_file, remove_temporaries, write_bytes
 from adrec.utils.sealed import read_sealed, write_sealed
 from adrec.utils.tables import write_parquet
 
-REQUEST = "_recommend.json"
+REQUEST = "request.json"
 
 
 @dataclass(frozen=True)
@@ -73,27 +75,33 @@ class Shards:
         """Return the file of a shard, counted from 0."""
         return self.folder / f"part-{shard:05}-of-{self.count:05}.parquet"
 
+    @property
+    def marks(self) -> Path:
+        """The folder of the request and the marks."""
+        return self.folder.with_name(f".{self.folder.name}.shards")
+
     def prepare(self) -> None:
         """Make the folder and write the request, or check that it is the same.
 
         Raises :class:`RunError` if the folder holds something else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        wanted, there = {**self.request, "users": self.total, "size": self.size}, self.folder / REQUEST
+        self.marks.mkdir(exist_ok=True)
+        wanted, there = {**self.request, "users": self.total, "shard-size": self.size}, self.marks / REQUEST
         if there.exists():
             found = read_sealed(there, RunError, "remove the folder, or choose another --out")
             different = [key for key, value in wanted.items() if found.get(key) != value]
             if different:
+                was, now = found.get(different[0]), wanted[different[0]]
                 raise RunError(
-                    f"{self.folder} has the shards of another request (its {different[0]} differs); choose another "
-                    "--out, or remove it."
+                    f"{self.folder} has the shards of another request, whose {different[0]} is {was}, not {now}; "
+                    f"choose another --out, or remove it and {self.marks}."
                 )
             return
-        others = [each for each in self.folder.iterdir() if not each.name.startswith(".")]
-        if there in others:  # another process has begun meanwhile
-            self.prepare()
-            return
-        if others:
+        if any(not each.name.startswith(".") for each in self.folder.iterdir()):
+            if there.exists():  # another process has begun meanwhile
+                self.prepare()
+                return
             raise RunError(f"{self.folder} is not empty and has no shards; choose another --out.")
         write_sealed(there, wanted)
 
@@ -102,13 +110,14 @@ class Shards:
         path = self.path(shard)
         return path.exists() and self._marker(shard, _digest(path)).exists()
 
-    def write(self, share: Share, make: Callable[[int, int], pl.DataFrame], skip: Callable[[int], None]) -> int:
+    def write(self, share: Share, make: Callable[[int, int], pl.DataFrame], skip: Callable[[int, str], None]) -> int:
         """Write the shards of ``share`` that are not done, one after the other; return the number of rows written.
 
         Args:
             share: the shards of this process.
             make: returns the recommendations for users ``start`` to ``end``.
-            skip: called with the number of users of each shard that is done already.
+            skip: called with the number of users of each shard that is done already; and with 0 and a sentence
+                about each that was damaged.
         """
         self.prepare()
         rows = 0
@@ -117,12 +126,15 @@ class Shards:
         for shard in range(share.number - 1, self.count, share.of):
             start, end = shard * self.size, min((shard + 1) * self.size, self.total)
             if self.is_done(shard):
-                skip(end - start)
+                skip(end - start, "")
                 continue
-            table, path = make(start, end), self.path(shard)
+            path = self.path(shard)
+            if self._marks_of(shard):
+                skip(0, f"{path} was missing or not what was written: it is computed again.")
+            table = make(start, end)
             with atomic_file(path) as temporary:
                 write_parquet(table, temporary)
-            for old in self.folder.glob(f"{path.stem}.*.done"):
+            for old in self._marks_of(shard):
                 old.unlink(missing_ok=True)
             write_bytes(self._marker(shard, _digest(path)), b"")
             rows += table.height
@@ -130,10 +142,13 @@ class Shards:
 
     def left(self) -> int:
         """Return the number of shards that are not done, of all shares."""
-        return sum(not list(self.folder.glob(f"{self.path(shard).stem}.*.done")) for shard in range(self.count))
+        return sum(not self._marks_of(shard) for shard in range(self.count))
+
+    def _marks_of(self, shard: int) -> list[Path]:
+        return list(self.marks.glob(f"{self.path(shard).stem}.*.done"))
 
     def _marker(self, shard: int, digest: str) -> Path:
-        return self.folder / f"{self.path(shard).stem}.{digest}.done"
+        return self.marks / f"{self.path(shard).stem}.{digest}.done"
 
 
 def _digest(path: Path) -> str:

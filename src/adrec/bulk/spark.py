@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adrec.bulk.batches import output_schema, recommend_batches
 from adrec.bulk.worker import open_recommender
 from adrec.data.columns import usual_column
-from adrec.utils.errors import ConfigError, DataError
+from adrec.utils.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +32,7 @@ def session() -> SparkSession:
     need_spark()
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # what the workers of a local session run
     try:
         return SparkSession.builder.appName("adrec").getOrCreate()
     except Exception as error:  # PySpark raises its own classes for a missing Java
@@ -71,7 +75,12 @@ def recommend(
 def write_all(histories: Path, run: Path, out: Path, k: int, **how: Any) -> None:
     """Recommend for the Parquet files of ``histories`` in this process's session, and write such files into ``out``."""
     table = session().read.parquet(str(histories))
-    recommend(table, run, k, **how).write.mode("append").parquet(str(out))  # the folder is empty
+    try:
+        recommend(table, run, k, **how).write.mode("append").parquet(str(out))  # the folder is empty
+    except Exception as error:  # PySpark raises its own classes, and Java's
+        raise RunError(
+            f"Spark could not compute the recommendations: {_last(error)}; mend that and start again."
+        ) from error
 
 
 READERS = {".parquet": "parquet", ".orc": "orc", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -91,10 +100,13 @@ def read_table(sources: Sequence[str], options: Mapping[str, Any]) -> pa.Table:
         ConfigError: without PySpark, or if Spark does not start.
         DataError: if Spark cannot read the table.
     """
+    missing = [each for each in sources if _is_path(each) and "://" not in each and not Path(each).exists()]
+    if missing:
+        raise DataError(f"{missing[0]} does not exist; give files, a folder of them, or the name of a table.")
     spark = session()
     try:
         kind = _format_of(sources[0])
-        if kind is None and len(sources) == 1 and "/" not in sources[0]:
+        if not _is_path(sources[0]) and not Path(sources[0]).exists() and len(sources) == 1:
             frame = spark.table(sources[0])
         else:
             header = {"header": True} if kind == "csv" else {}
@@ -104,11 +116,23 @@ def read_table(sources: Sequence[str], options: Mapping[str, Any]) -> pa.Table:
             frame = frame.select(*dict.fromkeys(name for name in named if name is not None and name != "none"))
         return frame.toArrow()
     except Exception as error:  # PySpark raises its own classes, and Java's
-        raise DataError(f"Spark cannot read {sources[0]}: {str(error).splitlines()[0]}; mend the name.") from error
+        raise DataError(f"Spark cannot read {sources[0]}: {str(error).splitlines()[0]}; mend that.") from error
+
+
+def _is_path(source: str) -> bool:
+    """Return whether a source is a path and not the name of a table."""
+    return "/" in source or Path(source).suffix in READERS
+
+
+def _last(error: Exception) -> str:
+    """Return the last line of an error that has words: that of the worker, not of Java."""
+    lines = [line.strip() for line in str(error).splitlines() if re.match(r"\s*\w*(Error|Exception): ", line)]
+    return (lines or [str(error).splitlines()[0]])[-1]
 
 
 def _format_of(source: str) -> str | None:
-    """Return the format that the ending of a file names, or of the first file of a folder."""
+    """Return the format that the ending of a file names, or of the first file of a folder that is not hidden."""
     path = Path(source)
-    files = [path, *(sorted(path.glob("*.*")) if path.is_dir() else [])]
+    inside = sorted(path.rglob("*.*")) if path.is_dir() else []
+    files = [path, *(each for each in inside if each.name[0] not in "._")]
     return next((READERS[each.suffix] for each in files if each.suffix in READERS), None)

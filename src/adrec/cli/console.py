@@ -271,7 +271,7 @@ def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
         values = (
             duration(cost.epoch),
             f"{plan.flop[name] / 1e9:,.0f}",
-            duration(cost.validation),
+            duration(cost.validation) if cost.validation else "",
             duration(cost.total),
         )
         stages.add_row(name, str(plan.epochs[name]), *values)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
 from rich.console import Console
 
 from adrec.bulk.batches import write_histories
@@ -52,10 +53,11 @@ def recommend(
     rules: dict[str, Any] = {"seen": wishes.seen, "diversity": wishes.diversity}
     place = None if data is None else str(data.resolve())
     dataset = open_recommender(str(run.resolve()), place, model).dataset
-    waiting = out.absolute().with_name(f".{out.name}.histories")  # on a disk that all workers read
+    waiting = out.absolute().with_name(f"{out.name}.histories")  # on a disk that all workers read
     try:
         write_histories(dataset, waiting)
         write_all(waiting, run.resolve(), out.absolute(), wishes.k, data=place, model=model, **rules)
     finally:
         shutil.rmtree(waiting, ignore_errors=True)
-    console.print(f"recommendations written to {out}")
+    rows = pl.scan_parquet(sorted(out.glob("*.parquet"))).select(pl.len()).collect().item()
+    console.print(f"{rows:,} rows written to {out}")

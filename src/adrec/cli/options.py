@@ -33,7 +33,7 @@ OwnModel = Annotated[
     str | None, typer.Option("--model", help="module:Class of the run's model, if it is your own; allows its import.")
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="Preset of the model; adrec has default, cam, fast, paper and published.")
+    str, typer.Option("--preset", help="Preset of the model; adrec has default, cam, fast, large, paper and published.")
 ]
 Augment = Annotated[
     str | None, typer.Option("--augment", help="Augmentation: diffuasr generates items before each training sequence.")
@@ -52,7 +52,9 @@ SeenItems = Annotated[
     SeenOrData,
     typer.Option("--seen", help="Whether to rank the items of the history; default: as the data set says."),
 ]
-OutFile = Annotated[Path | None, typer.Option("--out", help="Output file: .csv, .jsonl or .parquet.")]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", help="Output file: .csv, .jsonl or .parquet; of shards a folder.")
+]
 SafeCsv = Annotated[
     bool, typer.Option("--safe-csv", help="In CSV, put an apostrophe before ids that spreadsheets take for formulas.")
 ]

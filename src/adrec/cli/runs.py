@@ -88,7 +88,11 @@ def recommend(
     out: OutFile = None,
     shard_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Write Parquet shards of so many users into the folder --out.", rich_help_panel=BULK),
+        typer.Option(
+            min=1,
+            help="Write Parquet shards of so many users into the folder --out; default: 100,000.",
+            rich_help_panel=BULK,
+        ),
     ] = None,
     shard: Annotated[
         str | None, typer.Option(help="Part of the shards to write, such as 1/4.", rich_help_panel=BULK)

@@ -88,7 +88,17 @@ def recommend(
                 console.print(f"note: users {start + 1:,} to {end:,}: {note}")
             return found.table
 
-        rows = shards.write(share, make, lambda done: progress.advance(task, done))
+        whole: list[int] = []
+
+        def skip(users: int, damaged: str) -> None:
+            progress.advance(task, users)
+            if damaged:
+                console.print(f"note: {damaged}")
+            else:
+                whole.append(users)
+
+        rows = shards.write(share, make, skip)
     left = shards.left()
     rest = f"; {counted(left, 'shard')} of other parts are not there yet" if left else ""
-    console.print(f"{rows:,} rows written to {how.out}, {counted(shards.count, 'shard')} in all{rest}")
+    already = f"; whole already: {counted(len(whole), 'shard')}" if whole else ""
+    console.print(f"{rows:,} rows written to {how.out}, {counted(shards.count, 'shard')} in all{already}{rest}")

@@ -8,6 +8,7 @@ import typer
 
 from adrec.cli.console import counter
 from adrec.cli.options import Out, Quiet, console_for
+from adrec.utils.text import counted
 
 
 def synth(
@@ -34,6 +35,6 @@ def synth(
         task = progress.add_task("users", total=users)
         found = synthesise(process, out, on_shard=lambda done: progress.advance(task, done))
     best = ", ".join(f"{name.upper()} {value:.4f}" for name, value in found.best.items())
-    console.print(f"{interactions:,} interactions in {found.shards} shards: {out}")
+    console.print(f"{interactions:,} interactions in {counted(found.shards, 'shard')}: {out}")
     console.print(f"Best attainable on each user's last interaction, all items ranked: {best}")
     console.print(f"Next: adrec prepare {out} --seen keep --out DATA")

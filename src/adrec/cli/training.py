@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,6 +87,8 @@ def train(
     from adrec.runs.place import Place
 
     ranks = start_ranks(device if resume is None else workflow.device_of(resume))
+    if ranks is not None:
+        atexit.register(ranks.end)
     console = console_for(quiet or not (ranks is None or ranks.leads), dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
     conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks, item_vectors)

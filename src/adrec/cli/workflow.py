@@ -103,6 +103,8 @@ def _train(run: Run, dataset: Dataset, console: Console, every: float | None = N
             callbacks = [Announcement(console, run, ranks), live]
             how: dict[str, Any] = {"device": device, "callbacks": callbacks, "every": every, "ranks": ranks}
             stages = fit(model, dataset, split, run, seed=run.info.seed, **how)
+            if isinstance(model, NetworkModel) and len(split.validation.users):
+                console.print("Fits the confidence of recommendations on validation: some seconds, up to a minute.")
             return run.finish(model, stages, run.info.calibrated(model, dataset, split))
     except (KeyboardInterrupt, Interrupted):
         if isinstance(model, NetworkModel):

@@ -157,7 +157,8 @@ def _build(
     if items is not None:
         met = len(catalogue)
         catalogue = catalogue.grown(items, "item")
-        said = [*said, f"{counted(len(catalogue) - met, 'item')} of the catalogue came without an interaction"]
+        if len(catalogue) > met:
+            said = [*said, f"{counted(len(catalogue) - met, 'item')} of the catalogue have no interaction"]
     if len(catalogue) < 2:
         raise DataError("the catalogue has one item only, which leaves nothing to recommend; give more interactions.")
     numbered = pl.DataFrame(

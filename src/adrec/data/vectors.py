@@ -45,6 +45,8 @@ def read_item_vectors(path: Path, dataset: Dataset) -> Float32s:
 def _numbers(column: pl.Series, path: Path) -> Float32s:
     """Return a column as [rows, 1], or a column of lists as [rows, n]."""
     if isinstance(column.dtype, pl.List | pl.Array):
+        if column.null_count():
+            raise DataError(f"{path.name}, column {column.name!r}: a list is missing; mend it, or leave the item out.")
         lists = column.cast(pl.List(pl.Float32), strict=False)
         lengths = lists.list.len()
         if lengths.n_unique() != 1 or not lengths[0]:

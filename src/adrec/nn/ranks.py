@@ -80,7 +80,8 @@ class Ranks:
 
     def end(self) -> None:
         """Disconnect."""
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     @property
     def leads(self) -> bool:

@@ -42,12 +42,16 @@ class Placed:
 
     def sentence(self) -> str:
         """Return it in words."""
-        others = f"; {counted(self.without, 'item')} without interactions have no vector" if self.without else ""
+        others = (
+            f"; {counted(self.without, 'item')} that are never a target have none, and rank last"
+            if self.without
+            else ""
+        )
         if not len(self.items):
-            return f"every item with a vector has interactions, or too few have: no vector was predicted{others}."
+            return f"every item with features is a target, or too few are: no vector was predicted{others}."
         return (
-            f"{counted(len(self.items), 'item')} without interactions got vectors from their features, which explain "
-            f"{self.explained:.0%} of the others' (leave-one-out){others}."
+            f"{counted(len(self.items), 'item')} that are never a target got vectors from their features, which "
+            f"explain {self.explained:.0%} of the others' (leave-one-out){others}."
         )
 
 
