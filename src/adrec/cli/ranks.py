@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -14,14 +15,22 @@ from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
 from adrec.nn.ranks import Ranks, is_started_by_torchrun
 from adrec.runs.fit import fit
+from adrec.runs.folder import Run
 from adrec.train.ranked import check_ranked
 from adrec.utils.errors import ConfigError
 from adrec.utils.sealed import digest_of
 
 
-def start_ranks(device: str) -> Ranks | None:
-    """Connect the processes that ``torchrun`` started; None in a process that was started alone."""
-    return Ranks.start(find_device(device)) if is_started_by_torchrun() else None
+def start_ranks(device: str, resumed: Path | None) -> Ranks | None:
+    """Connect the processes that ``torchrun`` started; None in a process that was started alone.
+
+    The device is ``device``, or that of the run that is ``resumed``.
+    """
+    if not is_started_by_torchrun():
+        return None
+    if resumed is not None:
+        device = torch.device(Run.open(resumed).info.device).type
+    return Ranks.start(find_device(device))
 
 
 def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int) -> None:

@@ -86,7 +86,7 @@ def train(
     from adrec.models.factory import make_model
     from adrec.runs.place import Place
 
-    ranks = start_ranks(device if resume is None else workflow.device_of(resume))
+    ranks = start_ranks(device, resume)
     if ranks is not None:
         atexit.register(ranks.end)
     console = console_for(quiet or not (ranks is None or ranks.leads), dates)

@@ -254,11 +254,6 @@ def refit(
     )
 
 
-def device_of(path: Path) -> str:
-    """Return the kind of the device of the run at ``path``: ``cpu`` or ``cuda``."""
-    return torch.device(Run.open(path).info.device).type
-
-
 def resume(
     path: Path,
     *,
