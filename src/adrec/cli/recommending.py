@@ -165,7 +165,8 @@ class Request:
         people = self.people[start:end] if self.audience.history else None
         histories = self.histories[start:end]
         if people is not None and len(histories) < self.total:  # others' lists are not about these
-            rules = Rules(**{**rules, **{key: _about(rules.get(key), people) for key in ("items", "exclude")}})  # type: ignore[typeddict-item]
+            rules = rules.copy()
+            rules["items"], rules["exclude"] = (_about(self.rules.get(key), people) for key in ("items", "exclude"))
         result = recommender.for_histories(
             histories, wishes.k, people=people, explain=wishes.explain, on_batch=on_batch, **rules
         )

@@ -76,11 +76,12 @@ class PaddedNetwork(RepeatBiased):
         if objective.future_items > 1:
             later = future_loss(x, embedding, batch, *window, repeats, bias) / objective.total_weight
         targets, padding_class, offsets = batch.targets, self.config.padding_class, None
+        weights = token_weights(batch, *window)
         if objective.shard is not None:
             own = sharded_cross_entropy(
                 query,
                 objective.shard,
-                token_weights(batch, *window),
+                weights,
                 padding_class=padding_class,
                 consistency=objective.consistency,
                 repeat_bias=bias,
@@ -88,7 +89,6 @@ class PaddedNetwork(RepeatBiased):
             return later + own / objective.total_weight
         if objective.rows is not None:
             if objective.beta is not None:
-                weights = token_weights(batch, *window)
                 own = self._negative_sampling(query, batch.targets, objective, weights, bias, repeats)
                 return later + own / objective.total_weight
             offsets = objective.rows.offsets[0 if padding_class else 1 :]
@@ -102,7 +102,7 @@ class PaddedNetwork(RepeatBiased):
             targets,
             padding_class=padding_class,
             total=objective.total_weight,
-            weights=token_weights(batch, *window),
+            weights=weights,
             consistency=objective.consistency,
             repeat_bias=bias,
             repeats=repeats,

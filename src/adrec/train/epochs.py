@@ -165,5 +165,10 @@ def take_step(
         update(optimizer, unusable)
         gradient = None if own.grad is None or bool(unusable) else own.grad
         lazy.table.update(rows.items, gradient, optimizer.param_groups[0]["lr"], share)
+    return counted_losses(losses, unusable)
+
+
+def counted_losses(losses: Mapping[str, Tensor], unusable: Tensor) -> Mapping[str, Tensor]:
+    """Return the losses of a step, 0 if it is ``unusable``, bool [], and ``skipped`` then 1."""
     counted_in = {name: torch.where(unusable, torch.zeros_like(loss), loss) for name, loss in losses.items()}
     return {**counted_in, "skipped": unusable.long()}

@@ -26,6 +26,7 @@ from adrec.nn.ranks import Partition, Ranks
 from adrec.nn.rows import Rows
 from adrec.train.checkpoint import Snapshot
 from adrec.train.divergence import update
+from adrec.train.epochs import counted_losses
 from adrec.train.health import embedding_health, spacing
 from adrec.train.lazy import EMBEDDING, local_rows
 from adrec.train.loop import Trainer
@@ -164,8 +165,7 @@ class RankedTrainer(Trainer):
         if lazy is not None:
             gradient = None if own.grad is None or bool(unusable) else own.grad[owned]
             lazy.table.update(mine, gradient, optimizer.param_groups[0]["lr"], share)
-        counted_in = {name: torch.where(unusable, torch.zeros_like(loss), loss) for name, loss in losses.items()}
-        return {**counted_in, "skipped": unusable.long()}
+        return counted_losses(losses, unusable)
 
     def _shard(self, step: Step, batch: PackedBatch, users: list[Int64s]) -> Shard:
         """Return this rank's items for the softmax over all."""
