@@ -1,8 +1,7 @@
 """The accuracy of each way of training against a large catalogue: `python -m benchmarks.ladder DATA --json FILE`.
 
-The ways, from the whole softmax to the generalised binary cross-entropy, are changes to the preset `fast`. Each is
-trained with some seeds and tested on the data set's own split. Finished trainings are kept in FILE: run it again to go
-on.
+The ways, from the whole softmax to buckets, are changes to the preset `fast`. Each is trained with some seeds and
+tested on the data set's own split. Finished trainings are kept in FILE: run it again to go on.
 """
 
 from __future__ import annotations
@@ -39,6 +38,11 @@ WAYS: dict[str, dict[str, Any]] = {
         **ROWS,
         "finetune.rows.draw": "uniform",
         "finetune.rows.sampled_loss": "gbce",
+        "finetune.future_items": 1,
+        "finetune.consistency": 0.0,
+    },
+    "buckets (SCE)": {
+        "finetune.buckets": True,
         "finetune.future_items": 1,
         "finetune.consistency": 0.0,
     },

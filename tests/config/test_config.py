@@ -22,6 +22,12 @@ WHOLE: dict[str, Any] = {
     "pretrain.optimizer": "adamw",
     **{f"{stage}.rows": True for stage in ("pretrain", "align", "finetune")},
 }
+STAGES = ("pretrain", "align", "finetune")
+BUCKETS: dict[str, Any] = {
+    **{key: value for key, value in WHOLE.items() if not key.endswith(".rows")},
+    **{f"{stage}.{key}": value for stage in STAGES for key, value in (("buckets", True), ("consistency", 0.0))},
+    **{f"{stage}.future_items": 1 for stage in STAGES[1:]},
+}
 CONTINUED: dict[str, Any] = {"pretrain": True, "align": True, "finetune.start": "continue"}
 NO_STAGES: dict[str, Any] = {"pretrain": False, "align": False, "finetune.start": "scratch"}
 
@@ -65,8 +71,9 @@ def value_at(config: object, key: str) -> object:
 
 @pytest.mark.parametrize("key", Config.keys())
 def test_every_key_can_be_set_to_its_own_value_where_it_has_an_effect(key: str) -> None:
-    whole = preset(changes=WHOLE)
-    changes = {**WHOLE, key: value_at(whole, key)}
+    given = BUCKETS if ".buckets." in key else WHOLE
+    whole = preset(changes=given)
+    changes = {**given, key: value_at(whole, key)}
     if key in whole.idle_keys():
         with pytest.raises(ConfigError, match=f"^{key} has no effect: "):
             preset(changes=changes)
@@ -81,7 +88,7 @@ def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
         with pytest.raises(
             ConfigError, match=f"^{key} has no effect, as {absent[0]} is left out; set {absent[0]}=true"
         ):
-            preset("cam", {key: value_at(preset(changes=WHOLE), key)})
+            preset("cam", {key: value_at(preset(changes=BUCKETS if ".buckets." in key else WHOLE), key)})
 
 
 @pytest.mark.parametrize("on", [True, {}])
@@ -91,7 +98,7 @@ def test_a_key_of_a_group_that_is_left_out_is_refused(key: str) -> None:
     [
         name
         for name in groups(Config)
-        if name not in ("align", "finetune", "model.ablation") and not name.endswith(".rows")
+        if name not in ("align", "finetune", "model.ablation") and not name.endswith((".rows", ".buckets"))
     ],
 )
 def test_a_group_is_taken_and_left_out(name: str, on: object, off: object) -> None:

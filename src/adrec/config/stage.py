@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from adrec.config.catalogue import BucketsConfig, RowsConfig
 from adrec.config.parsing import ConfigGroup, require
 from adrec.utils.errors import ConfigError
 
@@ -116,43 +117,6 @@ def check_steps(num_train_timesteps: int, num_inference_steps: int, part: str = 
         f"{part}.num_inference_steps must lie between 1 and num_train_timesteps = {num_train_timesteps}; "
         f"it is {num_inference_steps}.",
     )
-
-
-@dataclass(frozen=True)
-class RowsConfig(ConfigGroup):
-    """Training of only the rows of the item embedding that a step needs (:mod:`adrec.nn.rows`).
-
-    Attributes:
-        draw: how a step's negatives are drawn: ``uniform``; ``popularity``, in proportion to their interactions;
-            ``mixed``, half of each; or ``batch``, which takes the items of the batch alone.
-        drawn: the number of draws in a step, with replacement.
-        sampled_loss: ``softmax``, corrected for the draw (logQ), or ``gbce`` (arXiv 2308.07192).
-        calibration: t of the generalised binary cross-entropy.
-        moments: the precision in which the optimizer's moments of the rows are kept.
-    """
-
-    draw: Literal["uniform", "popularity", "mixed", "batch"] = "mixed"
-    drawn: int = 1000
-    sampled_loss: Literal["softmax", "gbce"] = "softmax"
-    calibration: float = 0.75
-    moments: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        require(0 <= self.calibration <= 1, f"rows.calibration must be in [0, 1]; it is {self.calibration}.")
-        require(self.drawn >= 1, f"rows.drawn must be at least 1; it is {self.drawn}.")
-        require(
-            not (self.sampled_loss == "gbce" and self.draw == "batch"),
-            "rows.sampled_loss 'gbce' counts drawn items, and rows.draw 'batch' draws none; choose another.",
-        )
-
-    def idle(self) -> Mapping[str, str]:
-        """Return the keys without effect."""
-        found = {}
-        if self.sampled_loss != "gbce":
-            found["calibration"] = "rows.sampled_loss is the softmax"
-        if self.draw == "batch":
-            found["drawn"] = "rows.draw is 'batch', which draws nothing"
-        return found
 
 
 @dataclass(frozen=True)
@@ -280,6 +244,11 @@ class StageConfig(ConfigGroup):
     @property
     def rows(self) -> RowsConfig | None:
         """How only the rows of the item embedding that a step needs are trained; None trains all of them."""
+        return None
+
+    @property
+    def buckets(self) -> BucketsConfig | None:
+        """How items near to a token are found, if its softmax is over these alone; None if it is not."""
         return None
 
     @property

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from adrec.config.catalogue import BucketsConfig, RowsConfig
 from adrec.config.parsing import group, require
-from adrec.config.stage import RowsConfig, StageConfig
+from adrec.config.stage import StageConfig
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class CatalogueStageConfig(StageConfig):
         negatives: items sampled for a step's softmax, besides those of the batch; 0 is the whole catalogue. Sampling is
             faster if the catalogue is large.
         rows: train only the embedding rows of a step's items and negatives: its cost does not depend on the catalogue.
+        buckets: each token's softmax is over items near to it (SCE, arXiv 2409.18721), found anew in every step.
     """
 
     consistency: float = 0.0
     negatives: int = 0
     rows: RowsConfig | None = group(RowsConfig())
+    buckets: BucketsConfig | None = group(BucketsConfig())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,6 +35,15 @@ class CatalogueStageConfig(StageConfig):
         require(self.negatives >= 0, f"negatives of a stage must not be negative; it is {self.negatives}.")
         if self.rows is not None:
             self._check_rows(self.rows)
+        require(
+            not (self.buckets is not None and self.rows is not None),
+            "buckets are of the whole catalogue, and rows are a part of it; leave one of them out.",
+        )
+        require(
+            not (self.buckets is not None and self.consistency),
+            "consistency is between two passes' softmaxes over the same items, and each has buckets of its own; set "
+            "consistency to 0.",
+        )
 
     def _check_rows(self, rows: RowsConfig) -> None:
         require(self.epochs > 0, "rows are trained, and the stage has no epochs; leave rows out.")
@@ -55,6 +67,8 @@ class CatalogueStageConfig(StageConfig):
         found = dict(super().idle())
         if self.rows is not None:
             found["negatives"] = "rows.drawn is the number of a step's negatives"
+        if self.buckets is not None:
+            found["negatives"] = "buckets have the negatives"
         return found
 
 
@@ -141,6 +155,15 @@ class ADRecStageConfig(CatalogueStageConfig):
         require(
             not (self.future_items > 1 and self.rows is not None and self.rows.sampled_loss == "gbce"),
             "future_items are the softmax's, and rows.sampled_loss is 'gbce'; set future_items to 1.",
+        )
+        require(
+            not (self.future_items > 1 and self.buckets is not None),
+            "future_items are of one softmax, which need not have them all where there are buckets; set future_items "
+            "to 1.",
+        )
+        require(
+            not (self.buckets is not None and self.loss == "mse"),
+            "buckets are the cross-entropy's, and this loss has none; set loss to 'ce' or 'ce+mse'.",
         )
         require(
             not (self.rows is not None and self.loss == "mse"),

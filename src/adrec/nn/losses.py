@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adrec.data.batch import PackedBatch
 from adrec.nn.classes import Classes
+from adrec.nn.kernels.buckets import Buckets
 from adrec.nn.rows import Rows
 
 
@@ -52,6 +53,7 @@ class Objective:
         classes: the classes of a sampled softmax; None for the whole catalogue.
         rows: the rows of the item embedding that the step has; None for all. The classes are then these rows.
         beta: of the generalised binary cross-entropy over the rows; None for the softmax.
+        buckets: the buckets of a scalable cross-entropy; None for one softmax.
         future_items: the number of next items that are targets of a token (:mod:`adrec.nn.future`).
         future_decay: the weight of each, relative to the one before.
         shard: this rank's items, if the catalogue is divided among several processes; None if it is not.
@@ -65,6 +67,7 @@ class Objective:
     classes: Classes | None = None
     rows: Rows | None = None
     beta: float | None = None
+    buckets: Buckets | None = None
     future_items: int = 1
     future_decay: float = 1.0
     shard: Any = None  # :class:`adrec.nn.kernels.sharded.Shard`

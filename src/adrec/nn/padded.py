@@ -10,6 +10,7 @@ from adrec.config.stage import PaddedConfig
 from adrec.data.batch import PackedBatch
 from adrec.nn.biased import RepeatBiased
 from adrec.nn.future import future_loss, token_weights
+from adrec.nn.kernels.buckets import bucket_cross_entropy
 from adrec.nn.kernels.cross_entropy import cross_entropy
 from adrec.nn.kernels.gbce import generalised_bce
 from adrec.nn.kernels.layout import Layout
@@ -85,6 +86,18 @@ class PaddedNetwork(RepeatBiased):
                 padding_class=padding_class,
                 consistency=objective.consistency,
                 repeat_bias=bias,
+            )
+            return later + own / objective.total_weight
+        if objective.buckets is not None:
+            own = bucket_cross_entropy(
+                query,
+                embedding,
+                targets,
+                objective.buckets,
+                padding_class=padding_class,
+                weights=weights,
+                repeat_bias=bias,
+                repeats=repeats,
             )
             return later + own / objective.total_weight
         if objective.rows is not None:

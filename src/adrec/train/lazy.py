@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adrec.config.stage import RowsConfig, StageConfig
+from adrec.config.catalogue import RowsConfig
+from adrec.config.stage import StageConfig
 from adrec.data.sequences import Sequences
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.rows import RowSampler

@@ -49,7 +49,7 @@ def check_ranked(config: TrainingConfig, networks: Mapping[str, type[SequenceNet
         require(not stage.pcgrad, f"{name}.pcgrad needs one process; set it to false, or start without torchrun.")
         if stage.epochs and stage.rows is None:
             require(
-                stage.negatives == 0,
+                stage.negatives == 0 and stage.buckets is None,
                 f"several processes have the whole softmax, or draw rows; set {name}.rows to true for a part of it.",
             )
             require(

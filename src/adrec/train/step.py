@@ -12,11 +12,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from adrec.config.base import Precision
-from adrec.config.stage import RowsConfig, StageConfig
+from adrec.config.catalogue import BucketsConfig, RowsConfig
+from adrec.config.stage import StageConfig
 from adrec.data.batch import PackedBatch
 from adrec.data.spans import Int64s
 from adrec.nn.base import SequenceNetwork
 from adrec.nn.classes import draw_classes
+from adrec.nn.kernels.buckets import Buckets
 from adrec.nn.kernels.gbce import calibration
 from adrec.nn.losses import Objective, project_conflicts
 from adrec.nn.rows import Rows
@@ -34,6 +36,7 @@ class Step:
         consistency: the weight of the divergence of two passes with different dropout; 0 is one pass.
         negatives: the number of softmax classes in addition to the batch's own items; 0 is the whole catalogue.
         rows: how only the rows of a step's items are trained; None for all.
+        buckets: how the items near to a token are found; None if its softmax is not over these.
         future_items: the number of next items that are targets of a token.
         future_decay: the weight of each, relative to the one before.
     """
@@ -45,6 +48,7 @@ class Step:
     consistency: float = 0.0
     negatives: int = 0
     rows: RowsConfig | None = None
+    buckets: BucketsConfig | None = None
     future_items: int = 1
     future_decay: float = 1.0
 
@@ -59,6 +63,7 @@ class Step:
             stage.consistency,
             stage.negatives,
             stage.rows,
+            stage.buckets,
             stage.future_items,
             stage.future_decay,
         )
@@ -77,7 +82,7 @@ class Step:
             network: the network to train.
             batch: the training batch.
             draws: the random numbers that the network drew for the batch.
-            rng: the generator of dropout and of the negatives; without it there is no dropout. Negatives need it.
+            rng: the generator of dropout, negatives and buckets; without it there is no dropout. The others need it.
             objective: the denominators of the batch of which ``batch`` is a part: the parts' losses add up to its own.
         """
         objective = objective or self._objective(network, batch, draws, rng)
@@ -99,6 +104,10 @@ class Step:
         if self.negatives and rows is None:
             assert rng is not None, "negatives are drawn"
             classes = draw_classes(whole, self.negatives, network.num_items, network.ranks_padding, rng)
+        buckets = None
+        if self.buckets is not None:
+            assert rng is not None, "buckets are drawn"
+            buckets = Buckets(self.buckets.cover, self.buckets.items, rng)
         return Objective(
             whole,
             draws,
@@ -108,6 +117,7 @@ class Step:
             classes,
             rows,
             beta,
+            buckets,
             self.future_items,
             self.future_decay,
         )
