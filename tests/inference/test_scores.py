@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrec.inference.scores import Masked, best_items, count_above, item_blocks
+from adrec.inference.scores import Masked, best_items, count_above, item_blocks, log_total
 from adrec.nn.scores import Biased, InnerProducts, ItemPairs, Scores, Table
 from adrec.utils.errors import RunError
 
@@ -172,3 +172,13 @@ def test_a_rank_depends_neither_on_the_blocks_nor_on_the_batch(
         parts = [slice(first, first + rows) for first in range(0, 6, rows)]
         counts = [count_above(made(part), targets[part], 64)[0] for part in parts]
         assert torch.equal(torch.cat(counts), expected)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 30.0])
+def test_the_total_of_a_softmax(temperature: float) -> None:
+    scores = 20 * torch.randn(6, 500, generator=torch.Generator().manual_seed(0))
+    scores[0, 3:] = -torch.inf
+    scores[1] = -torch.inf
+    found = log_total(scores, temperature, scores.amax(1))
+    expected = (scores.double() / temperature).logsumexp(1).float()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

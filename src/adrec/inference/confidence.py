@@ -99,11 +99,16 @@ def _moments(scores: Scores, num_items: int, masked: Masked, beta: float) -> tup
     """Return log of the sum of ``exp(beta score)``, and the mean of the score and of its square under it, [B] each."""
     parts = []
     for _, block in masked_blocks(scores, item_blocks(scores.num_users, 1, num_items), masked):
-        exact = block.double()
-        log_total = (beta * exact).logsumexp(1)
-        p = (beta * exact - log_total[:, None]).exp()
-        finite = exact.masked_fill(exact == -torch.inf, 0.0)
-        parts.append((log_total, (p * finite).sum(1), (p * finite.square()).sum(1)))
+        largest = block.amax(1, keepdim=True).double()  # [B, 1]
+        start = torch.where(largest > -torch.inf, largest, 0.0)
+        below = block.double().sub_(start)  # [B, n]: at most 0
+        terms = (beta * below).exp_()
+        below.clamp_(min=torch.finfo(block.dtype).min)  # what is masked has no share
+        total = terms.sum(1)  # [B]; 0 if the block is masked as a whole
+        gap = terms.mul_(below).sum(1) / total
+        square = terms.mul_(below).sum(1) / total
+        start = start[:, 0]
+        parts.append((beta * start + total.log(), start + gap, start.square() + 2 * start * gap + square))
     log_totals, means, squares = (torch.stack(each) for each in zip(*parts, strict=True))  # [blocks, B]
     share = log_totals.softmax(0).nan_to_num()  # a block may be masked as a whole
     return log_totals.logsumexp(0), (share * means.nan_to_num()).sum(0), (share * squares.nan_to_num()).sum(0)

@@ -24,7 +24,7 @@ from adrec.data.spans import Int64s
 from adrec.inference.ids import Id, Ids
 from adrec.inference.index import SPARE, ItemIndex
 from adrec.inference.scorer import Choice, Histories, Top, best_choice, scored_batches
-from adrec.inference.scores import BLOCK, NOTHING
+from adrec.inference.scores import BLOCK, NOTHING, log_total
 from adrec.models.dense import DenseScorer
 from adrec.models.network import NetworkModel
 from adrec.models.onnx import OnnxScorer
@@ -264,7 +264,7 @@ def _tops(scores: Tensor, ks: Sequence[int], temperature: float | None) -> Itera
         raise RunError("the model's scores are not numbers: its training has diverged; train it again.")
     p = torch.full_like(best, torch.nan)
     if temperature is not None:
-        p = (best / temperature - (scores[:, 1:] / temperature).logsumexp(1, keepdim=True)).exp()
+        p = (best / temperature - log_total(scores[:, 1:], temperature, best[:, 0])[:, None]).exp()
     items = torch.where(best > -torch.inf, indices + 1, 0)
     numbers, values, shares = items.cpu().numpy(), best.cpu().numpy(), p.cpu().numpy()
     for row, k in enumerate(ks):

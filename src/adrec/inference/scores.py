@@ -19,6 +19,7 @@ from adrec.utils.errors import RunError
 
 BLOCK = 1 << 21  # scores in a block: 8 MiB of float32
 FEWEST_ITEMS = 1024  # minimum number of items in a block
+FLOOR = -80.0  # exp of less is as good as 0, and ten times as slow: float32 has no normal number for it
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,20 @@ def masked_blocks(scores: Scores, blocks: list[slice], masked: Masked) -> Iterat
         )
 
 
+def log_total(scores: Tensor, temperature: float, largest: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exp(score / temperature) of each row, [B]; -inf where all scores are.
+
+    Args:
+        scores: [B, n].
+        temperature: of the softmax.
+        largest: the largest score of each row, [B].
+    """
+    usable = largest > -torch.inf
+    start = torch.where(usable, largest, 0.0)
+    terms = torch.sub(scores, start[:, None]).mul_(1 / temperature).clamp_(min=FLOOR).exp_()
+    return torch.where(usable, start / temperature + terms.sum(1).log(), -torch.inf)
+
+
 class Best:
     """A running top-k of each history over blocks of items.
 
@@ -126,8 +141,10 @@ class Best:
 
     def add(self, items: slice, block: Tensor) -> None:
         """Merge a block [B, n] into the top k."""
+        largest: Tensor | None = None
         if self.temperature is not None:
-            total = (block / self.temperature).logsumexp(1)
+            largest = block.amax(1)
+            total = log_total(block, self.temperature, largest)
             self.log_total = total if self.log_total is None else torch.logaddexp(self.log_total, total)
         if self.scores is None or self.items is None:
             self.scores, indices = block.topk(min(self.k, block.shape[1]), dim=1)
@@ -135,7 +152,8 @@ class Best:
         elif self.scores.shape[1] < self.k or not block.is_cpu:
             self.scores, self.items = self._merged(self.scores, self.items, items, block)
         else:  # few histories have one of their best items in a late block
-            some = (block.amax(1) > self.scores[:, -1]).nonzero()[:, 0]
+            largest = block.amax(1) if largest is None else largest
+            some = (largest > self.scores[:, -1]).nonzero()[:, 0]
             if len(some):
                 merged = self._merged(self.scores[some], self.items[some], items, block[some])
                 self.scores[some], self.items[some] = merged
