@@ -154,7 +154,7 @@ def test_a_killed_process_ends_the_job_with_a_sentence(data: Path, tmp_path: Pat
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0 and time.monotonic() - began < 60
-    assert "another process of this training has ended" in said, said
+    assert "another of the processes has ended" in said, said
 
 
 @pytest.mark.parametrize(
@@ -217,3 +217,19 @@ def test_a_full_disk_ends_all_processes(data: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0 and "the disk is full" in said and time.monotonic() - began < 60, said
+
+
+@pytest.mark.slow
+def test_several_processes_evaluate_a_run_as_one_does(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = command.adrec("train", data, "--out", run, *options(2))
+    assert done.returncode == 0, done.stderr
+    found = []
+    for number in (1, 3):
+        files = ["--json", tmp_path / f"{number}.json", "--ranks", tmp_path / f"{number}.csv"]
+        process = started(number, "-m", "adrec", "evaluate", run, "--seen", "keep", *files)
+        out, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert out.count("ndcg@20") == 1 and said.count("Ranks of each user") == 1, "one of them speaks"
+        found.append((json.loads(files[1].read_text()), files[3].read_text(), out))
+    assert found[0] == found[1]

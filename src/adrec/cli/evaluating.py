@@ -70,11 +70,15 @@ def evaluate(
 ) -> None:
     """Evaluate HR, NDCG and MRR over the whole catalogue, with 95 % intervals over users.
 
-    With newer --data, what is later than the data of the run is evaluated: a backtest.
+    With newer --data, what is later than the data of the run is evaluated: a backtest. Started by torchrun, the
+    processes rank together.
     """
     from adrec.cli import evaluation
+    from adrec.cli.ranks import start_ranks
 
-    console, output = console_for(quiet), Console(highlight=False)
+    together = start_ranks(device) if recommendations is None and served is None else None
+    leads = together is None or together.leads
+    console, output = console_for(quiet or not leads), Console(highlight=False, quiet=not leads)
     check_side_output(json_file, "--json")
     check_output(ranks, "--ranks")
     use_threads(threads)
@@ -93,11 +97,7 @@ def evaluate(
                 "--recommendations goes with --on, --k, --fail-below and --json alone: the table says the rest."
             )
         result, notes = evaluation.evaluate_recommendations(run, recommendations, on, cutoffs=cutoffs(k), data=data)
-        for note in notes:
-            console.print(f"note: {note}")
-        output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
-        if json_file is not None:
-            write_json(json_file, result.to_dict())
+        _say_table(result, notes, json_file, console, output)
         _check(result, limits)
         return
     if every is not None and (against or ranks or batch_means or limits):
@@ -113,15 +113,15 @@ def evaluate(
             data=data,
             every=every,
             device=device,
+            ranks=together,
             on_batch=lambda users: progress.advance(task, users),
         )
         found = measure(run, steps=steps, sampler=sampler)
         other = measure(against, steps=None, sampler=None)[""] if against is not None else None
+    if not leads:
+        return
     if every is not None:
-        output.print(periods_table(found))
-        output.print(evaluation_notes(next(iter(found.values())), names_other=seen == "data", briefly=True))
-        if json_file is not None:
-            write_json(json_file, {"periods": [{"begin": begin, **each.to_dict()} for begin, each in found.items()]})
+        _say_periods(found, json_file, output, names_other=seen == "data")
         return
     result, values = found[""], found[""].to_dict()
     output.print(evaluation_table(result))
@@ -138,6 +138,27 @@ def evaluate(
     part = "after" if result.split.startswith("after:") else on
     _write_ranks(result, ranks, run / f"{'-'.join(filter(None, ['ranks', part, *chosen]))}.parquet", console)
     _check(result, limits)
+
+
+def _say_table(
+    result: Evaluation, notes: Sequence[str], json_file: Path | None, console: Console, output: Console
+) -> None:
+    """Print and write the evaluation of another program's table."""
+    for note in notes:
+        console.print(f"note: {note}")
+    output.print(evaluation_table(result), evaluation_notes(result), sep="\n")
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+
+
+def _say_periods(
+    found: Mapping[str, Evaluation], json_file: Path | None, output: Console, *, names_other: bool
+) -> None:
+    """Print and write a backtest by periods."""
+    output.print(periods_table(found))
+    output.print(evaluation_notes(next(iter(found.values())), names_other=names_other, briefly=True))
+    if json_file is not None:
+        write_json(json_file, {"periods": [{"begin": begin, **each.to_dict()} for begin, each in found.items()]})
 
 
 def _compared(result: Evaluation, other: Evaluation, name: str, output: Console) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adrec._version import __version__
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
@@ -15,6 +16,7 @@ from adrec.evaluate.backtest import later, moment, periods
 from adrec.evaluate.protocol import Evaluation, evaluate
 from adrec.evaluate.tables import evaluate_table
 from adrec.models.factory import find_device
+from adrec.nn.ranks import Ranks
 from adrec.runs.folder import Run
 from adrec.utils.errors import ConfigError, RunError
 
@@ -32,15 +34,19 @@ def evaluate_run(
     device: str,
     every: str | None = None,
     on_batch: Callable[[int], None],
+    ranks: Ranks | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluate a run; on newer data than its own, on what is later: a backtest.
+    """Evaluate a run; on newer data than its own, on what is later: a backtest. ``ranks`` do it together.
 
     Returns the evaluation by the beginning of its period: of each that is ``every`` long, or one by ``""``.
     """
     run = Run.open(path)
-    model = run.model(find_device(device))
+    model = run.model(find_device(device) if ranks is None else ranks.device)
     model.with_inference(steps, sampler)
     dataset = run.dataset(data, newer=True)
+    if ranks is not None:
+        run_digest = f"{path} {run.info.weights_digest}"
+        ranks.check_same({"version of adrec": __version__, "run": run_digest, "data": dataset.fingerprint})
     newer = dataset.fingerprint != run.info.data_fingerprint
     if run.info.split == "none" and not newer:
         raise RunError(
@@ -60,6 +66,7 @@ def evaluate_run(
             seen=seen,
             with_batch_means=with_batch_means,
             on_batch=on_batch,
+            ranks=ranks,
         )
         for begin, split in splits.items()
     }

@@ -1,7 +1,8 @@
-"""``torchrun .. -m adrec train``: what the processes of one training do beside it."""
+"""``torchrun .. -m adrec train`` and ``evaluate``: what the processes do beside the work that they share."""
 
 from __future__ import annotations
 
+import atexit
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,8 +22,8 @@ from adrec.utils.errors import ConfigError
 from adrec.utils.sealed import digest_of
 
 
-def start_ranks(device: str, resumed: Path | None) -> Ranks | None:
-    """Connect the processes that ``torchrun`` started; None in a process that was started alone.
+def start_ranks(device: str, resumed: Path | None = None) -> Ranks | None:
+    """Connect the processes that ``torchrun`` started, until this one ends; None in a process that was started alone.
 
     The device is ``device``, or that of the run that is ``resumed``.
     """
@@ -30,7 +31,9 @@ def start_ranks(device: str, resumed: Path | None) -> Ranks | None:
         return None
     if resumed is not None:
         device = torch.device(Run.open(resumed).info.device).type
-    return Ranks.start(find_device(device))
+    ranks = Ranks.start(find_device(device))
+    atexit.register(ranks.end)
+    return ranks
 
 
 def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,8 +86,6 @@ def train(
     from adrec.runs.place import Place
 
     ranks = start_ranks(device, resume)
-    if ranks is not None:
-        atexit.register(ranks.end)
     console = console_for(quiet or not (ranks is None or ranks.leads), dates)
     every = None if checkpoint_every is None else seconds(checkpoint_every, "--checkpoint-every")
     conduct = workflow.Conduct(device, threads, every, recover, validate_users, ranks, item_vectors)

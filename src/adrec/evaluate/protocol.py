@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from adrec.data.seen import leaves_out
 from adrec.data.spans import spans
 from adrec.data.split import Split, Targets
 from adrec.evaluate.metrics import Estimate, batch_means, estimates, metric_names
-from adrec.evaluate.ranking import Ranking, held_out, ranking
+from adrec.evaluate.ranking import Ranking, held_out, ranking, ranking_by
 from adrec.inference.scorer import Scorer
+from adrec.nn.ranks import Ranks
 from adrec.utils.errors import DataError
 
 DEFAULT_CUTOFFS = (5, 10, 20)
@@ -97,6 +99,7 @@ def evaluate(
     with_batch_means: bool = False,
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda users: None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Rank each held-out item of ``part`` against the whole catalogue.
 
@@ -110,7 +113,8 @@ def evaluate(
             does. The papers keep them.
         with_batch_means: add the published code's averages.
         seed: of the bootstrap.
-        on_batch: called with the number of users done after each batch.
+        on_batch: called with the number of users done after each batch, of this process.
+        ranks: the processes that rank together; all call it, and get the same result.
 
     Raises:
         DataError: if nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).
@@ -120,7 +124,8 @@ def evaluate(
     histories, items = held_out(dataset, held_out_targets(split, part))
     filter_seen = leaves_out(seen, dataset)
     k = min(max(cutoffs), scorer.num_items)
-    ranked = ranking(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
+    rank_all = ranking if ranks is None else partial(ranking_by, ranks)
+    ranked = rank_all(scorer, histories, items, filter_seen=filter_seen, top=k, on_batch=on_batch)
     return summary(
         ranked,
         dataset,

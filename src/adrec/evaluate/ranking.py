@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from adrec.data.split import Targets
 from adrec.evaluate.metrics import behind
 from adrec.inference.scorer import BATCH_SIZE, Histories, Scorer, scored_batches, seen
 from adrec.inference.scores import NOTHING, Masked, count_above
+from adrec.nn.ranks import Ranks
 
 Count = Callable[..., tuple[Tensor, Tensor]]  # with the arguments of :func:`count_above`
 
@@ -93,3 +95,22 @@ def ranking(
         first[chosen] = best.numpy()
         on_batch(len(chosen))
     return Ranking(ranks, first, repeats)
+
+
+def ranking_by(ranks: Ranks, scorer: Scorer, histories: Histories, items: Int64s, **how: Any) -> Ranking:
+    """Return :func:`ranking` by several processes, each of which ranks every N-th history with the whole catalogue.
+
+    All processes call it with the same arguments, and get the same result.
+    """
+    own = np.arange(ranks.rank, len(histories), ranks.size)
+    some = Histories(histories.items, histories.starts[own], histories.ends[own])
+    part = ranking(scorer, some, items[own], **how)
+
+    def together(values: Int64s) -> Int64s:
+        whole = torch.zeros(len(histories), *values.shape[1:], dtype=torch.int64)
+        whole[torch.from_numpy(own)] = torch.from_numpy(values)
+        found: Int64s = ranks.total(whole.to(ranks.device)).cpu().numpy()
+        return found
+
+    repeats = int(ranks.total(torch.tensor([part.num_repeats], device=ranks.device)))
+    return Ranking(together(part.ranks), together(part.top), repeats)

@@ -43,8 +43,8 @@ def _answered() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and not re.search(LOST, str(error), re.IGNORECASE):
             raise
         raise RunError(
-            "another process of this training has ended or does not answer; once that is mended, start again, with "
-            "--resume if the run has begun: it goes on from its last snapshot."
+            "another of the processes has ended or does not answer; once that is mended, start again (a training that "
+            "has begun: with --resume, it goes on from its last snapshot)."
         ) from error
 
 
@@ -148,7 +148,7 @@ class Ranks:
             for rank, other in enumerate(found):
                 if other is not None and other[name] != (found[0] or {})[name]:
                     raise ConfigError(
-                        f"the processes of a training need the same {name}: process 0 has {(found[0] or {})[name]}, "
+                        f"the processes need the same {name}: process 0 has {(found[0] or {})[name]}, "
                         f"process {rank} has {other[name]}; this one has {value}."
                     )
 
