@@ -400,6 +400,7 @@ def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
         "time: at most",
     ):
         assert part in shown.stdout
+    assert "Next: adrec train data --preset paper --set hidden_size=16 --out runs/data" in shown.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["peak_memory"] == sum(plan["memory"].values())
     assert plan["total_seconds"] > 0

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from adrec.config.adrec import Config
+from adrec.config.parsing import groups
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
 from adrec.models.adrec import ADRecModel
@@ -22,9 +24,15 @@ from adrec.utils.errors import ConfigError
 
 LARGE = 50_000  # items, from which on a plan compares the ways of training
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "the whole softmax": {"rows": False, "negatives": 0},
-    "1,000 drawn items, every row trained (negatives=1000)": {"rows": False, "negatives": 1000},
-    "1,000 drawn items, only their rows trained (rows=true)": {"rows": True},
+    "the whole softmax (negatives=0)": {"rows": False, "buckets": False, "negatives": 0},
+    "1,000 drawn items, every row trained (negatives=1000)": {"rows": False, "buckets": False, "negatives": 1000},
+    "1,000 drawn items, only their rows trained (rows=true)": {"buckets": False, "rows": True},
+    "buckets, the next item, one pass (buckets=true, consistency=0, future_items=1)": {
+        "rows": False,
+        "buckets": True,
+        "consistency": 0.0,
+        "future_items": 1,
+    },
 }
 
 
@@ -42,7 +50,8 @@ def plan(data: Path, model: Model, *, device: str, validate_users: int | None = 
     made = make_plan(make_trainers(model, dataset, split, seed=0, device=where, validate_users=validate_users))
     if split.num_items < LARGE or not isinstance(model, ADRecModel):
         return made
-    return replace(made, ways=dict(ways(model, dataset, split, where)))
+    found = dict(ways(model, dataset, split, where))
+    return replace(made, ways=found) if len(found) > 1 else made
 
 
 def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, float]]:
@@ -50,6 +59,11 @@ def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device
     stages = [name for name, stage in model.training.stages.items() if stage.epochs and stage.optimizer == "adamw"]
     for words, changes in WAYS.items():
         given = {f"{name}.{key}": value for name in stages for key, value in changes.items()}
-        config = model.training.changed(given)
+        known = {*Config.keys(), *groups(Config)}  # stage 1 has the next item alone
+        given = {key: value for key, value in given.items() if key in known}
+        try:
+            config = model.training.changed(given)
+        except ConfigError:  # other settings do not allow this way
+            continue
         (trainer,) = make_trainers(ADRecModel(config), dataset, split, seed=0, device=device, validate_users=1)
         yield words, list(estimate([trainer]).stages.values())[-1].epoch

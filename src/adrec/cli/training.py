@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -189,6 +190,16 @@ def plan(
     output = Console(highlight=False, soft_wrap=True)
     for part in plan_tables(made):
         output.print(part)
+    asked: list[tuple[str, object, object]] = [
+        ("--model", model_name, "adrec"),
+        ("--preset", preset_name, "default"),
+        ("--augment", augment, None),
+    ]
+    asked += [("--set", each, None) for each in assignments or []] + [("--max-epochs", max_epochs, None)]
+    asked += [("--validate-users", validate_users, None)]
+    options = [part for name, value, usual in asked if value != usual for part in (name, str(value))]
+    command = shlex.join(["adrec", "train", str(data), *options, "--out", f"runs/{data.absolute().name}"])
+    console_for(quiet).print(f"Next: {command}")
 
 
 def list_models() -> None:
