@@ -85,6 +85,7 @@ def prepare(
         only_erases = bool(erased) and isinstance(source, pl.DataFrame) and source.height == 0
         interactions = nothing_new() if only_erases else read_interactions(source, reading, ledger, known)
         table = chosen(interactions.table, reading, ledger, interactions.at, interactions.time_unit)
+        interactions = _released(interactions)
         if options.session_gap is not None:
             if earlier is not None:
                 raise ConfigError(
@@ -116,6 +117,11 @@ def prepare(
     if events:
         dataset = replace(dataset, info=replace(dataset.info, events={**dataset.info.events, **events}))
     return replace(dataset, left_out=_plain_ids(waiting_rows(table, rare)) if rare.height else None)
+
+
+def _released(interactions: Interactions) -> Interactions:
+    """Return interactions without the columns of their table that are not looked at again: they are large."""
+    return replace(interactions, table=interactions.table.select(pl.col("^weight$")))
 
 
 def _both(older: DatasetInfo, new: Interactions) -> Interactions:
