@@ -64,3 +64,8 @@ class BucketsConfig(ConfigGroup):
     def __post_init__(self) -> None:
         require(self.cover > 0, f"buckets.cover must be above 0; it is {self.cover}.")
         require(self.items >= 2, f"buckets.items must be at least 2; it is {self.items}.")
+
+    @property
+    def logits(self) -> float:
+        """The mean number of logits of a token."""
+        return self.cover * self.items

@@ -113,6 +113,8 @@ def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
     """Return the approximate number of logits that a stage's cross-entropy holds."""
     sequences, classes = trainer.last_sequences, trainer.split.num_items
     tokens = min(trainer.config.max_tokens, sequences.num_tokens)
+    if stage.buckets is not None:
+        return int(tokens * min(classes, stage.buckets.logits))
     if stage.drawn is not None:  # in addition to the items and targets of a batch
         of_a_batch = sequences.num_tokens // trainer.steps(sequences) + 1
         classes = min(classes, 2 * of_a_batch + stage.drawn)
