@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adrec.cli import planning
+from adrec.config.adrec import preset
 from adrec.models.factory import make_model
 from conftest import SMALL
 
@@ -19,7 +20,7 @@ NEXT_ITEM = {
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes", "ways"),
+    ("name", "changes", "ways"),
     [
         ("default", {}, 4),
         ("large", {"finetune.rows.draw": "uniform"}, 4),
@@ -30,11 +31,33 @@ NEXT_ITEM = {
     ids=str,
 )
 def test_a_plan_compares_the_ways(
-    small_run: Path, monkeypatch: pytest.MonkeyPatch, preset: str, changes: dict[str, Any], ways: int
+    small_run: Path, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, Any], ways: int
 ) -> None:
     monkeypatch.setattr(planning, "LARGE", 5)
-    made = planning.plan(small_run.parent / "data", make_model("adrec", preset, {**SMALL, **changes}), device="cpu")
+    made = planning.plan(small_run.parent / "data", make_model("adrec", name, {**SMALL, **changes}), device="cpu")
     assert len(made.ways) == ways and all(seconds > 0 for seconds in made.ways.values())
+
+
+@pytest.mark.parametrize(
+    ("preset_name", "changes", "left_out"),
+    [
+        ("default", {}, ()),
+        ("large", {}, ()),
+        ("fast", {"finetune.optimizer": "adam"}, ("rows",)),
+        ("paper", {}, ("rows",)),
+        ("default", {"align.loss": "mse", "align.consistency": 0.0, "align.future_items": 1}, ("rows",)),
+    ],
+    ids=str,
+)
+def test_a_way_is_what_its_label_says(preset_name: str, changes: dict[str, Any], left_out: tuple[str, ...]) -> None:
+    found = {}
+    for words, config in planning.configurations(preset(preset_name, changes)):
+        stage = list(config.stages.values())[-1]
+        kind = "rows" if stage.rows else "buckets" if stage.buckets else f"{stage.negatives} drawn"
+        found[kind] = words
+    assert {*found, *left_out} == {"0 drawn", "1000 drawn", "rows", "buckets"} and not {*found} & {*left_out}
+    assert "whole softmax" in found["0 drawn"] and "buckets" in found["buckets"]
+    assert "rows" in left_out or "rows=true" in found["rows"]
 
 
 def test_few_items_have_one_way(small_run: Path) -> None:

@@ -56,6 +56,7 @@ def test_it_learns(dataset: Dataset) -> None:
         ({"finetune.negatives": 5}, "buckets have the negatives"),
         ({"finetune.buckets.items": 1}, "buckets.items must be at least 2"),
         ({"finetune.buckets.cover": 0.0}, "buckets.cover must be above 0"),
+        ({"finetune.buckets.cover": 1e308}, "at most 100"),
         ({"model.diffusion": True, "finetune.loss": "mse"}, "buckets are the cross-entropy's"),
     ],
     ids=str,

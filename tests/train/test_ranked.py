@@ -233,3 +233,17 @@ def test_several_processes_evaluate_a_run_as_one_does(data: Path, tmp_path: Path
         assert out.count("ndcg@20") == 1 and said.count("Ranks of each user") == 1, "one of them speaks"
         found.append((json.loads(files[1].read_text()), files[3].read_text(), out))
     assert found[0] == found[1]
+    kept = json.loads((run / "evaluation.json").read_text()) if (run / "evaluation.json").exists() else None
+    assert kept is None, "only the protocol of the data is kept"
+    code = tmp_path / "differ.py"
+    arguments = ["adrec", "evaluate", str(run), "--on", "validation"]
+    code.write_text(
+        f"import os, sys\nsys.argv = {arguments!r} + ['--seen', ['keep', 'leave-out'][int(os.environ['RANK'])]]\n"
+        "from adrec.cli import main\nmain()\n"
+    )
+    process = started(2, code)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0 and "need the same options" in said, said
+    process = started(2, "-m", "adrec", "evaluate", data, "--recommendations", tmp_path / "1.csv")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0 and "by one process" in said, said

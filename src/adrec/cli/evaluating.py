@@ -75,8 +75,11 @@ def evaluate(
     """
     from adrec.cli import evaluation
     from adrec.cli.ranks import start_ranks
+    from adrec.nn.ranks import is_started_by_torchrun
 
-    together = start_ranks(device) if recommendations is None and served is None else None
+    if (recommendations is not None or served is not None) and is_started_by_torchrun():
+        raise ConfigError("a table or a log is evaluated by one process; start it without torchrun.")
+    together = start_ranks(device)
     leads = together is None or together.leads
     console, output = console_for(quiet or not leads), Console(highlight=False, quiet=not leads)
     check_side_output(json_file, "--json")

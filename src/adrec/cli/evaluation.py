@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adrec._version import __version__
+from adrec.cli.ranks import check_versions
 from adrec.config.diffusion import Sampler
 from adrec.config.stage import SeenOrData
 from adrec.data.dataset import Dataset, open_dataset
@@ -45,8 +45,15 @@ def evaluate_run(
     model.with_inference(steps, sampler)
     dataset = run.dataset(data, newer=True)
     if ranks is not None:
-        run_digest = f"{path} {run.info.weights_digest}"
-        ranks.check_same({"version of adrec": __version__, "run": run_digest, "data": dataset.fingerprint})
+        how = {"on": part, "k": list(cutoffs), "seen": seen, "steps": steps, "sampler": sampler, "every": every}
+        check_versions(
+            ranks,
+            {
+                "run": str(run.info.weights_digest),
+                "data": dataset.fingerprint,
+                "options": ", ".join(f"{name} {value}" for name, value in how.items()),
+            },
+        )
     newer = dataset.fingerprint != run.info.data_fingerprint
     if run.info.split == "none" and not newer:
         raise RunError(

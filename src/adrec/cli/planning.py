@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from adrec.config.adrec import Config
+from adrec.config.base import TrainingConfig
 from adrec.config.parsing import groups
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
@@ -54,16 +55,28 @@ def plan(data: Path, model: Model, *, device: str, validate_users: int | None = 
     return replace(made, ways=found) if len(found) > 1 else made
 
 
+def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig]]:
+    """Yield the ways of training the last stage against the catalogue that the other settings allow.
+
+    Earlier stages with a softmax are trained in the same way, where they can be.
+    """
+    known = {*type(config).keys(), *groups(type(config))}  # stage 1 has the next item alone
+    softmax = {
+        name: stage
+        for name, stage in config.stages.items()
+        if stage.epochs and (not stage.loss_weights or "ce" in stage.loss_weights)
+    }
+    for words, changes in WAYS.items():
+        some = [name for name, stage in softmax.items() if stage.optimizer == "adamw" or not changes.get("rows")]
+        if list(config.stages)[-1] not in some:
+            continue
+        given = {f"{name}.{key}": value for name in some for key, value in changes.items()}
+        with suppress(ConfigError):  # such as a stage that goes on with the optimizer of one that cannot
+            yield words, config.changed({key: value for key, value in given.items() if key in known})
+
+
 def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, float]]:
     """Yield each way of training ADRec's last stage against the catalogue, and the seconds of an epoch by it."""
-    stages = [name for name, stage in model.training.stages.items() if stage.epochs and stage.optimizer == "adamw"]
-    for words, changes in WAYS.items():
-        given = {f"{name}.{key}": value for name in stages for key, value in changes.items()}
-        known = {*Config.keys(), *groups(Config)}  # stage 1 has the next item alone
-        given = {key: value for key, value in given.items() if key in known}
-        try:
-            config = model.training.changed(given)
-        except ConfigError:  # other settings do not allow this way
-            continue
+    for words, config in configurations(model.training):
         (trainer,) = make_trainers(ADRecModel(config), dataset, split, seed=0, device=device, validate_users=1)
         yield words, list(estimate([trainer]).stages.values())[-1].epoch

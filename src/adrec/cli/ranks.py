@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,16 +42,20 @@ def agree(ranks: Ranks, model: Model, dataset: Dataset, split: Split, seed: int)
     if not isinstance(model, NetworkModel):
         raise ConfigError(f"{model.name} learns in one process; start it without torchrun.")
     check_ranked(model.training, model.networks)
-    ranks.check_same(
+    check_versions(
+        ranks,
         {
-            "version of adrec": __version__,
-            "version of PyTorch": torch.__version__,
             "data": f"{dataset.info.name} {dataset.fingerprint}",
             "split": split.name,
             "settings": digest_of(model.config.to_dict()),
             "seed": str(seed),
-        }
+        },
     )
+
+
+def check_versions(ranks: Ranks, values: Mapping[str, str]) -> None:
+    """Raise :class:`ConfigError` on every rank unless all have the same versions, and the same named ``values``."""
+    ranks.check_same({"version of adrec": __version__, "version of PyTorch": torch.__version__, **values})
 
 
 def follow(

@@ -196,7 +196,7 @@ def plan(
         ("--augment", augment, None),
     ]
     asked += [("--set", each, None) for each in assignments or []] + [("--max-epochs", max_epochs, None)]
-    asked += [("--validate-users", validate_users, None)]
+    asked += [("--validate-users", validate_users, None), ("--device", device, "auto"), ("--threads", threads, None)]
     options = [part for name, value, usual in asked if value != usual for part in (name, str(value))]
     command = shlex.join(["adrec", "train", str(data), *options, "--out", f"runs/{data.absolute().name}"])
     console_for(quiet).print(f"Next: {command}")

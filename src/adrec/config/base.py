@@ -161,7 +161,7 @@ class TrainingConfig(Settings):
             histories are long, a step then has fewer users than ``batch_size``, so that an epoch has enough steps.
             Changing only ``batch_size`` sets it to 0.
         max_tokens: the largest number of tokens computed at once. A larger batch is computed in parts, whose gradients
-            are summed: less memory, and the same result except for rounding and dropout masks.
+            are summed: less memory, and the same result except for rounding, dropout masks and buckets.
         precision: the precision of matrix products in training. Weights, moments and losses are always float32.
         augment: augmentation of the training sequences.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -62,10 +63,12 @@ class BucketsConfig(ConfigGroup):
     items: int = 256
 
     def __post_init__(self) -> None:
-        require(self.cover > 0, f"buckets.cover must be above 0; it is {self.cover}.")
+        require(0 < self.cover <= 100, f"buckets.cover must be above 0 and at most 100; it is {self.cover}.")
         require(self.items >= 2, f"buckets.items must be at least 2; it is {self.items}.")
 
-    @property
-    def logits(self) -> float:
-        """The mean number of logits of a token."""
-        return self.cover * self.items
+    def logits(self, num_tokens: float, num_items: int, passes: int = 1) -> float:
+        """Return the mean number of products with an item for each of a step's ``num_tokens``.
+
+        Those of the centres with all items have no backward pass: they count for one of ``passes``.
+        """
+        return self.cover * self.items + math.sqrt(self.cover / num_tokens) * num_items / passes

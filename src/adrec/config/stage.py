@@ -236,7 +236,7 @@ class StageConfig(ConfigGroup):
 
     @property
     def drawn(self) -> int | None:
-        """The number of items that a step draws beside those of its batch; None if it has the whole catalogue."""
+        """The number of items that a step draws beside those of its batch; None if it draws none."""
         if self.rows is not None:
             return 0 if self.rows.draw == "batch" else self.rows.drawn
         return self.negatives or None

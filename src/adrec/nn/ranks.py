@@ -1,4 +1,4 @@
-"""Several processes (ranks) that train one network: what they exchange, and which rows of the item embedding each has.
+"""Several processes (ranks) that train or evaluate together: what they exchange, and which item rows each trains.
 
 Every rank computes its share of a batch's users with the denominators of the whole batch, so gradients are summed.
 The network's other weights are the same on all ranks. Item ``r`` belongs to rank ``(r - 1) mod N``; padding to rank 0.
@@ -50,7 +50,7 @@ def _answered() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of one training, seen from one of them.
+    """The processes of one training or evaluation, seen from one of them.
 
     Attributes:
         rank: the number of this process.

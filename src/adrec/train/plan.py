@@ -114,7 +114,7 @@ def _logits_at_once(trainer: Trainer, stage: StageConfig) -> int:
     sequences, classes = trainer.last_sequences, trainer.split.num_items
     tokens = min(trainer.config.max_tokens, sequences.num_tokens)
     if stage.buckets is not None:
-        return int(tokens * min(classes, stage.buckets.logits))
+        return int(tokens * min(classes, stage.buckets.logits(tokens, classes)))
     if stage.drawn is not None:  # in addition to the items and targets of a batch
         of_a_batch = sequences.num_tokens // trainer.steps(sequences) + 1
         classes = min(classes, 2 * of_a_batch + stage.drawn)

@@ -137,8 +137,8 @@ class Step:
         """Set every parameter's gradient, the mean of the losses' gradients; return the losses, detached.
 
         A batch of more than ``max_tokens`` tokens is computed in parts. They need less memory and add up to the same
-        gradient. The parts are users of similar length; they do not change which users are in the batch, so there is
-        no bias.
+        gradient; but each has buckets of its own, if there are any. The parts are users of similar length; they do not
+        change which users are in the batch, so there is no bias.
 
         A frozen embedding has no gradient, so the optimizer does not change it. A decaying one has a gradient of
         zeros, which Adam's L2 term turns into a step towards 0, as in the published code.

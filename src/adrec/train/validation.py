@@ -45,7 +45,7 @@ def users_to_validate(
     if stage.drawn is not None:
         classes = min(num_items, stage.drawn + 2 * sequences.num_tokens // steps)
     elif stage.buckets is not None:
-        classes = min(num_items, int(stage.buckets.logits))
+        classes = min(num_items, int(stage.buckets.logits(sequences.num_tokens / steps, num_items, PASSES)))
     scores = num_users * num_items
     return SAMPLED if scores > max(MOST_SCORES, SHARE * passes * sequences.num_tokens * classes) else None
 

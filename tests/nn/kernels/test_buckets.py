@@ -118,8 +118,32 @@ def test_a_division() -> None:
     assert (items >= 1).all() and (items.diff(dim=1) > 0).all()
     centres = torch.randn(count, 50, generator=torch.Generator().manual_seed(7)) @ x
     for bucket in range(count):
+        nearest = (x @ centres[bucket]).argsort(descending=True)[:count]
+        assert set(nearest.tolist()) == set(tokens[bucket].tolist())
         order = (embedding[1:] @ centres[bucket]).argsort(descending=True)[:8] + 1
         assert set(order.tolist()) == set(items[bucket].tolist())
+
+
+def test_tokens_without_weight_make_no_loss() -> None:
+    whole = batch()
+    x, embedding = (each.requires_grad_() for each in tensors(len(whole.items)))
+    few = buckets(0.05, 6)
+    inside = few.divide(x, embedding, 1)[0]
+    weights = torch.full((len(x),), 100.0)
+    weights[inside.flatten()] = 0.0
+    loss = bucket_cross_entropy(x, embedding, whole.targets, buckets(0.05, 6), weights=weights)
+    loss.backward()
+    assert loss == 0 and x.grad is not None and x.grad.isfinite().all()
+
+
+def test_bfloat16_is_near() -> None:
+    whole = batch()
+    x, embedding = tensors(len(whole.items))
+    everything = len(x), 10 * ITEMS
+    exact, low = (
+        bucket_cross_entropy(query, embedding, whole.targets, buckets(*everything)) for query in (x, x.bfloat16())
+    )
+    torch.testing.assert_close(low, exact, rtol=5e-3, atol=0)
 
 
 def test_a_single_token_and_two_items() -> None:

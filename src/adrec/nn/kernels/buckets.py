@@ -82,7 +82,7 @@ def bucket_cross_entropy(
     """
     tokens, items = buckets.divide(x, embedding, 0 if padding_class else 1)
     logits = torch.bmm(x[tokens], F.embedding(items, embedding).to(x.dtype).transpose(1, 2)).float()  # [n, b, m]
-    positive = (x * F.embedding(targets, embedding).to(x.dtype)).sum(1).float()  # [N]
+    positive = (x.float() * F.embedding(targets, embedding).float()).sum(1)  # [N]
     if repeats is not None and repeat_bias is not None:
         at, pairs = _repeated(tokens, items, repeats)
         logits = logits.index_put(at, _of(repeat_bias, pairs), accumulate=True)
@@ -93,7 +93,8 @@ def bucket_cross_entropy(
     largest = positive.new_full((len(x),), -1.0).scatter_reduce(0, tokens.flatten(), losses, "amax")
     weight = torch.ones_like(positive) if weights is None else weights.float()
     counted = torch.where(largest.detach() >= 0, weight, 0.0)
-    share = weight.sum() / counted.sum().clamp(min=torch.finfo(torch.float32).tiny)
+    total = counted.sum()  # 0 if the weights of all tokens in buckets are: the step then has no loss
+    share = torch.where(total > 0, weight.sum() / torch.where(total > 0, total, 1.0), 0.0)
     return (largest * counted).sum() * share
 
 
