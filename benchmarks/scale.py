@@ -33,6 +33,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "whole softmax": {"finetune.rows": False, "finetune.negatives": 0},
     "drawn, every row": {"finetune.rows": False, "finetune.negatives": 2000},
     "drawn, their rows": {"finetune.rows": True, "finetune.rows.drawn": 2000},
+    "buckets, one pass": {
+        "finetune.rows": False,
+        "finetune.buckets": True,
+        "finetune.consistency": 0.0,
+        "finetune.future_items": 1,
+    },
 }
 USERS, LENGTH, BATCH = 50_000, 10, 450
 

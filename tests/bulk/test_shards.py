@@ -56,6 +56,15 @@ def test_what_is_done_is_not_done_again_and_what_is_damaged_is(small_run: Path, 
     assert said.count("it is computed again") == 2 and "whole already: 1 shard" in said
 
 
+def test_what_is_alike_in_all_shards_is_said_once(small_run: Path, tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["item 1", "item 2"]}).write_csv(tmp_path / "allow.csv")
+    said = recommend(
+        small_run, tmp_path / "shards", "--shard-size", "40", "--allow", str(tmp_path / "allow.csv"), "--k", "5"
+    )
+    assert said.count("users 1 to 40: ") == said.count("note: users ") == 1, said
+    assert "2 other shards had such a note" in said
+
+
 @pytest.mark.slow
 def test_a_killed_job_goes_on(small_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +87,13 @@ def recommend(
         def make(start: int, end: int) -> pl.DataFrame:
             found = request.table(start, end, lambda done: progress.advance(task, done))
             for note in found.notes:
-                console.print(f"note: users {start + 1:,} to {end:,}: {note}")
+                kind = re.sub("[0-9,]", "", note.partition(":")[0])
+                if not alike[kind]:
+                    console.print(f"note: users {start + 1:,} to {end:,}: {note}")
+                alike[kind] += 1
             return found.table
 
+        alike: Counter[str] = Counter()  # notes that differ in their numbers alone
         whole: list[int] = []
 
         def skip(users: int, damaged: str) -> None:
@@ -98,6 +104,8 @@ def recommend(
                 whole.append(users)
 
         rows = shards.write(share, make, skip)
+    for more in (count - 1 for count in alike.values() if count > 1):
+        console.print(f"note: {counted(more, 'other shard')} had such a note.")
     left = shards.left()
     rest = f"; {counted(left, 'shard')} of other parts are not there yet" if left else ""
     already = f"; whole already: {counted(len(whole), 'shard')}" if whole else ""
