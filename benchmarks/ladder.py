@@ -26,6 +26,7 @@ from adrec.utils.files import write_json
 from benchmarks.common import run
 
 ROWS = {"finetune.rows": True}
+ONE_PASS = {"finetune.future_items": 1, "finetune.consistency": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
     "whole softmax": {"finetune.negatives": 0},
     "1,000 uniform, every row": {},
@@ -38,19 +39,11 @@ WAYS: dict[str, dict[str, Any]] = {
         **ROWS,
         "finetune.rows.draw": "uniform",
         "finetune.rows.sampled_loss": "gbce",
-        "finetune.future_items": 1,
-        "finetune.consistency": 0.0,
+        **ONE_PASS,
     },
-    "buckets (SCE)": {
-        "finetune.buckets": True,
-        "finetune.future_items": 1,
-        "finetune.consistency": 0.0,
-    },
-    "whole softmax, no consistency, next item": {
-        "finetune.negatives": 0,
-        "finetune.future_items": 1,
-        "finetune.consistency": 0.0,
-    },
+    "buckets (SCE) of 256 items": {"finetune.buckets": True, "finetune.buckets.items": 256, **ONE_PASS},
+    "buckets (SCE) of 1,024 items": {"finetune.buckets": True, **ONE_PASS},
+    "whole softmax, no consistency, next item": {"finetune.negatives": 0, **ONE_PASS},
 }
 
 

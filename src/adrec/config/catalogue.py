@@ -60,7 +60,7 @@ class BucketsConfig(ConfigGroup):
     """
 
     cover: float = 2.0
-    items: int = 256
+    items: int = 1024
 
     def __post_init__(self) -> None:
         require(0 < self.cover <= 100, f"buckets.cover must be above 0 and at most 100; it is {self.cover}.")
