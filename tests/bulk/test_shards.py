@@ -118,9 +118,7 @@ def test_bad_input_is_one_sentence(small_run: Path, tmp_path: Path, arguments: l
     (tmp_path / "full" / "mine.txt").write_text("mine")
     done = command.adrec("recommend", small_run, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} <= {"full", ".full.shards"} and len(
-        list((tmp_path / "full").iterdir())
-    ) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"full"} and len(list((tmp_path / "full").iterdir())) == 1
 
 
 def test_another_request_is_refused(tmp_path: Path) -> None:
@@ -129,6 +127,9 @@ def test_another_request_is_refused(tmp_path: Path) -> None:
     for other in (Shards(tmp_path / "out", {"k": 4}, 10, 5), Shards(tmp_path / "out", {"k": 3}, 11, 5)):
         with pytest.raises(RunError, match="shards of another request"):
             other.prepare()
+    Shards(tmp_path / "one", {"weights": "1"}, 10, 5).prepare()
+    with pytest.raises(RunError, match="has the shards of another run; choose another --out, or remove it and"):
+        Shards(tmp_path / "one", {"weights": "2"}, 10, 5).prepare()
     (tmp_path / ".out.shards" / "request.json").write_text("{}")
     with pytest.raises(RunError, match="choose another --out"):
         Shards(tmp_path / "out", {"k": 3}, 10, 5).prepare()

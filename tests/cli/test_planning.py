@@ -35,7 +35,7 @@ def test_a_plan_compares_the_ways(
 ) -> None:
     monkeypatch.setattr(planning, "LARGE", 5)
     made = planning.plan(small_run.parent / "data", make_model("adrec", name, {**SMALL, **changes}), device="cpu")
-    assert len(made.ways) == ways and all(seconds > 0 for seconds in made.ways.values())
+    assert len(made.ways) == ways and all(way.epoch > 0 for way in made.ways.values())
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,16 @@ def test_a_plan_compares_the_ways(
 )
 def test_a_way_is_what_its_label_says(preset_name: str, changes: dict[str, Any], left_out: tuple[str, ...]) -> None:
     found = {}
-    for words, config in planning.configurations(preset(preset_name, changes)):
+    asked = preset(preset_name, changes)
+    for words, config, given in planning.configurations(asked):
+        assert asked.changed(given) == config and (not given) == (config == asked)
         stage = list(config.stages.values())[-1]
         kind = "rows" if stage.rows else "buckets" if stage.buckets else f"{stage.negatives} drawn"
         found[kind] = words
     assert {*found, *left_out} == {"0 drawn", "1000 drawn", "rows", "buckets"} and not {*found} & {*left_out}
     assert "whole softmax" in found["0 drawn"] and "buckets" in found["buckets"]
-    assert "rows" in left_out or "rows=true" in found["rows"]
+    drawn = 2000 if preset_name == "large" else 1000
+    assert "rows" in left_out or f"{drawn:,} drawn items, only their rows" in found["rows"]
 
 
 def test_few_items_have_one_way(small_run: Path) -> None:

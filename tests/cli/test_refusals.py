@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from adrec import ADRec
 from adrec.utils.errors import ConfigError
-from command import TRAIN_FAST, adrec, refused
+from command import TRAIN_FAST, Running, adrec, refused
 from conftest import cyclic_table
 
 
@@ -172,3 +173,25 @@ def test_text_of_other_encodings_is_told_the_option(work: Path) -> None:
     assert "line 1 is not UTF-8 text; name its encoding (--encoding, such as latin-1)" in refused(
         "prepare", "western.csv", "--out", "western", cwd=work
     )
+
+
+def second_of_two() -> None:
+    """Make this process one of two that torchrun would have started."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": "1"}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("prepare", "table.csv", "--out", "other"), "prepare is done by one process; start it without torchrun"),
+        (("refit", "run", "--out", "other"), "refit is done by one process"),
+        (("plan", "data"), "plan is done by one process"),
+        (("recommend", "run"), "several processes write shards; add --shard-size"),
+        (("evaluate", "data", "--recommendations", "table.csv"), "evaluated by one process"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_one_process_does_is_refused_under_torchrun(work: Path, command: tuple[str, ...], said: str) -> None:
+    done = Running(command, work, second_of_two).wait()
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (work / "other").exists()

@@ -13,10 +13,11 @@ from adrec.config.adrec import Config
 from adrec.data.prepare import prepare
 from adrec.data.split import leave_one_out
 from adrec.models.adrec import ADRecModel
-from adrec.nn.ranks import Ranks, is_started_by_torchrun
+from adrec.nn.ranks import Ranks
 from adrec.runs.fit import fit
 from adrec.train.callbacks import Callback
 from adrec.train.loop import Trainer
+from adrec.utils.platforms import is_started_by_torchrun
 from conftest import cyclic_table
 
 

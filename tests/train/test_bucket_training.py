@@ -50,8 +50,8 @@ def test_it_learns(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"finetune.consistency": 1.0}, "each has buckets of its own"),
-        ({"finetune.future_items": 2}, "set future_items to 1"),
+        ({"finetune.consistency": 1.0}, "finetune.consistency=0 and finetune.future_items=1"),
+        ({"finetune.future_items": 2}, "finetune.consistency=0 and finetune.future_items=1"),
         ({"finetune.rows": True}, "leave one of them out"),
         ({"finetune.negatives": 5}, "buckets have the negatives"),
         ({"finetune.buckets.items": 1}, "buckets.items must be at least 2"),
@@ -67,7 +67,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], said: str
 
 
 def test_several_processes_refuse_them() -> None:
-    with pytest.raises(ConfigError, match="set finetune.rows to true"):
+    with pytest.raises(ConfigError, match="finetune.buckets need one process"):
         check_ranked(config(), {"adrec": ADRecNetwork})
 
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import polars as pl
 
-from adrec.nn.ranks import rank_of_environment
 from adrec.utils.errors import ConfigError, RunError
 from adrec.utils.files import atomic_file, remove_temporaries, write_bytes
+from adrec.utils.platforms import rank_of_environment
 from adrec.utils.sealed import read_sealed, write_sealed
 from adrec.utils.tables import write_parquet
 
 REQUEST = "request.json"
+OTHERS = {"weights": "another run", "data": "a run on other data"}  # their digests would say nothing
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,15 @@ class Shards:
         Raises :class:`RunError` if the folder holds something else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.marks.mkdir(exist_ok=True)
         wanted, there = {**self.request, "users": self.total, "shard-size": self.size}, self.marks / REQUEST
         if there.exists():
             found = read_sealed(there, RunError, "remove the folder, or choose another --out")
             different = [key for key, value in wanted.items() if found.get(key) != value]
             if different:
                 was, now = found.get(different[0]), wanted[different[0]]
+                what = OTHERS.get(different[0], f"another request, whose {different[0]} is {was}, not {now}")
                 raise RunError(
-                    f"{self.folder} has the shards of another request, whose {different[0]} is {was}, not {now}; "
-                    f"choose another --out, or remove it and {self.marks}."
+                    f"{self.folder} has the shards of {what}; choose another --out, or remove it and {self.marks}."
                 )
             return
         if any(not each.name.startswith(".") for each in self.folder.iterdir()):
@@ -103,6 +103,7 @@ class Shards:
                 self.prepare()
                 return
             raise RunError(f"{self.folder} is not empty and has no shards; choose another --out.")
+        self.marks.mkdir(exist_ok=True)
         write_sealed(there, wanted)
 
     def is_done(self, shard: int) -> bool:

@@ -17,14 +17,15 @@ import typer
 from adrec._version import __version__
 from adrec.cli import comparing, data, diagnosing, evaluating, exporting, runs, serving, synthetic, training
 from adrec.utils import interrupts
-from adrec.utils.errors import UserError
+from adrec.utils.errors import ConfigError, UserError
 from adrec.utils.files import reason
-from adrec.utils.platforms import prepare_stream
+from adrec.utils.platforms import is_started_by_torchrun, prepare_stream
 
 NO_MEMORY = (
     "the memory is used up; free some, or give less at once: fewer rows, or a smaller batch_size, max_length or "
     "hidden_size."
 )
+IN_PROCESSES = ("train", "evaluate", "recommend")  # the commands that several processes share
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -65,9 +66,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Handle the options of the program itself."""
+    if is_started_by_torchrun() and context.invoked_subcommand not in IN_PROCESSES:
+        raise ConfigError(f"{context.invoked_subcommand} is done by one process; start it without torchrun.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -279,8 +280,10 @@ def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
     if plan.ways:
         ways = Table("the last stage against the catalogue", title="ways to train")
         ways.add_column("an epoch", justify="right")
-        for words, seconds in plan.ways.items():
-            ways.add_row(words, duration(seconds))
+        ways.add_column("settings")
+        for words, way in plan.ways.items():
+            settings = " ".join(f"--set {key}={json.dumps(value)}" for key, value in way.changes.items())
+            ways.add_row(words, duration(way.epoch), settings or "as they are")
         yield ways
     memory = Table("what", title="memory at the peak of training")
     memory.add_column("bytes", justify="right")
@@ -294,3 +297,4 @@ def plan_tables(plan: TrainingPlan) -> Iterator[Table | Text]:
     at_most = "at most " if plan.cost.may_stop_early else ""
     early = "; early stopping usually ends stages sooner" if plan.cost.may_stop_early else ""
     yield Text(f"time: {at_most}{duration(plan.cost.total)}{early}")
+    yield Text("Times are of a few steps on this machine: while other programs run, they may be twice too long.")

@@ -30,6 +30,7 @@ from adrec.cli.options import (
 from adrec.utils.errors import ConfigError, UserError, did_you_mean
 from adrec.utils.files import write_json
 from adrec.utils.folders import check_side_output
+from adrec.utils.platforms import is_started_by_torchrun
 from adrec.utils.tables import check_output, write_table
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def evaluate(
     """
     from adrec.cli import evaluation
     from adrec.cli.ranks import start_ranks
-    from adrec.nn.ranks import is_started_by_torchrun
 
     if (recommendations is not None or served is not None) and is_started_by_torchrun():
         raise ConfigError("a table or a log is evaluated by one process; start it without torchrun.")
@@ -117,6 +117,7 @@ def evaluate(
             every=every,
             device=device,
             ranks=together,
+            on_start=lambda total: progress.update(task, total=(progress.tasks[0].total or 0) + total),
             on_batch=lambda users: progress.advance(task, users),
         )
         found = measure(run, steps=steps, sampler=sampler)

@@ -33,10 +33,13 @@ def evaluate_run(
     data: Path | None,
     device: str,
     every: str | None = None,
+    on_start: Callable[[int], None] = lambda total: None,
     on_batch: Callable[[int], None],
     ranks: Ranks | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluate a run; on newer data than its own, on what is later: a backtest. ``ranks`` do it together.
+
+    ``on_start`` is called with the number of held-out items that this process ranks, ``on_batch`` with those done.
 
     Returns the evaluation by the beginning of its period: of each that is ``every`` long, or one by ``""``.
     """
@@ -62,6 +65,7 @@ def evaluate_run(
     if every is not None and not newer:
         raise ConfigError("--every divides what is later than the data of the run; give newer data with --data.")
     splits = {"": run.split(dataset)} if not newer else _later(run, dataset, part, every)
+    on_start(sum(len(each.targets(part).users) for each in splits.values()) // (1 if ranks is None else ranks.size))
     seen = run.info.seen if seen == "data" else seen  # what it recommends by
     return {
         begin: evaluate(

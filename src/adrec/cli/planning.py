@@ -12,6 +12,7 @@ import torch
 
 from adrec.config.base import TrainingConfig
 from adrec.config.parsing import groups
+from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
 from adrec.models.adrec import ADRecModel
@@ -20,15 +21,15 @@ from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
 from adrec.runs.fit import make_trainers
 from adrec.train.cost import estimate
-from adrec.train.plan import TrainingPlan, make_plan
+from adrec.train.plan import TrainingPlan, Way, make_plan
 from adrec.utils.errors import ConfigError
 
 LARGE = 50_000  # items, from which on a plan compares the ways of training
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "the whole softmax (negatives=0)": {"rows": False, "buckets": False, "negatives": 0},
-    "1,000 drawn items, every row trained (negatives=1000)": {"rows": False, "buckets": False, "negatives": 1000},
-    "1,000 drawn items, only their rows trained (rows=true)": {"buckets": False, "rows": True},
-    "buckets, the next item, one pass (buckets=true, consistency=0, future_items=1)": {
+    "the whole softmax": {"rows": False, "buckets": False, "negatives": 0},
+    "{drawn} drawn items, every row trained": {"rows": False, "buckets": False, "negatives": 1000},
+    "{drawn} drawn items, only their rows trained": {"buckets": False, "rows": True},
+    "buckets of items, the next item, one pass": {
         "rows": False,
         "buckets": True,
         "consistency": 0.0,
@@ -55,28 +56,42 @@ def plan(data: Path, model: Model, *, device: str, validate_users: int | None = 
     return replace(made, ways=found) if len(found) > 1 else made
 
 
-def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig]]:
+def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig, Mapping[str, Any]]]:
     """Yield the ways of training the last stage against the catalogue that the other settings allow.
 
-    Earlier stages with a softmax are trained in the same way, where they can be.
+    Each has its name, its configuration, and the changes that lead to it by full key. Earlier stages with a softmax are
+    trained in the same way, where they can be.
     """
-    known = {*type(config).keys(), *groups(type(config))}  # stage 1 has the next item alone
+    taken = {*groups(type(config))} - {*config.absent_groups()}
     softmax = {
         name: stage
         for name, stage in config.stages.items()
         if stage.epochs and (not stage.loss_weights or "ce" in stage.loss_weights)
     }
+    last = list(config.stages)[-1]
     for words, changes in WAYS.items():
         some = [name for name, stage in softmax.items() if stage.optimizer == "adamw" or not changes.get("rows")]
-        if list(config.stages)[-1] not in some:
+        given = {
+            f"{name}.{key}": value
+            for name in some
+            for key, value in changes.items()
+            if hasattr(softmax[name], key) and _is_changed(softmax[name], f"{name}.{key}", value, taken)
+        }
+        if last not in some:
             continue
-        given = {f"{name}.{key}": value for name in some for key, value in changes.items()}
         with suppress(ConfigError):  # such as a stage that goes on with the optimizer of one that cannot
-            yield words, config.changed({key: value for key, value in given.items() if key in known})
+            made = config.changed(given)
+            yield words.format(drawn=f"{made.stages[last].drawn or 0:,}"), made, given
 
 
-def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, float]]:
-    """Yield each way of training ADRec's last stage against the catalogue, and the seconds of an epoch by it."""
-    for words, config in configurations(model.training):
+def _is_changed(stage: StageConfig, key: str, value: Any, taken: set[str]) -> bool:
+    """Return whether ``value`` is another than that of a stage's key; groups that are ``taken`` are true."""
+    name = key.rpartition(".")[2]
+    return bool((key in taken) != value if name in ("rows", "buckets") else getattr(stage, name) != value)
+
+
+def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, Way]]:
+    """Yield each way of training ADRec's last stage against the catalogue, and what an epoch by it costs."""
+    for words, config, changes in configurations(model.training):
         (trainer,) = make_trainers(ADRecModel(config), dataset, split, seed=0, device=device, validate_users=1)
-        yield words, list(estimate([trainer]).stages.values())[-1].epoch
+        yield words, Way(list(estimate([trainer]).stages.values())[-1].epoch, changes)

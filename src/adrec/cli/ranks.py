@@ -15,11 +15,12 @@ from adrec.data.split import Split
 from adrec.models.base import Model
 from adrec.models.factory import find_device
 from adrec.models.network import NetworkModel
-from adrec.nn.ranks import Ranks, is_started_by_torchrun
+from adrec.nn.ranks import Ranks
 from adrec.runs.fit import fit
 from adrec.runs.folder import Run
 from adrec.train.ranked import check_ranked
 from adrec.utils.errors import ConfigError
+from adrec.utils.platforms import is_started_by_torchrun
 from adrec.utils.sealed import digest_of
 
 

@@ -29,7 +29,9 @@ from adrec.cli.options import (
     use_own_model,
     use_threads,
 )
+from adrec.utils.errors import ConfigError
 from adrec.utils.folders import check_apart
+from adrec.utils.platforms import is_started_by_torchrun
 
 if TYPE_CHECKING:
     from adrec.inference.recommender import Recommendations
@@ -128,6 +130,8 @@ def recommend(
             run, audience, items, wishes, how, data=data, device=device, console=console, own_model=own_model
         )
         return
+    if is_started_by_torchrun():
+        raise ConfigError("several processes write shards; add --shard-size, or start without torchrun.")
     _ready(out, output_format, safe_csv, threads, own_model, inputs)
     with counter(console) as progress:
         task = progress.add_task("recommending", total=None)

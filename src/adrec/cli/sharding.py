@@ -107,6 +107,6 @@ def recommend(
     for more in (count - 1 for count in alike.values() if count > 1):
         console.print(f"note: {counted(more, 'other shard')} had such a note.")
     left = shards.left()
-    rest = f"; {counted(left, 'shard')} of other parts are not there yet" if left else ""
+    rest = f"; {counted(left, 'shard')} of other parts {'is' if left == 1 else 'are'} not there yet" if left else ""
     already = f"; whole already: {counted(len(whole), 'shard')}" if whole else ""
     console.print(f"{rows:,} rows written to {how.out}, {counted(shards.count, 'shard')} in all{already}{rest}")

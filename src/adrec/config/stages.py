@@ -40,9 +40,9 @@ class CatalogueStageConfig(StageConfig):
             "buckets are of the whole catalogue, and rows are a part of it; leave one of them out.",
         )
         require(
-            not (self.buckets is not None and self.consistency),
-            "consistency is between two passes' softmaxes over the same items, and each has buckets of its own; set "
-            "consistency to 0.",
+            not (self.buckets is not None and (self.consistency or self.future_items > 1)),
+            "buckets need consistency=0 and future_items=1 in their stage, such as finetune.consistency=0 and "
+            "finetune.future_items=1: two passes, or several targets, would not share the items of a softmax.",
         )
 
     def _check_rows(self, rows: RowsConfig) -> None:
@@ -155,11 +155,6 @@ class ADRecStageConfig(CatalogueStageConfig):
         require(
             not (self.future_items > 1 and self.rows is not None and self.rows.sampled_loss == "gbce"),
             "future_items are the softmax's, and rows.sampled_loss is 'gbce'; set future_items to 1.",
-        )
-        require(
-            not (self.future_items > 1 and self.buckets is not None),
-            "future_items are of one softmax, which need not have them all where there are buckets; set future_items "
-            "to 1.",
         )
         require(
             not (self.buckets is not None and self.loss == "mse"),

@@ -114,7 +114,7 @@ def evaluate(
         with_batch_means: add the published code's averages.
         seed: of the bootstrap.
         on_batch: called with the number of users done after each batch, of this process.
-        ranks: the processes that rank together; all call it, and get the same result.
+        ranks: the processes that rank together; all call it, and get the same result: that of one, but for rounding.
 
     Raises:
         DataError: if nothing is held out for ``part`` (:meth:`adrec.data.split.Split.nobody`).

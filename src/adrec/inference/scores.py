@@ -19,7 +19,7 @@ from adrec.utils.errors import RunError
 
 BLOCK = 1 << 21  # scores in a block: 8 MiB of float32
 FEWEST_ITEMS = 1024  # minimum number of items in a block
-FLOOR = -80.0  # exp of less is as good as 0, and ten times as slow: float32 has no normal number for it
+FLOOR = -80.0  # exp of less is as good as 0, and several times as slow: float32 has no normal number for it
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,10 @@ import torch.distributed as dist
 from torch import Generator, Tensor
 
 from adrec.utils.errors import ConfigError, RunError
+from adrec.utils.platforms import rank_of_environment
 
 LOST = "connection|closed|peer|timed? ?out|transport|broken pipe|reset"  # in Gloo's message if another is gone
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank that is alive; one that has died is noticed at once
-
-
-def is_started_by_torchrun() -> bool:
-    """Return whether this process is one of several that ``torchrun`` started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def rank_of_environment() -> tuple[int, int]:
-    """Return this process's rank and the number of ranks, as ``torchrun`` says: (0, 1) without it."""
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_started_by_torchrun() else (0, 1)
 
 
 @contextmanager

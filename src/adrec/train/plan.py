@@ -26,6 +26,19 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way of training the last stage against the catalogue.
+
+    Attributes:
+        epoch: seconds of an epoch.
+        changes: what is to be set for it, by full key; nothing if the configuration has it.
+    """
+
+    epoch: float
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """The resources a run needs.
 
@@ -39,7 +52,7 @@ class TrainingPlan:
         epochs: the maximum number of epochs of each stage.
         device: the device of training.
         threads: the number of CPU threads.
-        ways: seconds of an epoch by each way of training against the catalogue, if it is large.
+        ways: the ways of training against the catalogue, if it is large, with the other settings as they are.
     """
 
     data: Mapping[str, Any]
@@ -51,7 +64,7 @@ class TrainingPlan:
     epochs: Mapping[str, int]
     device: str
     threads: int
-    ways: Mapping[str, float] = field(default_factory=dict)
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     @property
     def peak_memory(self) -> int:

@@ -47,10 +47,12 @@ def check_ranked(config: TrainingConfig, networks: Mapping[str, type[SequenceNet
             "several processes train ADRec's own networks; start this model without torchrun.",
         )
         require(not stage.pcgrad, f"{name}.pcgrad needs one process; set it to false, or start without torchrun.")
+        require(stage.buckets is None, f"{name}.buckets need one process; leave them out, or start without torchrun.")
         if stage.epochs and stage.rows is None:
             require(
-                stage.negatives == 0 and stage.buckets is None,
-                f"several processes have the whole softmax, or draw rows; set {name}.rows to true for a part of it.",
+                stage.negatives == 0,
+                f"{name}.negatives need one process; set {name}.rows to true to draw items, or {name}.negatives to 0 "
+                "for the whole softmax, or start without torchrun.",
             )
             require(
                 not projects,

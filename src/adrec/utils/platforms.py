@@ -1,4 +1,4 @@
-"""What differs between operating systems: locks of folders, writing to the disk, the peak of memory, streams."""
+"""What differs between systems: locks of folders, writing to the disk, the peak of memory, streams, ``torchrun``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ except ImportError:  # Windows
 LOCK = ".adrec.lock"
 STATUS, CONTAINER = Path("/proc/self/status"), Path("/sys/fs/cgroup/memory.max")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and what changes the direction
+
+
+def is_started_by_torchrun() -> bool:
+    """Return whether this process is one of several that ``torchrun`` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def rank_of_environment() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks, as ``torchrun`` says: (0, 1) without it."""
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_started_by_torchrun() else (0, 1)
 
 
 def sync(path: Path) -> None:
