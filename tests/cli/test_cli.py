@@ -172,7 +172,7 @@ def test_config_prints_what_has_an_effect() -> None:
     shown = adrec("config").stdout
     assert "model.hidden_size" in shown and "D, the width of the item embedding" in shown
     assert "model.diffusion.noise_schedule" in shown
-    assert "Left out: augment, model.ablation, pretrain.rows, align.rows, finetune.rows." in shown
+    assert "Left out: augment, model.ablation, pretrain.rows, pretrain.buckets, align.rows" in shown
     assert "noise_schedule" not in (alone := adrec("config", "cam").stdout)
     assert "Left out: augment, model.diffusion, model.ablation, pretrain, align, finetune.rows." in alone
 
@@ -400,7 +400,7 @@ def test_plan_tells_time_memory_and_disk(work: Path, tmp_path: Path) -> None:
         "time: at most",
     ):
         assert part in shown.stdout
-    assert "Next: adrec train data --preset paper --set hidden_size=16 --out runs/data" in shown.stderr
+    assert "Next: adrec train data --preset paper --set hidden_size=16 --threads 1 --out runs/data" in shown.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["peak_memory"] == sum(plan["memory"].values())
     assert plan["total_seconds"] > 0

@@ -34,7 +34,7 @@ def test_it_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again = synthesise(SMALL, tmp_path / "again")
     assert again.process == found.process
     dataset = prepare(tmp_path / "out")
-    assert (dataset.num_users, dataset.num_interactions) == (3000, 30_000)
+    assert (dataset.num_users, dataset.num_interactions, dataset.num_items) == (3000, 30_000, found.items_met)
 
 
 def test_the_same_seed_is_the_same_table(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def synth(
         task = progress.add_task("users", total=users)
         found = synthesise(process, out, on_shard=lambda done: progress.advance(task, done))
     best = ", ".join(f"{name.upper()} {value:.4f}" for name, value in found.best.items())
-    console.print(f"{interactions:,} interactions in {counted(found.shards, 'shard')}: {out}")
+    console.print(
+        f"{interactions:,} interactions with {found.items_met:,} of {counted(items, 'item')} in "
+        f"{counted(found.shards, 'shard')}: {out}"
+    )
     console.print(f"Best attainable on each user's last interaction, all items ranked: {best}")
     console.print(f"Next: adrec prepare {out} --seen keep --out DATA")

@@ -134,15 +134,17 @@ class Synthetic:
         best: the expected NDCG@k and HR@k of the best ranking of each user's last interaction, in 0..1, with all items
             ranked, those of the history too.
         shards: the number of files.
+        items_met: the number of items with interactions.
     """
 
     process: Process
     best: dict[str, float]
     shards: int
+    items_met: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**asdict(self.process), "best": self.best, "shards": self.shards}
+        return {**asdict(self.process), "best": self.best, "shards": self.shards, "items_met": self.items_met}
 
 
 def synthesise(process: Process, out: Path, *, on_shard: Callable[[int], None] = lambda users: None) -> Synthetic:
@@ -152,18 +154,21 @@ def synthesise(process: Process, out: Path, *, on_shard: Callable[[int], None] =
     The folder's ``_synth.json`` has the process and the best metrics.
     """
     totals = dict.fromkeys((f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS), 0.0)
+    met = np.zeros(process.items, dtype=bool)
     with atomic_folder(out) as folder:
         firsts = range(0, process.users, AT_ONCE)
         for shard, first in enumerate(firsts):
             count = min(AT_ONCE, process.users - first)
             table, ranks = _drawn(process, first, count)
+            met[table["item_id"].to_numpy()] = True
             write_parquet(table, folder / f"part-{shard:05}.parquet")
             for k in CUTOFFS:
                 hit = ranks < k
                 totals[f"hr@{k}"] += float(hit.sum())
                 totals[f"ndcg@{k}"] += float((hit / np.log2(ranks + 2)).sum())
             on_shard(count)
-        found = Synthetic(process, {name: total / process.users for name, total in totals.items()}, len(firsts))
+        best = {name: total / process.users for name, total in totals.items()}
+        found = Synthetic(process, best, len(firsts), int(met.sum()))
         write_json(folder / "_synth.json", found.to_dict())
     return found
 
