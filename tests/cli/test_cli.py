@@ -174,7 +174,9 @@ def test_config_prints_what_has_an_effect() -> None:
     assert "model.diffusion.noise_schedule" in shown
     assert "Left out: augment, model.ablation, pretrain.rows, pretrain.buckets, align.rows" in shown
     assert "noise_schedule" not in (alone := adrec("config", "cam").stdout)
-    assert "Left out: augment, model.diffusion, model.ablation, pretrain, align, finetune.rows, finetune.buckets." in alone
+    assert (
+        "Left out: augment, model.diffusion, model.ablation, pretrain, align, finetune.rows, finetune.buckets." in alone
+    )
 
 
 HEADER = "user,item,timestamp\n"

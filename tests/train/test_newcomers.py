@@ -107,6 +107,35 @@ def test_an_item_without_interactions_is_recommended(tmp_path: Path) -> None:
     assert refitted.returncode == 0 and "got vectors" in refitted.stdout + refitted.stderr, refitted.stderr
 
 
+@pytest.mark.slow
+def test_a_training_goes_on_from_what_features_say(tmp_path: Path) -> None:
+    """An item of a later day that stands beside no older one starts as its twin, and learns the rest."""
+    cyclic_table(num_users=200).write_csv(tmp_path / "table.csv")
+    vectors = with_features(tmp_path / "vectors.parquet", 12, 0)
+    twin = vectors.filter(pl.col("item_id") == "item 3").with_columns(item_id=pl.lit("late"))
+    pl.concat([vectors, twin]).write_parquet(tmp_path / "later.parquet")
+    rows = [
+        {"user_id": f"later {user}", "item_id": item, "timestamp": 90 + at}
+        for user in range(2)
+        for at, item in enumerate(("late", "late", "late"))
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "new.csv")
+    small = [*command.SMALL, "--preset", "fast"]
+    for arguments in (
+        ("prepare", "table.csv", "--time-unit", "s", "--out", "data"),
+        ("train", "data", "--max-epochs", "40", *small, "--item-vectors", "vectors.parquet", "--out", "run"),
+        ("prepare", "new.csv", "--extend", "data", "--out", "newer"),
+        ("train", "newer", "--from", "run", "--max-epochs", "1", "--item-vectors", "later.parquet", "--out", "second"),
+        ("train", "newer", "--from", "run", "--max-epochs", "1", "--out", "without"),
+        ("similar", "second", "--item", "late", "--k", "3", "--out", "second.csv"),
+        ("similar", "without", "--item", "late", "--k", "3", "--out", "without.csv"),
+    ):
+        done = command.adrec(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, (arguments, done.stderr)
+    near = {name: pl.read_csv(tmp_path / f"{name}.csv")["similar_item"].to_list() for name in ("second", "without")}
+    assert near["second"][0] == "item 3" != near["without"][0]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [

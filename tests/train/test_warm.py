@@ -15,6 +15,7 @@ from adrec.models.factory import make_model
 from adrec.nn.base import make_network
 from adrec.runs.fit import make_trainers
 from adrec.train.cooccurrence import similarities
+from adrec.train.newcomers import predict_vectors
 from adrec.train.warm import start_from_weights
 from adrec.utils.errors import ConfigError
 from conftest import cyclic_table
@@ -60,6 +61,24 @@ def test_old_rows_stay_and_new_ones_are_means_of_their_neighbours(name: str) -> 
     assert sum(near[item].any() for item in range(before + 1, newer.num_items + 1)) == 2
     others = {key: value for key, value in older.state_dict().items() if value.shape == newer.state_dict()[key].shape}
     assert all(torch.equal(newer.state_dict()[key], value) for key, value in others.items())
+
+
+def test_new_items_beside_none_start_where_their_features_say() -> None:
+    """An item that stands beside no older one gets the vector of its twin; training goes on from there."""
+    older, newer, sequences = networks("adrec")
+    before, weight = older.num_items, older.item_embedding.weight.detach()
+    features = np.full((newer.num_items + 1, 8), np.nan, dtype=np.float32)
+    features[1 : before + 1] = weight[1 : before + 1]  # what they are says all of their vectors
+    features[newer.num_items] = weight[3]
+    alone = start_from_weights(newer, older.state_dict(), before, sequences, seed=0)
+    assert alone.tolist() == [newer.num_items]
+    counts = np.bincount(sequences.items, minlength=newer.num_items + 1)
+    vectors = newer.item_embedding.weight.data
+    others = vectors[: newer.num_items].clone()
+    regression, placed = predict_vectors(vectors, features, counts, np.arange(1, before + 1), alone)
+    assert regression is not None and placed.tolist() == alone.tolist()
+    assert torch.allclose(vectors[newer.num_items], weight[3], atol=0.05 * float(weight[3].norm()))
+    assert torch.equal(vectors[: newer.num_items], others)
 
 
 def test_networks_that_differ_are_refused() -> None:

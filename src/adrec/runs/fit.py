@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adrec.augment.model import augmentation_trainer, generate_prefixes, stand_in_prefixes
 from adrec.config.base import DEFAULT_SEED
@@ -44,6 +46,7 @@ def make_trainers(
     recover: bool = True,
     validate_users: int | None = None,
     ranks: Ranks | None = None,
+    features: Callable[[], NDArray[np.float32]] | None = None,
 ) -> list[Trainer]:
     """Return the trainers of ``model``: that of its augmentation, if it has one, then its own.
 
@@ -71,6 +74,7 @@ def make_trainers(
         initial=None if start is None else (start.weights, start.num_items),
         recover=recover,
         validate_users=validate_users,
+        features=features,
     )
     return [*made, own]
 
@@ -80,14 +84,19 @@ def _placed(trainer: Trainer, run: Run | None) -> SequenceNetwork:
     network = trainer.run()
     if run is None or run.info.item_vectors is None:
         return network
-    path, num_items = Path(run.info.item_vectors), network.num_items
-    check_same_file(path, run.info.item_vectors_digest)
-    features = read_item_vectors(path, trainer.dataset)[: num_items + 1]
-    counts = target_counts(trainer.last_sequences, num_items)
+    features = _features(run, trainer.dataset, network.num_items)
+    counts = target_counts(trainer.last_sequences, network.num_items)
     placed = place_new_items(network.item_embedding.weight.data, features, counts)
     for each in trainer.callbacks:
         each.on_message(placed.sentence())
     return network
+
+
+def _features(run: Run, dataset: Dataset, num_items: int) -> NDArray[np.float32]:
+    """Return the features of the items of a run that has item vectors, [V + 1, F]."""
+    assert run.info.item_vectors is not None
+    check_same_file(Path(run.info.item_vectors), run.info.item_vectors_digest)
+    return read_item_vectors(Path(run.info.item_vectors), dataset)[: num_items + 1]
 
 
 def check_same_file(path: Path, digest: str | None) -> None:
@@ -139,8 +148,10 @@ def fit(
         model.fit(dataset, split, seed=seed, device=device)
         check_fitted(model, dataset, split)
         return ()
-    if run is not None and run.info.item_vectors is not None:  # now, not after hours
-        check_same_file(Path(run.info.item_vectors), run.info.item_vectors_digest)
+    features = None
+    if run is not None and run.info.item_vectors is not None:
+        check_same_file(Path(run.info.item_vectors), run.info.item_vectors_digest)  # now, not after hours
+        features = partial(_features, run, dataset, split.num_items)
     recorder: list[Callback] = [Recorder(run, every)] if run is not None else [Follower()] * (ranks is not None)
     start = None
     if run is not None and run.info.started_from is not None:
@@ -156,6 +167,7 @@ def fit(
         recover=recover if run is None else run.info.recover,
         validate_users=validate_users if run is None else run.info.validate_users,
         ranks=ranks,
+        features=features,
     )
     with ExitStack() as stack:
         stack.enter_context(interrupts.handled())

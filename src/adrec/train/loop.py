@@ -8,17 +8,20 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.config.base import TrainingConfig, check_seed
 from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
+from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.train.callbacks import Callback
@@ -29,6 +32,7 @@ from adrec.train.divergence import DivergedError, Watch
 from adrec.train.ema import KeptWeights, copied
 from adrec.train.health import collapse, health_of
 from adrec.train.lazy import EMBEDDING, LazyRows
+from adrec.train.newcomers import predict_vectors, target_counts
 from adrec.train.precision import slow_bfloat16
 from adrec.train.recovery import Recovery
 from adrec.train.sequences import stage_sequences, training_histories
@@ -56,6 +60,8 @@ class Trainer(Recovery):
         recover: whether a training that diverges goes back to its last snapshot, at half the learning rate.
         validate_users: the number of validation users to draw; None draws only if all would cost too much
             (:func:`adrec.train.validation.users_to_validate`).
+        features: reads a vector of each item, [V + 1, F], NaN where there is none: with ``initial`` weights they give
+            new items that stand beside no older one their initial vectors.
 
     Raises:
         DataError: if no user has two interactions to learn from.
@@ -76,8 +82,9 @@ class Trainer(Recovery):
         initial: tuple[Mapping[str, Tensor], int] | None = None,
         recover: bool = True,
         validate_users: int | None = None,
+        features: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
-        self.initial, self.recover = initial, recover
+        self.initial, self.recover, self.features = initial, recover, features
         self.config, self.dataset, self.split, self.seed = config, dataset, split, check_seed(seed)
         self.networks, self.device = networks, device or torch.device("cpu")
         self.callbacks = list(callbacks)
@@ -201,13 +208,21 @@ class Trainer(Recovery):
         network = self.new_network(stage)
         network.initialize(self.rng)
         if self.initial is not None and self.progress.stage == 0:
-            start_from_weights(network, *self.initial, self._current, self.seed)
+            alone = start_from_weights(network, *self.initial, self._current, self.seed)
+            self._start_from_features(network, alone)
             new = self.split.num_items - self.initial[1]
             self._tell(f"{name:>8}  starts from the weights of an earlier run; {counted(new, 'new item')}.")
         elif stage.start == "scratch" and stage.initial_embedding == "cooccurrence":
             counted_in = start_from_cooccurrences(network, self._current, self.seed)
             self._tell(f"{name:>8}  starts from the items' co-occurrences in {counted_in:,} interactions.")
         return network
+
+    def _start_from_features(self, network: SequenceNetwork, alone: Int64s) -> None:
+        """Give the new items that stand beside no older one the vectors that their features predict."""
+        if self.features is not None and self.initial is not None and len(alone):
+            counts, older = target_counts(self._current, network.num_items), self.initial[1]
+            known = np.flatnonzero(counts[: older + 1])
+            predict_vectors(network.item_embedding.weight.data, self.features(), counts, known, alone)
 
     def check_initial(self) -> None:
         """Raise :class:`ConfigError` if the first stage cannot start from the initial weights."""

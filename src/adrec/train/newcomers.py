@@ -73,18 +73,34 @@ def place_new_items(embedding: Tensor, features: NDArray[np.float32], counts: In
         features: a vector of each item, [V + 1, F]; NaN where there is none.
         counts: how often each item is a target of training, [V + 1].
     """
-    has = np.isfinite(features).all(axis=1) & (np.arange(len(features)) > 0)
     items = np.arange(len(features))
-    known, new = np.flatnonzero(has & (counts > 0)), np.flatnonzero(has & (counts == 0))
-    without = int((~has & (counts == 0) & (items > 0)).sum())
+    new = items[(counts == 0) & (items > 0)]
+    regression, placed = predict_vectors(embedding, features, counts, items[counts > 0], new)
+    without = len(new) - len(placed)
+    if regression is None:
+        return Placed(placed, without, 0.0, 0.0)
+    return Placed(placed, without, regression.explained, regression.penalty)
+
+
+@torch.no_grad()
+def predict_vectors(
+    embedding: Tensor, features: NDArray[np.float32], counts: Int64s, known: Int64s, new: Int64s
+) -> tuple[Ridge | None, Int64s]:
+    """Write the vectors of ``new`` items into ``embedding``, as their features predict from those of ``known`` items.
+
+    Returns the regression, None without enough items, and the items that got a vector. The arguments are those of
+    :func:`place_new_items`.
+    """
+    has = np.isfinite(features).all(axis=1) & (np.arange(len(features)) > 0)
+    known, new = known[has[known]], new[has[new]]
     if len(known) < FEWEST or len(new) == 0:
-        return Placed(new[:0], without + len(new), 0.0, 0.0)
+        return None, new[:0]
     x, y = features[known].astype(np.float64), embedding[torch.from_numpy(known)].double().cpu().numpy()
     weights = counts[known] / (counts[known] + HALF)
     regression = Ridge.of(x, y, weights)
     found = torch.from_numpy(regression(features[new].astype(np.float64)))
     embedding[torch.from_numpy(new)] = found.to(embedding.dtype).to(embedding.device)
-    return Placed(new, without, regression.explained, regression.penalty)
+    return regression, new
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adrec.data.sequences import Sequences
+from adrec.data.spans import Int64s
 from adrec.data.sparse import Matrix, rows_of
 from adrec.nn.base import SequenceNetwork
 from adrec.train.cooccurrence import few_enough, similarities
@@ -17,12 +18,12 @@ from adrec.utils.errors import ConfigError
 
 def start_from_weights(
     network: SequenceNetwork, weights: Mapping[str, Tensor], num_older: int, sequences: Sequences, seed: int
-) -> None:
+) -> Int64s:
     """Load the weights of a network with the first ``num_older`` items of the catalogue into ``network``.
 
     A tensor with a row for each item gets new rows: the mean of the rows of the older items that a new item stands
     beside in the training sequences, weighted by :func:`adrec.train.cooccurrence.similarities`. A new item that stands
-    beside none keeps its drawn row.
+    beside none keeps its drawn row; the numbers of these items are returned, int64.
 
     Args:
         network: the network, initialised.
@@ -37,12 +38,15 @@ def start_from_weights(
     own, fits = network.state_dict(), check_weights(network, weights, num_older)
     added = network.num_items - num_older
     grown = {name: weights[name].to(own[name].device) for name in own}
+    alone = np.empty(0, dtype=np.int64)
     if added:
         beside = _beside(few_enough(sequences, np.random.default_rng(seed)), num_older, network.num_items)
         for name, more in fits.items():
             if more:
                 grown[name] = _grown(own[name], grown[name], beside, num_older)
+        alone = num_older + 1 + np.flatnonzero(np.diff(beside.indptr) == 0)
     network.load_state_dict(grown)
+    return alone
 
 
 def check_weights(network: SequenceNetwork, weights: Mapping[str, Tensor], num_older: int) -> Mapping[str, int]:
