@@ -101,7 +101,8 @@ def _sentence(error: UserError | MemoryError | OSError) -> str:
 
 def _say(sentence: str) -> None:
     with contextlib.suppress(OSError):  # standard error may be full too
-        print(sentence, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{sentence}\n")  # at once: several processes may write to one terminal
+        sys.stderr.flush()
 
 
 def _open_streams() -> None:
