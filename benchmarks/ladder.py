@@ -41,6 +41,13 @@ WAYS: dict[str, dict[str, Any]] = {
         "finetune.rows.sampled_loss": "gbce",
         **ONE_PASS,
     },
+    "rows, 1,000 uniform, gBCE, patience 12": {
+        **ROWS,
+        "finetune.rows.draw": "uniform",
+        "finetune.rows.sampled_loss": "gbce",
+        "finetune.patience": 12,
+        **ONE_PASS,
+    },
     "buckets (SCE) of 256 items": {"finetune.buckets": True, "finetune.buckets.items": 256, **ONE_PASS},
     "buckets (SCE) of 1,024 items": {"finetune.buckets": True, **ONE_PASS},
     "whole softmax, no consistency, next item": {"finetune.negatives": 0, **ONE_PASS},
