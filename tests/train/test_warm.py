@@ -15,8 +15,7 @@ from adrec.models.factory import make_model
 from adrec.nn.base import make_network
 from adrec.runs.fit import make_trainers
 from adrec.train.cooccurrence import similarities
-from adrec.train.newcomers import predict_vectors
-from adrec.train.warm import start_from_weights
+from adrec.train.warm import start_from_features, start_from_weights
 from adrec.utils.errors import ConfigError
 from conftest import cyclic_table
 
@@ -72,11 +71,9 @@ def test_new_items_beside_none_start_where_their_features_say() -> None:
     features[newer.num_items] = weight[3]
     alone = start_from_weights(newer, older.state_dict(), before, sequences, seed=0)
     assert alone.tolist() == [newer.num_items]
-    counts = np.bincount(sequences.items, minlength=newer.num_items + 1)
     vectors = newer.item_embedding.weight.data
     others = vectors[: newer.num_items].clone()
-    regression, placed = predict_vectors(vectors, features, counts, np.arange(1, before + 1), alone)
-    assert regression is not None and placed.tolist() == alone.tolist()
+    start_from_features(newer, features, before, sequences, alone)
     assert torch.allclose(vectors[newer.num_items], weight[3], atol=0.05 * float(weight[3].norm()))
     assert torch.equal(vectors[: newer.num_items], others)
 

@@ -21,7 +21,6 @@ from adrec.config.base import TrainingConfig, check_seed
 from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset
 from adrec.data.sequences import Sequences
-from adrec.data.spans import Int64s
 from adrec.data.split import Split
 from adrec.nn.base import SequenceNetwork, make_network
 from adrec.train.callbacks import Callback
@@ -32,14 +31,13 @@ from adrec.train.divergence import DivergedError, Watch
 from adrec.train.ema import KeptWeights, copied
 from adrec.train.health import collapse, health_of
 from adrec.train.lazy import EMBEDDING, LazyRows
-from adrec.train.newcomers import predict_vectors, target_counts
 from adrec.train.precision import slow_bfloat16
 from adrec.train.recovery import Recovery
 from adrec.train.sequences import stage_sequences, training_histories
 from adrec.train.stages import ended_stage, how_it_ended, stopped_early
 from adrec.train.step import new_optimizer
 from adrec.train.validation import Validation, users_to_validate
-from adrec.train.warm import check_weights, start_from_weights
+from adrec.train.warm import check_weights, start_from_features, start_from_weights
 from adrec.utils import interrupts
 from adrec.utils.text import counted
 
@@ -209,20 +207,14 @@ class Trainer(Recovery):
         network.initialize(self.rng)
         if self.initial is not None and self.progress.stage == 0:
             alone = start_from_weights(network, *self.initial, self._current, self.seed)
-            self._start_from_features(network, alone)
+            if self.features is not None and len(alone):
+                start_from_features(network, self.features(), self.initial[1], self._current, alone)
             new = self.split.num_items - self.initial[1]
             self._tell(f"{name:>8}  starts from the weights of an earlier run; {counted(new, 'new item')}.")
         elif stage.start == "scratch" and stage.initial_embedding == "cooccurrence":
             counted_in = start_from_cooccurrences(network, self._current, self.seed)
             self._tell(f"{name:>8}  starts from the items' co-occurrences in {counted_in:,} interactions.")
         return network
-
-    def _start_from_features(self, network: SequenceNetwork, alone: Int64s) -> None:
-        """Give the new items that stand beside no older one the vectors that their features predict."""
-        if self.features is not None and self.initial is not None and len(alone):
-            counts, older = target_counts(self._current, network.num_items), self.initial[1]
-            known = np.flatnonzero(counts[: older + 1])
-            predict_vectors(network.item_embedding.weight.data, self.features(), counts, known, alone)
 
     def check_initial(self) -> None:
         """Raise :class:`ConfigError` if the first stage cannot start from the initial weights."""

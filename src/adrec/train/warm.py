@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adrec.data.sequences import Sequences
@@ -13,6 +14,7 @@ from adrec.data.spans import Int64s
 from adrec.data.sparse import Matrix, rows_of
 from adrec.nn.base import SequenceNetwork
 from adrec.train.cooccurrence import few_enough, similarities
+from adrec.train.newcomers import predict_vectors, target_counts
 from adrec.utils.errors import ConfigError
 
 
@@ -47,6 +49,23 @@ def start_from_weights(
         alone = num_older + 1 + np.flatnonzero(np.diff(beside.indptr) == 0)
     network.load_state_dict(grown)
     return alone
+
+
+def start_from_features(
+    network: SequenceNetwork, features: NDArray[np.float32], num_older: int, sequences: Sequences, new: Int64s
+) -> None:
+    """Give ``new`` items the vectors that their features predict from those of older items with interactions.
+
+    Args:
+        network: the network, started from the earlier weights.
+        features: a vector of each item, [V + 1, F]; NaN where there is none: these items keep their rows.
+        num_older: V of the earlier network.
+        sequences: the training sequences.
+        new: numbers of items.
+    """
+    counts = target_counts(sequences, network.num_items)
+    known = np.flatnonzero(counts[: num_older + 1])
+    predict_vectors(network.item_embedding.weight.data, features, counts, known, new)
 
 
 def check_weights(network: SequenceNetwork, weights: Mapping[str, Tensor], num_older: int) -> Mapping[str, int]:
