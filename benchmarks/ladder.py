@@ -27,6 +27,7 @@ from benchmarks.common import run
 
 ROWS = {"finetune.rows": True}
 ONE_PASS = {"finetune.future_items": 1, "finetune.consistency": 0.0}
+GBCE = {**ROWS, "finetune.rows.draw": "uniform", "finetune.rows.sampled_loss": "gbce", **ONE_PASS}
 WAYS: dict[str, dict[str, Any]] = {
     "whole softmax": {"finetune.negatives": 0},
     "1,000 uniform, every row": {},
@@ -35,19 +36,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "rows, 1,000 mixed": {**ROWS, "finetune.rows.draw": "mixed"},
     "rows, 1,000 mixed, bfloat16 moments": {**ROWS, "finetune.rows.moments": "bfloat16"},
     "rows of the batch": {**ROWS, "finetune.rows.draw": "batch"},
-    "rows, 1,000 uniform, gBCE": {
-        **ROWS,
-        "finetune.rows.draw": "uniform",
-        "finetune.rows.sampled_loss": "gbce",
-        **ONE_PASS,
-    },
-    "rows, 1,000 uniform, gBCE, patience 12": {
-        **ROWS,
-        "finetune.rows.draw": "uniform",
-        "finetune.rows.sampled_loss": "gbce",
-        "finetune.patience": 12,
-        **ONE_PASS,
-    },
+    "rows, 1,000 uniform, gBCE": GBCE,
+    "rows, 1,000 uniform, gBCE, patience 12": {**GBCE, "finetune.patience": 12},
     "buckets (SCE) of 256 items": {"finetune.buckets": True, "finetune.buckets.items": 256, **ONE_PASS},
     "buckets (SCE) of 1,024 items": {"finetune.buckets": True, **ONE_PASS},
     "whole softmax, no consistency, next item": {"finetune.negatives": 0, **ONE_PASS},

@@ -20,12 +20,13 @@ from adrec.config.adrec import Config, ModelConfig, preset
 from adrec.config.diffusion import AblationConfig, DiffusionConfig
 from adrec.data.dataset import Dataset
 from adrec.data.prepare import prepare
-from adrec.data.split import Split
+from adrec.data.split import Split, leave_one_out
 from adrec.models.adrec import ADRecModel
 from adrec.nn.ablation.network import AblationNetwork
 from adrec.nn.adrec import ADRecNetwork
 from adrec.nn.base import make_network
 from adrec.train.callbacks import Callback
+from adrec.train.checkpoint import Snapshot
 from adrec.train.loop import Trainer
 from adrec.utils.sealed import write_sealed
 
@@ -125,6 +126,24 @@ def adrec_trainer(
     callbacks = [*options.pop("callbacks", ()), *([OnEpoch(on_epoch)] if on_epoch else [])]
     networks = options.pop("networks", ADRecModel(config).networks)
     return Trainer(config, dataset, split, networks=networks, callbacks=callbacks, **options)
+
+
+def trained_and_resumed(config: Config, dataset: Dataset) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+    """Return the network of a training, and those of trainings that resume after each of its epochs."""
+    snapshots: list[Snapshot] = []
+    whole = adrec_trainer(config, dataset, leave_one_out(dataset), seed=1)
+
+    def keep(_: object) -> None:
+        made = whole.snapshot()
+        snapshots.append(Snapshot({name: value.clone() for name, value in made.tensors.items()}, made.values))
+
+    whole.callbacks.append(OnEpoch(keep))
+    network, others = whole.run(), []
+    for snapshot in snapshots:
+        resumed = adrec_trainer(config, dataset, leave_one_out(dataset), seed=1)
+        resumed.restore(snapshot)
+        others.append(resumed.run())
+    return network, others
 
 
 def cyclic_table(num_users: int = 60, num_items: int = 12, seed: int = 0) -> pl.DataFrame:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from adrec.config.base import TrainingConfig
-from adrec.config.parsing import groups
 from adrec.config.stage import StageConfig
 from adrec.data.dataset import Dataset, open_dataset
 from adrec.data.split import Split, make_split
@@ -62,7 +61,6 @@ def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig
     Each has its name, its configuration, and the changes that lead to it by full key. Earlier stages with a softmax are
     trained in the same way, where they can be.
     """
-    taken = {*groups(type(config))} - {*config.absent_groups()}
     softmax = {
         name: stage
         for name, stage in config.stages.items()
@@ -75,7 +73,7 @@ def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig
             f"{name}.{key}": value
             for name in some
             for key, value in changes.items()
-            if hasattr(softmax[name], key) and _is_changed(softmax[name], f"{name}.{key}", value, taken)
+            if _is_changed(softmax[name], key, value)
         }
         if last not in some:
             continue
@@ -84,10 +82,10 @@ def configurations(config: TrainingConfig) -> Iterator[tuple[str, TrainingConfig
             yield words.format(drawn=f"{made.stages[last].drawn or 0:,}"), made, given
 
 
-def _is_changed(stage: StageConfig, key: str, value: Any, taken: set[str]) -> bool:
-    """Return whether ``value`` is another than that of a stage's key; groups that are ``taken`` are true."""
-    name = key.rpartition(".")[2]
-    return bool((key in taken) != value if name in ("rows", "buckets") else getattr(stage, name) != value)
+def _is_changed(stage: StageConfig, key: str, value: Any) -> bool:
+    """Return whether ``value`` is another than that of a stage's key; a group is true if it is there."""
+    now = getattr(stage, key)
+    return bool((now is not None if isinstance(value, bool) else now) != value)
 
 
 def ways(model: ADRecModel, dataset: Dataset, split: Split, device: torch.device) -> Iterator[tuple[str, Way]]:
